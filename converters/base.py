@@ -1,0 +1,162 @@
+"""What every converter shares: its summary, its quarantine list, and how a converted data set lies on disk.
+
+    output/
+      images/...                      the images, lossless
+      all.json                        every image, `split` as in the holdout
+      train.json val.json test.json   the holdout
+      fold0_train.json fold0_val.json ...   k folds over everything outside test.json
+      splits.json                     patient to subset and fold, seed, hash
+      summary.json quarantine.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mammodet
+from mammodet.data.coco import data_hash, write_coco
+from mammodet.data.splits import Splits
+from mammodet.errors import InputError
+from mammodet.files import write_json, write_text
+from mammodet.records import SUBSETS, Dataset, ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Something left out of the data set, and why. `what`: `image`, `circle`, `line`, ..."""
+
+    what: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOptions:
+    """How patients are divided: shares of patients, number of folds (0: none), seed of the shuffle."""
+
+    test_fraction: float = 0.2
+    val_fraction: float = 0.16
+    folds: int = 0
+    seed: int = 0
+
+
+@dataclass
+class Summary:
+    """What a conversion did.
+
+    Attributes:
+        counts: named counts, nested one level (`{"class": {"CALC": 25}}`).
+        checks: results of the converter's checks on its own output.
+        quarantine: what was left out.
+        warnings: what the user should look at.
+    """
+
+    archive: str
+    source: str
+    output: str
+    counts: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
+    quarantine: list[Quarantined] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_text(self) -> str:
+        """A table for the screen."""
+        lines = [f"{self.archive}: {self.source} -> {self.output}"]
+        for name, value in [*self.counts.items(), *self.checks.items()]:
+            if isinstance(value, Mapping):
+                value = ", ".join(f"{key} {number}" for key, number in value.items())
+            lines.append(f"  {name:<22} {value}")
+        lines.append(f"  {'quarantine':<22} {len(self.quarantine)}")
+        lines += [f"    {item.what} {item.name}: {item.reason}" for item in self.quarantine[:20]]
+        if len(self.quarantine) > 20:
+            lines.append(f"    ... {len(self.quarantine) - 20} more in quarantine.csv")
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+
+def check_folders(source: Path, output: Path) -> None:
+    """Refuse a missing source, and an output that would write into the archive."""
+    if not source.exists():
+        raise InputError(f"{source}: no such folder; --source is the archive's unpacked folder")
+    if not source.is_dir():
+        raise InputError(f"{source}: is a file; --source is a folder (unpack the archive first)")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; --output is a folder")
+    if output.resolve() == source.resolve() or source.resolve() in output.resolve().parents:
+        raise InputError(f"{output}: lies in the archive {source}; choose an --output outside of it")
+
+
+def write_outputs(
+    output: Path, categories: Sequence[str], images: Sequence[ImageRecord], splits: Splits, summary: Summary
+) -> None:
+    """Write the JSON files, the splits, the summary and the quarantine list; the images are there already.
+
+    `summary` gets the counts per split.
+    """
+
+    def provenance(name: str, subset: str) -> dict[str, Any]:
+        split = {"name": name, "subset": subset, "seed": splits.seed, "hash": splits.hash}
+        return {"archive": summary.archive, "version": mammodet.__version__, "split": split}
+
+    written: set[Path] = set()
+
+    def write(file_name: str, records: Sequence[ImageRecord], name: str, subset: str) -> None:
+        write_coco(Dataset(tuple(categories), tuple(records), provenance(name, subset)), output / file_name)
+        written.add(output / file_name)
+
+    placed = [replace(record, split=splits.subset(str(record.patient_id), None)) for record in images]
+    write("all.json", placed, "holdout", "all")
+    for subset in SUBSETS:
+        part = [record for record in placed if record.split == subset]
+        summary.counts[subset] = split_counts(part)
+        if part:
+            write(f"{subset}.json", part, "holdout", subset)
+    for fold in range(max(splits.folds.values(), default=-1) + 1):
+        for subset in ("train", "val"):
+            part = [
+                replace(record, split=subset)
+                for record in images
+                if splits.subset(str(record.patient_id), fold) == subset
+            ]
+            write(f"fold{fold}_{subset}.json", part, f"fold{fold}", subset)
+            summary.counts[f"fold{fold}_{subset}"] = split_counts(part)
+    _remove_stale(output, written)
+    write_json(
+        output / "splits.json",
+        {"seed": splits.seed, "hash": splits.hash, "holdout": splits.holdout, "folds": splits.folds},
+        indent=1,
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["what", "name", "reason"])
+    writer.writerows([item.what, item.name, item.reason] for item in summary.quarantine)
+    write_text(output / "quarantine.csv", text.getvalue())
+    summary.checks["split hash"] = splits.hash[:12]
+    summary.checks["data hash"] = data_hash(Dataset(tuple(categories), tuple(placed)))[:12]
+    write_json(output / "summary.json", asdict(summary), indent=1)
+
+
+def _remove_stale(output: Path, written: set[Path]) -> None:
+    """Remove split files of an earlier conversion, so that folds of two seeds never stand side by side."""
+    for pattern in ("train.json", "val.json", "test.json", "fold*_train.json", "fold*_val.json"):
+        for path in output.glob(pattern):
+            if path not in written:
+                path.unlink()
+
+
+def split_counts(records: Sequence[ImageRecord]) -> dict[str, int]:
+    """Patients, images, positive and unlocalized images, lesions."""
+    return {
+        "patients": len({record.patient_id for record in records}),
+        "images": len(records),
+        "tumor": sum(record.label("tumor") == 1 for record in records),
+        "no tumor": sum(record.label("tumor") == 0 for record in records),
+        "malignant": sum(record.label("malignant") == 1 for record in records),
+        "unlocalized": sum(record.unlocalized for record in records),
+        "lesions": sum(not lesion.ignore for record in records for lesion in record.lesions),
+    }

@@ -1,0 +1,393 @@
+"""mini-MIAS: 322 films of 161 patients, circles for lesions (Suckling et al., Excerpta Medica ICS 1069, 1994).
+
+What the archive means, and what this converter makes of it:
+- Patient n's right breast has the odd number 2n-1, the left one the even number 2n; every view is MLO.
+- Circle centres count y from the bottom: row = height - 1 - y.
+- An image can have several lines. A line can lack its circle (`*NOTE 3*`, or no numbers at all): the image is positive,
+  the lesion has no place (`unlocalized`).
+- A circle on the film's background is quarantined; its image stays positive and becomes `unlocalized`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
+from mammodet.data.breast import find_breast
+from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
+from mammodet.data.splits import make_splits
+from mammodet.errors import InputError
+from mammodet.geometry import circle_mask, mask_to_rle, rle_box
+from mammodet.records import ImageRecord, Lesion
+
+SPACING_MM = 0.2
+MASSES = ("CIRC", "SPIC", "MISC")
+ABNORMALITIES = {
+    "CALC": "calcification",
+    "CIRC": "circumscribed_mass",
+    "SPIC": "spiculated_mass",
+    "MISC": "ill_defined_mass",
+    "ARCH": "architectural_distortion",
+    "ASYM": "asymmetry",
+}
+PATHOLOGY = {"B": "benign", "M": "malignant"}
+
+#: What `--categories` can be, to the category of each abnormality; one that is not named is left out.
+CATEGORY_SCHEMES: dict[str, dict[str, str]] = {
+    "lesion": dict.fromkeys(ABNORMALITIES, "lesion"),
+    "mass": dict.fromkeys(MASSES, "mass"),
+    "abnormality": dict(ABNORMALITIES),
+}
+
+_LINE = re.compile(
+    r"""^\s*(?P<name>mdb\d+)[\s,;]+(?P<tissue>[FGD])[\s,;]+
+        (?: (?P<normal>NORM)[\s,;]*
+          | (?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM)[\s,;]+(?P<severity>[BM])[\s,;]*
+            (?: (?P<note>\*?\s*NOTE\s*3\s*\*?)
+              | (?P<x>\d+(?:\.\d+)?)[\s,;]+(?P<y>\d+(?:\.\d+)?)[\s,;]+(?P<radius>\d+(?:\.\d+)?) )?[\s,;]* )$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MiasOptions:
+    """`categories`: a key of `CATEGORY_SCHEMES`; `jobs`: threads."""
+
+    categories: str = "lesion"
+    splits: SplitOptions = field(default_factory=SplitOptions)
+    jobs: int = 2
+    progress: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line about an abnormality. `circle`: (x, y counted from the bottom, radius) in pixels, or None."""
+
+    kind: str
+    severity: str
+    circle: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FilmEntry:
+    """All lines about one film."""
+
+    name: str
+    tissue: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def number(self) -> int:
+        """1 for mdb001."""
+        return int(self.name[3:])
+
+    @property
+    def patient_id(self) -> str:
+        """Two films a patient."""
+        return f"mias_{(self.number + 1) // 2:03d}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Film:
+    """A converted film, and what its pixels said of its circles."""
+
+    record: ImageRecord
+    quarantine: tuple[Quarantined, ...]
+    brighter: tuple[tuple[bool, bool], ...]  # for each mass: with the bottom-left, with the top-left origin
+
+
+def parse_info(text: str, where: str = "Info.txt") -> tuple[dict[str, FilmEntry], list[Quarantined]]:
+    """Read the table out of Info.txt, by the form of its lines; prose before and after is passed over.
+
+    Returns:
+        film name to entry, and the lines that start like an entry but cannot be read.
+    """
+    tissue: dict[str, str] = {}
+    findings: dict[str, list[Finding]] = defaultdict(list)
+    normal: set[str] = set()
+    broken: list[Quarantined] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not re.match(r"\s*mdb\d+", line, re.IGNORECASE):
+            continue
+        match = _LINE.match(line)
+        place = f"{where} line {number}"
+        if match is None:
+            broken.append(Quarantined("line", place, f"cannot be read: {line.strip()!r}"))
+            continue
+        name = match["name"].lower()
+        if tissue.setdefault(name, match["tissue"].upper()) != match["tissue"].upper():
+            broken.append(Quarantined("line", place, f"{name}: another tissue than on an earlier line; kept the first"))
+        if match["normal"]:
+            normal.add(name)
+            continue
+        circle = (float(match["x"]), float(match["y"]), float(match["radius"])) if match["x"] else None
+        finding = Finding(match["kind"].upper(), match["severity"].upper(), circle)
+        if finding in findings[name]:
+            broken.append(Quarantined("line", place, f"{name}: the same finding stands twice; kept once"))
+            continue
+        findings[name].append(finding)
+    for name in sorted(normal & {name for name, items in findings.items() if items}):
+        broken.append(Quarantined("line", name, "both NORM and a finding; kept the finding"))
+    entries = {name: FilmEntry(name, tissue[name], tuple(findings[name])) for name in sorted(tissue)}
+    return entries, broken
+
+
+def find_archive(source: Path) -> tuple[Path, Path]:
+    """The table and the folder of the images, in `source` or one folder below it."""
+    tables = [
+        path
+        for path in sorted([*source.glob("*"), *source.glob("*/*")])
+        if path.is_file() and path.suffix.lower() in (".txt", ".csv") and path.stem.lower().startswith("info")
+    ]
+    for table in tables:
+        folders = [table.parent, *sorted(folder for folder in table.parent.iterdir() if folder.is_dir())]
+        for folder in folders:
+            if any(_is_film(path) for path in folder.iterdir()):
+                return table, folder
+    if tables:
+        raise InputError(
+            f"{tables[0].parent}: has {tables[0].name} but no images mdb*.pgm (or .png, .jpg, .tif)"
+        )
+    found = sorted(path.name for path in source.iterdir())[:5]
+    raise InputError(
+        f"{source}: no Info.txt; expected the unpacked all-mias folder with Info.txt and mdb001.pgm ... mdb322.pgm. "
+        f"Found: {', '.join(found) if found else 'an empty folder'}"
+    )
+
+
+def _is_film(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and re.fullmatch(r"mdb\d+", path.stem.lower()) is not None
+
+
+def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
+    """Convert a mini-MIAS folder.
+
+    Raises:
+        InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
+    """
+    if options.categories not in CATEGORY_SCHEMES:
+        raise InputError(f"categories {options.categories!r}: expected one of {', '.join(CATEGORY_SCHEMES)}")
+    check_folders(source, output)
+    table, folder = find_archive(source)
+    entries, quarantine = parse_info(table.read_text(encoding="utf-8", errors="replace"), table.name)
+    if not entries:
+        raise InputError(f"{table}: no line like 'mdb001 G CIRC B 535 425 197' or 'mdb003 D NORM'")
+    files = _films(folder)
+    for name in sorted(set(entries) - set(files)):
+        quarantine.append(Quarantined("image", name, f"has a line in {table.name} but no image file"))
+    for name in sorted(set(files) - set(entries)):
+        quarantine.append(Quarantined("image", name, f"{files[name].name} has no line in {table.name}"))
+
+    names = sorted(set(entries) & set(files))
+    work = Parallel(n_jobs=options.jobs, prefer="threads", return_as="generator")(
+        delayed(_convert_film)(entries[name], files[name], output, options.categories) for name in names
+    )
+    films: list[_Film] = []
+    for film in tqdm(work, total=len(names), desc="mias", unit="image", disable=None if options.progress else True):
+        if isinstance(film, Quarantined):
+            quarantine.append(film)
+        else:
+            films.append(film)
+            quarantine.extend(film.quarantine)
+    if not films:
+        reasons = "; ".join(f"{item.name}: {item.reason}" for item in quarantine[:3])
+        raise InputError(f"{source}: no image could be converted ({reasons})")
+
+    records = [film.record for film in films]
+    strata: dict[str, str] = {}
+    for record in records:
+        strata[str(record.patient_id)] = max(strata.get(str(record.patient_id), ""), _stratum(record))
+    chosen = options.splits
+    splits = make_splits(
+        strata,
+        test_fraction=chosen.test_fraction,
+        val_fraction=chosen.val_fraction,
+        folds=chosen.folds,
+        seed=chosen.seed,
+    )
+    summary = Summary("mini-MIAS", str(source), str(output), quarantine=quarantine)
+    _count(summary, records, [entries[Path(record.file_name).stem] for record in records])
+    _check_origin(summary, films)
+    scheme = CATEGORY_SCHEMES[options.categories]
+    write_outputs(output, tuple(dict.fromkeys(scheme.values())), records, splits, summary)
+    return summary
+
+
+def _films(folder: Path) -> dict[str, Path]:
+    """Film name to file; where copies of several kinds lie side by side, the first of IMAGE_SUFFIXES with PGM before."""
+    order = (".pgm", *IMAGE_SUFFIXES)
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: (order.index(path.suffix.lower()) if _is_film(path) else 0)):
+        if _is_film(path):
+            files.setdefault(path.stem.lower(), path)
+    return files
+
+
+def _convert_film(entry: FilmEntry, path: Path, output: Path, categories: str) -> _Film | Quarantined:
+    try:
+        pixels = read_image(path)
+    except InputError as error:
+        return Quarantined("image", entry.name, str(error))
+    height, width = pixels.shape
+    scheme = CATEGORY_SCHEMES[categories]
+    breast = find_breast(pixels)
+    breast_mask = breast.mask_at((height, width))
+    lesions: list[Lesion] = []
+    quarantine: list[Quarantined] = []
+    brighter: list[tuple[bool, bool]] = []
+    unlocalized = False
+    for finding in entry.findings:
+        if finding.circle is None:
+            unlocalized = True
+            continue
+        x, y, radius = finding.circle
+        centre_xy = (x + 0.5, height - 0.5 - y)
+        disc = circle_mask(centre_xy, radius, (height, width))
+        reason = _circle_fault(finding.circle, disc, breast_mask)
+        if reason:
+            unlocalized = True
+            quarantine.append(Quarantined("circle", f"{entry.name} ({x:g}, {y:g}, radius {radius:g})", reason))
+            continue
+        if finding.kind in MASSES:
+            flipped = (x + 0.5, y + 0.5)
+            brighter.append((_is_brighter(pixels, centre_xy, radius), _is_brighter(pixels, flipped, radius)))
+        rle = mask_to_rle(disc)
+        lesions.append(
+            Lesion(
+                # A finding that is left out is a region to ignore, under the scheme's first category.
+                category=scheme.get(finding.kind, next(iter(scheme.values()))),
+                box_xyxy=rle_box(rle),
+                rle=rle,
+                geometry="circle",
+                attributes={
+                    "abnormality": ABNORMALITIES[finding.kind],
+                    "pathology": PATHOLOGY[finding.severity],
+                    "circle_xyr": [centre_xy[0], centre_xy[1], radius],
+                },
+                ignore=finding.kind not in scheme,
+            )
+        )
+    labels, notes = _labels(entry.findings, scheme)
+    file_name = f"images/{entry.name}.png"
+    write_png(output / file_name, pixels)
+    record = ImageRecord(
+        image_id=entry.number,
+        file_name=file_name,
+        size_hw=(height, width),
+        patient_id=entry.patient_id,
+        laterality="R" if entry.number % 2 else "L",
+        view="MLO",
+        density=entry.tissue,
+        labels=labels,
+        source="mini-MIAS",
+        spacing_mm_rc=(SPACING_MM * 1024 / height, SPACING_MM * 1024 / width),
+        breast_box_xyxy=breast.box_xyxy,
+        unlocalized=unlocalized,
+        notes=tuple(notes + [f"circle quarantined: {item.reason}" for item in quarantine]),
+        lesions=tuple(lesions),
+    )
+    return _Film(record, tuple(quarantine), tuple(brighter))
+
+
+def _circle_fault(
+    circle: tuple[float, float, float], disc: NDArray[np.bool_], breast_mask: NDArray[np.bool_]
+) -> str | None:
+    height, width = disc.shape
+    if not disc.any():
+        return f"lies outside the image ({height}x{width} px, height x width)"
+    if circle[2] < 1:
+        return "has no radius"
+    inside = float(breast_mask[disc].mean())
+    if inside < 0.1:
+        return f"lies on background: {100 * inside:.0f} % of it on the breast"
+    return None
+
+
+def _is_brighter(pixels: NDArray[Any], centre_xy: tuple[float, float], radius: float) -> bool:
+    """Whether a disc is brighter on average than the ring around it, out to twice its radius."""
+    height, width = pixels.shape
+    x, y = centre_xy
+    left, right = max(int(x - 2 * radius), 0), min(int(x + 2 * radius) + 2, width)
+    top, bottom = max(int(y - 2 * radius), 0), min(int(y + 2 * radius) + 2, height)
+    patch = pixels[top:bottom, left:right]
+    if not patch.size:
+        return False
+    disc = circle_mask((x - left, y - top), radius, patch.shape)
+    ring = circle_mask((x - left, y - top), 2 * radius, patch.shape) & ~disc
+    if not disc.any() or not ring.any():
+        return False
+    return bool(patch[disc].mean() > patch[ring].mean())
+
+
+def _labels(findings: Sequence[Finding], scheme: Mapping[str, str]) -> tuple[dict[str, int | None], list[str]]:
+    """Labels of a film: its worst finding; unknown where a finding that is left out could change them."""
+    kept = [finding for finding in findings if finding.kind in scheme]
+    left_out = [finding for finding in findings if finding.kind not in scheme]
+    notes = [f"finding left out: {ABNORMALITIES[item.kind]} ({PATHOLOGY[item.severity]})" for item in left_out]
+    if not findings:
+        return {"tumor": 0, "malignant": 0}, notes
+    malignant: int | None = int(any(finding.severity == "M" for finding in kept))
+    if left_out and not malignant:
+        malignant = None
+    return {"tumor": 1 if kept else None, "malignant": malignant}, notes
+
+
+def _stratum(record: ImageRecord) -> str:
+    """Falling in seriousness when compared as text from the end: normal < left out < benign < malignant."""
+    if record.label("malignant") == 1:
+        kind = "3 malignant"
+    elif record.label("tumor") == 1:
+        kind = "2 benign"
+    else:
+        kind = "0 normal" if record.label("tumor") == 0 else "1 left out"
+    return kind + (" unlocalized" if record.unlocalized else "")
+
+
+def _count(summary: Summary, records: Sequence[ImageRecord], entries: Sequence[FilmEntry]) -> None:
+    findings = [finding for entry in entries for finding in entry.findings]
+    lesions = [lesion for record in records for lesion in record.lesions]
+    normal = sum(not entry.findings for entry in entries)
+    summary.counts.update(
+        {
+            "images": len(records),
+            "patients": len({record.patient_id for record in records}),
+            "normal / abnormal": f"{normal} / {len(records) - normal}",
+            "findings": len(findings),
+            "circles kept": len(lesions),
+            "images with circles": sum(bool(record.lesions) for record in records),
+            "unlocalized images": sum(record.unlocalized for record in records),
+            "class": dict(sorted(Counter(finding.kind for finding in findings).items())) | {"NORM": normal},
+            "pathology": dict(Counter(PATHOLOGY[finding.severity] for finding in findings)),
+            "tissue": dict(sorted(Counter(str(record.density) for record in records).items())),
+            "side": dict(sorted(Counter(str(record.laterality) for record in records).items())),
+            "ignored regions": sum(lesion.ignore for lesion in lesions),
+        }
+    )
+
+
+def _check_origin(summary: Summary, films: Sequence[_Film]) -> None:
+    """The y-origin contrast test: masses are brighter than their surround, so the right origin finds more bright ones."""
+    pairs = [pair for film in films for pair in film.brighter]
+    bottom, top = (sum(pair[side] for pair in pairs) for side in (0, 1))
+    summary.checks["masses brighter"] = {
+        "of": len(pairs),
+        "origin bottom-left": bottom,
+        "if it were top-left": top,
+    }
+    if pairs and bottom < top:
+        summary.warnings.append(
+            f"{bottom} of {len(pairs)} masses are brighter than their surround with the archive's bottom-left origin, "
+            f"{top} with a top-left one: this copy's images or coordinates seem to be turned upside down"
+        )
+
+

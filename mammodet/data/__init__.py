@@ -1,0 +1,1 @@
+"""From files to tensors: reading, breast crop, windows, COCO JSON, splits, augmentation, data sets."""

@@ -1,0 +1,93 @@
+"""Patient-grouped, stratified splits that do not depend on the order of files, the machine or a library's version.
+
+Patients of one stratum are shuffled by a hash of seed and id and dealt out in turn, so that each part gets its share of
+each stratum, and the images of one patient never part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mammodet.errors import InputError
+from mammodet.files import canonical_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Who is where.
+
+    Attributes:
+        holdout: patient to `train`, `val` or `test`.
+        folds: patient to 0 ... k-1, for all patients that are not in `test`; empty without folds.
+        seed: what the shuffle started from.
+    """
+
+    holdout: Mapping[str, str]
+    folds: Mapping[str, int]
+    seed: int
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the assignment."""
+        return canonical_hash({"holdout": dict(self.holdout), "folds": dict(self.folds)})
+
+    def subset(self, patient: str, fold: int | None) -> str:
+        """`train`, `val` or `test`, for the holdout (None) or with fold number `fold` as validation."""
+        if fold is None or self.holdout[patient] == "test":
+            return self.holdout[patient]
+        return "val" if self.folds[patient] == fold else "train"
+
+
+def make_splits(
+    strata: Mapping[str, str], *, test_fraction: float, val_fraction: float, folds: int, seed: int
+) -> Splits:
+    """Split patients.
+
+    Args:
+        strata: patient to the name of its stratum (for instance its worst finding).
+        test_fraction, val_fraction: shares of patients; the test set is the same for the holdout and all folds.
+        folds: k, or 0 for none; the k folds divide all patients outside the test set.
+    Raises:
+        InputError: shares that leave nothing to train on, or more folds than patients.
+    """
+    if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
+        raise InputError(
+            f"splits: test share {test_fraction} and validation share {val_fraction}: "
+            "expected numbers from 0 that together stay under 1"
+        )
+    if folds < 0 or folds == 1:
+        raise InputError(f"splits: {folds} folds; expected 0 (none) or at least 2")
+    order = _shuffled(strata, seed)
+    rest = 1 - test_fraction
+    test = _take(order, test_fraction)
+    remaining = [patient for patient in order if patient not in test]
+    val = _take(remaining, val_fraction / rest)
+    if len(val) == len(remaining):
+        raise InputError(f"splits: {len(strata)} patients leave none to train on")
+    if folds > len(remaining):
+        raise InputError(f"splits: {folds} folds for {len(remaining)} patients outside the test set")
+    holdout = {
+        patient: "test" if patient in test else "val" if patient in val else "train" for patient in sorted(strata)
+    }
+    fold_of = {patient: position % folds for position, patient in enumerate(remaining)} if folds else {}
+    return Splits(holdout, {patient: fold_of[patient] for patient in sorted(fold_of)}, seed)
+
+
+def _shuffled(strata: Mapping[str, str], seed: int) -> list[str]:
+    """Patients, stratum after stratum, in hashed order within each."""
+
+    def key(patient: str) -> tuple[str, str]:
+        return strata[patient], hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
+
+    return sorted(strata, key=key)
+
+
+def _take(order: Sequence[str], share: float) -> set[str]:
+    """Every 1/share-th patient of an order that runs through the strata, so that each gives its share."""
+    return {
+        patient
+        for position, patient in enumerate(order)
+        if int((position + 0.5) * share + 0.5) > int((position - 0.5) * share + 0.5)
+    }

@@ -1,0 +1,133 @@
+"""Boxes, circles and masks in the pixel frame of `mammodet.records`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pycocotools import mask as coco_mask
+
+from mammodet.records import BoxXYXY, Rle
+
+Boxes = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def as_boxes(boxes: ArrayLike) -> Boxes:
+    """Float (n, 4) from anything box-like; an empty list becomes (0, 4)."""
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes: expected shape (n, 4), got {array.shape}")
+    return array
+
+
+def xywh_to_xyxy(boxes: ArrayLike) -> Boxes:
+    """COCO's (x, y, width, height) to (x1, y1, x2, y2), both (n, 4)."""
+    array = as_boxes(boxes)
+    return np.concatenate([array[:, :2], array[:, :2] + array[:, 2:]], axis=1)
+
+
+def xyxy_to_xywh(boxes: ArrayLike) -> Boxes:
+    """(x1, y1, x2, y2) to COCO's (x, y, width, height), both (n, 4)."""
+    array = as_boxes(boxes)
+    return np.concatenate([array[:, :2], array[:, 2:] - array[:, :2]], axis=1)
+
+
+def box_area(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Areas (n,) of boxes_xyxy (n, 4) in square pixels; an inside-out box has area 0."""
+    sides = as_boxes(boxes)[:, 2:] - as_boxes(boxes)[:, :2]
+    return np.prod(np.clip(sides, 0, None), axis=1)
+
+
+def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """Intersection over union (n, m) of boxes_xyxy (n, 4) and (m, 4)."""
+    a, b = as_boxes(first), as_boxes(second)
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    intersection = np.prod(np.clip(sides, 0, None), axis=2)
+    union = box_area(a)[:, None] + box_area(b)[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def clip_boxes(boxes: ArrayLike, size_hw: tuple[int, int]) -> Boxes:
+    """boxes_xyxy (n, 4) cut to an image of size (height, width)."""
+    height, width = size_hw
+    return np.clip(as_boxes(boxes), 0, [width, height, width, height])
+
+
+def circle_mask(centre_xy: tuple[float, float], radius: float, size_hw: tuple[int, int]) -> Mask:
+    """The pixels whose centres lie in a circle.
+
+    Args:
+        centre_xy: in the pixel frame, so that the middle of the top-left pixel is (0.5, 0.5).
+        radius: in pixels.
+        size_hw: (height, width) of the mask; what lies outside is cut off.
+    Returns:
+        bool (height, width).
+    """
+    height, width = size_hw
+    rows, columns = np.ogrid[0.5 : height : 1.0, 0.5 : width : 1.0]
+    inside: Mask = (columns - centre_xy[0]) ** 2 + (rows - centre_xy[1]) ** 2 <= radius**2
+    return inside
+
+
+def mask_to_rle(mask: NDArray[np.generic]) -> Rle:
+    """Compressed run lengths of a binary mask (height, width)."""
+    if mask.ndim != 2:
+        raise ValueError(f"mask: expected shape (height, width), got {mask.shape}")
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return Rle(size=[int(side) for side in rle["size"]], counts=rle["counts"].decode("ascii"))
+
+
+def rle_to_mask(rle: Rle) -> Mask:
+    """Binary mask bool (height, width) of run lengths."""
+    return np.asarray(coco_mask.decode(rle), dtype=bool)
+
+
+def patch_to_rle(patch: NDArray[np.generic], corner_xy: tuple[int, int], size_hw: tuple[int, int]) -> Rle:
+    """Run lengths of a mask that is empty but for a patch, without making the whole mask.
+
+    Args:
+        patch: binary (h, w), lying wholly inside the image.
+        corner_xy: column and row of the patch's top-left pixel.
+        size_hw: (height, width) of the whole mask.
+    """
+    (height, width), (x, y), (h, w) = size_hw, corner_xy, patch.shape
+    if x < 0 or y < 0 or x + w > width or y + h > height:
+        raise ValueError(f"patch {h}x{w} at ({x}, {y}) leaves the image {height}x{width}")
+    strip = np.zeros((height, w), dtype=bool)
+    strip[y : y + h] = patch
+    pixels = strip.ravel(order="F")
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    counts = np.diff(np.concatenate([[0], edges, [pixels.size]]))
+    before, after = x * height, (width - x - w) * height
+    if pixels.size and pixels[0]:
+        counts = np.concatenate([[before], counts])
+    else:
+        counts[0] += before
+    if pixels.size and pixels[-1]:
+        counts = np.concatenate([counts, [after]]) if after else counts
+    else:
+        counts[-1] += after
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))
+
+
+def rle_area(rle: Rle) -> int:
+    """Number of pixels in a mask."""
+    return int(coco_mask.area(rle))
+
+
+def rle_box(rle: Rle) -> BoxXYXY:
+    """Tight box_xyxy of a mask; all zeros where it is empty."""
+    x, y, width, height = (float(value) for value in coco_mask.toBbox(rle))
+    return x, y, x + width, y + height
+
+
+def rle_iou(first: Sequence[Rle], second: Sequence[Rle]) -> NDArray[np.float64]:
+    """Intersection over union (n, m) of two lists of masks of one size."""
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    return np.asarray(coco_mask.iou(list(first), list(second), [0] * len(second)), dtype=np.float64)

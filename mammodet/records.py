@@ -1,0 +1,196 @@
+"""What flows through the toolkit: lesions, images, data sets, detections.
+
+Pixel frame (everywhere): x to the right, y down, the origin at the top-left corner of the top-left pixel, so the
+centre of the top-left pixel is (0.5, 0.5) and an image of width w spans x in [0, w]. Boxes are floats `xyxy` in
+that frame; sizes are `(height, width)`. Records check themselves when they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+Geometry = Literal["contour", "circle", "box"]
+GEOMETRIES: tuple[Geometry, ...] = ("contour", "circle", "box")
+LATERALITIES = ("L", "R")
+LABELS = ("tumor", "malignant")
+SUBSETS = ("train", "val", "test")
+
+BoxXYXY = tuple[float, float, float, float]
+
+
+class Rle(TypedDict):
+    """A binary mask as COCO's compressed run lengths (column-major); `size` is [height, width]."""
+
+    size: list[int]
+    counts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """One abnormality with a place on one image.
+
+    Attributes:
+        category: name of its category, one of the data set's.
+        box_xyxy: tight box in pixels of the image file.
+        rle: its mask; None where only a box is known.
+        geometry: how far the mask can be trusted: a drawn `contour`, a `circle` that encloses it, or a `box`.
+        attributes: what the archive says of it (abnormality, pathology, subtlety, ...).
+        ignore: a finding that counts neither as a target nor as background.
+    """
+
+    category: str
+    box_xyxy: BoxXYXY
+    rle: Rle | None
+    geometry: Geometry
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    ignore: bool = False
+
+    def __post_init__(self) -> None:
+        if self.geometry not in GEOMETRIES:
+            raise ValueError(f"geometry {self.geometry!r}: expected one of {', '.join(GEOMETRIES)}")
+        x1, y1, x2, y2 = self.box_xyxy
+        if not (np.isfinite(self.box_xyxy).all() and x2 > x1 and y2 > y1):
+            raise ValueError(f"box_xyxy {self.box_xyxy}: expected x2 > x1 and y2 > y1, all finite")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image file with everything known about it.
+
+    Attributes:
+        image_id: number, unique in the data set.
+        file_name: path relative to the data root, with `/`.
+        size_hw: (height, width) in pixels of the file.
+        patient_id: groups images for splits and for patient scores; None where nothing is known.
+        laterality: `L` or `R`; view: `CC`, `MLO`, ...; density: `A` to `D` or the archive's own letter.
+        labels: `tumor`, `malignant` to 0, 1 or None (not known).
+        split: `train`, `val`, `test` or None.
+        spacing_mm_rc: (row, column) distance of pixel centres in mm.
+        breast_box_xyxy: where the breast lies, so that a loader need not look for it again.
+        trace: how the file came from the archive's own pixels (`Trace.to_json`); None for identity.
+        unlocalized: a lesion is known but has no place: a positive image, never one to learn or score boxes on.
+    """
+
+    image_id: int
+    file_name: str
+    size_hw: tuple[int, int]
+    patient_id: str | None = None
+    laterality: str | None = None
+    view: str | None = None
+    density: str | None = None
+    birads: str | None = None
+    labels: Mapping[str, int | None] = field(default_factory=dict)
+    source: str | None = None
+    split: str | None = None
+    spacing_mm_rc: tuple[float, float] | None = None
+    breast_box_xyxy: BoxXYXY | None = None
+    trace: Mapping[str, Any] | None = None
+    unlocalized: bool = False
+    notes: tuple[str, ...] = ()
+    lesions: tuple[Lesion, ...] = ()
+
+    def __post_init__(self) -> None:
+        height, width = self.size_hw
+        if height < 1 or width < 1:
+            raise ValueError(f"size_hw {self.size_hw}: expected two positive numbers")
+        if self.laterality not in (None, *LATERALITIES):
+            raise ValueError(f"laterality {self.laterality!r}: expected L, R or None")
+        for name, value in self.labels.items():
+            if value not in (0, 1, None):
+                raise ValueError(f"label {name}={value!r}: expected 0, 1 or None")
+
+    @property
+    def has_complete_boxes(self) -> bool:
+        """Whether every lesion on the image has a usable place, so that boxes can be learnt and scored on it."""
+        return not self.unlocalized and not any(lesion.ignore for lesion in self.lesions)
+
+    def label(self, name: str) -> int | None:
+        """The label `name`, None where it is not known."""
+        return self.labels.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Images of one JSON file.
+
+    Attributes:
+        categories: names; the COCO id of a category is its position + 1.
+        images: in the file's order.
+        info: provenance; `info["split"]` holds the name, the hash and the seed of the split.
+    """
+
+    categories: tuple[str, ...]
+    images: tuple[ImageRecord, ...]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def category_id(self, name: str) -> int:
+        """COCO id (1-based) of a category."""
+        return self.categories.index(name) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector found on one image.
+
+    Attributes:
+        boxes_xyxy: float (n, 4) in pixels of the image file.
+        scores: float (n,) in [0, 1], falling.
+        category_ids: int (n,), 1-based as in COCO.
+        rles: n masks, or None for a detector without masks.
+    """
+
+    boxes_xyxy: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    category_ids: NDArray[np.int64]
+    rles: Sequence[Rle] | None = None
+
+    def __post_init__(self) -> None:
+        if self.boxes_xyxy.ndim != 2 or self.boxes_xyxy.shape[1] != 4:
+            raise ValueError(f"boxes_xyxy: expected shape (n, 4), got {self.boxes_xyxy.shape}")
+        count = len(self.boxes_xyxy)
+        for name in ("scores", "category_ids"):
+            shape = getattr(self, name).shape
+            if shape != (count,):
+                raise ValueError(f"{name}: expected shape ({count},), got {shape}")
+        if self.rles is not None and len(self.rles) != count:
+            raise ValueError(f"rles: expected {count}, got {len(self.rles)}")
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+    @staticmethod
+    def empty(*, with_masks: bool) -> Detections:
+        """No detections."""
+        return Detections(
+            np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), [] if with_masks else None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrediction:
+    """Scores and detections of one image.
+
+    Attributes:
+        scores: `tumor`, `malignant` to [0, 1], by the aggregation rule that the model was told to use.
+        scores_by_rule: the same for every rule that was computed, for comparison.
+    """
+
+    image_id: int
+    file_name: str
+    size_hw: tuple[int, int]
+    scores: Mapping[str, float]
+    detections: Detections
+    scores_by_rule: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    patient_id: str | None = None
+    laterality: str | None = None
+    view: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.scores.items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"image {self.file_name!r}: score {name}={value}: expected a number in [0, 1]")

@@ -1,0 +1,167 @@
+"""How an image was cropped, turned and resized, kept so that boxes and masks can go both ways.
+
+Every step maps x and y apart, as `x' = scale * x + shift`, in the pixel frame of `mammodet.records`. `forward` means
+from native pixels (the file as it was read) to the network's input; `backward` the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mammodet.geometry import Boxes, Mask, as_boxes, clip_boxes, patch_to_rle
+from mammodet.records import Rle
+
+StepName = Literal["crop", "flip", "resize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation. `crop`: values (x, y, width, height); `flip` (left-right): (); `resize`: (height, width)."""
+
+    name: StepName
+    values: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The steps from an image of `native_size_hw` to the network's input, in order."""
+
+    native_size_hw: tuple[int, int]
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.output_size_hw  # noqa: B018 (checks the steps)
+
+    @property
+    def output_size_hw(self) -> tuple[int, int]:
+        """(height, width) after all steps."""
+        height, width = self.native_size_hw
+        for step in self.steps:
+            if step.name == "crop":
+                x, y, w, h = step.values
+                if x < 0 or y < 0 or w < 1 or h < 1 or x + w > width or y + h > height:
+                    raise ValueError(f"crop {step.values} (xywh) leaves the image {height}x{width} (height x width)")
+                height, width = h, w
+            elif step.name == "resize":
+                height, width = step.values
+                if height < 1 or width < 1:
+                    raise ValueError(f"resize to {step.values}: expected two positive numbers")
+            elif step.name != "flip":
+                raise ValueError(f"unknown step {step.name!r}: expected crop, flip or resize")
+        return height, width
+
+    def then(self, name: StepName, *values: int) -> Trace:
+        """This trace with one more step."""
+        return Trace(self.native_size_hw, (*self.steps, Step(name, tuple(int(value) for value in values))))
+
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scale (2,) and shift (2,) over (x, y) of the forward map."""
+        scale, shift = np.ones(2), np.zeros(2)
+        height, width = self.native_size_hw
+        for step in self.steps:
+            if step.name == "crop":
+                x, y, width, height = step.values
+                shift = shift - (x, y)
+            elif step.name == "flip":
+                scale, shift = scale * (-1, 1), np.array([width - shift[0], shift[1]])
+            else:
+                factor = np.array([step.values[1] / width, step.values[0] / height])
+                scale, shift = scale * factor, shift * factor
+                height, width = step.values
+        return scale, shift
+
+    def boxes_forward(self, boxes_xyxy: ArrayLike) -> Boxes:
+        """Native boxes (n, 4) in the output's pixels; they are not cut at its border."""
+        scale, shift = self.affine()
+        return _map_boxes(as_boxes(boxes_xyxy), scale, shift)
+
+    def boxes_backward(self, boxes_xyxy: ArrayLike) -> Boxes:
+        """Output boxes (n, 4) in native pixels, cut at the native image's border."""
+        scale, shift = self.affine()
+        return clip_boxes(_map_boxes(as_boxes(boxes_xyxy), 1 / scale, -shift / scale), self.native_size_hw)
+
+    def image_forward(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Apply the steps to an image (height, width[, channels]); shrinking averages areas, growing is linear."""
+        self._check(pixels, self.native_size_hw)
+        for step in self.steps:
+            if step.name == "crop":
+                x, y, w, h = step.values
+                pixels = pixels[y : y + h, x : x + w]
+            elif step.name == "flip":
+                pixels = pixels[:, ::-1]
+            else:
+                pixels = _resize(np.ascontiguousarray(pixels), (step.values[0], step.values[1]))
+        return np.ascontiguousarray(pixels)
+
+    def mask_forward(self, mask: NDArray[np.generic]) -> Mask:
+        """A native binary mask (height, width) in the output's pixels: a pixel is set where half of it is covered."""
+        resized = self.image_forward(mask.astype(np.float32))
+        return np.asarray(resized >= 0.5)
+
+    def mask_backward(self, mask: NDArray[np.generic], threshold: float = 0.5) -> Rle:
+        """An output mask (height, width), binary or of probabilities, as run lengths in native pixels.
+
+        Only the part of the native image that the mask's tight box covers is ever resized.
+        """
+        self._check(mask, self.output_size_hw)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            return patch_to_rle(np.zeros((0, 0), dtype=bool), (0, 0), self.native_size_hw)
+        scale, shift = self.affine()
+        # One pixel of margin, so that the interpolation at the rim sees the zeros around the mask.
+        top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, mask.shape[0])
+        left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, mask.shape[1])
+        patch = np.ascontiguousarray(mask[top:bottom, left:right], dtype=np.float32)
+        (x1, y1, x2, y2), = _map_boxes(np.array([[left, top, right, bottom]], float), 1 / scale, -shift / scale)
+        # Sample the patch at the centre of each native pixel that it covers.
+        height, width = self.native_size_hw
+        column0, column1 = max(int(np.floor(x1)), 0), min(int(np.ceil(x2)), width)
+        row0, row1 = max(int(np.floor(y1)), 0), min(int(np.ceil(y2)), height)
+        map_x = ((np.arange(column0, column1) + 0.5) * scale[0] + shift[0] - left - 0.5).astype(np.float32)
+        map_y = ((np.arange(row0, row1) + 0.5) * scale[1] + shift[1] - top - 0.5).astype(np.float32)
+        native = cv2.remap(
+            patch,
+            np.repeat(map_x[None], len(map_y), axis=0),
+            np.repeat(map_y[:, None], len(map_x), axis=1),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return patch_to_rle(native >= threshold, (column0, row0), self.native_size_hw)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, read back by `from_json`."""
+        return {
+            "native_size_hw": list(self.native_size_hw),
+            "steps": [[step.name, *step.values] for step in self.steps],
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Trace:
+        """The inverse of `to_json`."""
+        height, width = value["native_size_hw"]
+        return Trace((height, width), tuple(Step(name, tuple(rest)) for name, *rest in value["steps"]))
+
+    @staticmethod
+    def _check(array: NDArray[Any], size_hw: tuple[int, int]) -> None:
+        if tuple(array.shape[:2]) != size_hw:
+            raise ValueError(f"expected an array of {size_hw} (height, width), got {array.shape}")
+
+
+def _map_boxes(boxes: Boxes, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Boxes:
+    first = boxes[:, :2] * scale + shift
+    second = boxes[:, 2:] * scale + shift
+    return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
+
+
+def _resize(pixels: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
+    height, width = size_hw
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
