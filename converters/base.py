@@ -1,12 +1,12 @@
 """What every converter shares: its summary, its quarantine list, and how a converted data set lies on disk.
 
-    output/
-      images/...                      the images, lossless
-      all.json                        every image, `split` as in the holdout
-      train.json val.json test.json   the holdout
-      fold0_train.json fold0_val.json ...   k folds over everything outside test.json
-      splits.json                     patient to subset and fold, seed, hash
-      summary.json quarantine.csv
+output/
+  images/...                      the images, lossless
+  all.json                        every image, `split` as in the holdout
+  train.json val.json test.json   the holdout
+  fold0_train.json fold0_val.json ...   k folds over everything outside test.json
+  splits.json                     patient to subset and fold, seed, hash
+  summary.json quarantine.csv
 """
 
 from __future__ import annotations

@@ -155,9 +155,7 @@ def find_archive(source: Path) -> tuple[Path, Path]:
             if any(_is_film(path) for path in folder.iterdir()):
                 return table, folder
     if tables:
-        raise InputError(
-            f"{tables[0].parent}: has {tables[0].name} but no images mdb*.pgm (or .png, .jpg, .tif)"
-        )
+        raise InputError(f"{tables[0].parent}: has {tables[0].name} but no images mdb*.pgm (or .png, .jpg, .tif)")
     found = sorted(path.name for path in source.iterdir())[:5]
     raise InputError(
         f"{source}: no Info.txt; expected the unpacked all-mias folder with Info.txt and mdb001.pgm ... mdb322.pgm. "
@@ -224,10 +222,10 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
 
 
 def _films(folder: Path) -> dict[str, Path]:
-    """Film name to file; where copies of several kinds lie side by side, the first of IMAGE_SUFFIXES with PGM before."""
+    """Film name to file; where copies of several kinds lie side by side, the PGM, else the first of IMAGE_SUFFIXES."""
     order = (".pgm", *IMAGE_SUFFIXES)
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: (order.index(path.suffix.lower()) if _is_film(path) else 0)):
+    for path in sorted(folder.iterdir(), key=lambda path: order.index(path.suffix.lower()) if _is_film(path) else 0):
         if _is_film(path):
             files.setdefault(path.stem.lower(), path)
     return files
@@ -376,7 +374,7 @@ def _count(summary: Summary, records: Sequence[ImageRecord], entries: Sequence[F
 
 
 def _check_origin(summary: Summary, films: Sequence[_Film]) -> None:
-    """The y-origin contrast test: masses are brighter than their surround, so the right origin finds more bright ones."""
+    """The y-origin contrast test: masses are brighter than their surround, so the right origin finds more of them."""
     pairs = [pair for film in films for pair in film.brighter]
     bottom, top = (sum(pair[side] for pair in pairs) for side in (0, 1))
     summary.checks["masses brighter"] = {
@@ -389,5 +387,3 @@ def _check_origin(summary: Summary, films: Sequence[_Film]) -> None:
             f"{bottom} of {len(pairs)} masses are brighter than their surround with the archive's bottom-left origin, "
             f"{top} with a top-left one: this copy's images or coordinates seem to be turned upside down"
         )
-
-

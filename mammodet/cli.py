@@ -18,7 +18,8 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
     try:
         sys.exit(main(None))
     except InputError as error:
-        _stop(str(error), 2)
+        # A data loader's worker wraps the message in its traceback.
+        _stop(str(error).split("InputError: ")[-1], 2)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     except BrokenPipeError:

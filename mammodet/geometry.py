@@ -68,7 +68,7 @@ def circle_mask(centre_xy: tuple[float, float], radius: float, size_hw: tuple[in
         bool (height, width).
     """
     height, width = size_hw
-    rows, columns = np.ogrid[0.5 : height : 1.0, 0.5 : width : 1.0]
+    rows, columns = np.ogrid[0.5:height:1.0, 0.5:width:1.0]
     inside: Mask = (columns - centre_xy[0]) ** 2 + (rows - centre_xy[1]) ** 2 <= radius**2
     return inside
 

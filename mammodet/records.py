@@ -166,9 +166,7 @@ class Detections:
     @staticmethod
     def empty(*, with_masks: bool) -> Detections:
         """No detections."""
-        return Detections(
-            np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), [] if with_masks else None
-        )
+        return Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), [] if with_masks else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class Trace:
         top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, mask.shape[0])
         left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, mask.shape[1])
         patch = np.ascontiguousarray(mask[top:bottom, left:right], dtype=np.float32)
-        (x1, y1, x2, y2), = _map_boxes(np.array([[left, top, right, bottom]], float), 1 / scale, -shift / scale)
+        ((x1, y1, x2, y2),) = _map_boxes(np.array([[left, top, right, bottom]], float), 1 / scale, -shift / scale)
         # Sample the patch at the centre of each native pixel that it covers.
         height, width = self.native_size_hw
         column0, column1 = max(int(np.floor(x1)), 0), min(int(np.ceil(x2)), width)

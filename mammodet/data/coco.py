@@ -35,7 +35,8 @@ _SLACK = 1e-3  # pixels by which a box may pass the border through rounding
 
 def to_json(dataset: Dataset) -> dict[str, Any]:
     """The COCO JSON value of a data set."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for record in dataset.images:
         images.append(_image_to_json(record))
         for lesion in record.lesions:
@@ -193,9 +194,7 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
         info["dropped"] = checker.faults
     return Dataset(
         categories=tuple(names[number] for number in ordered),
-        images=tuple(
-            replace(record, lesions=tuple(lesions[record.image_id])) for record in records.values()
-        ),
+        images=tuple(replace(record, lesions=tuple(lesions[record.image_id])) for record in records.values()),
         info=info,
     )
 
@@ -405,7 +404,8 @@ def _read_segmentation(value: Any, height: int, width: int, where: str, checker:
 
 def _check_counts(counts: bytes, pixels: int) -> None:
     """Refuse compressed run lengths that do not cover the image; the C decoder would write past its buffer."""
-    total, values, position = 0, [], 0
+    total, position = 0, 0
+    values: list[int] = []
     while position < len(counts):
         number, shift, more = 0, 0, True
         while more:

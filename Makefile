@@ -1,0 +1,79 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+# An active virtual or conda environment is used as it is; else .venv is made. VENV=path chooses another.
+# MIAS=path/to/all-mias runs the quickstart on the real mini-MIAS instead of synthetic mammograms.
+
+PYTHON ?= python3
+ifneq ($(VIRTUAL_ENV),)
+VENV ?= $(VIRTUAL_ENV)
+else ifneq ($(CONDA_PREFIX),)
+VENV ?= $(CONDA_PREFIX)
+else
+VENV ?= .venv
+endif
+PY := $(VENV)/bin/python
+
+ifeq ($(MIAS),)
+QUICK := quickstart
+CONFIG := configs/phantom/quickstart.yaml
+SOURCE := $(QUICK)/archive
+else
+QUICK := quickstart_mias
+CONFIG := configs/mias/quickstart.yaml
+SOURCE := $(MIAS)
+endif
+
+.PHONY: help env env-dev quickstart test test-fast lint format clean
+
+help:
+	@echo "make quickstart             environment, then data, training, evaluation and pictures"
+	@echo "make quickstart MIAS=DIR    the same on the real mini-MIAS (folder all-mias)"
+	@echo "make test                   environment, then all tests and checks"
+	@echo "make test-fast              tests without the slow ones"
+	@echo "make lint | format | clean"
+
+$(PY):
+	$(PYTHON) -m venv "$(VENV)"
+
+$(VENV)/.mammodet: setup.cfg | $(PY)
+	"$(PY)" -m pip install -q -e .
+	@touch "$@"
+
+$(VENV)/.mammodet-dev: setup.cfg | $(PY)
+	"$(PY)" -m pip install -q -e ".[dev]"
+	@touch "$@" "$(VENV)/.mammodet"
+
+env: $(VENV)/.mammodet
+env-dev: $(VENV)/.mammodet-dev
+
+quickstart: env
+ifeq ($(MIAS),)
+	"$(PY)" tools/make_phantoms.py --output "$(SOURCE)" --patients 160 --size 384 --difficulty easy --jobs 2
+endif
+	"$(PY)" tools/convert.py mias --source "$(SOURCE)" --output $(QUICK)/data
+	"$(PY)" tools/train_net.py --config-file $(CONFIG) --overwrite
+	"$(PY)" tools/train_net.py --config-file $(CONFIG) --eval-only model.weights=$(QUICK)/run/best.ckpt
+	"$(PY)" tools/visualize.py --ground-truth $(QUICK)/data/test.json \
+	  --predictions $(QUICK)/run/eval_test/predictions.json --output $(QUICK)/overlays --crop
+	@echo
+	@echo "Look at:"
+	@echo "  $(QUICK)/run/eval_test/report.html   figures, curves, worst and best images"
+	@echo "  $(QUICK)/overlays/index.html         every test image: truth left, prediction right"
+	@echo "  $(QUICK)/run/metrics.csv             training, epoch by epoch"
+
+test: env-dev lint
+	"$(PY)" -m pytest -n 2 --dist loadfile
+
+test-fast: env-dev
+	"$(PY)" -m pytest -n 2 --dist loadfile -m "not slow"
+
+lint: env-dev
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy
+
+format: env-dev
+	"$(PY)" -m ruff check --fix .
+	"$(PY)" -m ruff format .
+
+clean:
+	rm -rf quickstart quickstart_mias .pytest_cache .mypy_cache .ruff_cache

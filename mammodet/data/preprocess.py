@@ -1,0 +1,97 @@
+"""From a mammogram's pixels to the network's input, and the `Trace` that leads back."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodet.config import ImageConfig
+from mammodet.data.breast import find_breast
+from mammodet.data.images import Pixels, to_unit
+from mammodet.records import BoxXYXY
+from mammodet.trace import Trace
+
+CLAHE_CLIP = 3.0
+CLAHE_TILES = (8, 8)
+TISSUE_QUANTILES = (0.01, 0.995)
+
+
+def prepare_image(
+    pixels: Pixels, config: ImageConfig, breast_box_xyxy: BoxXYXY | None = None
+) -> tuple[NDArray[np.float32], Trace]:
+    """Crop, orient, resize and window one image.
+
+    Args:
+        pixels: uint8 or uint16 (height, width), native.
+        breast_box_xyxy: crop box in native pixels; looked for where it is None and the config crops.
+    Returns:
+        float32 (channels, height, width) in [0, 1], longest side `config.max_size`, and the trace from native to it.
+    """
+    trace = plan_trace(pixels, config, breast_box_xyxy)
+    # Shrinking averages: in float, so that 8-bit steps do not limit the result.
+    first = trace.steps[0] if trace.steps and trace.steps[0].name == "crop" else None
+    if first is not None:
+        x, y, w, h = first.values
+        cropped = to_unit(pixels[y : y + h, x : x + w])
+        unit = Trace((h, w), trace.steps[1:]).image_forward(cropped)
+    else:
+        unit = trace.image_forward(to_unit(pixels))
+    channels = [_CHANNELS[name](unit) for name in config.channels]
+    return np.ascontiguousarray(np.stack(channels)), trace
+
+
+def plan_trace(pixels: Pixels, config: ImageConfig, breast_box_xyxy: BoxXYXY | None) -> Trace:
+    """The steps for an image, without doing them."""
+    height, width = pixels.shape
+    trace = Trace((height, width))
+    if config.crop == "breast":
+        x1, y1, x2, y2 = breast_box_xyxy or find_breast(pixels).box_xyxy
+        left, top = max(int(np.floor(x1)), 0), max(int(np.floor(y1)), 0)
+        right, bottom = min(int(np.ceil(x2)), width), min(int(np.ceil(y2)), height)
+        if (left, top, right, bottom) != (0, 0, width, height):
+            trace = trace.then("crop", left, top, right - left, bottom - top)
+    if config.orient == "left" and chest_wall_on_right(pixels, trace):
+        trace = trace.then("flip")
+    height, width = trace.output_size_hw
+    scale = config.max_size / max(height, width)
+    resized = max(round(height * scale), 1), max(round(width * scale), 1)
+    if resized != (height, width):
+        trace = trace.then("resize", *resized)
+    return trace
+
+
+def chest_wall_on_right(pixels: Pixels, trace: Trace) -> bool:
+    """Whether more tissue meets the crop's right edge than its left one."""
+    crop = pixels
+    if trace.steps:
+        x, y, w, h = trace.steps[0].values
+        crop = pixels[y : y + h, x : x + w]
+    strip = max(crop.shape[1] // 10, 1)
+    return float(crop[::4, -strip:].mean()) > float(crop[::4, :strip].mean())
+
+
+def _full(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    return unit
+
+
+def _tissue(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch the breast's own range to [0, 1]; the film's background does not count."""
+    sample = unit[::2, ::2]
+    tissue = sample[sample > 0.05 * float(sample.max(initial=0))]
+    if tissue.size < 16:
+        return unit
+    low, high = (float(value) for value in np.quantile(tissue, TISSUE_QUANTILES))
+    if high - low < 1e-6:
+        return unit
+    return np.clip((unit - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def _clahe(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    high = max(float(unit.max(initial=0)), 1e-6)
+    levels = np.round(unit / high * 65535).astype(np.uint16)
+    equalised = cv2.createCLAHE(CLAHE_CLIP, CLAHE_TILES).apply(levels)
+    return equalised.astype(np.float32) / np.float32(65535)
+
+
+_CHANNELS = {"full": _full, "tissue": _tissue, "clahe": _clahe}

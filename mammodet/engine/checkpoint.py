@@ -1,0 +1,151 @@
+"""What a checkpoint carries beside weights, and how it is written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+import mammodet
+from mammodet.config import Config, differences, make_config
+from mammodet.errors import InputError, raise_faults
+from mammodet.files import atomic_path
+from mammodet.modeling.aggregation import LogisticStack
+from mammodet.modeling.build import build_model
+from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.weights import read_torch, state_of
+
+KEY = "mammodet"
+FORMAT = "mammodet-checkpoint/1"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Where a model comes from.
+
+    Attributes:
+        config: the experiment, with everything that was `auto` filled in.
+        categories: what it detects.
+        data_hash, split_hash: of the training file (`mammodet.data.coco.data_hash`) and of its split.
+        patients: of the training and validation set, so that an evaluation can refuse to meet them again.
+        stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
+    """
+
+    config: Mapping[str, Any]
+    categories: tuple[str, ...]
+    data_hash: str
+    split_hash: str | None
+    patients: tuple[str, ...] = ()
+    stack: Mapping[str, Any] | None = None
+    version: str = mammodet.__version__
+    format: str = field(default=FORMAT)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "categories": list(self.categories), "patients": list(self.patients)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any], path: Path) -> RunFacts:
+        """The inverse of `to_json`."""
+        if value.get("format") != FORMAT:
+            raise InputError(f"{path}: format is {value.get('format')!r}; this version reads {FORMAT!r}")
+        known = {key: item for key, item in value.items() if key in RunFacts.__dataclass_fields__}
+        return RunFacts(**{**known, "categories": tuple(value["categories"]), "patients": tuple(value["patients"])})
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write to a temporary name, then rename."""
+        with atomic_path(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def read_facts(path: Path) -> tuple[dict[str, Any], RunFacts]:
+    """A checkpoint's whole content, and its facts.
+
+    Raises:
+        InputError: unreadable, or not one of ours.
+    """
+    content = read_torch(path)
+    if not isinstance(content, dict) or not isinstance(content.get(KEY), dict):
+        raise InputError(
+            f"{path}: is not a mammodet checkpoint (plain weights can start a training: model.weights={path})"
+        )
+    return content, RunFacts.from_json(content[KEY], path)
+
+
+def load_model(path: Path, wanted: Config | None = None) -> tuple[MammoRCNN, Config, RunFacts]:
+    """The model of a checkpoint, in eval mode on the CPU, with its config and facts.
+
+    Args:
+        wanted: a config that must describe the same model; its thresholds and its aggregation are taken over.
+    Raises:
+        InputError: unreadable, not one of ours, weights that do not fit the architecture it names, or one that differs
+            from `wanted`.
+    """
+    content, facts = read_facts(path)
+    config = make_config(facts.config, where=f"in {path}")
+    if wanted is not None:
+        config = _take_over(config, wanted, path)
+    model = build_model(config, len(facts.categories), load_weights=False)
+    load_strict(model, state_of(content, path), path)
+    return model.eval(), config, facts
+
+
+#: Settings that change what is done with a trained model, and not the model.
+_FREE = ("score_threshold", "nms_threshold", "max_detections")
+
+
+def _take_over(config: Config, wanted: Config, path: Path) -> Config:
+    own, other = config.to_dict(), wanted.to_dict()
+    for key in _FREE:
+        own["model"]["detector"][key] = other["model"]["detector"][key]
+    own["model"]["aggregation"] = other["model"]["aggregation"]
+    if other["model"]["detector"]["anchors"]["sizes"] == "auto":
+        other["model"]["detector"]["anchors"]["sizes"] = own["model"]["detector"]["anchors"]["sizes"]
+    faults = differences(own["model"]["detector"], other["model"]["detector"], "model.detector")
+    faults += differences(own["model"]["image_head"], other["model"]["image_head"], "model.image_head")
+    faults += differences(own["data"]["image"], other["data"]["image"], "data.image")
+    raise_faults(
+        faults,
+        where=f"{path}: is of another model than the config (checkpoint -> config)",
+        advice="Use the config that trained it (config.yaml beside the checkpoint).",
+    )
+    return make_config(own, where=f"in {path}")
+
+
+def load_strict(model: MammoRCNN, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Take all weights or none.
+
+    Raises:
+        InputError: with the names and shapes that differ.
+    """
+    own = model.state_dict()
+    faults = [f"{name}: not in the checkpoint" for name in own if name not in state]
+    faults += [f"{name}: not in the model" for name in state if name not in own]
+    faults += [
+        f"{name}: {tuple(state[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if faults:
+        shown = "\n  - ".join(faults[:8])
+        raise InputError(
+            f"{path}: is of another architecture than the config: {len(faults)} tensors differ\n  - {shown}\n"
+            "Use the config that trained it (config.yaml beside it)."
+        )
+    model.load_state_dict(dict(state))
+
+
+def write_stack(path: Path, stack: LogisticStack) -> None:
+    """Put a fitted aggregation into a checkpoint, leaving everything else as it is."""
+    content = read_torch(path)
+    content[KEY]["stack"] = stack.to_json()
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)

@@ -1,0 +1,166 @@
+"""The Lightning module: how a model learns, and how it is looked at between epochs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from mammodet.config import Config, TrainConfig
+from mammodet.data.dataset import Batch, stable_seed
+from mammodet.engine.checkpoint import KEY, RunFacts
+from mammodet.engine.outputs import to_predictions
+from mammodet.errors import InputError
+from mammodet.evaluation.evaluate import validation_figures
+from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.records import Dataset, ImagePrediction
+
+
+class NonFiniteLossError(InputError):
+    """The loss became NaN or infinite."""
+
+
+class TrainingModule(L.LightningModule):
+    """A `MammoRCNN` in training.
+
+    Args:
+        facts: written into every checkpoint.
+        validation: records of the validation set, to score predictions against.
+    """
+
+    def __init__(self, model: MammoRCNN, config: Config, facts: RunFacts, validation: Dataset) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.facts = facts
+        self.validation = validation
+        self._predictions: list[ImagePrediction] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum of all losses of a batch.
+
+        What the detector draws (anchors, regions) is a function of (seed, epoch, batch, process), so that a resumed run
+        draws as an uninterrupted one.
+        """
+        torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
+        output = self.model(batch.images, batch.targets, batch.labels, batch.use_boxes)
+        loss = torch.stack([value.float() for value in output.losses.values()]).sum()
+        if not torch.isfinite(loss):
+            parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in output.losses.items())
+            names = ", ".join(f"{record.file_name} (id {record.image_id})" for record in batch.records)
+            raise NonFiniteLossError(
+                f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {parts}; images: "
+                f"{names}. Lower train.lr, or set train.gradient_clip; --resume goes on from the last epoch."
+            )
+        size = len(batch)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        for name, value in output.losses.items():
+            key = f"train/{name}"
+            self.log(key, value.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last epoch's predictions."""
+        self._predictions = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Predict a batch."""
+        output = self.model(batch.images)
+        self._predictions += to_predictions(
+            output,
+            batch.records,
+            batch.traces,
+            targets=self.model.targets,
+            with_masks=self.model.with_masks,
+            aggregation=self.config.model.aggregation,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the predictions of all processes."""
+        gathered: list[list[ImagePrediction]] = [self._predictions]
+        if self.trainer.world_size > 1:
+            gathered = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, self._predictions)
+        by_id = {prediction.image_id: prediction for part in gathered for prediction in part}
+        ordered = [by_id[record.image_id] for record in self.validation.images]
+        figures = validation_figures(self.validation, ordered)
+        self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=False)
+        monitor = self.config.train.monitor
+        if monitor.startswith("val/") and monitor.removeprefix("val/") not in figures:
+            raise InputError(
+                f"train.monitor={monitor}: not among the figures of this validation set: "
+                f"{', '.join(f'val/{name}' for name in sorted(figures))}"
+            )
+        self._predictions = []
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule; the warm-up lies in `optimizer_step`."""
+        settings = self.config.train
+        optimizer = make_optimizer(self.model, settings)
+        if settings.schedule == "plateau":
+            scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, mode=settings.monitor_mode, factor=0.1, patience=settings.plateau_patience
+            )
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {
+                    "scheduler": scheduler,
+                    "monitor": settings.monitor,
+                    "interval": "epoch",
+                    "frequency": settings.validate_every,
+                },
+            }
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = max(total // settings.epochs, 1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(settings, step, total, per_epoch)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Warm up linearly under `plateau`, whose scheduler knows no steps."""
+        settings = self.config.train
+        step = self.trainer.global_step
+        if settings.schedule == "plateau" and step < settings.warmup_steps:
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * (step + 1) / settings.warmup_steps
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the facts."""
+        checkpoint[KEY] = self.facts.to_json()
+
+
+def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum or AdamW; biases and norm weights do not decay."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {
+            "params": [parameter for parameter in learning if parameter.ndim > 1],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def lr_factor(settings: TrainConfig, step: int, total: int, per_epoch: int) -> float:
+    """The learning rate at a step, as a part of `train.lr`: linear warm-up, then cosine, step or constant.
+
+    Args:
+        total: steps of the whole run; per_epoch: steps of an epoch.
+    """
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    if settings.schedule == "cosine":
+        passed = (step - settings.warmup_steps) / max(total - settings.warmup_steps, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(passed, 1.0)))
+    if settings.schedule == "step":
+        return float(0.1 ** sum(step >= epoch * per_epoch for epoch in settings.step_epochs))
+    return 1.0

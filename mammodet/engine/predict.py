@@ -1,0 +1,268 @@
+"""Predict images with a checkpoint, one at a time, going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from tqdm import tqdm
+
+import mammodet
+from mammodet.config import Config
+from mammodet.data.coco import data_hash
+from mammodet.data.dataset import LesionDataset, Sample, collate
+from mammodet.data.images import IMAGE_SUFFIXES
+from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
+from mammodet.engine.checkpoint import RunFacts, load_model
+from mammodet.engine.outputs import to_predictions
+from mammodet.errors import InputError
+from mammodet.files import canonical_hash, file_hash, write_json
+from mammodet.modeling.aggregation import LogisticStack, combine
+from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.records import Dataset, ImagePrediction, ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An image that could not be predicted, and why."""
+
+    file_name: str
+    reason: str
+
+
+class Predictor:
+    """A trained model, ready to look at images.
+
+    Args:
+        model: in eval mode.
+        facts: of its checkpoint.
+        checkpoint: where it lies, and the hash of that file; None for a model that was never saved.
+        device: `auto`, `cpu`, `cuda`, ...
+    """
+
+    def __init__(
+        self,
+        model: MammoRCNN,
+        config: Config,
+        facts: RunFacts,
+        checkpoint: tuple[Path, str] | None = None,
+        device: str = "auto",
+    ) -> None:
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            self.device = torch.device(name)
+            self.model = model.to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        self.config, self.facts, self.checkpoint = config, facts, checkpoint
+        self.stack = LogisticStack.from_json(facts.stack) if facts.stack else None
+
+    @staticmethod
+    def from_checkpoint(path: Path, device: str = "auto", config: Config | None = None) -> Predictor:
+        """Load a checkpoint.
+
+        Args:
+            config: must describe the same model; its thresholds and its aggregation replace those of the checkpoint.
+        Raises:
+            InputError: unreadable, another architecture, a device that is not there, or a rule it cannot do.
+        """
+        model, own, facts = load_model(path, config)
+        if own.model.aggregation.rule == "learned" and facts.stack is None:
+            raise InputError(
+                f"{path}: its aggregation 'learned' was not fitted (the training did not reach its end). Finish it with "
+                "--resume, or choose another rule (model.aggregation.rule=max)."
+            )
+        return Predictor(model, own, facts, (path, file_hash(path)), device)
+
+    def predict(
+        self, dataset: Dataset, root: Path, *, num_workers: int = 0, batch_size: int = 1
+    ) -> Iterator[ImagePrediction | Skipped]:
+        """Predict the images of a data set, in its order; an unreadable one gives `Skipped`."""
+        samples = _Tolerant(LesionDataset(dataset, root, self.config.data.image, (), with_masks=False))
+        loader = DataLoader(
+            samples,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=list,
+            pin_memory=self.device.type == "cuda",
+        )
+        for items in loader:
+            good = [item for item in items if isinstance(item, Sample)]
+            found = iter(self._run(good))
+            for item in items:
+                yield item if isinstance(item, Skipped) else next(found)
+
+    @torch.inference_mode()
+    def _run(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
+        if not samples:
+            return []
+        batch = collate(samples).to(self.device)
+        return to_predictions(
+            self.model(batch.images),
+            batch.records,
+            batch.traces,
+            targets=self.model.targets,
+            with_masks=self.model.with_masks,
+            aggregation=self.config.model.aggregation,
+            stack=self.stack,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What goes into a predictions file about the model."""
+        return {
+            "checkpoint": str(self.checkpoint[0]) if self.checkpoint else None,
+            "checkpoint_sha256": self.checkpoint[1] if self.checkpoint else None,
+            "config": self.config.to_dict(),
+            "data_hash": self.facts.data_hash,
+            "split_hash": self.facts.split_hash,
+            "patients": list(self.facts.patients),
+            "version": self.facts.version,
+            "predicted_with": mammodet.__version__,
+        }
+
+    def to_file(self, images: Sequence[ImagePrediction]) -> Predictions:
+        """Image predictions with breast and patient scores, ready to be written."""
+        how = self.config.model.aggregation.over_images
+        breasts = combine(images, "breast", how)
+        patients = combine(images, "patient", how)
+        return Predictions(
+            tuple(images),
+            self.facts.categories,
+            self.describe(),
+            tuple(
+                {"patient_id": patient, "laterality": side, "scores": scores}
+                for (patient, side), scores in breasts.items()
+            ),
+            tuple({"patient_id": patient, "scores": scores} for (patient,), scores in patients.items()),
+        )
+
+
+class _Tolerant(TorchDataset[Any]):
+    """Samples, with `Skipped` in place of an image that cannot be read."""
+
+    def __init__(self, dataset: LesionDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample | Skipped:
+        try:
+            return self.dataset[index]
+        except InputError as error:
+            return Skipped(self.dataset.dataset.images[index].file_name, str(error))
+
+
+def predict_to_folder(
+    predictor: Predictor,
+    dataset: Dataset,
+    root: Path,
+    output: Path,
+    *,
+    num_workers: int = 0,
+    progress: bool = True,
+    unreadable: Sequence[Skipped] = (),
+) -> tuple[Path, list[Skipped]]:
+    """Predict a data set and write `predictions.json` (and `skipped.json` where images could not be read).
+
+    Every image is written to `predictions.partial.jsonl` as it is done; a second call with the same checkpoint and
+    images goes on from there.
+
+    Args:
+        unreadable: images that were found to be so before, to be listed with those found here.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / "predictions.partial.jsonl"
+    key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve())])
+    done = _read_partial(partial, key)
+    rest = tuple(record for record in dataset.images if record.image_id not in done)
+    if done:
+        print(f"{partial}: going on after {len(done)} images that are done")
+    skipped: list[Skipped] = list(unreadable)
+    remaining = Dataset(dataset.categories, rest, dataset.info)
+    with open(partial, "a", encoding="utf-8") as file:
+        if not done:
+            file.truncate(0)
+            file.write(json.dumps({"key": key}) + "\n")
+        results = predictor.predict(remaining, root, num_workers=num_workers)
+        for result in tqdm(results, total=len(rest), desc="predict", unit="image", disable=None if progress else True):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+                continue
+            done[result.image_id] = result
+            file.write(json.dumps(prediction_to_json(result)) + "\n")
+            file.flush()
+    if not done:
+        reasons = "; ".join(item.reason for item in skipped[:3])
+        raise InputError(f"{root}: no image could be predicted ({reasons})")
+    images = [done[record.image_id] for record in dataset.images if record.image_id in done]
+    path = output / "predictions.json"
+    write_predictions(predictor.to_file(images), path)
+    if skipped:
+        write_json(
+            output / "skipped.json",
+            [{"file_name": item.file_name, "reason": item.reason} for item in skipped],
+        )
+    else:
+        (output / "skipped.json").unlink(missing_ok=True)
+    partial.unlink()
+    return path, skipped
+
+
+def _read_partial(path: Path, key: str) -> dict[int, ImagePrediction]:
+    """What an interrupted call with the same key had finished; a line that was cut short is dropped."""
+    done: dict[int, ImagePrediction] = {}
+    whole: list[str] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return done
+    try:
+        if json.loads(lines[0]) != {"key": key}:
+            return done
+        whole.append(lines[0])
+        for line in lines[1:]:
+            prediction = prediction_from_json(json.loads(line), "partial")
+            done[prediction.image_id] = prediction
+            whole.append(line)
+    except (IndexError, ValueError):
+        pass
+    if done:
+        path.write_text("\n".join(whole) + "\n", encoding="utf-8")
+    return done
+
+
+def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, list[Skipped]]:
+    """The images below a folder as a data set without truth, ordered by name; nothing is known of patients.
+
+    Returns:
+        the data set, and the files whose header cannot be read.
+    Raises:
+        InputError: no folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; --input is a folder of images or a data set's JSON file")
+    records: list[ImageRecord] = []
+    unreadable: list[Skipped] = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file() or path.name.startswith("."):
+            continue
+        name = path.relative_to(folder).as_posix()
+        try:
+            with Image.open(path) as image:  # reads the header only
+                width, height = image.size
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            unreadable.append(Skipped(name, f"{path}: cannot be read as an image ({error})"))
+            continue
+        records.append(ImageRecord(image_id=len(records) + 1, file_name=name, size_hw=(height, width)))
+    if not records:
+        reasons = "; ".join(item.reason for item in unreadable[:3])
+        raise InputError(f"{folder}: no readable image; expected {', '.join(IMAGE_SUFFIXES)}. {reasons}".strip())
+    return Dataset(tuple(categories), tuple(records)), unreadable

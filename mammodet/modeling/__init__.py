@@ -1,0 +1,1 @@
+"""Detectors, image head, aggregation; `build.py` turns a config into modules."""

@@ -1,0 +1,192 @@
+"""From detections and image head to one score per image, breast and patient."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mammodet.config import AggregationConfig
+from mammodet.errors import InputError
+from mammodet.records import ImagePrediction
+
+DETECTION_RULES = ("max", "noisy_or", "top_k_mean")
+_EPSILON = 1e-4
+
+
+def max_score(scores: Tensor) -> Tensor:
+    """The strongest detection: (N,) in [0, 1] to (), 0 where N is 0."""
+    return scores.max() if scores.numel() else scores.new_zeros(())
+
+
+def noisy_or(scores: Tensor) -> Tensor:
+    """Probability that at least one detection is a lesion, if they were independent: (N,) to (), 0 where N is 0."""
+    return 1 - torch.prod(1 - scores)
+
+
+def top_k_mean(scores: Tensor, k: int) -> Tensor:
+    """Mean of the k strongest detections, missing ones counted as 0: (N,) to ()."""
+    return scores.topk(min(k, scores.numel())).values.sum() / k if scores.numel() else scores.new_zeros(())
+
+
+@dataclass(frozen=True, slots=True)
+class LogisticStack:
+    """A logistic regression on the logits of head and detection scores, one per question.
+
+    Attributes:
+        features: names of its inputs, in order.
+        centre, scale: of each input, from the fit.
+        weights: question to (weights, bias).
+        fitted_on: how many images of each class it saw, for the record.
+    """
+
+    features: tuple[str, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: Mapping[str, tuple[tuple[float, ...], float]]
+    fitted_on: Mapping[str, tuple[int, int]]
+
+    def score(self, target: str, inputs: Mapping[str, float]) -> float:
+        """Probability in [0, 1]."""
+        weights, bias = self.weights[target]
+        values = [
+            weight * (_logit(inputs[name]) - centre) / scale
+            for weight, name, centre, scale in zip(weights, self.features, self.centre, self.scale, strict=True)
+        ]
+        return 1 / (1 + math.exp(-max(min(sum(values) + bias, 500.0), -500.0)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return {
+            "features": list(self.features),
+            "centre": list(self.centre),
+            "scale": list(self.scale),
+            "weights": {name: [list(values), bias] for name, (values, bias) in self.weights.items()},
+            "fitted_on": {name: list(counts) for name, counts in self.fitted_on.items()},
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> LogisticStack:
+        """The inverse of `to_json`."""
+        return LogisticStack(
+            tuple(value["features"]),
+            tuple(value["centre"]),
+            tuple(value["scale"]),
+            {name: (tuple(weights), float(bias)) for name, (weights, bias) in value["weights"].items()},
+            {name: (counts[0], counts[1]) for name, counts in value["fitted_on"].items()},
+        )
+
+
+def fit_stack(
+    inputs: Sequence[Mapping[str, float]], labels: Mapping[str, Sequence[int | None]]
+) -> LogisticStack | None:
+    """Fit a stack on validation images.
+
+    Args:
+        inputs: per image, name to score in [0, 1]; the same names for all.
+        labels: question to one label per image, None for unknown.
+    Returns:
+        None where no question has images of both classes.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    features = tuple(sorted(inputs[0])) if inputs else ()
+    table = np.array([[_logit(row[name]) for name in features] for row in inputs]).reshape(len(inputs), len(features))
+    centre = table.mean(axis=0) if len(inputs) else np.zeros(len(features))
+    scale = np.maximum(table.std(axis=0), 1e-3) if len(inputs) else np.ones(len(features))
+    weights: dict[str, tuple[tuple[float, ...], float]] = {}
+    counts: dict[str, tuple[int, int]] = {}
+    for target, values in labels.items():
+        known = np.array([value is not None for value in values], dtype=bool)
+        truth = np.array([value for value in values if value is not None], dtype=int)
+        if len(set(truth.tolist())) < 2:
+            continue
+        model = LogisticRegression(C=1.0, max_iter=1000).fit((table[known] - centre) / scale, truth)
+        weights[target] = (tuple(float(value) for value in model.coef_[0]), float(model.intercept_[0]))
+        counts[target] = (int((truth == 0).sum()), int((truth == 1).sum()))
+    if not weights:
+        return None
+    return LogisticStack(features, tuple(centre.tolist()), tuple(scale.tolist()), weights, counts)
+
+
+def stack_inputs(by_rule: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What a stack reads of an image's scores by rule: every head score, and the detections' tumor scores."""
+    inputs = {f"head_{target}": score for target, score in by_rule.get("head", {}).items()}
+    inputs.update({rule: by_rule[rule]["tumor"] for rule in DETECTION_RULES if "tumor" in by_rule.get(rule, {})})
+    return inputs
+
+
+def image_scores(
+    detection_scores: Tensor,
+    head: Mapping[str, float],
+    config: AggregationConfig,
+    stack: LogisticStack | None = None,
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Scores of one image.
+
+    Detections speak of `tumor` only: under `max`, `noisy_or` and `top_k_mean` every other question takes the head's
+    answer. A question that the stack could not be fitted for does so too, and `tumor` then takes `max`.
+
+    Args:
+        detection_scores: (N,) in [0, 1].
+        head: question to probability; empty without a head.
+    Returns:
+        scores by the chosen rule, and by every rule.
+    """
+    scores = detection_scores.detach().float().cpu()
+    by_rule: dict[str, dict[str, float]] = {
+        "max": {"tumor": _number(max_score(scores))},
+        "noisy_or": {"tumor": _number(noisy_or(scores))},
+        "top_k_mean": {"tumor": _number(top_k_mean(scores, config.top_k))},
+    }
+    if head:
+        by_rule["head"] = dict(head)
+    if stack is not None:
+        inputs = stack_inputs(by_rule)
+        by_rule["learned"] = {target: stack.score(target, inputs) for target in stack.weights}
+    chosen = {**head, **by_rule["max"], **by_rule.get(config.rule, {})}
+    return chosen, by_rule
+
+
+def combine(predictions: Iterable[ImagePrediction], level: str, how: str) -> dict[tuple[str, ...], dict[str, float]]:
+    """Join image scores to breasts or patients.
+
+    Args:
+        level: `breast` (patient and side) or `patient`; images without those are left out.
+        how: `max` or `mean`.
+    Returns:
+        (patient, side) or (patient,) to scores.
+    """
+    if level not in ("breast", "patient"):
+        raise InputError(f"level {level!r}: expected breast or patient")
+    groups: dict[tuple[str, ...], list[Mapping[str, float]]] = defaultdict(list)
+    for prediction in predictions:
+        if prediction.patient_id is None or (level == "breast" and prediction.laterality is None):
+            continue
+        key: tuple[str, ...] = (
+            (prediction.patient_id, str(prediction.laterality)) if level == "breast" else (prediction.patient_id,)
+        )
+        groups[key].append(prediction.scores)
+    joined: dict[tuple[str, ...], dict[str, float]] = {}
+    for key, members in groups.items():
+        names = sorted({name for scores in members for name in scores})
+        values = {name: [scores[name] for scores in members if name in scores] for name in names}
+        joined[key] = {
+            name: max(scores) if how == "max" else sum(scores) / len(scores) for name, scores in values.items()
+        }
+    return joined
+
+
+def _logit(score: float) -> float:
+    clipped = min(max(score, _EPSILON), 1 - _EPSILON)
+    return math.log(clipped / (1 - clipped))
+
+
+def _number(value: Tensor) -> float:
+    return min(max(float(value), 0.0), 1.0)

@@ -1,0 +1,52 @@
+"""The contract between a detector and what stands on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOutput:
+    """What a detector answers.
+
+    Attributes:
+        features: pyramid, fine to coarse, each float (B, C, H, W) over the padded batch.
+        sizes_hw: (height, width) of each image inside the padded batch.
+        padded_hw: (height, width) of the padded batch.
+        losses: name to scalar; empty in eval mode.
+        detections: per image `boxes` float (n, 4) xyxy in the input's pixels, `scores` (n,) falling, `labels` int64
+            (n,) 1-based, and with masks `masks` float (n, 1, H, W), probabilities at the image's size; empty in
+            training mode.
+    """
+
+    features: list[Tensor]
+    sizes_hw: list[tuple[int, int]]
+    padded_hw: tuple[int, int]
+    losses: dict[str, Tensor]
+    detections: list[dict[str, Tensor]]
+
+
+class Detector(Protocol):
+    """A lesion detector, whatever library it comes from."""
+
+    #: Channels of every feature level.
+    feature_channels: int
+
+    def __call__(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[dict[str, Tensor]] | None = None,
+        use_boxes: Sequence[bool] | None = None,
+    ) -> DetectorOutput:
+        """Run on images.
+
+        Args:
+            images: float (C, H, W) in [0, 1] each, of any sizes.
+            targets: as in `Sample.target`; needed in training mode.
+            use_boxes: images that may teach boxes; None means all.
+        """
+        ...

@@ -1,0 +1,172 @@
+"""A folder of pictures, one per image, with a page that shows them all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from mammodet.errors import raise_faults
+from mammodet.files import write_bytes, write_text
+from mammodet.records import Dataset, ImagePrediction, ImageRecord
+from mammodet.reporting import overlay
+from mammodet.reporting.canvas import Canvas
+from mammodet.reporting.overlay import OverlayOptions
+from mammodet.reporting.ranking import judge
+
+ImageReader = Callable[[ImageRecord], NDArray[np.uint8]]
+
+SUFFIXES = (".jpg", ".png")
+THUMBNAIL_HEIGHT = 360
+LONGEST_NAME_BYTES = 180
+
+
+def write_overlays(
+    dataset: Dataset,
+    predictions_by_id: Mapping[int, ImagePrediction],
+    image_reader: ImageReader,
+    output: Path,
+    *,
+    score_threshold: float = 0.3,
+    side_by_side: bool = True,
+    limit: int | None = None,
+    progress: bool = True,
+    max_detections: int = 10,
+    crop_to_breast: bool = False,
+    panel_height: int | None = 1400,
+    suffix: str = ".jpg",
+    n_jobs: int = 2,
+) -> list[Path]:
+    """Write one picture per image, and an `index.html` with all of them as thumbnails.
+
+    Args:
+        dataset: the images, with their ground truth; pictures come in its order.
+        predictions_by_id: image id to prediction; may lack images, may be empty.
+        image_reader: gives the image as uint8 (H, W), at the size that the record says.
+        output: folder; made where it is missing. Thumbnails go to `output/thumbnails`.
+        score_threshold: detections below it are not drawn; at most `max_detections` are.
+        side_by_side: ground truth left and prediction right, else both on one image.
+        limit: only the first so many images; None for all.
+        crop_to_breast: show the breast alone, where the data set says where it is.
+        panel_height: of one image in pixels; None for the image's own resolution.
+        suffix: `.jpg` or `.png`.
+        n_jobs: threads; each holds one image in memory.
+    Returns:
+        the pictures' paths, in the data set's order, without those that failed.
+    Raises:
+        InputError: some images could not be read or drawn; all others were written first.
+    """
+    if suffix not in SUFFIXES:
+        raise ValueError(f"suffix {suffix!r}: expected one of {', '.join(SUFFIXES)}")
+    options = OverlayOptions(
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        crop_to_breast=crop_to_breast,
+        panel_height=panel_height,
+        categories=dataset.categories,
+    )
+    small = replace(options, captions=False, crop_to_breast=True, panel_height=THUMBNAIL_HEIGHT, emphasis=1.8)
+    draw = overlay.side_by_side if side_by_side else overlay.draw_overlay
+    records = dataset.images if limit is None else dataset.images[:limit]
+    names = picture_names(records, suffix)
+    (output / "thumbnails").mkdir(parents=True, exist_ok=True)
+
+    def work(record: ImageRecord, name: str) -> str | None:
+        try:
+            pixels, prediction = image_reader(record), predictions_by_id.get(record.image_id)
+            picture = draw(pixels, record, prediction, options)
+            thumbnail = draw(pixels, record, prediction, small)
+        except (OSError, ValueError) as error:
+            return f"image {record.file_name!r} (id {record.image_id}): {error}"
+        write_bytes(output / name, encode(picture, suffix))
+        write_bytes(output / "thumbnails" / f"{name}.jpg", encode(thumbnail))
+        return None
+
+    jobs = (delayed(work)(record, name) for record, name in zip(records, names, strict=True))
+    results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
+    faults = list(tqdm(results, total=len(records), desc="pictures", unit="image", disable=None if progress else True))
+    done = [(record, name) for record, name, fault in zip(records, names, faults, strict=True) if fault is None]
+    entries = [_entry(record, name, predictions_by_id.get(record.image_id), options) for record, name in done]
+    write_text(output / "index.html", render("index.html.j2", entries=entries, threshold=score_threshold))
+    raise_faults(
+        [fault for fault in faults if fault is not None],
+        where=str(output),
+        advice=f"{len(done)} of {len(records)} pictures were written.",
+    )
+    return [output / name for _, name in done]
+
+
+def picture_names(records: tuple[ImageRecord, ...], suffix: str) -> list[str]:
+    """A file name per image, flat, unique (also where case does not count), and safe on every file system."""
+    taken: set[str] = set()
+    names = []
+    for record in records:
+        stem = record.file_name.rsplit(".", 1)[0] if "." in record.file_name.rsplit("/", 1)[-1] else record.file_name
+        stem = stem.replace("/", "__")
+        stem = "".join(c if c.isalnum() or c in "._- " else "_" for c in stem).strip(". ") or "image"
+        stem = stem.encode("utf-8", "replace")[:LONGEST_NAME_BYTES].decode("utf-8", "ignore")
+        if stem.casefold() in taken or stem.casefold() == "index":
+            stem = f"{stem}_{record.image_id}"
+        taken.add(stem.casefold())
+        names.append(stem + suffix)
+    return names
+
+
+def encode(picture: Canvas, suffix: str = ".jpg", *, quality: int = 88) -> bytes:
+    """A picture uint8 RGB (h, w, 3) as PNG, or as JPEG with full colour resolution: thin lines stay clean."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
+    if suffix == ".png":
+        image.save(buffer, "PNG", compress_level=4)
+    else:
+        image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return buffer.getvalue()
+
+
+def shrink(picture: Canvas, width: int) -> Canvas:
+    """The picture at most `width` pixels wide."""
+    if picture.shape[1] <= width:
+        return picture
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this package, every value escaped; lone surrogates become `\\udc80`."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(template).render(**values)
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _entry(
+    record: ImageRecord, name: str, prediction: ImagePrediction | None, options: OverlayOptions
+) -> dict[str, Any]:
+    verdict = None
+    if prediction is not None:
+        verdict = judge(record, prediction, score_threshold=options.score_threshold)
+    return {
+        "href": quote(name),
+        "thumbnail": "thumbnails/" + quote(f"{name}.jpg"),
+        "file_name": record.file_name,
+        "facts": overlay.facts_text(record),
+        "truth": overlay.truth_text(record),
+        "prediction": overlay.prediction_text(prediction, options),
+        "verdict": verdict,
+    }

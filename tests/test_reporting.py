@@ -1,0 +1,642 @@
+"""Pictures, curves and the report, on images of a hand's breadth."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mammodet.errors import InputError
+from mammodet.geometry import circle_mask, mask_to_rle, rle_box
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Lesion
+from mammodet.reporting import curves, overlay
+from mammodet.reporting.canvas import PAPER, View, draw_box, draw_label, outline
+from mammodet.reporting.gallery import picture_names, write_overlays
+from mammodet.reporting.html import choose_gallery, image_error, write_report
+from mammodet.reporting.overlay import OverlayOptions
+from mammodet.reporting.ranking import judge, match_lesions
+from mammodet.reporting.text import fit_text, printable, text_alpha, text_width, wrap_text
+
+SIZE = (100, 80)
+HOSTILE = "<script>alert(1)</script>"
+
+
+def grey(size_hw=SIZE, value=60):
+    return np.full(size_hw, value, dtype=np.uint8)
+
+
+def lesion_of(mask, geometry="contour", **more):
+    rle = mask_to_rle(mask)
+    return Lesion("mass", rle_box(rle), rle, geometry, **more)
+
+
+def square_mask(x1, y1, x2, y2, size_hw=SIZE):
+    mask = np.zeros(size_hw, dtype=bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def make_record(*lesions, image_id=1, name="a.png", tumor=None, size_hw=SIZE, **more):
+    tumor = int(bool(lesions)) if tumor is None else tumor
+    return ImageRecord(image_id, name, size_hw, labels={"tumor": tumor}, lesions=lesions, **more)
+
+
+def make_prediction(*found, image_id=1, name="a.png", tumor=0.5, size_hw=SIZE, masks=False):
+    """`found` are (box_xyxy, score) with falling scores."""
+    boxes = np.array([box for box, _ in found], dtype=float).reshape(-1, 4)
+    rles = [mask_to_rle(square_mask(*map(int, box), size_hw)) for box, _ in found] if masks else None
+    scores = np.array([score for _, score in found], dtype=float)
+    detections = Detections(boxes, scores, np.ones(len(found), dtype=np.int64), rles)
+    return ImagePrediction(image_id, name, size_hw, {"tumor": tumor}, detections)
+
+
+def where(canvas, colour):
+    return (canvas == np.array(colour, dtype=np.uint8)).all(axis=2)
+
+
+# canvas
+
+
+def test_outline_of_width_1_is_exactly_the_rim_of_a_square():
+    mask = np.ones((4, 5), dtype=bool)
+    rim, margin = outline(mask, 1)
+    inner = rim[margin:-margin, margin:-margin]
+    expected = np.ones((4, 5), dtype=bool)
+    expected[1:3, 1:4] = False
+    assert (inner == expected).all()
+    assert rim.sum() == expected.sum()
+
+
+def test_outline_grows_outwards_and_never_inwards():
+    rim, margin = outline(np.ones((10, 10), dtype=bool), 3)
+    inner = rim[margin:-margin, margin:-margin]
+    assert not inner[1:-1, 1:-1].any()
+    assert rim[margin - 2, margin + 5]
+    assert not rim[margin - 3, margin + 5]
+
+
+def test_view_at_scale_1_leaves_masks_and_pixels_exact():
+    mask = square_mask(10, 20, 30, 50)
+    view = View.around(SIZE)
+    patch, corner = view.mask(mask_to_rle(mask))
+    assert patch.all()
+    assert (patch.shape, corner) == ((30, 20), (10, 20))
+    assert (view.render(grey()) == 60).all()
+
+
+def test_view_scaled_up_and_down_moves_a_mask_with_its_box():
+    rle = mask_to_rle(square_mask(20, 40, 60, 80))
+    for scale in (0.5, 2.0):
+        view = View((10, 20, 80, 100), scale)
+        patch, (x, y) = view.mask(rle)
+        rows, columns = np.nonzero(patch)
+        box = (x + columns.min(), y + rows.min(), x + columns.max() + 1, y + rows.max() + 1)
+        assert box == pytest.approx(view.box((20, 40, 60, 80)), abs=1)
+
+
+def test_view_scaled_down_keeps_a_mask_thinner_than_a_pixel():
+    mask = np.zeros((400, 400), dtype=bool)
+    mask[100:300, 200] = True
+    shape = View.around((400, 400), height=40).mask(mask_to_rle(mask))
+    assert shape is not None
+    assert shape[0].any()
+
+
+def test_view_of_an_empty_mask_is_none():
+    assert View.around(SIZE).mask(mask_to_rle(np.zeros(SIZE, dtype=bool))) is None
+
+
+def test_view_outside_the_image_falls_back_to_all_of_it():
+    assert View.around(SIZE, [[500, 500, 600, 600]]).window_xyxy[2:] == (80, 100)
+
+
+def test_draw_box_covers_the_touched_pixels():
+    canvas = np.zeros((20, 20, 3), dtype=np.uint8)
+    draw_box(canvas, (4.5, 5.0, 10.0, 12.2), (255, 0, 0), 1)
+    rows, columns = np.nonzero(where(canvas, (255, 0, 0)))
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (4, 5, 9, 12)
+    assert not where(canvas, (255, 0, 0))[6:12, 5:9].any()
+
+
+@pytest.mark.parametrize("dashed", [False, True])
+@pytest.mark.parametrize("box", [(-50.0, -50.0, 300.0, 300.0), (-30.0, 5.0, -10.0, 9.0), (70.0, 95.0, 200.0, 200.0)])
+def test_draw_box_that_leaves_the_canvas_is_clipped(box, dashed):
+    canvas = np.zeros((100, 80, 3), dtype=np.uint8)
+    draw_box(canvas, box, (255, 0, 0), 3, dashed=dashed)
+    assert canvas.shape == (100, 80, 3)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 5, 5), (75, 0, 80, 5), (0, 95, 5, 100), (75, 95, 80, 100), (-9, -9, 99, 99)])
+def test_label_at_any_corner_stays_inside_in_full(box):
+    canvas = np.zeros((100, 80, 3), dtype=np.uint8)
+    occupied = []
+    draw_label(canvas, "0.87", box, (255, 255, 255), 12, occupied)
+    x1, y1, x2, y2 = occupied[0]
+    assert 0 <= x1 < x2 <= 80
+    assert 0 <= y1 < y2 <= 100
+    ink = text_alpha("0.87", 12) == 255
+    assert where(canvas, (255, 255, 255)).sum() == ink.sum()
+
+
+def test_labels_avoid_each_other():
+    canvas = np.zeros((200, 200, 3), dtype=np.uint8)
+    occupied = []
+    for _ in range(3):
+        draw_label(canvas, "mass", (80, 80, 120, 120), (255, 255, 255), 12, occupied)
+    for first in range(3):
+        for second in range(first):
+            a, b = occupied[first], occupied[second]
+            assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
+
+
+# text
+
+
+def test_printable_keeps_accents_and_escapes_what_the_font_lacks():
+    assert printable("Größe_Жук.png") == "Größe_Жук.png"
+    assert printable("a\n中") == "a\\n\\u4e2d"
+    assert printable("\udc80") == "\\udc80"
+
+
+def test_fit_text_shortens_in_the_middle():
+    text, size = fit_text("a_very_long_file_name_indeed.png", 12, 90)
+    assert "…" in text
+    assert text.startswith("a_")
+    assert text_width(text, size) <= 90
+
+
+def test_wrap_text_breaks_a_word_that_is_too_wide_and_loses_nothing():
+    lines = wrap_text("patient abcdefghijklmnopqrstuvwxyz", 12, 60)
+    assert "".join(lines).replace(" ", "") == "patientabcdefghijklmnopqrstuvwxyz"
+    assert all(text_width(line, 12) <= 60 for line in lines)
+
+
+# overlays
+
+
+@pytest.mark.parametrize("geometry", ["contour", "circle"])
+def test_draw_truth_marks_exactly_the_rim_of_a_circle(geometry):
+    mask = circle_mask((40.0, 70.0), 15.0, SIZE)
+    canvas = overlay.draw_truth(grey(), make_record(lesion_of(mask, geometry)))
+    inside = np.pad(mask, 1)
+    neighbours = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    rows = slice(50, None)  # the label stands above
+    assert (where(canvas, overlay.TRUTH)[rows] == (mask & ~neighbours)[rows]).all()
+
+
+def test_draw_truth_leaves_all_other_pixels_and_the_input_unchanged():
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 160), dtype=np.uint8)
+    before = pixels.copy()
+    canvas = overlay.draw_truth(
+        pixels, make_record(lesion_of(square_mask(60, 100, 90, 130, (200, 160))), size_hw=(200, 160))
+    )
+    assert (pixels == before).all()
+    changed = (canvas != pixels[..., None]).any(axis=2)
+    assert changed.any()
+    assert not changed[132:].any()  # the label stands above, the rest below the square is untouched
+    assert not changed[101:129, 61:89].any()  # and so is the lesion itself
+
+
+def test_draw_truth_of_a_box_lesion_is_a_rectangle_even_with_a_mask():
+    mask = circle_mask((40.0, 70.0), 15.0, SIZE)
+    canvas = overlay.draw_truth(grey(), make_record(lesion_of(mask, "box")))
+    assert where(canvas, overlay.TRUTH)[84, 25:55].all()
+
+
+def test_ignored_lesion_is_grey_and_dashed():
+    canvas = overlay.draw_truth(grey(), make_record(lesion_of(square_mask(20, 40, 60, 90), "box", ignore=True)))
+    assert not where(canvas, overlay.TRUTH).any()
+    side = where(canvas, overlay.IGNORED)[41:89, 20]
+    assert side.any()
+    assert not side.all()
+
+
+def test_lesion_label_says_abnormality_and_pathology():
+    mask = square_mask(1, 1, 9, 9)
+    assert overlay.lesion_text(lesion_of(mask)) == "mass"
+    known = lesion_of(mask, attributes={"abnormality": "calcification", "pathology": "malignant"})
+    assert overlay.lesion_text(known) == "calcification, malignant"
+
+
+def test_draw_predictions_keeps_to_threshold_and_count():
+    prediction = make_prediction(((5, 30, 20, 45), 0.9), ((30, 30, 45, 45), 0.6), ((55, 70, 70, 85), 0.2))
+    canvas = overlay.draw_predictions(grey(), prediction)
+    marked = where(canvas, overlay.PREDICTION)
+    assert marked[44, 5:20].all()
+    assert marked[44, 30:45].all()
+    assert not marked[65:, 50:].any()
+    one = where(overlay.draw_predictions(grey(), prediction, OverlayOptions(max_detections=1)), overlay.PREDICTION)
+    assert not one[30:, 25:].any()
+
+
+def test_draw_predictions_fills_the_mask():
+    canvas = overlay.draw_predictions(grey(value=100), make_prediction(((20, 40, 60, 80), 0.9), masks=True))
+    expected = np.round(100 + (np.array(overlay.PREDICTION, float) - 100) * overlay.FILL_ALPHA)
+    assert (canvas[60, 40] == expected).all()
+
+
+def test_size_mismatch_is_told_with_both_sizes():
+    with pytest.raises(ValueError, match=r"'a.png'.*50x50.*100x80"):
+        overlay.draw_truth(grey((50, 50)), make_record())
+    with pytest.raises(ValueError, match="uint8"):
+        overlay.draw_truth(grey().astype(np.uint16), make_record())
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+@pytest.mark.parametrize("has_prediction", [True, False])
+def test_side_by_side_and_overlay_work_with_half_of_the_facts(has_record, has_prediction):
+    record = make_record(lesion_of(square_mask(20, 40, 60, 80))) if has_record else None
+    prediction = make_prediction(((20, 40, 60, 80), 0.9), masks=True) if has_prediction else None
+    both = overlay.side_by_side(grey((100, 80)), record, prediction)
+    one = overlay.draw_overlay(grey((100, 80)), record, prediction)
+    assert both.shape[1] > 160
+    assert one.shape[1] == 80
+    assert both.dtype == one.dtype == np.uint8
+
+
+def test_side_by_side_without_captions_has_truth_left_and_prediction_right():
+    record = make_record(lesion_of(square_mask(20, 40, 60, 80)))
+    prediction = make_prediction(((20, 40, 60, 80), 0.9))
+    panels = overlay.side_by_side(grey(), record, prediction, OverlayOptions(captions=False))
+    assert panels.shape[0] == 100
+    assert where(panels, overlay.TRUTH)[:, :80].any()
+    assert not where(panels, overlay.TRUTH)[:, 80:].any()
+    assert where(panels, overlay.PREDICTION)[:, 80:].any()
+    assert not where(panels, overlay.PREDICTION)[:, :80].any()
+
+
+def test_crop_to_breast_shows_the_breast_and_everything_that_is_drawn():
+    record = make_record(breast_box_xyxy=(0.0, 20.0, 40.0, 60.0))
+    options = OverlayOptions(crop_to_breast=True, captions=False)
+    assert overlay.draw_overlay(grey(), record, None, options).shape[:2] == (44, 42)
+    far = make_prediction(((60, 80, 78, 98), 0.9))
+    assert overlay.draw_overlay(grey(), record, far, options).shape[:2] == (100 - 16, 80)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (8, 300), (300, 8), (40, 40)])
+def test_tiny_and_odd_images_are_drawn(size_hw):
+    record = make_record(size_hw=size_hw, name="Röntgen_中文.png")
+    prediction = make_prediction(((0, 0, 1, 1), 0.9), size_hw=size_hw)
+    assert overlay.side_by_side(grey(size_hw), record, prediction).ndim == 3
+    assert overlay.draw_overlay(grey(size_hw), record, prediction, OverlayOptions(panel_height=50)).ndim == 3
+
+
+def test_banner_shows_a_name_of_other_alphabets():
+    named = overlay.draw_overlay(grey(), make_record(name="Größe_Жук.png"), None)
+    plain = overlay.draw_overlay(grey(), make_record(name="Gr??e_???.png"), None)
+    assert named.shape != plain.shape or (named != plain).any()
+    assert (named[0] == PAPER).all()
+
+
+def test_overlay_of_a_large_image_takes_seconds_at_most():
+    size = (5000, 4000)
+    record = make_record(lesion_of(circle_mask((2000.0, 2500.0), 600.0, size), "circle"), size_hw=size)
+    found = [((300 * i + 100, 1000, 300 * i + 700, 1700), 0.9 - 0.05 * i) for i in range(5)]
+    prediction = make_prediction(*found, size_hw=size, masks=True)
+    started = time.perf_counter()
+    overlay.side_by_side(grey(size), record, prediction)
+    assert time.perf_counter() - started < 8  # about one on an idle machine
+
+
+# ranking
+
+TARGET = (20.0, 20.0, 40.0, 40.0)
+LESION = lesion_of(square_mask(20, 20, 40, 40))
+
+
+def test_image_error_of_a_found_lesion_is_what_the_label_lacks():
+    verdict = judge(make_record(LESION), make_prediction((TARGET, 0.8), tumor=0.9))
+    assert verdict.error == pytest.approx(0.1)
+    assert verdict.is_clean
+
+
+def test_image_error_of_a_lesion_nobody_saw_is_1():
+    error, reason = image_error(make_record(LESION), make_prediction(tumor=0.9))
+    assert error == 1.0
+    assert reason.startswith("missed lesion (mass): nothing found there")
+
+
+def test_image_error_of_a_weakly_seen_lesion_is_1_minus_its_score():
+    error, reason = image_error(make_record(LESION), make_prediction((TARGET, 0.2), tumor=0.9))
+    assert error == pytest.approx(0.8)
+    assert "best matching score 0.20" in reason
+
+
+def test_image_error_of_a_normal_image_is_its_strongest_false_positive():
+    verdict = judge(make_record(), make_prediction((TARGET, 0.7), ((50, 50, 60, 60), 0.4), tumor=0.3))
+    assert verdict.error == pytest.approx(0.7)
+    assert verdict.kind == "false positive"
+    assert "0.70" in verdict.reason
+
+
+def test_image_error_counts_a_second_detection_of_one_lesion():
+    verdict = judge(make_record(LESION), make_prediction((TARGET, 0.9), ((21, 21, 41, 41), 0.6), tumor=0.9))
+    assert verdict.error == pytest.approx(0.6)
+    assert "second detection" in verdict.reason
+
+
+def test_image_error_one_detection_finds_one_lesion_only():
+    other = lesion_of(square_mask(22, 22, 42, 42))
+    verdict = judge(make_record(LESION, other), make_prediction((TARGET, 0.9), tumor=0.9))
+    assert verdict.error == 1.0
+    assert verdict.kind == "missed lesion"
+
+
+def test_match_lesions_by_centre_where_the_iou_is_small():
+    # 4x4 in the middle of 20x20: IoU 16/400 = 0.04
+    assert match_lesions(make_record(LESION), make_prediction(((28, 28, 32, 32), 0.5))) == {0: 0}
+    # a centre at the lesion's far edge is outside it
+    assert match_lesions(make_record(LESION), make_prediction(((38, 38, 42, 42), 0.5))) == {}
+
+
+def test_image_error_of_a_wrong_label():
+    verdict = judge(make_record(), make_prediction(tumor=0.8))
+    assert (verdict.error, verdict.kind) == (pytest.approx(0.8), "image label")
+
+
+def test_image_error_without_a_place_for_the_lesion_judges_the_label_alone():
+    for record in (make_record(tumor=1, unlocalized=True), make_record(replace(LESION, ignore=True))):
+        verdict = judge(record, make_prediction(((60, 60, 70, 70), 0.95), tumor=0.8))
+        assert verdict.error == pytest.approx(0.2)
+        assert verdict.is_clean
+        assert not verdict.judged_boxes
+
+
+def test_image_error_without_any_truth_is_not_judged():
+    record = ImageRecord(1, "a.png", SIZE, unlocalized=True)
+    assert judge(record, make_prediction()).kind == "not judged"
+    assert image_error(record, make_prediction()) == (0.0, "no ground truth to compare with")
+
+
+def test_choose_gallery_puts_the_worst_first_and_keeps_a_quarter_for_successes():
+    judged = []
+    for index in range(12):
+        score = 0.55 + 0.03 * index if index < 8 else 0.1
+        record, prediction = make_record(image_id=index), make_prediction(tumor=score, image_id=index)
+        judged.append((record, prediction, judge(record, prediction)))
+    worst, clean = choose_gallery(judged, 8)
+    assert [item[0].image_id for item in worst] == [7, 6, 5, 4, 3, 2]
+    assert [item[0].image_id for item in clean] == [8, 9]
+
+
+# curves
+
+FROC = {
+    "match": "iou@0.2",
+    "denominator": "all images",
+    "cpm": 0.5,
+    "points": [{"fppi": 0.125, "sensitivity": 0.2}, {"fppi": 1, "sensitivity": None}],
+    "curve": {"fppi": [0, 0.5, 2], "sensitivity": [0.1, 0.5, 0.9], "threshold": [0.9, 0.5, 0.1]},
+}
+LEVEL = {
+    "tumor": {
+        "roc_auc": 0.9,
+        "pr_auc": 0.8,
+        "n_positive": 3,
+        "n_negative": 4,
+        "roc": {"fpr": [0, 0.5, 1], "tpr": [0, 1, 1]},
+        "pr": {"recall": [0, 1], "precision": [1, 0.5]},
+    }
+}
+
+
+def test_froc_figure_names_its_denominator_and_match_rule():
+    svg = curves.to_svg(curves.froc_figure(FROC))
+    assert svg.startswith("<svg")
+    assert "false positives per image (all images)" in svg
+    assert "iou@0.2" in svg
+    assert "currentColor" in svg
+    assert curves.INK not in svg
+
+
+@pytest.mark.parametrize("figure", [curves.froc_figure, curves.roc_figure, curves.pr_figure])
+@pytest.mark.parametrize("content", [None, {}, {"curve": None, "points": None, "image": None}])
+def test_empty_curves_say_so(figure, content):
+    assert "no curve" in curves.to_svg(figure(content))
+
+
+def test_single_point_says_so_and_png_is_png():
+    figure = curves.froc_figure({"curve": {"fppi": [0.5], "sensitivity": [0.5]}})
+    assert "a single operating point" in curves.to_svg(figure)
+    assert curves.to_png(figure, dpi=40)[:4] == b"\x89PNG"
+
+
+def test_roc_and_pr_figures_count_both_classes():
+    assert "AUC 0.900 (3 pos., 4 neg.)" in curves.to_svg(curves.roc_figure({"image": LEVEL, "patient": {}}))
+    assert "area 0.800" in curves.to_svg(curves.pr_figure({"image": LEVEL}))
+
+
+def test_figures_are_the_same_text_twice():
+    assert curves.to_svg(curves.froc_figure(FROC)) == curves.to_svg(curves.froc_figure(FROC))
+
+
+HISTORY = (
+    "epoch,step,train/loss,val/bbox_AP50,val/image_auc_tumor,lr-AdamW\n"
+    "0,9,1.5,,,\n0,9,,,,0.001\n0,9,,-1,0.5,\n1,19,nan,,,\n1,19,oops,0.4,0.7,\n"
+)
+
+
+def test_read_history_leaves_blank_and_broken_cells_out(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(HISTORY)
+    rows = curves.read_history(path)
+    assert rows[0] == {"epoch": 0, "step": 9, "train/loss": 1.5}
+    assert rows[4] == {"epoch": 1, "step": 19, "val/bbox_AP50": 0.4, "val/image_auc_tumor": 0.7}
+    svg = curves.to_svg(curves.training_figure(rows))
+    assert all(name in svg for name in ("train/loss", "val/bbox_AP50", "lr-AdamW", "epochs 0 to 1"))
+
+
+def test_training_figure_without_rows_says_so():
+    assert "no losses in the log" in curves.to_svg(curves.training_figure([]))
+
+
+# report
+
+METRICS = {
+    "protocol": {"ground_truth": HOSTILE, "match": "iou@0.2", "n_images": 4, "checkpoint_sha256": None},
+    "notes": [f"masks are circles {HOSTILE}"],
+    "detection": {"bbox": {"AP": 0.4, "AP50": 0.71, "AP75": None}, "segm": None},
+    "froc": {**FROC, "points": [{"fppi": 1, "sensitivity": 0.625}]},
+    "image": LEVEL,
+    "patient": None,
+}
+
+
+def small_dataset():
+    lesion = lesion_of(square_mask(20, 20, 40, 40), attributes={"abnormality": HOSTILE})
+    images = (
+        make_record(lesion, image_id=1, name=f"{HOSTILE}.png", patient_id=HOSTILE),
+        make_record(image_id=2, name="Größe_中文.png"),
+        make_record(image_id=3, name="c/d.png", tumor=1, unlocalized=True),
+        make_record(LESION, image_id=4, name="e.png"),
+    )
+    return Dataset(("mass",), images)
+
+
+def small_predictions():
+    return [
+        make_prediction(((50, 50, 60, 60), 0.9), image_id=1, name=f"{HOSTILE}.png", masks=True),
+        make_prediction(image_id=2, tumor=0.1),
+        make_prediction(image_id=3, tumor=0.2),
+        make_prediction((TARGET, 0.9), image_id=4, tumor=0.9, masks=True),
+    ]
+
+
+def read_grey(record):
+    return grey(record.size_hw)
+
+
+def report(path, **changes):
+    """The page, written with what a test does not change left empty."""
+    values = {
+        "title": "t",
+        "dataset": small_dataset(),
+        "predictions": [],
+        "metrics": {},
+        "image_reader": read_grey,
+        "history_csv": None,
+        "command": "",
+    }
+    write_report(path, **{**values, **changes})
+    return path.read_text(encoding="utf-8")
+
+
+def test_write_report_is_one_escaped_file_without_outside_links(tmp_path):
+    history = tmp_path / "metrics.csv"
+    history.write_text(HISTORY)
+    page = report(
+        tmp_path / "report.html",
+        title=f"T {HOSTILE}",
+        predictions=small_predictions(),
+        metrics=METRICS,
+        history_csv=history,
+        command=f"tool --x '{HOSTILE}'",
+    )
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "Größe_中文.png" in page
+    assert "0.710" in page  # box AP50
+    assert "0.625" in page  # sensitivity at 1 FPPI
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "url(http" not in page
+    assert list(tmp_path.glob("*.tmp*")) == []
+
+
+def test_write_report_reads_the_images_of_the_gallery_only(tmp_path):
+    images = tuple(make_record(image_id=i, name=f"{i}.png") for i in range(40))
+    predictions = [make_prediction(image_id=i, tumor=0.9 if i % 2 else 0.1) for i in range(40)]
+    read = []
+
+    def reader(record):
+        read.append(record.image_id)
+        return read_grey(record)
+
+    dataset = Dataset(("mass",), images)
+    report(tmp_path / "r.html", dataset=dataset, predictions=predictions, image_reader=reader, gallery_size=8)
+    assert len(read) == 8
+    assert sum(i % 2 == 0 for i in read) == 2
+
+
+def test_write_report_without_predictions_metrics_or_lesions_explains_itself(tmp_path):
+    dataset = Dataset(("mass",), (make_record(image_id=1), make_record(image_id=2, name="b.png")))
+    page = report(tmp_path / "r.html", dataset=dataset)
+    for words in (
+        "carry no protocol",
+        "not measured",
+        "no curve",
+        "No operating points",
+        "No label was scored",
+        "No training log was given",
+        "no predictions to compare",
+        "2 of 2 images have no prediction",
+        "command was not recorded",
+    ):
+        assert words in page
+
+
+def test_write_report_with_null_everywhere(tmp_path):
+    metrics = dict.fromkeys(("protocol", "notes", "detection", "froc", "image", "breast", "patient"))
+    history = tmp_path / "missing.csv"
+    page = report(tmp_path / "r.html", dataset=Dataset(("mass",), ()), metrics=metrics, history_csv=history)
+    assert "could not be read" in page
+
+
+def test_write_report_survives_an_image_that_cannot_be_read(tmp_path):
+    def reader(record):
+        raise InputError(f"{record.file_name}: no such file")
+
+    assert "e.png: no such file" in report(tmp_path / "r.html", predictions=small_predictions(), image_reader=reader)
+
+
+def test_write_report_of_noise_stays_below_6_megabytes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (900, 700), dtype=np.uint8)
+    images = tuple(make_record(image_id=i, name=f"{i}.png", size_hw=(900, 700)) for i in range(24))
+    predictions = [make_prediction(image_id=i, tumor=0.9, size_hw=(900, 700)) for i in range(24)]
+    path = tmp_path / "r.html"
+    dataset = Dataset(("mass",), images)
+    report(path, dataset=dataset, predictions=predictions, image_reader=lambda record: noise)
+    assert path.stat().st_size < 6_000_000
+
+
+# gallery
+
+
+def test_write_overlays_writes_pictures_thumbnails_and_an_index(tmp_path):
+    predictions = {prediction.image_id: prediction for prediction in small_predictions()[:2]}
+    paths = write_overlays(small_dataset(), predictions, read_grey, tmp_path, panel_height=None, progress=False)
+    assert len(paths) == 4
+    assert all(path.parent == tmp_path and path.exists() for path in paths)
+    assert Image.open(io.BytesIO(paths[0].read_bytes())).width > 160
+    assert len(list((tmp_path / "thumbnails").iterdir())) == 4
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "c__d.jpg" in page
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_write_overlays_limit_and_png(tmp_path, both):
+    paths = write_overlays(
+        small_dataset(), {}, read_grey, tmp_path, side_by_side=both, limit=2, progress=False, suffix=".png"
+    )
+    assert [path.suffix for path in paths] == [".png", ".png"]
+
+
+def test_write_overlays_of_nothing(tmp_path):
+    assert write_overlays(Dataset(("mass",), ()), {}, read_grey, tmp_path, progress=False) == []
+    assert "no images" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_write_overlays_writes_the_good_and_names_the_bad(tmp_path):
+    def reader(record):
+        if record.image_id == 2:
+            raise OSError("unreadable")
+        return read_grey(record)
+
+    with pytest.raises(InputError, match=r"1 fault\n.*id 2.*unreadable\n3 of 4"):
+        write_overlays(small_dataset(), {}, reader, tmp_path, progress=False)
+    assert len(list(tmp_path.glob("*.jpg"))) == 3
+    assert (tmp_path / "index.html").exists()
+
+
+def test_picture_names_are_flat_unique_and_safe():
+    names = ["../../etc/passwd", "a/b.png", "a__b.png", "A__B.dcm", "index.png", "...", "ä:*?.png", "x" * 400]
+    records = tuple(make_record(image_id=i, name=name) for i, name in enumerate(names))
+    made = picture_names(records, ".jpg")
+    assert len({name.casefold() for name in made}) == len(names)
+    assert not any("/" in name or name.startswith(".") for name in made)
+    assert made[1:5] == ["a__b.jpg", "a__b_2.jpg", "A__B_3.jpg", "index_4.jpg"]
+    assert all(len(name.encode()) < 200 for name in made)
+
+
+def test_reporting_does_not_import_torch():
+    code = "import sys, mammodet.reporting.html, mammodet.reporting.gallery; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0

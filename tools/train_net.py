@@ -1,0 +1,103 @@
+"""Train a Mask R-CNN with an image head, or evaluate one.
+
+The command line reads as that of detectron2's train_net.py: a config file, then KEY=VALUE overrides at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mammodet.cli import run
+from mammodet.config import Config, load_config
+from mammodet.errors import InputError
+
+EXAMPLE = """examples:
+  python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=0
+  python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml --resume
+  python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml --eval-only \\
+      model.weights=output/mias/mask_rcnn_r50_fpn/best.ckpt
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    main.add_argument("--config-file", type=Path, required=True, metavar="FILE", help="YAML, see configs/")
+    main.add_argument("--resume", action="store_true", help="go on from last.ckpt in the output folder")
+    main.add_argument("--overwrite", action="store_true", help="start anew where a run already lies")
+    main.add_argument("--force-data", action="store_true", help="resume although the training data changed")
+    main.add_argument("--eval-only", action="store_true", help="evaluate model.weights on data.test")
+    main.add_argument("--num-gpus", type=int, metavar="N", help="GPUs per machine; 0: CPU (default: what is there)")
+    main.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines (default: %(default)s)")
+    main.add_argument("--machine-rank", type=int, default=0, metavar="N", help="this machine's number, from 0")
+    main.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="where machines meet: tcp://HOST:PORT of the first one",
+    )
+    main.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance train.lr=0.001")
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, or evaluate a checkpoint."""
+    # intermixed: overrides may stand before, between and after the flags
+    chosen = parser().parse_intermixed_args(arguments)
+    config = load_config(chosen.config_file, chosen.opts)
+    command = "python tools/train_net.py " + " ".join(arguments if arguments is not None else sys.argv[1:])
+    if chosen.eval_only:
+        if chosen.resume or chosen.overwrite:
+            raise InputError("--eval-only trains nothing: leave out --resume and --overwrite")
+        return _evaluate(config, command, "cpu" if chosen.num_gpus == 0 else "auto")
+    from mammodet.engine.train import Machines, prepare, train
+
+    machines = Machines(chosen.num_gpus, chosen.num_machines, chosen.machine_rank, chosen.dist_url)
+    run_ = prepare(config)
+    best = train(
+        run_,
+        resume=chosen.resume,
+        overwrite=chosen.overwrite,
+        force_data=chosen.force_data,
+        machines=machines,
+    )
+    print(f"best checkpoint: {best}\ncurves: {best.parent}/metrics.csv, tensorboard --logdir {best.parent}")
+    print("next: look at it on images that it has never seen, with the same command and")
+    print(f"  --eval-only model.weights={best}")
+    return 0
+
+
+def _evaluate(config: Config, command: str, device: str) -> int:
+    from mammodet.data.coco import read_coco
+    from mammodet.engine.predict import Predictor, predict_to_folder
+    from mammodet.pipeline import evaluate_files
+
+    if config.model.weights in ("none", "coco", "imagenet"):
+        raise InputError(f"--eval-only: model.weights={config.model.weights}; expected the path of a checkpoint")
+    if config.data.test is None:
+        raise InputError(
+            "--eval-only: data.test is null; name a file below data.root, for instance data.test=test.json"
+        )
+    predictor = Predictor.from_checkpoint(Path(config.model.weights), device, config)
+    truth = config.data.root / config.data.test
+    output = config.output_dir / f"eval_{truth.stem}"
+    dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)
+    path, skipped = predict_to_folder(predictor, dataset, config.data.root, output, num_workers=config.data.num_workers)
+    for item in skipped:
+        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
+    evaluate_files(
+        truth,
+        path,
+        output,
+        history=Path(config.model.weights).parent / "metrics.csv",
+        command=command,
+    )
+    return 1 if skipped else 0
+
+
+if __name__ == "__main__":
+    run(main)
