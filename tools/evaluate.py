@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from mammodet.cli import run
+from mammodet.errors import InputError
 from mammodet.evaluation.froc import MATCH_RULES
 
 EXAMPLE = """example:
@@ -45,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     from mammodet.pipeline import evaluate_files
 
+    if chosen.history is not None and not chosen.history.is_file():
+        raise InputError(
+            f"--history {chosen.history}: no such file; it is the metrics.csv in the training's output folder"
+        )
     evaluate_files(
         chosen.ground_truth,
         chosen.predictions,
@@ -55,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         allow_leakage=chosen.allow_leakage,
         history=chosen.history,
         report=not chosen.no_report,
-        command="python tools/evaluate.py " + " ".join(arguments if arguments is not None else sys.argv[1:]),
+        command="python tools/evaluate.py " + shlex.join(arguments if arguments is not None else sys.argv[1:]),
     )
     return 0
 

@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     if not 0 <= chosen.score_threshold <= 1:
         raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
+    if chosen.limit is not None and chosen.limit < 1:
+        raise InputError(f"--limit {chosen.limit}: expected 1 or more")
     written = draw_files(
         chosen.ground_truth,
         chosen.predictions,

@@ -165,6 +165,8 @@ def combine(predictions: Iterable[ImagePrediction], level: str, how: str) -> dic
     """
     if level not in ("breast", "patient"):
         raise InputError(f"level {level!r}: expected breast or patient")
+    if how not in ("max", "mean"):
+        raise InputError(f"how {how!r}: expected max or mean")
     groups: dict[tuple[str, ...], list[Mapping[str, float]]] = defaultdict(list)
     for prediction in predictions:
         if prediction.patient_id is None or (level == "breast" and prediction.laterality is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -131,7 +132,7 @@ def _timm(
 ) -> nn.Module:
     name = config.name.removeprefix("timm/")
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise InputError(f"backbone 'timm/{name}': timm knows no such model; near: {', '.join(near) or 'none'}")
     try:
         info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info

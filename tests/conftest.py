@@ -1,0 +1,37 @@
+"""Shared: a small converted phantom archive, and a network small enough for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from converters import mias
+from converters.base import SplitOptions
+from mammodet.phantom import write_mias_archive
+
+#: Overrides that make a Mask R-CNN of a few hundred thousand weights for images of 64 to 128 px.
+SMALL = (
+    "model.detector.backbone.name=resnet18",
+    "model.detector.fpn_channels=16",
+    "model.detector.box_head_channels=32",
+    "model.detector.mask_head_channels=16",
+    "model.detector.mask_head_layers=1",
+    "model.detector.rpn_pre_nms_top_n=100",
+    "model.detector.rpn_post_nms_top_n=30",
+    "model.detector.rpn_batch_per_image=32",
+    "model.detector.box_batch_per_image=16",
+    "model.detector.max_detections=5",
+    "model.image_head.channels=16",
+    "model.detector.anchors.sizes=[8, 12, 18, 27, 40]",
+)
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted archive of 14 patients at 128 px, in a folder with a space and a non-ASCII letter."""
+    folder = tmp_path_factory.mktemp("phantom data ä")
+    write_mias_archive(folder / "archive", patients=14, size=128, difficulty="easy", progress=False)
+    options = mias.MiasOptions(splits=SplitOptions(0.2, 0.3, folds=2), progress=False)
+    mias.convert(folder / "archive", folder / "data", options)
+    return folder / "data"

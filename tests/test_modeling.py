@@ -1,0 +1,319 @@
+"""Detector contract, backbones, norms, image head, weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from mammodet.config import BackboneConfig, load_config
+from mammodet.data.coco import read_coco
+from mammodet.errors import InputError
+from mammodet.modeling.anchors import fit_anchor_sizes
+from mammodet.modeling.backbones import adapt_first_conv, build_backbone
+from mammodet.modeling.build import build_model
+from mammodet.modeling.contract import DetectorOutput
+from mammodet.modeling.image_head import ImageHead, image_loss, valid_places
+from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.norms import group_norm
+from mammodet.modeling.weights import load_matching, read_torch, state_of
+
+
+def small_model(*overrides: str, categories: int = 1) -> MammoRCNN:
+    torch.manual_seed(0)
+    return build_model(load_config(None, (*SMALL, *overrides)), categories)
+
+
+def two_images() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    torch.manual_seed(1)
+    images = [torch.rand(1, 96, 64), torch.rand(1, 80, 96)]
+    first = torch.zeros(1, 96, 64, dtype=torch.uint8)
+    first[:, 20:44, 10:40] = 1
+    targets = [
+        {"boxes": torch.tensor([[10.0, 20.0, 40.0, 44.0]]), "labels": torch.tensor([1]), "masks": first},
+        {
+            "boxes": torch.zeros(0, 4),
+            "labels": torch.zeros(0, dtype=torch.int64),
+            "masks": torch.zeros(0, 80, 96, dtype=torch.uint8),
+        },
+    ]
+    return images, targets
+
+
+@pytest.mark.parametrize("arch", ["mask_rcnn", "faster_rcnn"])
+def test_torchvision_adapter_losses_are_bit_identical_to_the_library(arch: str) -> None:
+    detector = small_model(f"model.detector.arch={arch}").detector.train()
+    images, targets = two_images()
+    torch.manual_seed(7)
+    expected = detector.model(images, [dict(target) for target in targets])
+    torch.manual_seed(7)
+    found = detector(images, [dict(target) for target in targets]).losses
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("arch", ["mask_rcnn", "faster_rcnn"])
+def test_torchvision_adapter_detections_are_bit_identical_to_the_library(arch: str) -> None:
+    detector = small_model(f"model.detector.arch={arch}", "model.detector.score_threshold=0.0").detector.eval()
+    images, _ = two_images()
+    with torch.no_grad():
+        expected, found = detector.model(images), detector(images).detections
+    assert sum(len(item["scores"]) for item in expected) > 0
+    for one, other in zip(expected, found, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert torch.equal(one[name], other[name]), name
+
+
+def test_detector_never_resizes_its_input() -> None:
+    detector = small_model().detector.eval()
+    with torch.no_grad():
+        output = detector([torch.rand(1, 70, 90)])
+    assert output.sizes_hw == [(70, 90)]
+    assert output.padded_hw == (96, 96)
+    assert [tuple(level.shape[-2:]) for level in output.features] == [(24, 24), (12, 12), (6, 6), (3, 3), (2, 2)]
+
+
+def test_images_that_teach_no_boxes_are_left_out_of_the_box_losses() -> None:
+    detector = small_model().detector.train()
+    images, targets = two_images()
+    # Both batches are padded to one size, and GroupNorm sees each image alone: only the first may count.
+    images[1] = torch.nn.functional.pad(images[1], (0, 0, 0, 16))[:, :, :64]
+    targets[1]["masks"] = torch.zeros(0, 96, 64, dtype=torch.uint8)
+    torch.manual_seed(3)
+    alone = detector(images[:1], [dict(targets[0])]).losses
+    torch.manual_seed(3)
+    masked = detector(images, [dict(target) for target in targets], use_boxes=[True, False]).losses
+    for name, value in alone.items():
+        torch.testing.assert_close(masked[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_without_any_boxes_to_learn_gives_a_zero_that_reaches_every_parameter() -> None:
+    model = small_model().train()
+    images, targets = two_images()
+    output = model(images, targets, torch.tensor([[1.0, 0.0], [0.0, float("nan")]]), [False, False])
+    assert float(output.losses["loss_none"].detach()) == 0.0
+    torch.stack(list(output.losses.values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_detector_in_training_refuses_missing_targets() -> None:
+    with pytest.raises(ValueError, match="needed in training"):
+        small_model().detector.train()([torch.rand(1, 64, 64)])
+
+
+def test_overfits_four_images() -> None:
+    """A learner learns: four images with one bright disc or none, found again after a few dozen steps."""
+    torch.manual_seed(0)
+    model = small_model("model.image_head.dropout=0").train()
+    images, targets, labels = [], [], []
+    for index, centre in enumerate([(20, 20), (44, 30), (30, 44), None]):
+        image, mask = 0.1 * torch.rand(1, 64, 64), torch.zeros(64, 64, dtype=torch.uint8)
+        if centre is not None:
+            rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+            mask[(rows - centre[1]) ** 2 + (columns - centre[0]) ** 2 <= 64] = 1
+            image[0] += 0.8 * mask
+        x, y = centre or (0, 0)
+        boxes = torch.tensor([[x - 8.0, y - 8.0, x + 9.0, y + 9.0]])[: int(centre is not None)]
+        masks = mask[None][: len(boxes)]
+        images.append(image)
+        targets.append({"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64), "masks": masks})
+        labels.append([float(centre is not None), float(index == 0)])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(80):
+        torch.manual_seed(step)
+        losses = model(images, targets, torch.tensor(labels), [True] * 4).losses
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        output = model(images)
+    for found, target in zip(output.detections[:3], targets[:3], strict=True):
+        assert found["scores"][0] > 0.5
+        assert (found["boxes"][0] - target["boxes"][0]).abs().max() < 4
+        overlap = (found["masks"][0, 0] > 0.5) & target["masks"][0].bool()
+        union = (found["masks"][0, 0] > 0.5) | target["masks"][0].bool()
+        assert overlap.sum() / union.sum() > 0.6
+    assert (output.detections[3]["scores"] < 0.5).all()
+    assert output.logits is not None
+    assert ((torch.sigmoid(output.logits) > 0.5).float() == torch.tensor(labels)).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet34", "timm/resnet18", "timm/efficientnet_lite0", "timm/convnext_atto"]
+)
+@pytest.mark.parametrize("norm", ["GN", "BN"])
+def test_backbone_gives_five_levels(name: str, norm: str) -> None:
+    config = BackboneConfig(name=name, norm=norm)
+    backbone = build_backbone(config, in_channels=2, fpn_channels=16, load_pretrained=False).eval()
+    levels = backbone(torch.rand(1, 2, 64, 96))
+    assert list(levels) == ["0", "1", "2", "3", "pool"]
+    assert [tuple(level.shape[1:]) for level in levels.values()] == [
+        (16, 16, 24),
+        (16, 8, 12),
+        (16, 4, 6),
+        (16, 2, 3),
+        (16, 1, 2),
+    ]
+    has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    assert has_batch_norm == (norm == "BN" and name != "timm/convnext_atto")
+
+
+def test_backbone_that_timm_does_not_know_is_refused_with_near_names() -> None:
+    with pytest.raises(InputError, match=r"timm knows no such model.*resnet"):
+        build_backbone(BackboneConfig(name="timm/resnet19"), in_channels=1, fpn_channels=16, load_pretrained=False)
+
+
+def test_backbone_frozen_batch_norm_keeps_no_learning_statistics() -> None:
+    config = BackboneConfig(name="timm/resnet18", norm="FrozenBN")
+    backbone = build_backbone(config, in_channels=3, fpn_channels=16, load_pretrained=False)
+    kinds = [type(module) for module in backbone.body.modules()]
+    assert FrozenBatchNorm2d in kinds
+    assert nn.BatchNorm2d not in kinds
+
+
+def test_backbone_trainable_layers_freezes_the_first_stages() -> None:
+    config = BackboneConfig(name="resnet18", norm="BN", trainable_layers=2)
+    backbone = build_backbone(config, in_channels=3, fpn_channels=16, load_pretrained=False)
+    learning = {
+        name.split(".")[1] for name, item in backbone.named_parameters() if item.requires_grad and "body" in name
+    }
+    assert learning == {"layer3", "layer4"}
+
+
+def test_first_convolution_answers_a_grey_image_as_before() -> None:
+    conv = nn.Conv2d(3, 4, 7, stride=2, padding=3, bias=False)
+    grey = torch.rand(1, 1, 32, 32)
+    expected = conv(grey.repeat(1, 3, 1, 1))
+    for channels in (1, 2, 5):
+        torch.testing.assert_close(adapt_first_conv(conv, channels)(grey.repeat(1, channels, 1, 1)), expected)
+
+
+def test_group_norm_divides_any_number_of_channels() -> None:
+    assert [group_norm(channels).num_groups for channels in (64, 32, 24, 7, 1)] == [32, 32, 8, 1, 1]
+
+
+def output_of(features: list[Tensor], sizes_hw: list[tuple[int, int]], padded_hw: tuple[int, int]) -> DetectorOutput:
+    return DetectorOutput(features, sizes_hw, padded_hw, {}, [])
+
+
+def test_image_head_does_not_see_the_padding() -> None:
+    torch.manual_seed(0)
+    head = ImageHead(8, 16, 2, 0.0).eval()
+    # Zero weights around the centre of the 3x3 kernel, so that a cell sees only itself.
+    head.project[0].weight.data[:, :, [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0
+    head.project[1] = nn.Identity()  # GroupNorm's mean runs over all cells
+    levels = [torch.rand(1, 8, size, size) for size in (16, 8, 4, 2, 1)]
+    plain = head(output_of(levels, [(64, 32)], (64, 64)))
+    changed = [level.clone() for level in levels]
+    for level in changed:
+        level[:, :, :, (level.shape[-1] + 1) // 2 :] = 100.0
+    torch.testing.assert_close(head(output_of(changed, [(64, 32)], (64, 64))), plain)
+    assert not torch.allclose(head(output_of(changed, [(64, 64)], (64, 64))), plain)
+
+
+def test_valid_places_by_hand() -> None:
+    valid = valid_places(output_of([], [(64, 33), (1, 64)], (64, 64)), torch.Size((4, 4)), torch.device("cpu"))
+    assert valid[0].tolist() == [[True, True, True, False]] * 4
+    assert valid[1].tolist() == [[True] * 4, [False] * 4, [False] * 4, [False] * 4]
+
+
+def test_image_loss_counts_known_labels_only() -> None:
+    logits = torch.tensor([[0.0, 5.0], [0.0, -5.0]], requires_grad=True)
+    nan = float("nan")
+    assert image_loss(logits, torch.tensor([[1.0, nan], [0.0, nan]])).item() == pytest.approx(0.693147, abs=1e-5)
+    nothing = image_loss(logits, torch.full((2, 2), nan))
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() == 0
+
+
+def test_load_matching_takes_what_fits_and_names_the_rest() -> None:
+    source, target = small_model(categories=1), small_model(categories=3)
+    state = {**source.state_dict(), "other.weight": torch.zeros(1)}
+    report = load_matching(target, state)
+    assert any("box_predictor.cls_score.weight (2, 32) for (4, 32)" in text for text in report.mismatched)
+    assert report.unexpected == ("other.weight",)
+    assert report.missing == ()
+    name = "detector.model.backbone.body.layer1.0.conv1.weight"
+    assert name in report.loaded
+    assert torch.equal(target.state_dict()[name], source.state_dict()[name])
+
+
+def test_weights_from_a_torchvision_checkpoint_start_the_detector(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = small_model()
+    state = {name: tensor + 1 for name, tensor in source.detector.model.state_dict().items()}
+    path = tmp_path / "weights ä.pth"
+    torch.save({"model": state}, path)
+    model = small_model(f"model.weights={path}")
+    for name, tensor in model.detector.model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert "took" in capsys.readouterr().out
+
+
+def test_weights_that_do_not_fit_at_all_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"encoder.weight": torch.zeros(3)}, path)
+    with pytest.raises(InputError, match="none of its 1 tensors fits"):
+        small_model(f"model.weights={path}")
+
+
+def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    torch.save({"state_dict": Path("x")}, path)
+    with pytest.raises(InputError, match="more than weights"):
+        read_torch(path)
+
+
+def test_checkpoint_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.pth"
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(InputError, match="cut short"):
+        read_torch(path)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        read_torch(tmp_path / "none.pth")
+    with pytest.raises(InputError, match="holds no weights"):
+        state_of({"epoch": 3}, path)
+
+
+def test_hub_that_cannot_be_reached_names_the_two_ways_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", fail)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    for weights in ("imagenet", "coco"):
+        with pytest.raises(InputError, match=r"(?s)could not be downloaded.*path.*model.weights=none"):
+            build_model(load_config(None, [f"model.weights={weights}", "model.detector.backbone.norm=FrozenBN"]), 1)
+
+
+def test_anchor_sizes_fit_the_training_boxes(phantom_root: Path) -> None:
+    dataset = read_coco(phantom_root / "train.json")
+    image = load_config(None, ["data.image.max_size=96"]).data.image
+    sizes = fit_anchor_sizes(dataset, phantom_root, image)
+    assert len(sizes) == 5
+    assert sizes == sorted(sizes)
+    double = fit_anchor_sizes(dataset, phantom_root, image.model_copy(update={"max_size": 960}))
+    assert double[-1] == pytest.approx(10 * sizes[-1], rel=0.05)
+
+
+def test_anchor_sizes_without_boxes_are_refused(phantom_root: Path) -> None:
+    dataset = read_coco(phantom_root / "train.json")
+    empty = type(dataset)(dataset.categories, tuple(item for item in dataset.images if not item.lesions))
+    with pytest.raises(InputError, match="no boxes to fit"):
+        fit_anchor_sizes(empty, phantom_root, load_config(None).data.image)
+
+
+def test_build_model_refuses_anchors_that_are_still_auto() -> None:
+    with pytest.raises(InputError, match="must be fitted"):
+        small_model("model.detector.anchors.sizes=auto")
