@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 from converters import mias
 from converters.base import SplitOptions
@@ -35,3 +37,15 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = mias.MiasOptions(splits=SplitOptions(0.2, 0.3, folds=2), progress=False)
     mias.convert(folder / "archive", folder / "data", options)
     return folder / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU or detectron2 skip where there is none."""
+    missing = {
+        "gpu": None if torch.cuda.is_available() else "no CUDA device",
+        "detectron2": None if importlib.util.find_spec("detectron2") else "detectron2 is not installed",
+    }
+    for item in items:
+        for name, reason in missing.items():
+            if reason and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skipif(True, reason=reason))

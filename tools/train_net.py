@@ -72,16 +72,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(config: Config, command: str, device: str) -> int:
-    from mammodet.data.coco import read_coco
-    from mammodet.engine.predict import Predictor, predict_to_folder
-    from mammodet.pipeline import evaluate_files
-
     if config.model.weights in ("none", "coco", "imagenet"):
         raise InputError(f"--eval-only: model.weights={config.model.weights}; expected the path of a checkpoint")
     if config.data.test is None:
         raise InputError(
             "--eval-only: data.test is null; name a file below data.root, for instance data.test=test.json"
         )
+    from mammodet.data.coco import read_coco
+    from mammodet.engine.predict import Predictor, predict_to_folder
+    from mammodet.pipeline import evaluate_files
+
     predictor = Predictor.from_checkpoint(Path(config.model.weights), device, config)
     truth = config.data.root / config.data.test
     output = config.output_dir / f"eval_{truth.stem}"

@@ -196,8 +196,10 @@ def predict_to_folder(
             if isinstance(result, Skipped):
                 skipped.append(result)
                 continue
-            done[result.image_id] = result
-            file.write(json.dumps(prediction_to_json(result)) + "\n")
+            entry = prediction_to_json(result)
+            # Rounded as in the file, so that an interrupted call ends with the very same file.
+            done[result.image_id] = prediction_from_json(entry, result.file_name)
+            file.write(json.dumps(entry) + "\n")
             file.flush()
     if not done:
         reasons = "; ".join(item.reason for item in skipped[:3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from dataclasses import dataclass, replace
@@ -310,6 +311,7 @@ def _trainer(config: Config, machines: Machines) -> L.Trainer:
         callbacks.append(
             EarlyStopping(settings.monitor, mode=settings.monitor_mode, patience=settings.early_stopping, min_delta=0.0)
         )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and its list of accelerators
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")

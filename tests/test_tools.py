@@ -1,0 +1,153 @@
+"""The command lines, as a user calls them: the whole way on a small archive, help, and wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+ROOT = Path(__file__).parent.parent
+TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
+
+
+def call(tool: str, *arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=folder or ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tool_help_has_an_example(tool: str) -> None:
+    done = call(tool, "--help")
+    assert done.returncode == 0
+    assert f"python tools/{tool}" in done.stdout
+
+
+def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
+    work = tmp_path / "my work ü"
+    work.mkdir()
+    done = call(
+        "make_phantoms.py", "--output", "archive", "--patients", 14, "--size", 128, "--difficulty", "easy", folder=work
+    )
+    assert done.returncode == 0, done.stderr
+    done = call("convert.py", "mias", "--source", "archive", "--output", "data", "--folds", 2, folder=work)
+    assert done.returncode == 0, done.stderr
+    assert "masses brighter" in done.stdout
+
+    (work / "config.yaml").write_text(f"_base_: {ROOT}/configs/phantom/quickstart.yaml\n", encoding="utf-8")
+    options = [
+        *SMALL,
+        "data.root=data",
+        "data.fold=0",
+        "data.image.max_size=64",
+        "output_dir=out",
+        "train.epochs=1",
+        "train.validate_every=1",
+        "data.num_workers=0",
+    ]
+    train = ("train_net.py", "--config-file", "config.yaml", "--num-gpus", 0)
+    done = call(*train, *options, folder=work)
+    assert done.returncode == 0, done.stderr
+    assert (work / "out/best.ckpt").exists()
+    assert "epoch 1/1" in done.stdout
+
+    again = call(*train, *options, folder=work)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+
+    resumed = call(*train, "--resume", *options, "train.epochs=2", folder=work)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 2/2" in resumed.stdout
+    assert "resuming with a changed setting: train.epochs 1 -> 2" in resumed.stdout
+
+    done = call(*train, "--eval-only", *options, "model.weights=out/best.ckpt", folder=work)
+    assert done.returncode == 0, done.stderr
+    assert "ROC AUC" in done.stdout
+    metrics = json.loads((work / "out/eval_test/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["protocol"]["patients_seen_in_training"] == 0
+
+    done = call(
+        "predict.py", "--checkpoint", "out/best.ckpt", "--input", "data/images", "--output", "preds", folder=work
+    )
+    assert done.returncode == 0, done.stderr
+    scored = ("evaluate.py", "--ground-truth", "data/test.json", "--predictions", "preds/predictions.json")
+    done = call(*scored, "--output", "eval", folder=work)
+    assert done.returncode == 2
+    assert "--ignore-extra" in done.stderr
+    done = call(*scored, "--output", "eval", "--ignore-extra", "--history", "out/metrics.csv", folder=work)
+    assert done.returncode == 0, done.stderr
+    one = json.loads((work / "eval/metrics.json").read_text(encoding="utf-8"))
+    assert one["image"]["tumor"]["roc_auc"] == metrics["image"]["tumor"]["roc_auc"]
+    assert one["detection"] == metrics["detection"]
+    assert "<html" in (work / "eval/report.html").read_text(encoding="utf-8")
+
+    leaked = call(
+        "evaluate.py",
+        "--ground-truth",
+        "data/train.json",
+        "--predictions",
+        "preds/predictions.json",
+        "--output",
+        "eval2",
+        "--ignore-extra",
+        folder=work,
+    )
+    assert leaked.returncode == 2
+    assert "mias_" in leaked.stderr
+    assert "Traceback" not in leaked.stderr
+
+    done = call(
+        "visualize.py",
+        "--ground-truth",
+        "data/test.json",
+        "--predictions",
+        "preds/predictions.json",
+        "--output",
+        "overlays",
+        folder=work,
+    )
+    assert done.returncode == 0, done.stderr
+    images = len(json.loads((work / "data/test.json").read_text(encoding="utf-8"))["images"])
+    assert len(list((work / "overlays").glob("**/*.jpg"))) >= images
+    assert (work / "overlays/index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("convert.py", "mias", "--source", "nowhere", "--output", "x"), "no such folder"),
+        (("train_net.py", "--config-file", "nowhere.yaml"), "no such config file"),
+        (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "data.flod=0"), "did you mean 'fold'"),
+        (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "data.root=none"), "train.json: no such file"),
+        (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "--eval-only"), "path of a checkpoint"),
+        (("predict.py", "--checkpoint", "none.ckpt", "--input", ".", "--output", "x"), "no such checkpoint"),
+        (("evaluate.py", "--ground-truth", "a.json", "--predictions", "b.json", "--output", "x"), "no such file"),
+        (("visualize.py", "--output", "x"), "give at least one"),
+    ],
+)
+def test_wrong_input_gets_a_message_and_no_traceback(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = call(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_make_finds_an_environment_and_names_its_targets() -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    done = subprocess.run(["make", "help"], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "make quickstart" in done.stdout
