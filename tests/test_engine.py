@@ -53,6 +53,11 @@ def config_for(root: Path, output: Path, *overrides: str) -> Config:
     )
 
 
+def read_rows(output: Path) -> list[dict[str, str]]:
+    with open(output / "metrics.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="module")
 def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a finished two-epoch run."""
@@ -70,8 +75,7 @@ def test_train_writes_checkpoints_config_and_metrics(trained: Path, phantom_root
     assert set(facts.patients) == train_patients | val_patients
     assert facts.stack is not None
     assert load_config(trained / "config.yaml").to_dict() == facts.config
-    with open(trained / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(trained)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["train/loss"]) > 0 and row["val/auc_tumor_head"] for row in rows)
     assert any((trained / "tensorboard").iterdir())
@@ -107,8 +111,8 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert torch.equal(*moments)
     assert one["lr_schedulers"][0]["_last_lr"] == other["lr_schedulers"][0]["_last_lr"]
     tables = [
-        [[value for key, value in row.items() if key != "seconds"] for row in csv.DictReader(open(path, newline=""))]
-        for path in (tmp_path / "whole" / "metrics.csv", tmp_path / "broken" / "metrics.csv")
+        [{key: value for key, value in row.items() if key != "seconds"} for row in read_rows(tmp_path / name)]
+        for name in ("whole", "broken")
     ]
     assert tables[0] == tables[1]
 
@@ -253,7 +257,7 @@ def test_two_processes_train_and_validate_every_image(phantom_root: Path, tmp_pa
     assert done.returncode == 0, done.stderr[-2000:]
     _, facts = read_facts(tmp_path / "out" / BEST)
     assert facts.stack is not None
-    rows = list(csv.DictReader(open(tmp_path / "out" / "metrics.csv", newline="")))
+    rows = read_rows(tmp_path / "out")
     images = len(read_coco(phantom_root / "train.json").images)
     assert int(rows[0]["step"]) == -(-images // 4)  # two processes of two images a step
 

@@ -76,7 +76,7 @@ class Predictor:
         model, own, facts = load_model(path, config)
         if own.model.aggregation.rule == "learned" and facts.stack is None:
             raise InputError(
-                f"{path}: its aggregation 'learned' was not fitted (the training did not reach its end). Finish it with "
+                f"{path}: its aggregation 'learned' was not fitted (its training did not end). Finish it with "
                 "--resume, or choose another rule (model.aggregation.rule=max)."
             )
         return Predictor(model, own, facts, (path, file_hash(path)), device)
