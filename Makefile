@@ -61,10 +61,10 @@ endif
 	@echo "  $(QUICK)/run/metrics.csv             training, epoch by epoch"
 
 test: env-dev lint
-	"$(PY)" -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n 2 --dist loadfile
 
 test-fast: env-dev
-	"$(PY)" -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: env-dev
 	"$(PY)" -m ruff check .

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mammodet.errors import InputError, raise_faults
 
@@ -49,6 +49,7 @@ class AugmentConfig(_Section):
     """Random changes in training; 0 turns one off."""
 
     enabled: bool = True
+    #: Probability of a left-right flip, and of an upside-down flip.
     horizontal_flip: Share = 0.5
     vertical_flip: Share = 0.0
     #: Largest turn in degrees, shift as a part of the side, and relative zoom, of one random affine map.
@@ -71,15 +72,19 @@ class DataConfig(_Section):
     #: Files under `root` instead of those that `fold` chooses.
     train: str | None = None
     val: str | None = None
+    #: File under `root` that `--eval-only` evaluates on.
     test: str | None = "test.json"
+    #: Drop faulty records of the JSON files instead of refusing the file; what was dropped is listed.
     skip_invalid: bool = False
     image: ImageConfig = ImageConfig()
     augment: AugmentConfig = AugmentConfig()
+    #: Images per process and step.
     batch_size: AtLeastOne = 4
     #: Share of images without lesions in each batch; null keeps the data set's own.
     negative_fraction: Share | None = None
     #: Images drawn per epoch; null means as many as there are. Checkpoints are written per epoch.
     epoch_size: AtLeastOne | None = None
+    #: Processes that read and prepare images.
     num_workers: Count = 2
 
     @property
@@ -128,21 +133,30 @@ class AnchorConfig(_Section):
 class DetectorConfig(_Section):
     """The lesion detector."""
 
+    #: The library that the detector comes from.
     backend: Literal["torchvision"] = "torchvision"
+    #: `faster_rcnn` gives boxes without masks, and learns from boxes alone.
     arch: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
     backbone: BackboneConfig = BackboneConfig()
     anchors: AnchorConfig = AnchorConfig()
+    #: Channels of the feature pyramid and of the region proposal network.
     fpn_channels: Annotated[int, Field(ge=8, multiple_of=8)] = 256
+    #: Width of the heads; layers of the mask head.
     box_head_channels: AtLeastOne = 1024
     mask_head_channels: AtLeastOne = 256
     mask_head_layers: AtLeastOne = 4
+    #: Anchors per image that the region proposal network learns from.
     rpn_batch_per_image: AtLeastOne = 256
+    #: Proposals kept before and after non-maximum suppression.
     rpn_pre_nms_top_n: AtLeastOne = 2000
     rpn_post_nms_top_n: AtLeastOne = 1000
+    #: Proposals per image that the heads learn from, and the share of them on lesions.
     box_batch_per_image: AtLeastOne = 512
     box_positive_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
+    #: Detections below this score are dropped; of two that overlap more, the weaker one is.
     score_threshold: Share = 0.05
     nms_threshold: Share = 0.5
+    #: Detections kept per image.
     max_detections: AtLeastOne = 100
 
 
@@ -162,6 +176,7 @@ class AggregationConfig(_Section):
     """From detections and head to one score an image, a breast and a patient."""
 
     rule: AggregationRule = "learned"
+    #: The k of `top_k_mean`.
     top_k: AtLeastOne = 3
     #: How the scores of a breast's views, and of a patient's breasts, are joined.
     over_images: Literal["max", "mean"] = "max"
@@ -200,8 +215,10 @@ class ModelConfig(_Section):
 class TrainConfig(_Section):
     """Optimiser, schedule, precision, checkpoints."""
 
+    #: Passes over `data.epoch_size` images.
     epochs: AtLeastOne = 30
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    #: Learning rate after the warm-up.
     lr: Positive = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 1e-4
@@ -210,8 +227,11 @@ class TrainConfig(_Section):
     step_epochs: list[AtLeastOne] = [20, 27]
     #: Validations without gain after which `plateau` divides the rate by ten.
     plateau_patience: AtLeastOne = 5
+    #: Steps over which the rate rises linearly from 0.
     warmup_steps: Count = 200
+    #: Largest norm of the gradient; 0 for no limit.
     gradient_clip: NonNegative = 10.0
+    #: Batches whose gradients are summed before a step.
     accumulate: AtLeastOne = 1
     #: `auto`: bf16-mixed on a GPU that has it, else 32.
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
@@ -222,10 +242,20 @@ class TrainConfig(_Section):
     monitor_mode: Literal["max", "min"] = "max"
     #: Validations without gain after which training stops, or null to go on to the end.
     early_stopping: AtLeastOne | None = None
+    #: Epochs from one validation to the next.
     validate_every: AtLeastOne = 1
+    #: Where to train; `--num-gpus` has precedence.
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    #: Processes on this machine; null means one. `--num-gpus` has precedence.
     devices: AtLeastOne | None = None
+    #: Steps from one entry in TensorBoard to the next.
     log_every: AtLeastOne = 10
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        """YAML reads `precision=32` as a number."""
+        return str(value) if type(value) is int else value
 
     @model_validator(mode="after")
     def _combinations(self) -> TrainConfig:
@@ -239,7 +269,9 @@ class TrainConfig(_Section):
 class Config(_Section):
     """One experiment."""
 
+    #: Folder for checkpoints, curves and evaluations.
     output_dir: Path = Path("output/run")
+    #: Start of everything random.
     seed: Count = 0
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -269,7 +301,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             raise InputError(f"override {override!r}: expected KEY=VALUE, for instance train.lr=0.01")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2026-13-01
             raise InputError(f"override {override!r}: {text!r} is not a YAML value") from None
         _put(values, key.split("."), value, override)
     return make_config(values, where=str(path or "the defaults"))
@@ -305,7 +337,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f"{path}: no such config file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; expected a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid YAML: {error}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):

@@ -47,11 +47,7 @@ def evaluate_files(
     """
     dataset = read_coco(ground_truth)
     predictions = read_predictions(predictions_path)
-    if predictions.categories and predictions.categories != dataset.categories:
-        raise InputError(
-            f"{predictions_path}: its categories are {list(predictions.categories)}, those of {ground_truth} are "
-            f"{list(dataset.categories)}; predict with a model that was trained on the same categories"
-        )
+    _check_categories(dataset, predictions, ground_truth, predictions_path)
     matched = match_to_dataset(predictions.images, dataset, ignore_extra=ignore_extra)
     leaked = leaking_patients(dataset, predictions)
     if leaked and not allow_leakage:
@@ -71,7 +67,7 @@ def evaluate_files(
         "checkpoint_sha256": model.get("checkpoint_sha256"),
         "trained_on_data_hash": model.get("data_hash"),
         "trained_on_split_hash": model.get("split_hash"),
-        "patients_seen_in_training": len(leaked),
+        "patients_seen_in_training": len(leaked) if model.get("patients") else None,
     }
     metrics = evaluate(dataset, matched, match=match, over_images=over_images, protocol=protocol)
     if leaked:
@@ -80,12 +76,16 @@ def evaluate_files(
             f"LEAKAGE: {len(leaked)} of these patients were in training or validation. These figures say nothing about "
             "new patients.",
         )
+    if not model.get("patients"):
+        metrics["notes"].append(
+            "The predictions file does not say on which patients its model was trained: leakage could not be checked."
+        )
     write_json(output / "metrics.json", metrics, indent=1)
     print(to_table(metrics))
     if report:
         write_report(
             output / "report.html",
-            title=f"{ground_truth.parent.name}: {ground_truth.name}",
+            title=f"{ground_truth.resolve().parent.name}: {ground_truth.name}",
             dataset=dataset,
             predictions=matched,
             metrics=metrics,
@@ -95,6 +95,14 @@ def evaluate_files(
         )
         print(f"wrote {output}/metrics.json; open {output}/report.html")
     return metrics
+
+
+def _check_categories(dataset: Dataset, predictions: Predictions, ground_truth: Path, predictions_path: Path) -> None:
+    if predictions.categories and predictions.categories != dataset.categories:
+        raise InputError(
+            f"{predictions_path}: its categories are {list(predictions.categories)}, those of {ground_truth} are "
+            f"{list(dataset.categories)}; predict with a model that was trained on the same categories"
+        )
 
 
 def leaking_patients(dataset: Dataset, predictions: Predictions) -> list[str]:
@@ -113,14 +121,15 @@ def draw_files(
     """Draw overlays of a data set, of predictions, or of both; `options` are those of `write_overlays`.
 
     Raises:
-        InputError: neither is given, or the images' folder is not known.
+        InputError: neither is given, they do not belong together, or the images' folder is not known or not there.
     """
-    predictions = read_predictions(predictions_path) if predictions_path else None
+    predictions = read_predictions(predictions_path) if predictions_path is not None else None
     if ground_truth is not None:
         dataset = read_coco(ground_truth)
-        root = images or ground_truth.parent
-        if predictions is not None:
-            matched = match_to_dataset(predictions.images, dataset, ignore_extra=True)
+        root = images if images is not None else ground_truth.parent
+        if predictions is not None and predictions_path is not None:
+            _check_categories(dataset, predictions, ground_truth, predictions_path)
+            matched = match_to_dataset(predictions.images, dataset, ignore_extra=True, ignore_missing=True)
             by_id = {prediction.image_id: prediction for prediction in matched}
         else:
             by_id = {}
@@ -145,4 +154,6 @@ def draw_files(
         by_id = {prediction.image_id: prediction for prediction in predictions.images}
     else:
         raise InputError("--ground-truth, --predictions: give at least one of them")
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; --images names the one that the images' file names start from")
     return write_overlays(dataset, by_id, image_reader(root), output, **options)

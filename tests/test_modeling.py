@@ -12,8 +12,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from mammodet.config import BackboneConfig, load_config
 from mammodet.data.coco import read_coco
+from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.errors import InputError
-from mammodet.modeling.anchors import fit_anchor_sizes
 from mammodet.modeling.backbones import adapt_first_conv, build_backbone
 from mammodet.modeling.build import build_model
 from mammodet.modeling.contract import DetectorOutput

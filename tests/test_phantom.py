@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mammodet import phantom
-from mammodet import phantom_drawing as drawing
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask
 from mammodet.phantom import ALL_QUIRKS, OPTIONAL_QUIRKS, write_mias_archive
+from mammodet.phantom import archive as phantom
+from mammodet.phantom import lesions as drawing
 
 SIZE = 160
 MASSES = ("CIRC", "SPIC", "MISC")

@@ -5,7 +5,6 @@ Evaluation and pictures need this file and the data set file, no model (docs/dat
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from mammodet.data.coco import check_counts, check_file_name
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json, write_json
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
-from mammodet.records import Dataset, Detections, ImagePrediction, Rle
+from mammodet.records import LATERALITIES, Dataset, Detections, ImagePrediction, Rle
 
 FORMAT = "mammodet-predictions/1"
 
@@ -95,50 +95,86 @@ def prediction_from_json(item: Any, where: str) -> ImagePrediction:
         raise ValueError(f"{where}: expected an object")
     try:
         found = item["detections"]
-        size_hw = (int(item["height"]), int(item["width"]))
-        boxes = xywh_to_xyxy([entry["bbox"] for entry in found])
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise ValueError(f"'detections' is {found!r:.60}; expected a list of objects")
+        size_hw = (_integer(item["height"], "height", 1, 100_000), _integer(item["width"], "width", 1, 100_000))
+        file_name = _text(item["file_name"], "file_name", need=True)
+        if fault := check_file_name(str(file_name)):
+            raise ValueError(fault)
+        laterality = _text(item.get("laterality"), "laterality")
+        if laterality not in (None, *LATERALITIES):
+            raise ValueError(f"laterality is {laterality!r}; expected 'L', 'R' or null")
+        by_rule = item.get("scores_by_rule", {})
+        if not isinstance(by_rule, dict):
+            raise ValueError(f"'scores_by_rule' is {by_rule!r:.60}; expected an object")
+        boxes = xywh_to_xyxy([_bbox(entry["bbox"]) for entry in found])
         scores = np.array([_score(entry["score"], "detection score") for entry in found], dtype=np.float64)
-        categories = np.array([int(entry["category_id"]) for entry in found], dtype=np.int64)
-        with_masks = bool(found) and all("segmentation" in entry for entry in found)
+        categories = np.array([_integer(entry["category_id"], "category_id", 1) for entry in found], dtype=np.int64)
+        with_masks = any("segmentation" in entry for entry in found)
         rles = [_rle(entry["segmentation"], size_hw) for entry in found] if with_masks else None
-        if not np.isfinite(boxes).all():
-            raise ValueError("a bbox is not finite")
         order = np.argsort(-scores, kind="stable")
         return ImagePrediction(
-            image_id=int(item["image_id"]),
-            file_name=str(item["file_name"]),
+            image_id=_integer(item["image_id"], "image_id"),
+            file_name=str(file_name),
             size_hw=size_hw,
-            scores={str(name): _score(value, f"score '{name}'") for name, value in item["scores"].items()},
+            scores=_scores(item["scores"], "score"),
             detections=Detections(
                 boxes[order],
                 scores[order],
                 categories[order],
                 [rles[index] for index in order] if rles is not None else ([] if not found else None),
             ),
-            scores_by_rule={
-                str(rule): {str(name): _score(value, f"{rule} score '{name}'") for name, value in values.items()}
-                for rule, values in item.get("scores_by_rule", {}).items()
-            },
-            patient_id=item.get("patient_id"),
-            laterality=item.get("laterality"),
-            view=item.get("view"),
+            scores_by_rule={rule: _scores(values, f"{rule} score") for rule, values in by_rule.items()},
+            patient_id=_text(item.get("patient_id"), "patient_id"),
+            laterality=laterality,
+            view=_text(item.get("view"), "view"),
         )
     except KeyError as error:
         raise ValueError(f"{where}: {error} is missing") from None
-    except (TypeError, AttributeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
 def _score(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; expected a number in [0, 1]")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r:.60}; expected a number in [0, 1]")
     return float(value)
 
 
+def _scores(value: Any, name: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}s are {value!r:.60}; expected an object of numbers in [0, 1]")
+    return {key: _score(member, f"{name} '{key}'") for key, member in value.items()}
+
+
+def _integer(value: Any, name: str, least: int = -(2**53), most: int = 2**53) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r:.60}; expected a whole number from {least} to {most}")
+    return value
+
+
+def _text(value: Any, name: str, *, need: bool = False) -> str | None:
+    if not isinstance(value, str) and (need or value is not None):
+        raise ValueError(f"{name} is {value!r:.60}; expected text{'' if need else ' or null'}")
+    return value
+
+
+def _bbox(value: Any) -> list[float]:
+    numbers = isinstance(value, list) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e9 for number in value
+    )
+    if not numbers or len(value) != 4 or min(value[2:]) < 0:
+        raise ValueError(f"bbox is {value!r:.60}; expected x, y, width and height in pixels")
+    return [float(number) for number in value]
+
+
 def _rle(value: Any, size_hw: tuple[int, int]) -> Rle:
-    if not isinstance(value, dict) or list(value.get("size", [])) != list(size_hw) or "counts" not in value:
+    if not isinstance(value, dict) or value.get("size") != list(size_hw) or "counts" not in value:
         raise ValueError(f"segmentation: expected run lengths of size {list(size_hw)} (height, width)")
-    return Rle(size=list(size_hw), counts=str(value["counts"]))
+    if not isinstance(value["counts"], str):
+        raise ValueError(f"segmentation: counts are {value['counts']!r:.60}; expected compressed run lengths, a text")
+    check_counts(value["counts"].encode("ascii"), size_hw[0] * size_hw[1])
+    return Rle(size=list(size_hw), counts=value["counts"])
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -153,55 +189,82 @@ def read_predictions(path: Path) -> Predictions:
     if value.get("format") != FORMAT:
         raise InputError(f"{path}: format is {value.get('format')!r}; expected {FORMAT!r}")
     faults: list[str] = []
+    names = _categories(value.get("categories"), faults)
     images: list[ImagePrediction] = []
     for position, item in enumerate(value["images"]):
         name = item.get("file_name", position) if isinstance(item, dict) else position
+        where = f"image {name!r:.200}"
         try:
-            images.append(prediction_from_json(item, f"image {name!r}"))
+            image = prediction_from_json(item, where)
         except ValueError as error:
             faults.append(str(error))
-    for number, count in Counter(image.image_id for image in images).items():
-        if count > 1:
-            faults.append(f"image_id {number} stands {count} times; expected once")
+            continue
+        images.append(image)
+        unknown = sorted({int(number) for number in image.detections.category_ids if number > len(names)})
+        if unknown:
+            faults.append(f"{where}: category_id {unknown}; expected 1 to {len(names)}, as in 'categories'")
+    for key in ("image_id", "file_name"):
+        for member, count in Counter(getattr(image, key) for image in images).items():
+            if count > 1:
+                faults.append(f"{key} {member!r} stands {count} times; expected once")
+    model = value.get("model") or {}
+    if not isinstance(model, dict) or not _is_list_of(str, model.get("patients")):
+        faults.append("'model' cannot be read; expected an object whose 'patients' are a list of texts")
+    for key in ("breasts", "patients"):
+        if not _is_list_of(dict, value.get(key)):
+            faults.append(f"'{key}' is {value[key]!r:.60}; expected a list of objects")
     raise_faults(faults, where=str(path), advice="Predict again, or mend the file.")
-    categories = value.get("categories") or []
-    try:
-        names = tuple(str(item["name"]) for item in sorted(categories, key=lambda item: item["id"]))
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: 'categories' cannot be read; expected objects with id and name") from None
-    model = value.get("model")
-    return Predictions(
-        tuple(images),
-        names,
-        model if isinstance(model, dict) else {},
-        tuple(value.get("breasts") or ()),
-        tuple(value.get("patients") or ()),
-    )
+    breasts, patients = tuple(value.get("breasts") or ()), tuple(value.get("patients") or ())
+    return Predictions(tuple(images), names, model, breasts, patients)
+
+
+def _categories(items: Any, faults: list[str]) -> tuple[str, ...]:
+    items = [] if items is None else items
+    if _is_list_of(dict, items):
+        names = {item.get("id"): item.get("name") for item in items if isinstance(item.get("id"), int)}
+        if sorted(names) == list(range(1, len(items) + 1)) and _is_list_of(str, list(names.values())):
+            return tuple(names[number] for number in sorted(names))
+    faults.append(f"'categories' is {items!r:.60}; expected objects with a name and an id, 1 to n without gaps")
+    return ()
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(member, kind) for member in value))
 
 
 def match_to_dataset(
-    predictions: Sequence[ImagePrediction], dataset: Dataset, *, ignore_extra: bool = False
+    predictions: Sequence[ImagePrediction],
+    dataset: Dataset,
+    *,
+    ignore_extra: bool = False,
+    ignore_missing: bool = False,
 ) -> list[ImagePrediction]:
     """One prediction for each image of a data set, in its order.
 
-    Images meet by file name, else by the name without folder and suffix (a prediction made on a bare folder). What the
-    data set knows (id, patient, side, view) replaces what the prediction says.
+    Images meet by file name, else by the name without folder and suffix (a prediction made on a bare folder) where that
+    is unique on both sides. What the data set knows (id, patient, side, view) replaces what the prediction says.
 
     Raises:
-        InputError: images without a prediction, of another size, ambiguous names, or predictions for images that the
-            data set lacks (unless `ignore_extra`).
+        InputError: images without a prediction (unless `ignore_missing`), of another size, ambiguous names, or
+            predictions for images that the data set lacks (unless `ignore_extra`).
     """
     by_name = {prediction.file_name: prediction for prediction in predictions}
     stems = Counter(Path(prediction.file_name).stem for prediction in predictions)
     by_stem = {Path(prediction.file_name).stem: prediction for prediction in predictions}
+    sought = Counter(Path(record.file_name).stem for record in dataset.images)
     matched: list[ImagePrediction] = []
     used: set[str] = set()
     faults: list[str] = []
     for record in dataset.images:
         stem = Path(record.file_name).stem
-        prediction = by_name.get(record.file_name) or (by_stem.get(stem) if stems[stem] == 1 else None)
+        unique = stems[stem] == sought[stem] == 1
+        prediction = by_name.get(record.file_name) or (by_stem[stem] if unique else None)
         if prediction is None:
-            reason = f"{stems[stem]} predictions share its name" if stems[stem] > 1 else "has no prediction"
+            if ignore_missing and not stems[stem]:
+                continue
+            reason = "has no prediction"
+            if stems[stem] and not unique:
+                reason += f" of this path, and {stems[stem]} predictions and {sought[stem]} images share its name"
             faults.append(f"image {record.file_name!r} (id {record.image_id}): {reason}")
             continue
         used.add(prediction.file_name)

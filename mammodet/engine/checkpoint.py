@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from mammodet.modeling.weights import read_torch, state_of
 
 KEY = "mammodet"
 FORMAT = "mammodet-checkpoint/1"
+_MARGIN = 2**30  # bytes: the temporary file is gone when the free space is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write to a temporary name, then rename."""
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        save_torch(checkpoint, Path(path))
+
+
+def save_torch(content: Any, path: Path) -> None:
+    """Write a torch file, whole or not at all.
+
+    Raises:
+        OSError: ENOSPC where the disk is full (torch itself raises a RuntimeError).
+    """
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except RuntimeError as error:
+        if shutil.disk_usage(path.parent).free < _MARGIN:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
+        raise
 
 
 def read_facts(path: Path) -> tuple[dict[str, Any], RunFacts]:
@@ -147,5 +164,4 @@ def write_stack(path: Path, stack: LogisticStack) -> None:
     """Put a fitted aggregation into a checkpoint, leaving everything else as it is."""
     content = read_torch(path)
     content[KEY]["stack"] = stack.to_json()
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    save_torch(content, path)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from mammodet.config import Config, differences
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.dataset import EpochSampler, LesionDataset, Sample, make_loader, usable_indices
+from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.engine.callbacks import MetricsTable, OneBar
 from mammodet.engine.checkpoint import AtomicCheckpointIO, RunFacts, load_model, read_facts, write_stack
 from mammodet.engine.module import TrainingModule
@@ -27,7 +28,6 @@ from mammodet.engine.predict import Predictor, Skipped
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import write_text
 from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
-from mammodet.modeling.anchors import fit_anchor_sizes
 from mammodet.modeling.build import build_model
 from mammodet.records import Dataset
 
@@ -63,6 +63,10 @@ def prepare(config: Config) -> Run:
     data = config.data
     train = read_coco(data.train_file, skip_invalid=data.skip_invalid)
     val = read_coco(data.val_file, skip_invalid=data.skip_invalid)
+    for path, dataset in ((data.train_file, train), (data.val_file, val)):
+        dropped = dataset.info.get("dropped") or []
+        if dropped:
+            print(f"{path}: {len(dropped)} faulty records dropped:", *dropped[:20], sep="\n  - ")
     raise_faults(_data_faults(config, train, val), where=f"{data.train_file} and {data.val_file}")
     if config.model.detector.anchors.sizes == "auto":
         sizes = fit_anchor_sizes(train, data.root, data.image)

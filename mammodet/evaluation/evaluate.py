@@ -10,7 +10,7 @@ import mammodet
 from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.froc import MatchRule, froc
 from mammodet.evaluation.roc import classification_figures
-from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
+from mammodet.records import LABELS, Dataset, Geometry, ImagePrediction, ImageRecord
 
 LEVELS: dict[str, Callable[[ImageRecord], tuple[str, ...] | None]] = {
     "image": lambda record: (str(record.image_id),),
@@ -19,6 +19,9 @@ LEVELS: dict[str, Callable[[ImageRecord], tuple[str, ...] | None]] = {
     ),
     "patient": lambda record: (record.patient_id,) if record.patient_id else None,
 }
+
+
+_PLURALS: dict[Geometry, str] = {"contour": "contours", "circle": "circles", "box": "boxes"}
 
 
 def evaluate(
@@ -36,18 +39,25 @@ def evaluate(
         match: rule of the FROC curve.
         over_images: `max` or `mean`: how the images of a breast or a patient are joined.
         protocol: facts to stamp on the result.
+    Raises:
+        ValueError: predictions of other images, or in another order; another way of joining images.
     """
-    if len(predictions) != len(dataset.images):
-        raise ValueError(f"{len(predictions)} predictions for {len(dataset.images)} images")
-    lesions = [lesion for record in dataset.images for lesion in record.lesions if not lesion.ignore]
-    unlocalized = sum(record.unlocalized for record in dataset.images)
+    if [prediction.image_id for prediction in predictions] != [record.image_id for record in dataset.images]:
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(dataset.images)} images: expected one each, in the same order"
+        )
+    if over_images not in ("max", "mean"):
+        raise ValueError(f"over_images {over_images!r}: expected max or mean")
+    localized = [record for record in dataset.images if not record.unlocalized]
+    lesions = [lesion for record in localized for lesion in record.lesions if not lesion.ignore]
+    unlocalized = len(dataset.images) - len(localized)
     notes = []
-    geometries = {lesion.geometry for lesion in lesions}
+    geometries = {lesion.geometry if lesion.rle else "box" for lesion in lesions}
     with_masks = any(prediction.detections.rles for prediction in predictions) and bool(geometries - {"box"})
     if with_masks and geometries != {"contour"}:
+        kinds = " and ".join(_PLURALS[geometry] for geometry in sorted(geometries))
         notes.append(
-            f"The ground-truth masks are {' and '.join(sorted(geometries))}s: mask AP tells the agreement with those, "
-            "not with a drawn outline."
+            f"The ground-truth masks are {kinds}: mask AP tells the agreement with those, not with a drawn outline."
         )
     if unlocalized:
         notes.append(
@@ -133,12 +143,15 @@ def _cases(
     for record, prediction in zip(dataset.images, predictions, strict=True):
         scores = prediction.scores if rule is None else prediction.scores_by_rule.get(rule, {})
         key = LEVELS[level](record)
-        if key is None or label not in scores:
+        if key is None:
             continue
         truths[key].append(record.label(label))
-        values[key].append(scores[label])
+        if label in scores:
+            values[key].append(scores[label])
     labels, joined = [], []
     for key, members in truths.items():
+        if key not in values:
+            continue
         if 1 in members:
             truth = 1
         elif None in members:

@@ -65,11 +65,14 @@ def froc(dataset: Dataset, predictions: Sequence[ImagePrediction], match: MatchR
     """The FROC curve over all images on which every lesion has a place, whatever the category.
 
     The highest-scoring detection takes its best free lesion; each lesion is found once, a second detection on it is a
-    false positive. A detection on an ignored region counts neither way.
+    false positive. A detection that takes no lesion and matches an ignored region, or has its centre in one, counts
+    neither way.
 
     Args:
         predictions: one per image of the data set, in its order.
     """
+    if match not in MATCH_RULES:
+        raise ValueError(f"match {match!r}: expected one of {', '.join(MATCH_RULES)}")
     scores: list[float] = []
     hits: list[bool] = []
     lesions = images = 0
@@ -93,7 +96,10 @@ def _match_image(
     order = np.argsort(-found.scores, kind="stable")
     boxes = found.boxes_xyxy[order]
     quality = match_quality(boxes, wanted, match)
-    on_ignored = match_quality(boxes, ignored, match).max(axis=1, initial=0) > 0
+    # A region can be much larger than any detection inside it, so that their IoU alone says nothing.
+    on_ignored = np.any(
+        (match_quality(boxes, ignored, match) > 0) | (match_quality(boxes, ignored, "center") > 0), axis=1
+    )
     free = np.ones(len(wanted), dtype=bool)
     outcome: list[tuple[float, bool]] = []
     for row, score in enumerate(found.scores[order]):

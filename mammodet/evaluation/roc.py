@@ -21,11 +21,15 @@ def classification_figures(labels: ArrayLike, scores: ArrayLike) -> dict[str, An
     Returns:
         `roc_auc`, `pr_auc` (None with one class only), `sensitivity_at_90_specificity`, `n_positive`, `n_negative`,
         `roc` {fpr, tpr}, `pr` {recall, precision}.
+    Raises:
+        ValueError: other shapes, other labels, or scores that are not finite.
     """
-    truth = np.asarray(labels, dtype=bool)
-    values = np.asarray(scores, dtype=np.float64)
-    if truth.shape != values.shape or truth.ndim != 1:
-        raise ValueError(f"labels and scores: expected one shape (n,), got {truth.shape} and {values.shape}")
+    given, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if given.shape != values.shape or given.ndim != 1:
+        raise ValueError(f"labels and scores: expected one shape (n,), got {given.shape} and {values.shape}")
+    truth = given == 1
+    if not (truth | (given == 0)).all() or not np.isfinite(values).all():
+        raise ValueError("labels and scores: expected labels 0 or 1, and finite scores")
     positive, negative = int(truth.sum()), int((~truth).sum())
     figures: dict[str, Any] = {"n_positive": positive, "n_negative": negative}
     if not positive or not negative:
@@ -36,7 +40,8 @@ def classification_figures(labels: ArrayLike, scores: ArrayLike) -> dict[str, An
     true, false = np.cumsum(truth)[ends], np.cumsum(~truth)[ends]
     tpr, fpr = np.append(0, true / positive), np.append(0, false / negative)
     precision, recall = true / (true + false), true / positive
-    figures["roc_auc"] = float(np.trapezoid(tpr, fpr))
+    # By hand: NumPy 1 calls it trapz, NumPy 2 trapezoid.
+    figures["roc_auc"] = float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
     figures["pr_auc"] = float(np.sum(np.diff(np.append(0, recall)) * precision))
     figures["sensitivity_at_90_specificity"] = float(tpr[fpr <= 0.1 + 1e-12].max())
     figures["roc"] = {"fpr": _thin(fpr), "tpr": _thin(tpr)}

@@ -20,10 +20,13 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mammodet import phantom_drawing as drawing
 from mammodet.errors import InputError
 from mammodet.files import write_bytes, write_text
 from mammodet.geometry import circle_mask
+from mammodet.phantom.breast import Breast, Image, add_centred, draw_breast, draw_shape
+from mammodet.phantom.film import finish_film
+from mammodet.phantom.lesions import DIFFICULTIES, RADII, SUBTLE, draw_mass, draw_widespread_calcifications
+from mammodet.phantom.texts import LICENCE_MARK, licence, prose
 
 LESION_QUIRKS = {
     "several_lesions": "an image with two or three lines",
@@ -50,8 +53,6 @@ MIN_SIZE, MAX_SIZE = 128, 4096
 BLOCK = 24  # images that are planned together, so that the fractions hold in small archives, too
 MALIGNANT_FRACTION = {"CIRC": 0.2, "SPIC": 0.75, "MISC": 0.5, "CALC": 0.5, "ARCH": 0.5, "ASYM": 0.5}
 DENSITY_WEIGHTS = {"F": 0.33, "G": 0.32, "D": 0.35}
-DIFFICULTIES = drawing.DIFFICULTIES
-LICENCE_MARK = "SYNTHETIC MAMMOGRAMS (mammodet phantom archive)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,22 +142,22 @@ def write_mias_archive(
         InputError: an option is out of range, or the folder holds something else.
     """
     chosen = _check_options(patients, size, seed, quirks, abnormal_fraction, jobs)
-    if difficulty not in drawing.DIFFICULTIES:
-        raise InputError(f"difficulty {difficulty!r}: expected one of {', '.join(drawing.DIFFICULTIES)}")
+    if difficulty not in DIFFICULTIES:
+        raise InputError(f"difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
     output = Path(output)
     _clear(output)
     plans = [
         plan_image(number, seed=seed, quirks=chosen, abnormal_fraction=abnormal_fraction, difficulty=difficulty)
         for number in range(1, 2 * patients + 1)
     ]
-    write_text(output / "Licence.txt", _licence())
+    write_text(output / "Licence.txt", licence())
     tasks = (delayed(_write_image)(output, plan, seed, size, write_truth) for plan in plans)
     results = Parallel(n_jobs=jobs, return_as="generator")(tasks)
     lines_per_image: list[tuple[str, ...]] = list(
         tqdm(results, total=len(plans), desc="phantoms", unit="image", disable=None if progress else True)
     )
     body = "".join(f"{line}\n" for lines in lines_per_image for line in lines)
-    text = f"{_prose(size)}{body}\n{'=' * 65}\n"
+    text = f"{prose(size)}{body}\n{'=' * 65}\n"
     text = text.replace("\n", "\r\n") if "crlf" in chosen else text
     write_bytes(output / "Info.txt", text.encode("ascii"))
     return _summarise(plans, lines_per_image, chosen)
@@ -198,7 +199,7 @@ def plan_image(
     patient_rng = np.random.default_rng([seed, (number + 1) // 2, 2])
     density = str(patient_rng.choice(list(DENSITY_WEIGHTS), p=list(DENSITY_WEIGHTS.values())))
     image_rng = np.random.default_rng([seed, number, 3])
-    classes = drawing.DIFFICULTIES[difficulty].classes
+    classes = DIFFICULTIES[difficulty].classes
     findings = _draw_findings(image_rng, per_slot[slot], classes) if slot in abnormal else ()
     return ImagePlan(number, density, findings, frozenset(per_slot[slot]), difficulty)
 
@@ -225,45 +226,43 @@ def draw_phantom(plan: ImagePlan, *, seed: int, size: int) -> Phantom:
     """Draw a planned image; a function of its arguments alone."""
     patient_rng = np.random.default_rng([seed, (plan.number + 1) // 2, 4])
     rng = np.random.default_rng([seed, plan.number, 5])
-    shape = drawing.draw_shape(patient_rng)
-    level = drawing.DIFFICULTIES[plan.difficulty]
-    breast = drawing.draw_breast(rng, size, plan.laterality, plan.density, shape, level.clutter)
+    shape = draw_shape(patient_rng)
+    level = DIFFICULTIES[plan.difficulty]
+    breast = draw_breast(rng, size, plan.laterality, plan.density, shape, level.clutter)
     image = breast.image.copy()
     free = breast.tissue & ~breast.muscle
     places: list[tuple[int, int, int]] = []  # row, column, radius
     truth: list[NDArray[np.bool_]] = []
     for kind, _ in plan.findings:
         subtle = rng.random() < level.subtle_fraction and "no_coordinates" not in plan.quirks
-        contrast = rng.uniform(*(drawing.SUBTLE if subtle else level.contrast))
+        contrast = rng.uniform(*(SUBTLE if subtle else level.contrast))
         if "note3" in plan.quirks:
-            added, mask = drawing.draw_widespread_calcifications(rng, breast, contrast)
+            added, mask = draw_widespread_calcifications(rng, breast, contrast)
             image += added
         else:
             row, column, radius = _choose_place(rng, kind, free, breast.gland, level.smallest)
-            patch = drawing.draw_mass(rng, kind, radius, contrast)
-            drawing.add_centred(image, patch.added, (row, column))
+            patch = draw_mass(rng, kind, radius, contrast)
+            add_centred(image, patch.added, (row, column))
             mask = np.zeros((size, size), np.bool_)
-            drawing.add_centred(mask, patch.mask, (row, column))
+            add_centred(mask, patch.mask, (row, column))
             free &= ~circle_mask((column + 0.5, row + 0.5), 1.2 * radius, free.shape)
             places.append((row, column, radius))
         truth.append(mask)
-    pixels = drawing.finish_film(
-        rng, breast, image, labels="labels" in plan.quirks, scan_edges="scan_edges" in plan.quirks
-    )
+    pixels = finish_film(rng, breast, image, labels="labels" in plan.quirks, scan_edges="scan_edges" in plan.quirks)
     if "circle_on_background" in plan.quirks:
         places = [_place_off_breast(rng, pixels, breast)]
     return Phantom(pixels, _info_lines(plan, places, size), tuple(truth))
 
 
 def _choose_place(
-    rng: np.random.Generator, kind: str, free: NDArray[np.bool_], gland: drawing.Image, smallest: float
+    rng: np.random.Generator, kind: str, free: NDArray[np.bool_], gland: Image, smallest: float
 ) -> tuple[int, int, int]:
     """Row, column and radius of a circle that lies in `free`; half of them where the parenchyma is."""
     size = free.shape[0]
     step = max(1, size // 128)
     small = np.pad(free[step // 2 :: step, step // 2 :: step], 1).astype(np.uint8)
     room = (cv2.distanceTransform(small, cv2.DIST_L2, 5)[1:-1, 1:-1] - 1.0) * step
-    low, high = (max(fraction, smallest) * size for fraction in drawing.RADII[kind])
+    low, high = (max(fraction, smallest) * size for fraction in RADII[kind])
     radius = max(3, round(float(np.exp(rng.uniform(np.log(low), np.log(high))))))
     radius = max(3, min(radius, int(0.9 * room.max())))
     weights = (room >= min(1.1 * radius, room.max())).astype(np.float64)
@@ -274,9 +273,7 @@ def _choose_place(
     return row, column, radius
 
 
-def _place_off_breast(
-    rng: np.random.Generator, pixels: NDArray[np.uint8], breast: drawing.Breast
-) -> tuple[int, int, int]:
+def _place_off_breast(rng: np.random.Generator, pixels: NDArray[np.uint8], breast: Breast) -> tuple[int, int, int]:
     """A tiny circle on dark film or padding, whichever end y is counted from."""
     size = pixels.shape[0]
     radius = max(1, round(size * rng.uniform(0.003, 0.011)))
@@ -379,65 +376,3 @@ def _clear(output: Path) -> None:
         raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
     for path in list(_old_files(output)):
         path.unlink(missing_ok=True)
-
-
-def _licence() -> str:
-    return f"""{LICENCE_MARK}
-
-These images were computed by mammodet/phantom.py. They show no patient, were made from no patient's image,
-and are good for testing software only. They may be used, changed and passed on freely. The layout follows
-that of the mini-MIAS database of mammograms, which has a licence of its own.
-"""
-
-
-def _prose(size: int) -> str:
-    rule = "=" * 65
-    return f"""                  SYNTHETIC MAMMOGRAMS
-            in the layout of the mini-MIAS database
-
-
-Every image here was computed; none shows a patient. See Licence.txt.
-
-{rule}
-
-INFORMATION:
-
-One line per finding, or one for a normal image:
-
-1st column: number of the image.
-
-2nd column: Character of background tissue:
-                F - Fatty
-                G - Fatty-glandular
-                D - Dense-glandular
-
-3rd column: Class of abnormality:
-                CALC - Calcification
-                CIRC - Well-defined mass
-                SPIC - Spiculated mass
-                MISC - Ill-defined mass
-                ARCH - Architectural distortion
-                ASYM - Asymmetry
-                NORM - Normal
-
-4th column: Severity of abnormality:
-                B - Benign
-                M - Malignant
-
-5th,6th columns: x,y image-coordinates of the centre of the abnormality.
-
-7th column: Radius (in pixels) of a circle around the abnormality.
-
-NOTES
-=====
-1) Two images to a patient: odd numbers are right breasts, even
-   numbers left ones.
-
-2) Every image is {size} pixels x {size} pixels.
-
-3) Where calcifications lie all over the breast, place and radius
-   are left out. The origin of coordinates is the bottom-left corner.
-
-{rule}
-
-"""

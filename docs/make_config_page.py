@@ -1,0 +1,93 @@
+"""Write docs/config.md from mammodet/config.py: every key with its type, default and comment.
+
+example:
+  python docs/make_config_page.py
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "mammodet" / "config.py"
+PAGE = Path(__file__).parent / "config.md"
+INTRO = """# Configuration
+
+Written by `python docs/make_config_page.py` from `mammodet/config.py`; change it there.
+
+An experiment is a YAML file over its `_base_` (a path beside it) over the defaults below. On the command line,
+`key.key=value` at the end overrides both: `data.fold=0 train.lr=1e-3 model.detector.anchors.sizes=auto`. Values are
+read as YAML: `null`, `true`, `[1, 2]`. Unknown keys are refused with the nearest known name.
+"""
+
+
+def sections(tree: ast.Module) -> dict[str, ast.ClassDef]:
+    """Config classes by name."""
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "_Section"}
+
+
+def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[str]) -> list[str]:
+    """Markdown of a section and of those below it."""
+    node = classes[name]
+    table: list[str] = []
+    below: list[str] = []
+    for field in node.body:
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name) or field.value is None:
+            continue
+        key = f"{prefix}{field.target.id}"
+        kind = ast.unparse(field.annotation)
+        if kind in classes:
+            below += rows(kind, f"{key}.", classes, lines)
+            continue
+        comment, above = [], field.lineno - 2
+        while lines[above].strip().startswith("#:"):
+            comment.insert(0, lines[above].strip().removeprefix("#:").strip())
+            above -= 1
+        table.append(f"| `{key}` | {cell(readable(kind))} | {cell(default(field.value))} | {cell(' '.join(comment))} |")
+    title = prefix.rstrip(".") or "top level"
+    text = " ".join((ast.get_docstring(node) or "").split())
+    head = [f"## {title}", "", text, "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    return [*head, *table, "", *below]
+
+
+def readable(kind: str) -> str:
+    """Types in words where they have some."""
+    words = {
+        "Positive": "number > 0",
+        "NonNegative": "number >= 0",
+        "Share": "number in [0, 1]",
+        "Count": "integer >= 0",
+        "AtLeastOne": "integer >= 1",
+    }
+    for name, text in words.items():
+        kind = kind.replace(name, text)
+    if kind.startswith("Annotated["):
+        inner, _, limits = kind.removeprefix("Annotated[").partition(", Field(")
+        kind = f"{inner} ({limits.split(')')[0]})"
+    return kind.replace("Literal", "one of ")
+
+
+def default(value: ast.expr) -> str:
+    """A default as it would stand in YAML."""
+    if isinstance(value, ast.Call):
+        given = [item.value for item in value.keywords if item.arg == "default"]
+        value = given[0] if given else value.args[0]
+    text = ast.unparse(value)
+    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
+
+
+def cell(text: str) -> str:
+    """Text inside a table."""
+    return text.replace("|", "\\|")
+
+
+def page() -> str:
+    """The whole page."""
+    text = SOURCE.read_text(encoding="utf-8")
+    body = rows("Config", "", sections(ast.parse(text)), text.splitlines())
+    return INTRO + "\n" + "\n".join(body).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")

@@ -1,0 +1,222 @@
+"""FROC: equal to a slow count that starts anew at every threshold, and right where it can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from small_cases import dataset, image, lesion, prediction, random_case
+
+from mammodet.evaluation.froc import FPPI_POINTS, MATCH_RULES, froc
+
+A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
+
+
+def fits(box, target, rule):
+    """How well a box fits a target; None where it is no match. Plain numbers, no arrays."""
+    if rule == "center":
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        if not (target[0] <= x <= target[2] and target[1] <= y <= target[3]):
+            return None
+        distance = math.hypot(x - (target[0] + target[2]) / 2, y - (target[1] + target[3]) / 2)
+        return -distance / math.sqrt((target[2] - target[0]) * (target[3] - target[1]))
+    width = max(min(box[2], target[2]) - max(box[0], target[0]), 0)
+    height = max(min(box[3], target[3]) - max(box[1], target[1]), 0)
+    area = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (box, target)) - width * height
+    return width * height / area if width * height / area >= float(rule[4:]) else None
+
+
+def slow_froc(data, predictions, rule):
+    """(threshold, false positives per image, sensitivity) for every score that occurs, everything recounted."""
+    scored = [(r, p.detections) for r, p in zip(data.images, predictions, strict=True) if not r.unlocalized]
+    lesions = sum(not one.ignore for record, _ in scored for one in record.lesions)
+    points = []
+    for threshold in sorted({float(s) for _, found in scored for s in found.scores}, reverse=True):
+        true = false = 0
+        for record, found in scored:
+            taken = set()
+            kept = [k for k in range(len(found)) if found.scores[k] >= threshold]
+            for k in sorted(kept, key=lambda k, found=found: -found.scores[k]):
+                box = found.boxes_xyxy[k].tolist()
+                free = {
+                    position: fits(box, one.box_xyxy, rule)
+                    for position, one in enumerate(record.lesions)
+                    if not one.ignore and position not in taken and fits(box, one.box_xyxy, rule) is not None
+                }
+                regions = [one.box_xyxy for one in record.lesions if one.ignore]
+                if free:
+                    taken.add(max(free, key=lambda position, free=free: free[position]))
+                    true += 1
+                elif all(fits(box, region, r) is None for region in regions for r in (rule, "center")):
+                    false += 1
+        points.append((threshold, false / len(scored), true / lesions))
+    return points
+
+
+@pytest.mark.parametrize("rule", MATCH_RULES)
+@pytest.mark.parametrize(("seed", "decimals"), [(0, 1), (1, 1), (2, 3)])
+def test_froc_equals_a_slow_recount(rule, seed, decimals):
+    data, predictions = random_case(seed, images=15, decimals=decimals, whole_pixels=False)
+    curve = froc(data, predictions, rule)
+    expected = slow_froc(data, predictions, rule)
+    assert (curve.thresholds[0], curve.fppi[0], curve.sensitivity[0]) == (np.inf, 0.0, 0.0)
+    # A threshold at which only detections on ignored regions come in has no point of its own.
+    assert set(curve.thresholds[1:]) <= {threshold for threshold, _, _ in expected}
+    assert len(expected) > 5
+    for threshold, fppi, sensitivity in expected:
+        last = np.flatnonzero(curve.thresholds >= threshold)[-1]
+        assert (curve.fppi[last], curve.sensitivity[last]) == pytest.approx((fppi, sensitivity), abs=1e-12)
+    for point in (0.0, 0.07, 0.125, 0.3, 1.0, 4.0):
+        best = max([sensitivity for _, fppi, sensitivity in expected if fppi <= point], default=0.0)
+        assert curve.at(point) == pytest.approx(best)
+
+
+def test_froc_counts_a_second_detection_of_one_lesion_as_false():
+    curve = froc(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9), ((11, 11, 30, 30), 0.8))])
+    assert curve.thresholds.tolist() == [np.inf, 0.9, 0.8]
+    assert curve.sensitivity.tolist() == [0.0, 1.0, 1.0]
+    assert curve.fppi.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_froc_gives_the_lesion_to_the_stronger_detection_in_any_order():
+    curve = froc(dataset(image(1, lesion(A))), [prediction(1, ((12, 12, 30, 30), 0.3), (A, 0.9))])
+    assert curve.sensitivity.tolist() == [0.0, 1.0, 1.0]
+    assert curve.fppi.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_froc_lets_one_detection_find_only_one_of_two_overlapping_lesions():
+    data = dataset(image(1, lesion((10, 10, 30, 30)), lesion((14, 10, 34, 30))))
+    curve = froc(data, [prediction(1, ((12, 10, 32, 30), 0.9))])
+    assert curve.sensitivity.tolist() == [0.0, 0.5]
+    assert curve.fppi.tolist() == [0.0, 0.0]
+
+
+def test_froc_lets_a_second_detection_find_the_other_overlapping_lesion():
+    data = dataset(image(1, lesion((10, 10, 30, 30)), lesion((14, 10, 34, 30))))
+    curve = froc(data, [prediction(1, ((10, 10, 30, 30), 0.9), ((11, 10, 31, 30), 0.8))])
+    assert curve.sensitivity.tolist() == [0.0, 0.5, 1.0]
+    assert curve.fppi.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_froc_moves_once_for_equal_scores():
+    data = dataset(image(1, lesion(A)), image(2))
+    curve = froc(data, [prediction(1, (A, 0.5)), prediction(2, (FAR, 0.5))])
+    assert curve.thresholds.tolist() == [np.inf, 0.5]
+    assert curve.fppi.tolist() == [0.0, 0.5]
+    assert curve.sensitivity.tolist() == [0.0, 1.0]
+    assert curve.at(0.25) == 0.0
+    assert curve.at(0.5) == 1.0
+
+
+def test_froc_passes_over_detections_on_ignored_regions():
+    data = dataset(image(1, lesion(A), lesion(B, ignore=True)))
+    curve = froc(data, [prediction(1, (A, 0.9), (B, 0.8), ((51, 51, 80, 80), 0.7))])
+    assert curve.lesions == 1
+    assert curve.thresholds.tolist() == [np.inf, 0.9]
+    assert curve.fppi.tolist() == [0.0, 0.0]
+
+
+def test_froc_passes_over_a_small_detection_inside_a_large_ignored_region():
+    data = dataset(image(1, lesion(A), lesion((40, 0, 100, 100), ignore=True)))
+    curve = froc(data, [prediction(1, (A, 0.9), ((60, 60, 66, 66), 0.8))], "iou@0.5")
+    assert curve.fppi.tolist() == [0.0, 0.0]
+
+
+def test_froc_prefers_a_lesion_to_an_ignored_region_in_the_same_place():
+    data = dataset(image(1, lesion(A), lesion(A, ignore=True)))
+    assert froc(data, [prediction(1, (A, 0.9))]).sensitivity.tolist() == [0.0, 1.0]
+
+
+def test_froc_leaves_unlocalized_images_out_of_both_denominators():
+    data = dataset(image(1, lesion(A)), image(2), image(3, lesion(B), unlocalized=True))
+    curve = froc(data, [prediction(1, (A, 0.5)), prediction(2, (FAR, 0.9)), prediction(3, (FAR, 0.95), (B, 0.9))])
+    assert (curve.images, curve.lesions) == (2, 1)
+    assert curve.fppi.tolist() == [0.0, 0.5, 0.5]
+    assert curve.sensitivity.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_froc_without_lesions_knows_no_sensitivity():
+    curve = froc(dataset(image(1), image(2)), [prediction(1, (A, 0.5)), prediction(2)])
+    assert curve.at(1.0) is None
+    value = curve.to_json()
+    assert value["cpm"] is None
+    assert [point["sensitivity"] for point in value["points"]] == [None] * 6
+    assert value["curve"]["fppi"] == [0.0, 0.5]
+
+
+def test_froc_without_detections_finds_nothing():
+    curve = froc(dataset(image(1, lesion(A))), [prediction(1)])
+    assert curve.at(4.0) == 0.0
+    assert curve.to_json()["cpm"] == 0.0
+    assert curve.to_json()["curve"] == {"fppi": [0.0], "sensitivity": [0.0], "threshold": [None]}
+
+
+def test_froc_without_images_is_empty():
+    curve = froc(dataset(), [])
+    assert (curve.images, curve.lesions, curve.at(1.0)) == (0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("box", "found"),
+    [
+        ((18, 18, 22, 22), 1.0),  # tiny, in the middle: its IoU of 0.04 is no match elsewhere
+        ((0, 10, 61, 30), 0.0),  # its centre at x = 30.5 is outside
+        ((0, 10, 60, 30), 1.0),  # its centre at x = 30 is on the border
+    ],
+)
+def test_froc_centre_rule_asks_for_the_centre_alone(box, found):
+    assert froc(dataset(image(1, lesion(A))), [prediction(1, (box, 0.9))], "center").at(0.0) == found
+
+
+def test_froc_centre_rule_takes_the_lesion_with_the_nearer_centre():
+    data = dataset(image(1, lesion((0, 0, 60, 60)), lesion((30, 30, 50, 50))))
+    # Centre (38, 38): 8 px off the first lesion's, 2 px off the second's. The weaker one is left with the first.
+    curve = froc(data, [prediction(1, ((36, 36, 40, 40), 0.9), ((2, 2, 6, 6), 0.8))], "center")
+    assert curve.sensitivity.tolist() == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("rule", "found"), [("iou@0.1", 1.0), ("iou@0.2", 1.0), ("iou@0.5", 0.0)])
+def test_froc_match_rules_differ_in_the_overlap_they_ask_for(rule, found):
+    # 20 x 20 and 20 x 10 inside it, moved by 2 rows out: 160 common of 440 pixels, IoU 0.36.
+    assert froc(dataset(image(1, lesion(A))), [prediction(1, ((10, 22, 30, 32), 0.9))], rule).at(0.0) == found
+
+
+def test_froc_takes_an_overlap_exactly_at_the_limit():
+    data = dataset(image(1, lesion((10, 10, 30, 30))))
+    assert froc(data, [prediction(1, ((10, 10, 30, 20), 0.9))], "iou@0.5").at(0.0) == 1.0
+
+
+def test_froc_at_stands_on_the_last_point_that_keeps_to_the_limit():
+    data = dataset(image(1, lesion(A), lesion(B)), image(2))
+    curve = froc(data, [prediction(1, (A, 0.9), (FAR, 0.8), (B, 0.7)), prediction(2)])
+    assert curve.fppi.tolist() == [0.0, 0.0, 0.5, 0.5]
+    assert [curve.at(point) for point in (0.0, 0.49, 0.5, 3.0)] == [0.5, 0.5, 1.0, 1.0]
+
+
+def test_froc_json_is_finite_and_averages_six_points():
+    data = dataset(image(1, lesion(A), lesion(B)), image(2))
+    value = froc(data, [prediction(1, (A, 0.9), (FAR, 0.8), (B, 0.7)), prediction(2)]).to_json()
+    json.dumps(value, allow_nan=False)
+    assert [point["fppi"] for point in value["points"]] == list(FPPI_POINTS)
+    assert [point["sensitivity"] for point in value["points"]] == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0]
+    assert value["cpm"] == pytest.approx(5 / 6)
+    assert value["curve"]["threshold"] == [None, 0.9, 0.8, 0.7]
+    assert (value["n_images"], value["n_lesions"], value["match"]) == (2, 2, "iou@0.2")
+
+
+def test_froc_ignores_categories():
+    data = dataset(image(1, lesion(A, "calc")), categories=("mass", "calc"))
+    assert froc(data, [prediction(1, (A, 0.9, 1))]).at(0.0) == 1.0
+
+
+@pytest.mark.parametrize("rule", ["iou@0.3", "mask_iou@0.2", "centre", ""])
+def test_froc_refuses_an_unknown_rule(rule):
+    with pytest.raises(ValueError, match=r"expected one of iou@0\.1"):
+        froc(dataset(image(1)), [prediction(1)], rule)
+
+
+def test_froc_refuses_another_number_of_predictions():
+    with pytest.raises(ValueError):
+        froc(dataset(image(1), image(2)), [prediction(1)])

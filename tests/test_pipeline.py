@@ -1,0 +1,275 @@
+"""From two files to metrics, report and pictures; and what the two tools say to a user who errs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.predictions import Predictions, write_predictions
+from mammodet.errors import InputError
+from mammodet.files import file_hash
+from mammodet.pipeline import draw_files, evaluate_files, leaking_patients
+from mammodet.records import Detections, ImagePrediction
+
+ROOT = Path(__file__).parents[1]
+MODEL = {"checkpoint_sha256": "abc", "patients": ["someone else"], "data_hash": "d", "split_hash": "s"}
+
+
+def invent(record):
+    """Every lesion found a little beside its place, and one false positive of score 0.25."""
+    boxes = [np.array(lesion.box_xyxy) for lesion in record.lesions] + [np.array([2.0, 2.0, 12.0, 12.0])]
+    scores = [0.9] * len(record.lesions) + [0.25]
+    found = Detections(np.array(boxes), np.array(scores), np.ones(len(scores), dtype=np.int64))
+    tumor = {"tumor": max(scores)}
+    return ImagePrediction(
+        record.image_id, record.file_name, record.size_hw, tumor, found, {"max": tumor}, record.patient_id
+    )
+
+
+@pytest.fixture
+def truth(phantom_root):
+    return phantom_root / "val.json"
+
+
+@pytest.fixture
+def write(truth, tmp_path):
+    """Writes predictions for the validation set and answers their path."""
+
+    def write(*, model=MODEL, categories=None, change=lambda images: images):
+        dataset = read_coco(truth)
+        images = tuple(change([invent(record) for record in dataset.images]))
+        path = tmp_path / "predictions.json"
+        write_predictions(Predictions(images, categories or dataset.categories, model), path)
+        return path
+
+    return write
+
+
+def test_evaluate_files_writes_metrics_and_report(truth, write, tmp_path, capsys):
+    predictions = write()
+    metrics = evaluate_files(truth, predictions, tmp_path / "eval", command="make <again>")
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == metrics
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["metrics.json", "report.html"]
+    report = (tmp_path / "eval" / "report.html").read_text()
+    assert "make &lt;again&gt;" in report
+    assert f"{truth.parent.name}: val.json" in report
+    dataset = read_coco(truth)
+    facts = metrics["protocol"]
+    assert facts["n_images"] == len(dataset.images) > 4
+    assert facts["ground_truth_hash"] == data_hash(dataset)
+    assert facts["predictions_sha256"] == file_hash(predictions)
+    assert facts["split_hash"] == dataset.info["split"]["hash"]
+    assert (facts["checkpoint_sha256"], facts["trained_on_data_hash"], facts["trained_on_split_hash"]) == (
+        "abc",
+        "d",
+        "s",
+    )
+    assert facts["patients_seen_in_training"] == 0
+    assert not any("leakage" in note.lower() for note in metrics["notes"])
+    assert metrics["froc"]["points"][0]["sensitivity"] == 1.0
+    assert metrics["detection"]["bbox"]["AP50"] == pytest.approx(1.0)
+    assert "ROC AUC" in capsys.readouterr().out
+
+
+def test_evaluate_files_without_report_writes_metrics_only(truth, write, tmp_path):
+    evaluate_files(truth, write(), tmp_path / "eval", report=False, match="center", over_images="mean")
+    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["metrics.json"]
+    facts = json.loads((tmp_path / "eval" / "metrics.json").read_text())["protocol"]
+    assert (facts["match"], facts["over_images"]) == ("center", "mean")
+
+
+def test_report_is_titled_with_the_folder_of_a_bare_file_name(truth, write, tmp_path, monkeypatch):
+    predictions = write()
+    monkeypatch.chdir(truth.parent)
+    evaluate_files(Path("val.json"), predictions, tmp_path / "eval")
+    assert f"{truth.parent.name}: val.json" in (tmp_path / "eval" / "report.html").read_text()
+
+
+def test_evaluate_files_refuses_patients_of_the_training(truth, write, tmp_path):
+    patients = sorted({str(record.patient_id) for record in read_coco(truth).images})[:2]
+    predictions = write(model={"patients": [*patients, "someone else"]})
+    with pytest.raises(InputError) as error:
+        evaluate_files(truth, predictions, tmp_path / "eval")
+    assert f"validation: {patients[0]}, {patients[1]}. " in str(error.value)
+    assert "--allow-leakage" in str(error.value)
+    assert not (tmp_path / "eval").exists()
+
+
+def test_evaluate_files_stamps_leakage_that_is_allowed(truth, write, tmp_path):
+    patient = read_coco(truth).images[0].patient_id
+    metrics = evaluate_files(truth, write(model={"patients": [patient]}), tmp_path / "eval", allow_leakage=True)
+    assert metrics["notes"][0].startswith("LEAKAGE: 1 of these patients")
+    assert metrics["protocol"]["patients_seen_in_training"] == 1
+    assert "LEAKAGE: 1 of these patients" in (tmp_path / "eval" / "report.html").read_text()
+    assert "LEAKAGE" in (tmp_path / "eval" / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize("model", [{}, {"patients": []}, {"patients": None}])
+def test_evaluate_files_says_that_leakage_could_not_be_checked(truth, write, tmp_path, model):
+    metrics = evaluate_files(truth, write(model=model), tmp_path / "eval", report=False)
+    assert any("leakage could not be checked" in note for note in metrics["notes"])
+    assert metrics["protocol"]["patients_seen_in_training"] is None
+
+
+def test_leaking_patients_are_named_in_order(truth):
+    dataset = read_coco(truth)
+    known = sorted({str(record.patient_id) for record in dataset.images})
+    assert leaking_patients(dataset, Predictions((), (), {"patients": [*known[::-1], "x"]})) == known
+    assert leaking_patients(dataset, Predictions((), (), {})) == []
+
+
+def test_evaluate_files_refuses_other_categories(truth, write, tmp_path):
+    predictions = write(categories=("mass",))
+    with pytest.raises(InputError, match=r"its categories are \['mass'\], those of .* are \['lesion'\]"):
+        evaluate_files(truth, predictions, tmp_path / "eval")
+    with pytest.raises(InputError, match="its categories are"):
+        draw_files(truth, predictions, None, tmp_path / "overlays")
+
+
+def test_evaluate_files_passes_over_extra_predictions_on_request_only(truth, write, tmp_path, phantom_root):
+    others = [invent(record) for record in read_coco(phantom_root / "test.json").images]
+    predictions = write(change=lambda images: images + others)
+    with pytest.raises(InputError, match="no such image in the ground truth"):
+        evaluate_files(truth, predictions, tmp_path / "eval", report=False)
+    metrics = evaluate_files(truth, predictions, tmp_path / "eval", report=False, ignore_extra=True)
+    assert metrics["protocol"]["n_images"] == len(read_coco(truth).images)
+
+
+def test_evaluate_files_names_an_image_without_prediction(truth, write, tmp_path):
+    missing = read_coco(truth).images[0].file_name
+    predictions = write(change=lambda images: images[1:])
+    with pytest.raises(InputError, match=f"image '{missing}' .*: has no prediction"):
+        evaluate_files(truth, predictions, tmp_path / "eval")
+
+
+def test_evaluate_files_works_where_the_images_are_gone(truth, write, tmp_path):
+    write_coco(read_coco(truth), tmp_path / "elsewhere" / "val.json")
+    evaluate_files(tmp_path / "elsewhere" / "val.json", write(), tmp_path / "eval")
+    assert "no such image" in (tmp_path / "eval" / "report.html").read_text()
+
+
+# Pictures.
+
+
+def drawn(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("mode", ["truth", "predictions", "both"])
+def test_draw_files_draws_truth_predictions_or_both(mode, truth, write, tmp_path, phantom_root):
+    written = draw_files(
+        None if mode == "predictions" else truth,
+        None if mode == "truth" else write(),
+        phantom_root if mode == "predictions" else None,
+        tmp_path / "overlays",
+        limit=2,
+        panel_height=120,
+        progress=False,
+    )
+    stems = [record.file_name.rsplit(".", 1)[0].replace("/", "__") for record in read_coco(truth).images[:2]]
+    assert [path.name for path in written] == [f"{stem}.jpg" for stem in stems]
+    assert drawn(tmp_path / "overlays") == {f"{stem}.jpg" for stem in stems} | {"index.html", "thumbnails"}
+    index = (tmp_path / "overlays" / "index.html").read_text()
+    assert ("0.90" in index or "0.25" in index) is (mode != "truth")
+
+
+def test_draw_files_passes_over_predictions_for_other_images(truth, write, tmp_path, phantom_root):
+    others = [invent(record) for record in read_coco(phantom_root / "test.json").images]
+    predictions = write(change=lambda images: images + others)
+    assert len(draw_files(truth, predictions, None, tmp_path / "overlays", limit=1, progress=False)) == 1
+
+
+def test_draw_files_asks_for_a_file(tmp_path):
+    with pytest.raises(InputError, match="--ground-truth, --predictions: give at least one"):
+        draw_files(None, None, tmp_path, tmp_path / "overlays")
+
+
+def test_draw_files_asks_for_the_folder_of_predictions_alone(write, tmp_path):
+    with pytest.raises(InputError, match="--images: without a ground truth, name the folder that was predicted"):
+        draw_files(None, write(), None, tmp_path / "overlays")
+
+
+def test_draw_files_refuses_a_folder_that_is_not_there(truth, tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such folder; --images names"):
+        draw_files(truth, None, tmp_path / "nowhere", tmp_path / "overlays")
+    assert not (tmp_path / "overlays").exists()
+
+
+def test_draw_files_never_reads_outside_of_the_folder(write, tmp_path):
+    path = write()
+    value = json.loads(path.read_text())
+    value["images"][0]["file_name"] = "../secret.png"
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match="leaves the data root"):
+        draw_files(None, path, tmp_path, tmp_path / "overlays")
+
+
+# The tools.
+
+
+def run_tool(name, *arguments, cwd=ROOT):
+    command = [sys.executable, str(ROOT / "tools" / name), *(str(argument) for argument in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["evaluate.py", "visualize.py"])
+def test_tool_help_has_an_example(name):
+    result = run_tool(name, "--help")
+    assert result.returncode == 0
+    assert "example" in result.stdout
+    assert f"python tools/{name} --" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("evaluate.py", ["--ground-truth", "none.json", "--predictions", "x.json"], "none.json: no such file"),
+        (
+            "evaluate.py",
+            ["--ground-truth", "val.json", "--predictions", "val.json"],
+            "val.json: format is None; expected",
+        ),
+        ("evaluate.py", ["--ground-truth", "images", "--predictions", "val.json"], "is a folder; expected a JSON file"),
+        (
+            "evaluate.py",
+            ["--ground-truth", "val.json", "--predictions", "val.json", "--history", "no.csv"],
+            "--history no.csv: no such file",
+        ),
+        ("visualize.py", [], "--ground-truth, --predictions: give at least one of them"),
+        ("visualize.py", ["--predictions", "val.json"], "val.json: format is None; expected"),
+        ("visualize.py", ["--ground-truth", "val.json", "--images", "nowhere"], "nowhere: no such folder"),
+        ("visualize.py", ["--ground-truth", "val.json", "--score-threshold", "2"], "expected a number from 0 to 1"),
+        ("visualize.py", ["--ground-truth", "val.json", "--limit", "-1"], "--limit -1: expected 1 or more"),
+    ],
+)
+def test_tool_ends_with_one_message_for_wrong_input(name, arguments, words, phantom_root, tmp_path):
+    result = run_tool(name, *arguments, "--output", tmp_path / "out", cwd=phantom_root)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_tool_writes_a_command_that_can_be_pasted(truth, write, tmp_path):
+    output = tmp_path / "an eval"
+    result = run_tool("evaluate.py", "--ground-truth", truth, "--predictions", write(), "--output", output)
+    assert result.returncode == 0, result.stderr
+    assert "FROC" in result.stdout
+    assert " " in str(truth)
+    report = (output / "report.html").read_text()
+    assert f"--ground-truth &#39;{truth}&#39;" in report
+
+
+def test_visualize_tool_writes_pictures(truth, tmp_path):
+    result = run_tool("visualize.py", "--ground-truth", truth, "--output", tmp_path / "out", "--limit", 1, "--png")
+    assert result.returncode == 0, result.stderr
+    assert "wrote 1 pictures" in result.stdout
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
