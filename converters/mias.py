@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
+from converters.base import Quarantined, SplitOptions, Summary, check_folders, in_parallel, write_outputs
 from mammodet.data.breast import find_breast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
-from mammodet.data.splits import make_splits
+from mammodet.data.splits import check_shares, make_splits
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask, mask_to_rle, rle_box
 from mammodet.records import ImageRecord, Lesion
@@ -49,13 +47,14 @@ CATEGORY_SCHEMES: dict[str, dict[str, str]] = {
     "abnormality": dict(ABNORMALITIES),
 }
 
+#: A line whose blanks, commas and semicolons are one blank each.
 _LINE = re.compile(
-    r"""^\s*(?P<name>mdb\d+)[\s,;]+(?P<tissue>[FGD])[\s,;]+
-        (?: (?P<normal>NORM)[\s,;]*
-          | (?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM)[\s,;]+(?P<severity>[BM])[\s,;]*
-            (?: (?P<note>\*?\s*NOTE\s*3\s*\*?)
-              | (?P<x>\d+(?:\.\d+)?)[\s,;]+(?P<y>\d+(?:\.\d+)?)[\s,;]+(?P<radius>\d+(?:\.\d+)?) )?[\s,;]* )$""",
-    re.VERBOSE | re.IGNORECASE,
+    r"""(?P<name>mdb\d{1,6})[ ](?P<tissue>[FGD])[ ]
+        (?: (?P<normal>NORM)
+          | (?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM)[ ](?P<severity>[BM])
+            (?: [ ](?P<note>\*?[ ]?NOTE[ ]?3[ ]?\*?)
+              | [ ](?P<x>\d{1,6}(?:\.\d+)?)[ ](?P<y>\d{1,6}(?:\.\d+)?)[ ](?P<radius>\d{1,6}(?:\.\d+)?) )? )""",
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
 
 
@@ -110,19 +109,24 @@ def parse_info(text: str, where: str = "Info.txt") -> tuple[dict[str, FilmEntry]
     """Read the table out of Info.txt, by the form of its lines; prose before and after is passed over.
 
     Returns:
-        film name to entry, and the lines that start like an entry but cannot be read.
+        film name to entry, and the lines that start like an entry but cannot be read. A film with such a line has no
+        entry: what the line said of it is not known.
     """
     tissue: dict[str, str] = {}
     findings: dict[str, list[Finding]] = defaultdict(list)
     normal: set[str] = set()
     broken: list[Quarantined] = []
+    unread: set[str] = set()
     for number, line in enumerate(text.splitlines(), start=1):
-        if not re.match(r"\s*mdb\d+", line, re.IGNORECASE):
+        fields = re.sub(r"[\s,;]+", " ", line).strip()
+        start = re.match(r"mdb\d+", fields, re.IGNORECASE)
+        if start is None:
             continue
-        match = _LINE.match(line)
+        match = _LINE.fullmatch(fields)
         place = f"{where} line {number}"
         if match is None:
-            broken.append(Quarantined("line", place, f"cannot be read: {line.strip()!r}"))
+            broken.append(Quarantined("line", place, f"cannot be read: {fields[:200]!r}"))
+            unread.add(start[0].lower())
             continue
         name = match["name"].lower()
         if tissue.setdefault(name, match["tissue"].upper()) != match["tissue"].upper():
@@ -138,7 +142,7 @@ def parse_info(text: str, where: str = "Info.txt") -> tuple[dict[str, FilmEntry]
         findings[name].append(finding)
     for name in sorted(normal & {name for name, items in findings.items() if items}):
         broken.append(Quarantined("line", name, "both NORM and a finding; kept the finding"))
-    entries = {name: FilmEntry(name, tissue[name], tuple(findings[name])) for name in sorted(tissue)}
+    entries = {name: FilmEntry(name, tissue[name], tuple(findings[name])) for name in sorted(set(tissue) - unread)}
     return entries, broken
 
 
@@ -175,23 +179,25 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
     """
     if options.categories not in CATEGORY_SCHEMES:
         raise InputError(f"categories {options.categories!r}: expected one of {', '.join(CATEGORY_SCHEMES)}")
+    chosen = options.splits
+    check_shares(test_fraction=chosen.test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds)
     check_folders(source, output)
     table, folder = find_archive(source)
-    entries, quarantine = parse_info(table.read_text(encoding="utf-8", errors="replace"), table.name)
+    entries, quarantine = parse_info(table.read_text(encoding="utf-8-sig", errors="replace"), table.name)
     if not entries:
         raise InputError(f"{table}: no line like 'mdb001 G CIRC B 535 425 197' or 'mdb003 D NORM'")
     files = _films(folder)
     for name in sorted(set(entries) - set(files)):
         quarantine.append(Quarantined("image", name, f"has a line in {table.name} but no image file"))
     for name in sorted(set(files) - set(entries)):
-        quarantine.append(Quarantined("image", name, f"{files[name].name} has no line in {table.name}"))
+        quarantine.append(
+            Quarantined("image", name, f"{files[name].name} has no line in {table.name}, or none that can be read")
+        )
 
     names = sorted(set(entries) & set(files))
-    work = Parallel(n_jobs=options.jobs, prefer="threads", return_as="generator")(
-        delayed(_convert_film)(entries[name], files[name], output, options.categories) for name in names
-    )
+    tasks = [(entries[name], files[name], output, options.categories) for name in names]
     films: list[_Film] = []
-    for film in tqdm(work, total=len(names), desc="mias", unit="image", disable=None if options.progress else True):
+    for film in in_parallel(_convert_film, tasks, jobs=options.jobs, name="mias", progress=options.progress):
         if isinstance(film, Quarantined):
             quarantine.append(film)
         else:
@@ -205,7 +211,6 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
     strata: dict[str, str] = {}
     for record in records:
         strata[str(record.patient_id)] = max(strata.get(str(record.patient_id), ""), _stratum(record))
-    chosen = options.splits
     splits = make_splits(
         strata,
         test_fraction=chosen.test_fraction,
@@ -305,6 +310,8 @@ def _circle_fault(
         return f"lies outside the image ({height}x{width} px, height x width)"
     if circle[2] < 1:
         return "has no radius"
+    if 2 * circle[2] > max(height, width):
+        return f"is larger than the image ({height}x{width} px, height x width)"
     inside = float(breast_mask[disc].mean())
     if inside < 0.1:
         return f"lies on background: {100 * inside:.0f} % of it on the breast"

@@ -18,6 +18,7 @@ from mammodet.geometry import Boxes, Mask, as_boxes, clip_boxes, patch_to_rle
 from mammodet.records import Rle
 
 StepName = Literal["crop", "flip", "resize"]
+_VALUES = {"crop": 4, "flip": 0, "resize": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,20 @@ class Trace:
 
     @property
     def output_size_hw(self) -> tuple[int, int]:
-        """(height, width) after all steps."""
+        """(height, width) after all steps.
+
+        Raises:
+            ValueError: a step is unknown, has other values than it needs, or leaves the image.
+        """
         height, width = self.native_size_hw
+        if not _whole(height, width) or height < 1 or width < 1:
+            raise ValueError(f"native_size_hw {self.native_size_hw}: expected two positive whole numbers")
         for step in self.steps:
+            expected = _VALUES.get(step.name) if isinstance(step.name, str) else None
+            if expected is None:
+                raise ValueError(f"unknown step {step.name!r}: expected crop, flip or resize")
+            if len(step.values) != expected or not _whole(*step.values):
+                raise ValueError(f"{step.name} {step.values}: expected {expected} whole numbers")
             if step.name == "crop":
                 x, y, w, h = step.values
                 if x < 0 or y < 0 or w < 1 or h < 1 or x + w > width or y + h > height:
@@ -52,8 +64,6 @@ class Trace:
                 height, width = step.values
                 if height < 1 or width < 1:
                     raise ValueError(f"resize to {step.values}: expected two positive numbers")
-            elif step.name != "flip":
-                raise ValueError(f"unknown step {step.name!r}: expected crop, flip or resize")
         return height, width
 
     def then(self, name: StepName, *values: int) -> Trace:
@@ -119,10 +129,13 @@ class Trace:
         left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, mask.shape[1])
         patch = np.ascontiguousarray(mask[top:bottom, left:right], dtype=np.float32)
         ((x1, y1, x2, y2),) = _map_boxes(np.array([[left, top, right, bottom]], float), 1 / scale, -shift / scale)
-        # Sample the patch at the centre of each native pixel that it covers.
+        # Sample the patch at the native pixel centres that it covers. A centre, not a corner, decides: a crop's border
+        # at 9.9999999 through rounding must not take in pixel 9.
         height, width = self.native_size_hw
-        column0, column1 = max(int(np.floor(x1)), 0), min(int(np.ceil(x2)), width)
-        row0, row1 = max(int(np.floor(y1)), 0), min(int(np.ceil(y2)), height)
+        column0, column1 = max(int(np.ceil(x1 - 0.5)), 0), min(int(np.ceil(x2 - 0.5)), width)
+        row0, row1 = max(int(np.ceil(y1 - 0.5)), 0), min(int(np.ceil(y2 - 0.5)), height)
+        if column0 >= column1 or row0 >= row1:
+            return patch_to_rle(np.zeros((0, 0), dtype=bool), (0, 0), self.native_size_hw)
         map_x = ((np.arange(column0, column1) + 0.5) * scale[0] + shift[0] - left - 0.5).astype(np.float32)
         map_y = ((np.arange(row0, row1) + 0.5) * scale[1] + shift[1] - top - 0.5).astype(np.float32)
         native = cv2.remap(
@@ -143,7 +156,11 @@ class Trace:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Trace:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it cannot be read, or its steps do not fit.
+        """
         height, width = value["native_size_hw"]
         return Trace((height, width), tuple(Step(name, tuple(rest)) for name, *rest in value["steps"]))
 
@@ -151,6 +168,10 @@ class Trace:
     def _check(array: NDArray[Any], size_hw: tuple[int, int]) -> None:
         if tuple(array.shape[:2]) != size_hw:
             raise ValueError(f"expected an array of {size_hw} (height, width), got {array.shape}")
+
+
+def _whole(*values: Any) -> bool:
+    return all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values)
 
 
 def _map_boxes(boxes: Boxes, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Boxes:

@@ -84,7 +84,7 @@ def augment(
     if masks is not None:
         sample["masks"] = tv_tensors.Mask(masks)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would turn the GPU's state as well
         changed = chain(sample)
     new_image = changed["image"].as_subclass(torch.Tensor)
     new_boxes = changed["boxes"].as_subclass(torch.Tensor)

@@ -5,14 +5,12 @@ The file is valid for pycocotools as it is. The reader checks everything and tel
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
+from pycocotools import mask as coco_mask
 
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash, read_json, write_json
@@ -31,6 +29,7 @@ from mammodet.trace import Trace
 
 FORMAT = "mammodet-coco/1"
 _SLACK = 1e-3  # pixels by which a box may pass the border through rounding
+_MOST_PIXELS = 2**30  # OpenCV reads no larger image, and run lengths are 32-bit numbers
 
 
 def to_json(dataset: Dataset) -> dict[str, Any]:
@@ -79,8 +78,8 @@ def _image_to_json(record: ImageRecord) -> dict[str, Any]:
         "labels": dict(record.labels),
         "source": record.source,
         "split": record.split,
-        "spacing_mm_rc": list(record.spacing_mm_rc) if record.spacing_mm_rc else None,
-        "breast_bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]] if box else None,
+        "spacing_mm_rc": [float(side) for side in record.spacing_mm_rc] if record.spacing_mm_rc else None,
+        "breast_bbox": _to_xywh(box) if box else None,
         "trace": dict(record.trace) if record.trace else None,
         "unlocalized": record.unlocalized,
         "notes": list(record.notes),
@@ -88,13 +87,13 @@ def _image_to_json(record: ImageRecord) -> dict[str, Any]:
 
 
 def _lesion_to_json(lesion: Lesion, number: int, record: ImageRecord, category_id: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = lesion.box_xyxy
+    bbox = _to_xywh(lesion.box_xyxy)
     annotation: dict[str, Any] = {
         "id": number,
         "image_id": record.image_id,
         "category_id": category_id,
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "area": rle_area(lesion.rle) if lesion.rle else (x2 - x1) * (y2 - y1),
+        "bbox": bbox,
+        "area": rle_area(lesion.rle) if lesion.rle else bbox[2] * bbox[3],
         # pycocotools knows regions to ignore by `iscrowd` only.
         "iscrowd": int(lesion.ignore),
         "ignore": int(lesion.ignore),
@@ -125,18 +124,26 @@ class _Checker:
             return None
         return value
 
+    def flag(self, item: Mapping[str, Any], key: str, where: str) -> bool:
+        value = item.get(key)
+        if value is not None and not (isinstance(value, int) and value in (0, 1)):
+            self.faults.append(f"{where}: '{key}' is {_short(value)}; expected 0, 1, false or true")
+        return value in (1, True)
+
     def numbers(self, item: Mapping[str, Any], key: str, count: int, where: str, need: bool) -> list[float] | None:
         value = self.take(item, key, list, where, need)
         if value is None:
             return None
-        good = len(value) == count and all(
-            isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-            for number in value
-        )
-        if not good:
+        if len(value) != count or not all(_is_finite(number) for number in value):
             self.faults.append(f"{where}: '{key}' is {_short(value)}; expected {count} finite numbers")
             return None
         return [float(number) for number in value]
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300  # beyond it, whole numbers do not fit a float
 
 
 def _short(value: Any) -> str:
@@ -149,7 +156,8 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
 
     Args:
         skip_invalid: drop annotations and images with faults instead of refusing the file; what was dropped is
-            listed in `info["dropped"]`.
+            listed in `info["dropped"]`. An image that loses an annotation becomes `unlocalized`: something is there,
+            and must not be learnt as background.
     Raises:
         InputError: with every fault in the file: its place, its value and what was expected.
     """
@@ -164,7 +172,11 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
     names = _read_categories(value["categories"], checker)
     raise_faults(checker.faults, where=str(path), advice="Category faults cannot be skipped.")
 
+    info = value.get("info") or {}
+    if not isinstance(info, dict):
+        raise InputError(f"{path}: 'info' is {_short(info)}; expected an object")
     records: dict[int, ImageRecord] = {}
+    file_names: set[str] = set()
     for position, item in enumerate(value["images"]):
         record = _read_image(item, position, checker)
         if record is None:
@@ -172,15 +184,20 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
         if record.image_id in records:
             checker.faults.append(f"{_image_name(item, position)}: its id occurs more than once")
             continue
+        if record.file_name in file_names:
+            checker.faults.append(f"{_image_name(item, position)}: its file_name occurs more than once")
+            continue
         records[record.image_id] = record
-    for file_name, count in Counter(record.file_name for record in records.values()).items():
-        if count > 1:
-            checker.faults.append(f"file_name {file_name!r} stands {count} times; expected once")
+        file_names.add(record.file_name)
 
     lesions: dict[int, list[Lesion]] = {number: [] for number in records}
     seen: set[Any] = set()
     for position, item in enumerate(annotations):
+        before = len(checker.faults)
         _read_annotation(item, position, records, names, lesions, seen, checker)
+        image_id = item.get("image_id") if isinstance(item, dict) else None
+        if len(checker.faults) > before and isinstance(image_id, int) and image_id in records:
+            records[image_id] = replace(records[image_id], unlocalized=True)
 
     if not skip_invalid:
         raise_faults(
@@ -189,9 +206,8 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
             advice="Re-run the converter, mend the file, or drop the faulty records (data.skip_invalid=true).",
         )
     ordered = sorted(names)
-    info = dict(value.get("info") or {})
     if checker.faults:
-        info["dropped"] = checker.faults
+        info = {**info, "dropped": checker.faults}
     return Dataset(
         categories=tuple(names[number] for number in ordered),
         images=tuple(replace(record, lesions=tuple(lesions[record.image_id])) for record in records.values()),
@@ -224,15 +240,17 @@ def _read_categories(items: Sequence[Any], checker: _Checker) -> dict[int, str]:
 
 def _image_name(item: Any, position: int) -> str:
     if isinstance(item, dict) and "file_name" in item:
-        return f"image {item['file_name']!r} (id {item.get('id')})"
+        return f"image {_short(item['file_name'])} (id {_short(item.get('id'))})"
     return f"image at position {position}"
 
 
 def check_file_name(name: str) -> str | None:
     """What is wrong with a file name that comes from JSON or CSV, or None: it must stay inside the data root."""
     pure = PurePosixPath(name.replace("\\", "/"))
-    if not name or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0] or "\0" in name:
-        return f"file_name {name!r} leaves the data root; expected a relative path without '..'"
+    if not pure.parts:
+        return f"file_name {name!r} names no file"
+    if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0] or "\0" in name:
+        return f"file_name {_short(name)} leaves the data root; expected a relative path without '..'"
     return None
 
 
@@ -248,9 +266,13 @@ def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | No
     width = checker.take(item, "width", int, where, need=True)
     if file_name is not None and (fault := check_file_name(file_name)):
         checker.faults.append(f"{where}: {fault}")
+    sized = height is not None and width is not None
     for key, side in (("height", height), ("width", width)):
         if side is not None and not 0 < side <= 100_000:
-            checker.faults.append(f"{where}: '{key}' is {side}; expected 1 to 100000 px")
+            checker.faults.append(f"{where}: '{key}' is {_short(side)}; expected 1 to 100000 px")
+            sized = False
+    if sized and height * width > _MOST_PIXELS:
+        checker.faults.append(f"{where}: {height}x{width} (height x width); expected at most {_MOST_PIXELS} pixels")
     laterality = checker.take(item, "laterality", str, where, need=False)
     if laterality not in (None, *LATERALITIES):
         checker.faults.append(f"{where}: 'laterality' is {laterality!r}; expected 'L', 'R' or null")
@@ -259,13 +281,13 @@ def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | No
         checker.faults.append(f"{where}: 'split' is {split!r}; expected 'train', 'val', 'test' or null")
     labels = checker.take(item, "labels", dict, where, need=False) or {}
     for name, label in labels.items():
-        if label not in (0, 1, None):
+        if label is not None and (type(label) is not int or label not in (0, 1)):
             checker.faults.append(f"{where}: label '{name}' is {_short(label)}; expected 0, 1 or null")
     spacing = checker.numbers(item, "spacing_mm_rc", 2, where, need=False)
     if spacing is not None and min(spacing) <= 0:
         checker.faults.append(f"{where}: 'spacing_mm_rc' is {spacing}; expected two positive numbers (mm)")
     breast = checker.numbers(item, "breast_bbox", 4, where, need=False)
-    if breast is not None and height and width:
+    if breast is not None and sized:
         fault = _box_fault(breast, height, width)
         if fault:
             checker.faults.append(f"{where}: breast_bbox {fault}")
@@ -273,7 +295,7 @@ def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | No
     if trace is not None:
         try:
             output = Trace.from_json(trace).output_size_hw
-            if height and width and output != (height, width):
+            if sized and output != (height, width):
                 checker.faults.append(f"{where}: 'trace' ends at {output} (height, width), the file is {height, width}")
         except (KeyError, TypeError, ValueError) as error:
             checker.faults.append(f"{where}: 'trace' cannot be read ({error})")
@@ -281,7 +303,7 @@ def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | No
         key: checker.take(item, key, str, where, need=False)
         for key in ("patient_id", "view", "density", "birads", "source")
     }
-    unlocalized = checker.take(item, "unlocalized", (bool, int), where, need=False)
+    unlocalized = checker.flag(item, "unlocalized", where)
     notes = checker.take(item, "notes", list, where, need=False) or []
     if len(checker.faults) > before:
         return None
@@ -295,10 +317,16 @@ def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | No
         spacing_mm_rc=(spacing[0], spacing[1]) if spacing else None,
         breast_box_xyxy=_to_xyxy(breast) if breast else None,
         trace=trace,
-        unlocalized=bool(unlocalized),
+        unlocalized=unlocalized,
         notes=tuple(str(note) for note in notes),
         **texts,
     )
+
+
+def _to_xywh(box_xyxy: BoxXYXY) -> list[float]:
+    """Floats, rounded so that a box that was written, read and written again is the same, and so is its hash."""
+    x1, y1, x2, y2 = box_xyxy
+    return [round(float(value), 6) for value in (x1, y1, x2 - x1, y2 - y1)]
 
 
 def _to_xyxy(box_xywh: Sequence[float]) -> BoxXYXY:
@@ -331,7 +359,7 @@ def _read_annotation(
     if not isinstance(item, dict):
         checker.faults.append(f"annotation at position {position}: is {_short(item)}; expected an object")
         return
-    where = f"annotation {item.get('id', f'at position {position}')}"
+    where = f"annotation {_short(item['id'])}" if "id" in item else f"annotation at position {position}"
     before = len(checker.faults)
     number = checker.take(item, "id", int, where, need=True)
     image_id = checker.take(item, "image_id", int, where, need=True)
@@ -341,17 +369,18 @@ def _read_annotation(
         checker.faults.append(f"{where}: its id occurs more than once")
     seen.add(number)
     if image_id is not None and image_id not in records:
-        checker.faults.append(f"{where}: image_id {image_id} is not among the (valid) images")
+        checker.faults.append(f"{where}: image_id {_short(image_id)} is not among the (valid) images")
         return
     if image_id is not None:
         where = f"image {records[image_id].file_name!r} (id {image_id}), {where}"
     if category_id is not None and category_id not in names:
-        checker.faults.append(f"{where}: category_id {category_id}; expected one of {sorted(names)}")
+        checker.faults.append(f"{where}: category_id {_short(category_id)}; expected one of {sorted(names)}")
     geometry = checker.take(item, "geometry", str, where, need=False)
     geometry = geometry or ("contour" if item.get("segmentation") else "box")
     if geometry not in GEOMETRIES:
-        checker.faults.append(f"{where}: geometry {geometry!r}; expected one of {', '.join(GEOMETRIES)}")
+        checker.faults.append(f"{where}: geometry {_short(geometry)}; expected one of {', '.join(GEOMETRIES)}")
     attributes = checker.take(item, "attributes", dict, where, need=False) or {}
+    ignored = [checker.flag(item, key, where) for key in ("ignore", "iscrowd")]
     rle = None
     if image_id is not None and box is not None:
         height, width = records[image_id].size_hw
@@ -368,42 +397,61 @@ def _read_annotation(
             rle=rle,
             geometry=geometry,
             attributes=attributes,
-            ignore=bool(item.get("ignore") or item.get("iscrowd")),
+            ignore=any(ignored),
         )
     )
 
 
 def _read_segmentation(value: Any, height: int, width: int, where: str, checker: _Checker) -> Rle | None:
     """Compressed or plain run lengths, or COCO polygons (turned into run lengths)."""
-    from pycocotools import mask as coco_mask
-
-    if not value:
+    if value is None or value == [] or value == {}:
         return None
     try:
         if isinstance(value, list):
-            polygons = [np.asarray(polygon, dtype=float) for polygon in value]
-            if any(polygon.ndim != 1 or polygon.size < 6 or polygon.size % 2 for polygon in polygons):
-                raise ValueError("a polygon needs at least three x, y pairs")
-            rle = coco_mask.merge(coco_mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width))
-        elif isinstance(value, dict) and list(value.get("size", [])) == [height, width]:
-            if isinstance(value["counts"], list):
-                if sum(value["counts"]) != height * width or min(value["counts"]) < 0:
-                    raise ValueError(f"run lengths cover {sum(value['counts'])} pixels, the image has {height * width}")
-                rle = coco_mask.frPyObjects(value, height, width)
-            else:
-                rle = {"size": [height, width], "counts": str(value["counts"]).encode("ascii")}
-                _check_counts(rle["counts"], height * width)
+            for polygon in value:
+                _check_polygon(polygon, height, width)
+            rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
+        elif not isinstance(value, dict):
+            raise ValueError(f"is {_short(value)}; expected run lengths or polygons")
+        elif value.get("size") != [height, width]:
+            raise ValueError(f"size is {_short(value.get('size'))}, the image is {[height, width]} (height, width)")
+        elif isinstance(value.get("counts"), list):
+            runs = value["counts"]
+            if not all(type(run) is int and run >= 0 for run in runs):
+                raise ValueError("plain run lengths are whole numbers from 0")
+            if sum(runs) != height * width:
+                raise ValueError(f"run lengths cover {sum(runs)} pixels, the image has {height * width}")
+            rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        elif isinstance(value.get("counts"), str):
+            rle = {"size": [height, width], "counts": value["counts"].encode("ascii")}
+            check_counts(rle["counts"], height * width)
         else:
-            raise ValueError(f"size is {value.get('size')}, the image is {[height, width]} (height, width)")
-    except (KeyError, TypeError, ValueError, UnicodeEncodeError) as error:
+            raise ValueError(f"counts is {_short(value.get('counts'))}; expected text or a list")
+        if not coco_mask.area(rle):
+            raise ValueError("it holds no pixel")
+    except ValueError as error:  # text beyond ASCII is one
         checker.faults.append(f"{where}: segmentation cannot be read ({error})")
         return None
-    counts = rle["counts"].decode("ascii") if isinstance(rle["counts"], bytes) else rle["counts"]
-    return Rle(size=[height, width], counts=counts)
+    return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))
 
 
-def _check_counts(counts: bytes, pixels: int) -> None:
-    """Refuse compressed run lengths that do not cover the image; the C decoder would write past its buffer."""
+def _check_polygon(polygon: Any, height: int, width: int) -> None:
+    """Refuse what the C code would not survive: a point far off makes it walk, and store, every step to it."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("a polygon needs at least three x, y pairs")
+    if not all(_is_finite(number) for number in polygon):
+        raise ValueError("a polygon holds something else than finite numbers")
+    for numbers, side in ((polygon[::2], width), (polygon[1::2], height)):
+        if min(numbers) < -side or max(numbers) > 2 * side:
+            raise ValueError(f"a polygon leaves the image (to {min(numbers):g} and {max(numbers):g}, side {side})")
+
+
+def check_counts(counts: bytes, pixels: int) -> None:
+    """Refuse compressed run lengths that do not cover the image; the C decoder would write past its buffer.
+
+    Raises:
+        ValueError: saying what is wrong with them.
+    """
     total, position = 0, 0
     values: list[int] = []
     while position < len(counts):
@@ -416,6 +464,8 @@ def _check_counts(counts: bytes, pixels: int) -> None:
                 raise ValueError(f"run lengths hold the character {chr(counts[position])!r}")
             number |= (char & 0x1F) << shift
             more = bool(char & 0x20)
+            if shift > 30:
+                raise ValueError("a run length has more than 32 bits")
             position += 1
             shift += 5
             if not more and char & 0x10:

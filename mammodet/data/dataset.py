@@ -24,8 +24,8 @@ from mammodet.data.augment import augment, build_augment, tight_boxes
 from mammodet.data.images import read_image
 from mammodet.data.preprocess import prepare_image
 from mammodet.errors import InputError
-from mammodet.geometry import clip_boxes, rle_to_mask
-from mammodet.records import Dataset, ImageRecord
+from mammodet.geometry import Mask, clip_boxes, rle_to_mask
+from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.trace import Trace
 
 
@@ -166,7 +166,7 @@ class LesionDataset(TorchDataset[Sample]):
         size_hw = trace.output_size_hw
         labels = torch.tensor([self.dataset.category_id(lesion.category) for lesion in lesions], dtype=torch.int64)
         if self.with_masks:
-            arrays = [trace.mask_forward(rle_to_mask(lesion.rle)) for lesion in lesions if lesion.rle]
+            arrays = [trace.mask_forward(_native_mask(lesion, record.size_hw)) for lesion in lesions]
             masks = torch.from_numpy(np.stack(arrays).astype(np.uint8)) if arrays else torch.zeros((0, *size_hw))
             masks = masks.to(torch.uint8)
             keep = masks.flatten(1).bool().any(dim=1)
@@ -174,6 +174,17 @@ class LesionDataset(TorchDataset[Sample]):
         boxes = clip_boxes(trace.boxes_forward([lesion.box_xyxy for lesion in lesions]), size_hw)
         keep = torch.from_numpy((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= 1)
         return torch.from_numpy(boxes).float()[keep], labels[keep], None
+
+
+def _native_mask(lesion: Lesion, size_hw: tuple[int, int]) -> Mask:
+    """A lesion's mask bool (height, width); its box filled in where only that is known."""
+    if lesion.rle is not None:
+        return rle_to_mask(lesion.rle)
+    (x1, y1, x2, y2), (height, width) = lesion.box_xyxy, size_hw
+    mask = np.zeros(size_hw, dtype=bool)
+    rows = slice(max(math.floor(y1), 0), min(math.ceil(y2), height))
+    mask[rows, max(math.floor(x1), 0) : min(math.ceil(x2), width)] = True
+    return mask
 
 
 def usable_indices(dataset: Dataset, targets: Sequence[str]) -> list[int]:

@@ -18,7 +18,9 @@ from mammodet.errors import InputError
 from mammodet.files import atomic_path
 
 IMAGE_SUFFIXES = (".png", ".pgm", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_PGM_HEADER = re.compile(rb"P5\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
+_PGM_HEADER = re.compile(
+    rb"P5\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s"
+)
 
 Pixels = NDArray[Any]  # uint8 or uint16; NumPy has no name for just these two
 
@@ -43,6 +45,8 @@ def read_image(path: Path) -> Pixels:
         raise InputError(f"{path}: no such image") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; expected an image file") from None
+    except (OSError, ValueError) as error:  # no permission, a name too long or with a NUL, a broken disk
+        raise InputError(f"{path}: cannot be read ({error})") from None
     _check_whole(path, content)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -59,8 +63,8 @@ def _check_whole(path: Path, content: bytes) -> None:
     """Refuse what a decoder would silently fill up: files that end before their pixels do."""
     if not content:
         raise InputError(f"{path}: the file is empty")
-    suffix = path.suffix.lower()
-    if suffix == ".pgm" and content[:2] == b"P5":
+    # By the content's own mark: files carry wrong suffixes.
+    if content[:2] == b"P5":
         header = _PGM_HEADER.match(content)
         if header is None:
             raise InputError(f"{path}: the PGM header is damaged: {content[:20]!r}")
@@ -69,9 +73,9 @@ def _check_whole(path: Path, content: bytes) -> None:
         found = len(content) - header.end()
         if found < expected:
             raise InputError(f"{path}: is cut short: {found} bytes of pixels, expected {expected} ({width}x{height})")
-    if suffix in (".jpg", ".jpeg") and content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-4096:]:
+    if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-4096:]:
         raise InputError(f"{path}: is cut short: a JPEG without its end marker")
-    if suffix == ".png" and content[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in content[-4096:]:
+    if content[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in content[-4096:]:
         raise InputError(f"{path}: is cut short: a PNG without its end chunk")
 
 

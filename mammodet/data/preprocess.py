@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from skimage.exposure import equalize_adapthist
 
 from mammodet.config import ImageConfig
 from mammodet.data.breast import find_breast
@@ -12,8 +12,7 @@ from mammodet.data.images import Pixels, to_unit
 from mammodet.records import BoxXYXY
 from mammodet.trace import Trace
 
-CLAHE_CLIP = 3.0
-CLAHE_TILES = (8, 8)
+CLAHE_CLIP = 0.01  # of a tile's pixels; tiles are an eighth of the sides
 TISSUE_QUANTILES = (0.01, 0.995)
 
 
@@ -37,6 +36,7 @@ def prepare_image(
         unit = Trace((h, w), trace.steps[1:]).image_forward(cropped)
     else:
         unit = trace.image_forward(to_unit(pixels))
+    np.clip(unit, 0, 1, out=unit)  # interpolation rounds to a little more than 1
     channels = [_CHANNELS[name](unit) for name in config.channels]
     return np.ascontiguousarray(np.stack(channels)), trace
 
@@ -88,10 +88,14 @@ def _tissue(unit: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _clahe(unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    high = max(float(unit.max(initial=0)), 1e-6)
-    levels = np.round(unit / high * 65535).astype(np.uint16)
-    equalised = cv2.createCLAHE(CLAHE_CLIP, CLAHE_TILES).apply(levels)
-    return equalised.astype(np.float32) / np.float32(65535)
+    """scikit-image's: 14 bits deep. OpenCV's loses depth at 8 bits, and does next to nothing at 16.
+
+    (Its 65536 bins hold less than one pixel each, and the clip takes nearly all of them.)
+    """
+    high = float(unit.max(initial=0))
+    if high - float(unit.min(initial=high)) < 1e-6:
+        return unit
+    return np.asarray(equalize_adapthist(unit / high, clip_limit=CLAHE_CLIP), dtype=np.float32).clip(0, 1)
 
 
 _CHANNELS = {"full": _full, "tissue": _tissue, "clahe": _clahe}

@@ -40,6 +40,21 @@ class Splits:
         return "val" if self.folds[patient] == fold else "train"
 
 
+def check_shares(*, test_fraction: float, val_fraction: float, folds: int) -> None:
+    """Refuse what no set of patients can meet, before any of them is read.
+
+    Raises:
+        InputError: shares that leave nothing to train on, or one fold.
+    """
+    if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
+        raise InputError(
+            f"splits: test share {test_fraction} and validation share {val_fraction}: "
+            "expected numbers from 0 that together stay under 1"
+        )
+    if folds < 0 or folds == 1:
+        raise InputError(f"splits: {folds} folds; expected 0 (none) or at least 2")
+
+
 def make_splits(
     strata: Mapping[str, str], *, test_fraction: float, val_fraction: float, folds: int, seed: int
 ) -> Splits:
@@ -52,13 +67,7 @@ def make_splits(
     Raises:
         InputError: shares that leave nothing to train on, or more folds than patients.
     """
-    if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
-        raise InputError(
-            f"splits: test share {test_fraction} and validation share {val_fraction}: "
-            "expected numbers from 0 that together stay under 1"
-        )
-    if folds < 0 or folds == 1:
-        raise InputError(f"splits: {folds} folds; expected 0 (none) or at least 2")
+    check_shares(test_fraction=test_fraction, val_fraction=val_fraction, folds=folds)
     order = _shuffled(strata, seed)
     rest = 1 - test_fraction
     test = _take(order, test_fraction)

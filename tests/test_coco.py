@@ -1,0 +1,564 @@
+"""The data set file: there and back, read by pycocotools, and every kind of damage told in plain words."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from mammodet.data.coco import data_hash, read_coco, to_json, write_coco
+from mammodet.errors import InputError
+from mammodet.geometry import circle_mask, mask_to_rle, rle_area, rle_to_mask
+from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.trace import Trace
+
+
+def disc_rle(centre_xy: tuple[float, float], radius: float, size_hw: tuple[int, int] = (40, 30)):
+    return mask_to_rle(circle_mask(centre_xy, radius, size_hw))
+
+
+def full_dataset() -> Dataset:
+    """Every field set to something else than its default, at least once."""
+    lesions = (
+        Lesion(
+            "mass", (5, 5, 15, 15), disc_rle((10, 10), 5), "circle", {"pathology": "benign", "circle_xyr": [10, 10, 5]}
+        ),
+        Lesion("calcification", (20.5, 0.25, 30, 8), None, "box", {}, ignore=True),
+        Lesion("mass", (0, 30, 6, 40), disc_rle((0, 40), 6), "contour"),
+    )
+    trace = Trace((100, 60)).then("crop", 0, 0, 60, 80).then("flip").then("resize", 40, 30)
+    first = ImageRecord(
+        image_id=7,
+        file_name="images/mdb 001 ä.png",
+        size_hw=(40, 30),
+        patient_id="P_1",
+        laterality="L",
+        view="MLO",
+        density="G",
+        birads="4a",
+        labels={"tumor": 1, "malignant": None},
+        source="mini-MIAS",
+        split="train",
+        spacing_mm_rc=(0.2, 0.25),
+        breast_box_xyxy=(0, 2, 28, 40),
+        trace=trace.to_json(),
+        unlocalized=True,
+        notes=("circle quarantined: lies on background",),
+        lesions=lesions,
+    )
+    second = ImageRecord(3, "images/mdb002.png", (50, 60), labels={"tumor": 0, "malignant": 0})
+    info = {"archive": "x", "split": {"name": "holdout", "hash": "abc", "seed": 0}}
+    return Dataset(("mass", "calcification"), (first, second), info)
+
+
+def tiny() -> dict[str, Any]:
+    """A valid file: image 1 (40x30, height x width) with one annotation of box and run lengths; image 2 without."""
+    rle = disc_rle((10, 10), 5)
+    return {
+        "info": {},
+        "categories": [{"id": 1, "name": "mass"}],
+        "images": [
+            {"id": 1, "file_name": "a.png", "height": 40, "width": 30},
+            {"id": 2, "file_name": "b.png", "height": 40, "width": 30},
+        ],
+        "annotations": [{"id": 11, "image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10], "segmentation": dict(rle)}],
+    }
+
+
+def read(folder: Path, value: Any, **options: Any) -> Dataset:
+    path = folder / "train.json"
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return read_coco(path, **options)
+
+
+def fault_of(folder: Path, value: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        read(folder, value)
+    assert str(caught.value).startswith(str(folder / "train.json"))
+    return str(caught.value)
+
+
+def test_dataset_comes_back_with_every_field(tmp_path):
+    dataset = full_dataset()
+    write_coco(dataset, tmp_path / "all.json")
+    back = read_coco(tmp_path / "all.json")
+    assert back.categories == dataset.categories
+    assert back.images == dataset.images
+    assert back.info == {"format": "mammodet-coco/1", **dataset.info}
+    assert data_hash(back) == data_hash(dataset)
+
+
+def test_data_hash_survives_writing_for_any_box(tmp_path):
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(0, 1000, (200, 2, 2)), axis=1).reshape(-1, 4)
+    lesions = tuple(Lesion("mass", tuple(float(side) for side in box), None, "box") for box in corners)
+    dataset = Dataset(("mass",), (ImageRecord(1, "a.png", (1000, 1000), spacing_mm_rc=(1, 1), lesions=lesions),))
+    write_coco(dataset, tmp_path / "all.json")
+    back = read_coco(tmp_path / "all.json")
+    assert data_hash(back) == data_hash(dataset)
+    boxes = [lesion.box_xyxy for lesion in back.images[0].lesions]
+    assert np.array(boxes) == pytest.approx(corners, abs=1e-5)
+
+
+def test_data_hash_sees_lesions_but_not_provenance():
+    dataset = full_dataset()
+    renamed = Dataset(dataset.categories, dataset.images, {"archive": "y"})
+    assert data_hash(renamed) == data_hash(dataset)
+    assert data_hash(Dataset(dataset.categories, dataset.images[1:])) != data_hash(dataset)
+
+
+def test_file_is_valid_for_pycocotools(tmp_path):
+    dataset = full_dataset()
+    write_coco(dataset, tmp_path / "all.json")
+    coco = COCO(str(tmp_path / "all.json"))
+    assert sorted(coco.getImgIds()) == [3, 7]
+    assert [item["name"] for item in coco.loadCats([1, 2])] == ["mass", "calcification"]
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=[7]))
+    assert [item["id"] for item in annotations] == [1, 2, 3]
+    assert annotations[0]["bbox"] == [5, 5, 10, 10]
+    disc = circle_mask((10, 10), 5, (40, 30))
+    assert np.array_equal(coco.annToMask(annotations[0]), disc)
+    assert annotations[0]["area"] == disc.sum()
+    assert [item["iscrowd"] for item in annotations] == [0, 1, 0]
+    assert annotations[1]["area"] == 9.5 * 7.75
+    assert coco.getAnnIds(imgIds=[3]) == []
+
+
+def test_file_without_annotations_keeps_its_images(tmp_path):
+    dataset = Dataset(("lesion",), (ImageRecord(1, "a.png", (4, 5)),))
+    write_coco(dataset, tmp_path / "all.json")
+    assert read_coco(tmp_path / "all.json").images == dataset.images
+    value = tiny()
+    del value["annotations"]
+    assert [image.lesions for image in read(tmp_path, value).images] == [(), ()]
+
+
+def test_plain_coco_is_read_with_defaults(tmp_path):
+    first, second = read(tmp_path, tiny()).images
+    (lesion,) = first.lesions
+    assert (lesion.category, lesion.box_xyxy, lesion.geometry, lesion.ignore) == (
+        "mass",
+        (5, 5, 15, 15),
+        "contour",
+        False,
+    )
+    assert (first.labels, first.split, first.unlocalized, first.has_complete_boxes) == ({}, None, False, True)
+    assert second.lesions == ()
+
+
+def test_annotation_without_segmentation_is_a_box(tmp_path):
+    for empty in (None, [], {}):
+        value = tiny()
+        value["annotations"][0]["segmentation"] = empty
+        (lesion,) = read(tmp_path, value).images[0].lesions
+        assert (lesion.rle, lesion.geometry) == (None, "box")
+
+
+def test_polygon_becomes_run_lengths(tmp_path):
+    value = tiny()
+    value["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 15, 5, 15]]
+    (lesion,) = read(tmp_path, value).images[0].lesions
+    rows, columns = np.nonzero(rle_to_mask(lesion.rle))
+    assert rle_area(lesion.rle) == 100
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 5, 14)
+
+
+def test_two_polygons_are_one_mask(tmp_path):
+    value = tiny()
+    value["annotations"][0]["segmentation"] = [[0, 0, 4, 0, 4, 4, 0, 4], [10, 10, 14, 10, 14, 14, 10, 14]]
+    (lesion,) = read(tmp_path, value).images[0].lesions
+    assert rle_area(lesion.rle) == 32
+
+
+def test_plain_run_lengths_are_read_column_by_column(tmp_path):
+    value = tiny()
+    # 5 empty columns of 40; then row 2 and 3 of the sixth
+    value["annotations"][0]["segmentation"] = {"size": [40, 30], "counts": [202, 2, 996]}
+    (lesion,) = read(tmp_path, value).images[0].lesions
+    assert np.argwhere(rle_to_mask(lesion.rle)).tolist() == [[2, 5], [3, 5]]
+
+
+def test_ignore_and_iscrowd_both_mean_ignore(tmp_path):
+    for key, mark in (("ignore", 1), ("iscrowd", 1), ("ignore", True)):
+        value = tiny()
+        value["annotations"][0][key] = mark
+        image = read(tmp_path, value).images[0]
+        assert image.lesions[0].ignore
+        assert not image.has_complete_boxes
+
+
+def test_box_may_pass_the_border_by_rounding_only(tmp_path):
+    value = tiny()
+    value["annotations"][0]["bbox"] = [20, 30, 10.0005, 10]
+    assert read(tmp_path, value).images[0].lesions[0].box_xyxy == pytest.approx((20, 30, 30.0005, 40))
+    value["annotations"][0]["bbox"] = [20, 30, 10.01, 10]
+    assert "leaves the image (width 30)" in fault_of(tmp_path, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "message"),
+    [
+        ("bbox", [25, 5, 10, 10], "bbox [25.0, 5.0, 10.0, 10.0] (xywh px) leaves the image (width 30)"),
+        ("bbox", [5, 35, 10, 10], "leaves the image (height 40)"),
+        ("bbox", [-1, 5, 10, 10], "leaves the image (negative corner)"),
+        ("bbox", [5, 5, 0, 10], "is empty; expected a positive width and height"),
+        ("bbox", [5, 5, -3, 10], "is empty"),
+        ("bbox", [5, 5, 10], "'bbox' is [5, 5, 10]; expected 4 finite numbers"),
+        ("bbox", [True, 5, 10, 10], "expected 4 finite numbers"),
+        ("bbox", ["5", 5, 10, 10], "expected 4 finite numbers"),
+        ("bbox", [10**400, 5, 10, 10], "expected 4 finite numbers"),
+        ("bbox", "5 5 10 10", "'bbox' is '5 5 10 10'; expected list"),
+        ("bbox", None, "'bbox' is missing"),
+        ("image_id", 99, "image_id 99 is not among the (valid) images"),
+        ("image_id", "1", "'image_id' is '1'; expected int"),
+        ("image_id", True, "'image_id' is True; expected int"),
+        ("image_id", 1.0, "'image_id' is 1.0; expected int"),
+        ("category_id", 2, "category_id 2; expected one of [1]"),
+        ("category_id", 0, "category_id 0; expected one of [1]"),
+        ("id", None, "'id' is missing"),
+        ("id", "x", "'id' is 'x'; expected int"),
+        ("geometry", "guess", "geometry 'guess'; expected one of contour, circle, box"),
+        ("geometry", 3, "'geometry' is 3; expected str"),
+        ("attributes", ["x"], "'attributes' is ['x']; expected dict"),
+        ("ignore", "no", "'ignore' is 'no'; expected 0, 1, false or true"),
+        ("iscrowd", 2, "'iscrowd' is 2; expected 0, 1"),
+        ("segmentation", "abc", "segmentation cannot be read (is 'abc'"),
+        ("segmentation", 5, "segmentation cannot be read (is 5"),
+        ("segmentation", 0, "segmentation cannot be read (is 0"),
+        ("segmentation", {"counts": "abc"}, "size is None, the image is [40, 30]"),
+        (
+            "segmentation",
+            {"size": [30, 40], "counts": [1200]},
+            "size is [30, 40], the image is [40, 30] (height, width)",
+        ),
+        ("segmentation", {"size": [40, 30]}, "counts is None"),
+        ("segmentation", {"size": [40, 30], "counts": 7}, "counts is 7"),
+        ("segmentation", {"size": [40, 30], "counts": []}, "run lengths cover 0 pixels, the image has 1200"),
+        ("segmentation", {"size": [40, 30], "counts": [100, 1000]}, "cover 1100 pixels, the image has 1200"),
+        ("segmentation", {"size": [40, 30], "counts": [1300, -100]}, "whole numbers from 0"),
+        ("segmentation", {"size": [40, 30], "counts": [0.5, 1199.5]}, "whole numbers from 0"),
+        ("segmentation", {"size": [40, 30], "counts": ["1200"]}, "whole numbers from 0"),
+        ("segmentation", {"size": [40, 30], "counts": [1200]}, "it holds no pixel"),
+        ("segmentation", {"size": [40, 30], "counts": ""}, "cover 0 pixels"),
+        ("segmentation", {"size": [40, 30], "counts": "ä"}, "ascii"),
+        ("segmentation", {"size": [40, 30], "counts": "0 0"}, "run lengths hold the character ' '"),
+        ("segmentation", {"size": [40, 30], "counts": "oooo"}, "cut short"),
+        ("segmentation", {"size": [40, 30], "counts": "o" * 100_000}, "more than 32 bits"),
+        ("segmentation", {"size": [40, 30], "counts": "O"}, "negative run"),
+        ("segmentation", [[1, 2, 3, 4]], "at least three x, y pairs"),
+        ("segmentation", [[1, 2, 3, 4, 5, 6, 7]], "at least three x, y pairs"),
+        ("segmentation", [[[1, 2], [3, 4], [5, 6]]], "at least three x, y pairs"),
+        ("segmentation", [[1, 2, 3, 4, 5, None]], "something else than finite numbers"),
+        ("segmentation", [["1", "2", "3", "4", "5", "nan"]], "something else than finite numbers"),
+        ("segmentation", [[0, 0, 1e9, 0, 1e9, 1e9]], "a polygon leaves the image"),
+        ("segmentation", [[0, 0, 5, -1e9, 5, 5]], "a polygon leaves the image"),
+        ("segmentation", [5], "at least three"),
+    ],
+)
+def test_bad_annotation_is_named_with_its_value(tmp_path, key, content, message):
+    value = tiny()
+    value["annotations"][0][key] = content
+    if content is None:
+        del value["annotations"][0][key]
+    text = fault_of(tmp_path, value)
+    assert "1 fault" in text
+    assert message in text
+    assert "annotation 11" in text or key == "id"
+    if key not in ("image_id",):
+        assert "image 'a.png' (id 1)" in text or "annotation" in text
+
+
+def test_annotation_fault_names_image_annotation_and_advice(tmp_path):
+    value = tiny()
+    value["annotations"][0]["bbox"] = [25, 5, 10, 10]
+    assert fault_of(tmp_path, value).split("\n")[1:] == [
+        "  - image 'a.png' (id 1), annotation 11: bbox [25.0, 5.0, 10.0, 10.0] (xywh px) leaves the image (width 30)",
+        "Re-run the converter, mend the file, or drop the faulty records (data.skip_invalid=true).",
+    ]
+
+
+def test_truncated_run_lengths_are_refused_before_the_decoder_sees_them(tmp_path):
+    counts = disc_rle((10, 10), 5)["counts"]
+    for length in range(1, len(counts)):
+        value = tiny()
+        value["annotations"][0]["segmentation"]["counts"] = counts[:length]
+        assert "segmentation cannot be read (" in fault_of(tmp_path, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "message"),
+    [
+        ("id", None, "'id' is missing"),
+        ("id", "1", "'id' is '1'; expected int"),
+        ("id", True, "'id' is True; expected int"),
+        ("file_name", None, "'file_name' is missing"),
+        ("file_name", 5, "'file_name' is 5; expected str"),
+        ("file_name", "", "file_name '' names no file"),
+        ("file_name", ".", "file_name '.' names no file"),
+        ("file_name", "./", "names no file"),
+        ("file_name", "/etc/passwd", "file_name '/etc/passwd' leaves the data root"),
+        ("file_name", "../a.png", "leaves the data root"),
+        ("file_name", "images/../../a.png", "leaves the data root"),
+        ("file_name", "..\\a.png", "leaves the data root"),
+        ("file_name", "images\\..\\..\\a.png", "leaves the data root"),
+        ("file_name", "\\\\server\\share\\a.png", "leaves the data root"),
+        ("file_name", "C:\\a.png", "leaves the data root"),
+        ("file_name", "a.png\0.txt", "leaves the data root"),
+        ("height", 0, "'height' is 0; expected 1 to 100000 px"),
+        ("height", 10**30, "expected 1 to 100000 px"),
+        ("width", 40.0, "'width' is 40.0; expected int"),
+        ("width", None, "'width' is missing"),
+        ("laterality", "left", "'laterality' is 'left'; expected 'L', 'R' or null"),
+        ("split", "training", "'split' is 'training'; expected 'train', 'val', 'test' or null"),
+        ("labels", {"tumor": 2}, "label 'tumor' is 2; expected 0, 1 or null"),
+        ("labels", {"tumor": True}, "label 'tumor' is True"),
+        ("labels", {"tumor": 1.0}, "label 'tumor' is 1.0"),
+        ("labels", [1], "'labels' is [1]; expected dict"),
+        ("spacing_mm_rc", [0.2, 0], "'spacing_mm_rc' is [0.2, 0.0]; expected two positive numbers (mm)"),
+        ("spacing_mm_rc", [0.2], "expected 2 finite numbers"),
+        ("breast_bbox", [0, 0, 31, 40], "breast_bbox [0.0, 0.0, 31.0, 40.0] (xywh px) leaves the image (width 30)"),
+        ("patient_id", 17, "'patient_id' is 17; expected str"),
+        ("unlocalized", "yes", "'unlocalized' is 'yes'; expected 0, 1, false or true"),
+        ("notes", "text", "'notes' is 'text'; expected list"),
+        ("trace", {}, "'trace' cannot be read ('native_size_hw')"),
+        ("trace", {"native_size_hw": [80, 60], "steps": []}, "'trace' ends at (80, 60) (height, width)"),
+        ("trace", {"native_size_hw": [40.0, 30.0], "steps": []}, "'trace' cannot be read"),
+        ("trace", {"native_size_hw": [80, 60], "steps": [["crop", 50, 0, 30, 40]]}, "leaves the image 80x60"),
+    ],
+)
+def test_bad_image_is_named_with_its_value(tmp_path, key, content, message):
+    value = tiny()
+    value["annotations"] = []
+    value["images"][0][key] = content
+    if content is None:
+        del value["images"][0][key]
+    text = fault_of(tmp_path, value)
+    assert "1 fault" in text
+    assert message in text
+    assert "image " in text
+
+
+def test_bad_size_does_not_upset_the_checks_that_need_it(tmp_path):
+    value = to_json(full_dataset())
+    value["images"][0]["width"] = 10**400
+    text = fault_of(tmp_path, value)
+    assert "'width' is 1000" in text
+    assert "'trace'" not in text
+
+
+def test_image_of_too_many_pixels_is_refused(tmp_path):
+    value = tiny()
+    value["annotations"] = []
+    value["images"][0] |= {"height": 50_000, "width": 50_000}
+    assert "expected at most 1073741824 pixels" in fault_of(tmp_path, value)
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([], "'categories' is empty"),
+        ([{"id": 0, "name": "Mass"}], "category ids are [0]; expected 1 to 1 without gaps (0 is the background)"),
+        ([{"id": 1, "name": "a"}, {"id": 3, "name": "b"}], "category ids are [1, 3]; expected 1 to 2"),
+        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "occurs more than once"),
+        ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "occurs more than once"),
+        ([{"id": True, "name": "a"}], "'id' is True; expected int"),
+        ([{"id": 1}], "'name' is missing"),
+        (["mass"], "category at position 0: is 'mass'; expected an object"),
+    ],
+)
+def test_bad_categories_are_refused_even_when_skipping(tmp_path, categories, message):
+    value = tiny() | {"categories": categories}
+    assert message in fault_of(tmp_path, value)
+    with pytest.raises(InputError):
+        read(tmp_path, value, skip_invalid=True)
+
+
+def test_categories_may_stand_in_any_order(tmp_path):
+    value = tiny()
+    value["categories"] = [{"id": 2, "name": "calcification"}, {"id": 1, "name": "mass"}]
+    dataset = read(tmp_path, value)
+    assert dataset.categories == ("mass", "calcification")
+    assert dataset.images[0].lesions[0].category == "mass"
+
+
+def test_doubled_ids_and_names_are_told(tmp_path):
+    value = tiny()
+    value["images"] += [value["images"][1] | {"file_name": "c.png"}, value["images"][1] | {"id": 4}]
+    value["annotations"] *= 2
+    lines = fault_of(tmp_path, value).split("\n")
+    assert lines[1:4] == [
+        "  - image 'c.png' (id 2): its id occurs more than once",
+        "  - image 'b.png' (id 4): its file_name occurs more than once",
+        "  - annotation 11: its id occurs more than once",
+    ]
+
+
+def test_all_faults_are_told_at_once(tmp_path):
+    value = tiny()
+    value["images"][1] |= {"height": 0, "laterality": "X", "file_name": "../b.png"}
+    value["annotations"][0] |= {"bbox": [5, 5, 100, 100], "category_id": 9}
+    value["annotations"].append({"id": 12, "image_id": 55, "category_id": 1, "bbox": [1, 1, 2, 2]})
+    text = fault_of(tmp_path, value)
+    assert "6 faults" in text
+    for part in (
+        "'height' is 0",
+        "'laterality' is 'X'",
+        "'../b.png' leaves",
+        "category_id 9",
+        "width 30",
+        "image_id 55",
+    ):
+        assert part in text
+
+
+def test_long_values_are_cut_in_messages(tmp_path):
+    value = tiny()
+    value["images"][0]["file_name"] = "../" + "x" * 100_000
+    value["annotations"] = []
+    assert len(fault_of(tmp_path, value)) < 1000
+
+
+def test_skip_invalid_drops_and_lists_what_is_faulty(tmp_path):
+    value = tiny()
+    value["images"].append({"id": 3, "file_name": "../c.png", "height": 4, "width": 4})
+    value["images"].append({"id": 4, "file_name": "a.png", "height": 40, "width": 30})
+    value["annotations"].append(value["annotations"][0] | {"id": 12, "bbox": [0, 0, 99, 1]})
+    value["annotations"].append(value["annotations"][0] | {"id": 13, "image_id": 3})
+    dataset = read(tmp_path, value, skip_invalid=True)
+    assert [(image.image_id, len(image.lesions)) for image in dataset.images] == [(1, 1), (2, 0)]
+    assert len(dataset.info["dropped"]) == 4
+    assert "annotation 12" in dataset.info["dropped"][2]
+
+
+def test_image_that_loses_an_annotation_is_no_longer_complete(tmp_path):
+    value = tiny()
+    value["annotations"][0]["bbox"] = [0, 0, 99, 1]
+    first, second = read(tmp_path, value, skip_invalid=True).images
+    assert first.unlocalized
+    assert not first.has_complete_boxes
+    assert second.has_complete_boxes
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        None,
+        "images",
+        5,
+        True,
+        {},
+        {"images": []},
+        {"images": {}, "categories": []},
+        {"images": [], "categories": None},
+    ],
+)
+def test_other_json_is_refused(tmp_path, value):
+    assert "expected a COCO object with lists 'images', 'annotations' and 'categories'" in fault_of(tmp_path, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": {}}, "'annotations' is {}; expected a list"),
+        ({"annotations": None}, "'annotations' is None; expected a list"),
+        ({"annotations": [None]}, "annotation at position 0: is None; expected an object"),
+        ({"images": [["a.png"]], "annotations": []}, "image at position 0: is ['a.png']; expected an object"),
+        ({"info": [1]}, "'info' is [1]; expected an object"),
+        ({"info": "made by hand"}, "'info' is 'made by hand'; expected an object"),
+    ],
+)
+def test_parts_of_another_kind_are_refused(tmp_path, change, message):
+    assert message in fault_of(tmp_path, tiny() | change)
+
+
+def test_nan_in_the_file_is_refused(tmp_path):
+    value = tiny()
+    value["annotations"][0]["bbox"][0] = float("nan")
+    assert "holds NaN, which is not JSON" in fault_of(tmp_path, value)
+
+
+HOSTILE = (
+    None, True, False, 0, 1, -1, 2, 1.5, 1e300, 10**400, 2**63, "", ".", "..", "/", "\0", "x", "ä", "o" * 50, "1" * 9,
+    [], [[]], [None], [1, 2, 3, 4], [0] * 8, [[0, 0, 9, 9, 9, 0]], {}, {"size": [40, 30], "counts": "0"}, {"id": 1},
+    {"native_size_hw": [40, 30], "steps": [["flip"]]},
+)  # fmt: skip
+
+
+def mutate(value: Any, draw: random.Random) -> Any:
+    """Replace, remove, add or double one thing anywhere in a JSON value, in place."""
+    places = []
+
+    def walk(item: Any) -> None:
+        keys = list(item) if isinstance(item, dict) else list(range(len(item))) if isinstance(item, list) else []
+        for key in keys:
+            places.append((item, key))
+            walk(item[key])
+
+    walk(value)
+    holder, key = draw.choice(places)
+    action = draw.choice(["replace", "replace", "replace", "remove", "double", "shake"])
+    if action == "remove":
+        del holder[key]
+    elif action == "double" and isinstance(holder, list):
+        holder.append(copy.deepcopy(holder[key]))
+    elif action == "shake" and isinstance(holder[key], str) and holder[key]:
+        text = list(holder[key])
+        text[draw.randrange(len(text))] = chr(draw.choice([draw.randrange(32, 127), 0, 0xE4]))
+        holder[key] = "".join(text)
+    elif action == "shake" and isinstance(holder[key], int | float) and abs(holder[key]) < 1e9:
+        holder[key] += draw.choice([-1, 1, 1000, 0.5, -1e6])
+    else:
+        holder[key] = copy.deepcopy(draw.choice(HOSTILE))
+    return value
+
+
+def test_damaged_files_raise_input_errors_only(tmp_path):
+    draw = random.Random(0)
+    valid = to_json(full_dataset())
+    valid["annotations"].append(valid["annotations"][0] | {"id": 4, "segmentation": [[5, 5, 15, 5, 15, 15, 5, 15]]})
+    valid["annotations"].append(
+        valid["annotations"][0] | {"id": 5, "segmentation": {"size": [40, 30], "counts": [202, 2, 996]}}
+    )
+    refused = 0
+    for _ in range(800):
+        value = copy.deepcopy(valid)
+        for _ in range(draw.choice([1, 1, 2, 5])):
+            value = mutate(value, draw)
+        for skip_invalid in (False, True):
+            try:
+                dataset = read(tmp_path, value, skip_invalid=skip_invalid)
+            except InputError:
+                refused += not skip_invalid
+                continue
+            # What was let in can be used: masks decode, hashes and files are made.
+            for image in dataset.images:
+                for lesion in image.lesions:
+                    assert lesion.rle is None or rle_to_mask(lesion.rle).shape == image.size_hw
+            data_hash(dataset)
+            write_coco(dataset, tmp_path / "again.json")
+            assert read_coco(tmp_path / "again.json").images == dataset.images
+    assert 300 < refused < 800
+
+
+def test_damaged_bytes_raise_input_errors_only(tmp_path):
+    draw = random.Random(1)
+    content = json.dumps(to_json(full_dataset())).encode()
+    path = tmp_path / "train.json"
+    refused = 0
+    for _ in range(300):
+        changed = bytearray(content)
+        for _ in range(draw.choice([1, 3])):
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+        path.write_bytes(bytes(changed[: draw.choice([len(changed), draw.randrange(len(changed))])]))
+        try:
+            read_coco(path)
+        except InputError:
+            refused += 1
+    assert refused > 100

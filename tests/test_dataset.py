@@ -1,0 +1,417 @@
+"""Samples, their targets after crop and resize, the order they are drawn in, and their augmentation."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mammodet.config import AugmentConfig, ImageConfig
+from mammodet.data.augment import MIN_VISIBLE, augment, build_augment, tight_boxes
+from mammodet.data.dataset import (
+    EpochSampler,
+    LesionDataset,
+    SampleKey,
+    collate,
+    is_negative,
+    make_loader,
+    stable_seed,
+    usable_indices,
+)
+from mammodet.data.images import write_png
+from mammodet.errors import InputError
+from mammodet.geometry import mask_to_rle
+from mammodet.records import Dataset, ImageRecord, Lesion
+
+TARGETS = ("tumor", "malignant")
+OFF = {
+    "horizontal_flip": 0, "vertical_flip": 0, "rotate_degrees": 0, "translate": 0, "zoom": 0,
+    "brightness": 0, "contrast": 0, "noise": 0,
+}  # fmt: skip
+
+
+def rectangle_rle(x1: int, y1: int, x2: int, y2: int, size_hw: tuple[int, int] = (80, 60)):
+    mask = np.zeros(size_hw, bool)
+    mask[y1:y2, x1:x2] = True
+    return mask_to_rle(mask)
+
+
+def lesion(x1: int, y1: int, x2: int, y2: int, category: str = "mass", **options) -> Lesion:
+    return Lesion(category, (x1, y1, x2, y2), rectangle_rle(x1, y1, x2, y2), "contour", **options)
+
+
+def record(number: int = 1, **options) -> ImageRecord:
+    return ImageRecord(number, f"images/{number}.png", (80, 60), **options)
+
+
+def lesion_dataset(
+    folder: Path, *records: ImageRecord, with_masks: bool = True, augment=None, **image
+) -> LesionDataset:
+    for item in records:
+        pixels = np.random.default_rng(item.image_id).integers(0, 256, item.size_hw, dtype=np.uint8)
+        write_png(folder / item.file_name, pixels)
+    options = {"max_size": 40, "crop": "breast", "channels": ["full"]} | image
+    dataset = Dataset(("mass", "calcification"), records)
+    return LesionDataset(dataset, folder, ImageConfig(**options), TARGETS, with_masks=with_masks, augment=augment)
+
+
+# LesionDataset
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_targets_after_crop_and_resize_by_hand(tmp_path, with_masks):
+    # Crop to x 20..60, y 0..80, then halved: (x - 20) / 2, y / 2.
+    item = record(
+        breast_box_xyxy=(20, 0, 60, 80),
+        lesions=(lesion(0, 0, 15, 15), lesion(30, 10, 40, 30, "calcification"), lesion(10, 40, 30, 60)),
+    )
+    sample = lesion_dataset(tmp_path, item, with_masks=with_masks)[0]
+    assert sample.image.shape == (1, 40, 20)
+    # The crop takes all of the first, and the left half of the third.
+    assert sample.target["boxes"].tolist() == [[5, 5, 10, 15], [0, 20, 5, 30]]
+    assert sample.target["boxes"].dtype == torch.float32
+    assert sample.target["labels"].tolist() == [2, 1]
+    assert sample.target["labels"].dtype == torch.int64
+    assert sample.use_boxes
+    assert ("masks" in sample.target) == with_masks
+    if with_masks:
+        masks = sample.target["masks"]
+        assert (masks.shape, masks.dtype) == ((2, 40, 20), torch.uint8)
+        assert masks.sum(dim=(1, 2)).tolist() == [5 * 10, 5 * 10]
+        assert masks[0, 5:15, 5:10].all()
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_image_without_lesions_has_empty_targets(tmp_path, with_masks):
+    target = lesion_dataset(tmp_path, record(), with_masks=with_masks, crop="none")[0].target
+    assert target["boxes"].shape == (0, 4)
+    assert target["labels"].shape == (0,)
+    assert target["labels"].dtype == torch.int64
+    if with_masks:
+        assert target["masks"].shape == (0, 40, 30)
+
+
+def test_lesion_without_a_mask_teaches_its_box_as_one(tmp_path):
+    box_only = Lesion("mass", (10, 20, 30, 40), None, "box")
+    item = record(lesions=(lesion(40, 60, 50, 70), box_only))
+    target = lesion_dataset(tmp_path, item, crop="none")[0].target
+    assert target["boxes"].tolist() == [[20, 30, 25, 35], [5, 10, 15, 20]]
+    assert target["masks"].sum(dim=(1, 2)).tolist() == [25, 100]
+
+
+def test_unlocalized_and_ignored_lesions_do_not_teach_boxes(tmp_path):
+    items = (
+        record(1, unlocalized=True, lesions=(lesion(10, 10, 30, 30),)),
+        record(2, lesions=(lesion(10, 10, 30, 30), lesion(30, 30, 50, 50, ignore=True))),
+        record(3, lesions=(lesion(10, 10, 30, 30),)),
+    )
+    dataset = lesion_dataset(tmp_path, *items, crop="none")
+    assert [dataset[index].use_boxes for index in range(3)] == [False, False, True]
+    assert len(dataset[1].target["boxes"]) == 1  # the ignored one is no target
+
+
+def test_unknown_labels_are_nan(tmp_path):
+    items = (record(1, labels={"tumor": 1, "malignant": None}), record(2, labels={"malignant": 0}), record(3))
+    dataset = lesion_dataset(tmp_path, *items, crop="none")
+    found = torch.stack([dataset[index].labels for index in range(3)])
+    assert found[0, 0] == 1
+    assert found[1, 1] == 0
+    assert found.isnan().tolist() == [[False, True], [True, False], [True, True]]
+
+
+def test_file_of_another_size_than_its_record_is_refused(tmp_path):
+    dataset = lesion_dataset(tmp_path, record())
+    write_png(tmp_path / "images/1.png", np.zeros((60, 80), np.uint8))
+    with pytest.raises(InputError, match=r"1\.png: the file is 60x80, its record says 80x60 \(height x width\)"):
+        dataset[0]
+
+
+def test_missing_file_is_named(tmp_path):
+    dataset = lesion_dataset(tmp_path, record())
+    (tmp_path / "images/1.png").unlink()
+    with pytest.raises(InputError, match=r"1\.png: no such image"):
+        dataset[0]
+
+
+def test_batch_keeps_sizes_apart_and_stacks_labels(tmp_path):
+    second = ImageRecord(2, "images/2.png", (40, 60), labels={"tumor": 0, "malignant": 0})
+    dataset = lesion_dataset(tmp_path, record(1, lesions=(lesion(10, 10, 30, 30),)), second, crop="none")
+    (batch,) = make_loader(dataset, batch_size=2, num_workers=0)
+    assert [tuple(image.shape) for image in batch.images] == [(1, 40, 30), (1, 27, 40)]
+    assert batch.labels.shape == (2, 2)
+    assert len(batch) == 2
+    assert [item.image_id for item in batch.records] == [1, 2]
+    assert batch.to(torch.float64).images[0].dtype == torch.float64
+
+
+def test_loader_without_a_sampler_ends_with_a_small_batch(tmp_path):
+    dataset = lesion_dataset(tmp_path, record(1), record(2), record(3))
+    ids = [[item.image_id for item in batch.records] for batch in make_loader(dataset, batch_size=2, num_workers=0)]
+    assert ids == [[1, 2], [3]]
+
+
+def test_usable_images_have_boxes_or_a_label():
+    items = (
+        record(1, lesions=(lesion(1, 1, 5, 5),)),
+        record(2, unlocalized=True),
+        record(3, unlocalized=True, labels={"tumor": 1}),
+        record(4, unlocalized=True, labels={"tumor": None}),
+    )
+    assert usable_indices(Dataset(("mass",), items), TARGETS) == [0, 2]
+
+
+def test_negative_is_only_what_is_known_to_be():
+    assert is_negative(record(labels={"tumor": 0}))
+    assert is_negative(record())
+    assert not is_negative(record(labels={"tumor": 1}))
+    assert not is_negative(record(unlocalized=True))
+    assert not is_negative(record(lesions=(lesion(1, 1, 5, 5),)))
+
+
+# EpochSampler
+
+
+def pool(negatives: int, positives: int) -> Dataset:
+    items = [record(number, labels={"tumor": 0}) for number in range(negatives)]
+    items += [record(100 + number, labels={"tumor": 1}) for number in range(positives)]
+    return Dataset(("mass",), tuple(items))
+
+
+def sampler(dataset: Dataset, **options) -> EpochSampler:
+    return EpochSampler(dataset, range(len(dataset.images)), **{"batch_size": 4, "seed": 0} | options)
+
+
+def batches(keys: EpochSampler) -> list[list[SampleKey]]:
+    drawn = list(keys)
+    return [drawn[start : start + keys.batch_size] for start in range(0, len(drawn), keys.batch_size)]
+
+
+def test_epoch_holds_every_image_once_and_fills_the_last_batch():
+    keys = sampler(pool(5, 5))
+    drawn = [key.position for key in keys]
+    assert len(drawn) == len(keys) == 12
+    assert sorted(drawn[:10]) == list(range(10))
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.75, 3), (1.0, 4)])
+def test_every_batch_has_its_share_of_negatives(fraction, expected):
+    dataset = pool(30, 3)
+    for batch in batches(sampler(dataset, negative_fraction=fraction)):
+        assert sum(key.position < 30 for key in batch) == expected
+
+
+def test_odd_shares_are_met_over_the_epoch():
+    drawn = [key.position for key in sampler(pool(30, 30), negative_fraction=0.3, epoch_size=100, batch_size=5)]
+    assert sum(position < 30 for position in drawn) == 30
+
+
+def test_small_pool_starts_anew_before_any_image_comes_a_third_time():
+    keys = sampler(pool(20, 3), negative_fraction=0.5, epoch_size=12)
+    positives = Counter(key.position for key in keys if key.position >= 20)
+    assert sorted(positives.values()) == [2, 2, 2]
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def drawn(seed: int, epoch: int) -> list[SampleKey]:
+        keys = sampler(pool(20, 20), seed=seed, negative_fraction=0.5)
+        keys.set_epoch(epoch)
+        return list(keys)
+
+    assert drawn(0, 3) == drawn(0, 3)
+    assert drawn(0, 3) != drawn(0, 4)
+    assert drawn(0, 3) != drawn(1, 3)
+    again = sampler(pool(20, 20), negative_fraction=0.5)
+    again.set_epoch(3)
+    assert list(again) == list(again) == drawn(0, 3)
+
+
+def test_augmentation_seeds_differ_between_positions_and_epochs():
+    keys = sampler(pool(2, 2), epoch_size=40)
+    first = [key.seed for key in keys]
+    keys.set_epoch(1)
+    assert len({*first, *(key.seed for key in keys)}) == 80
+
+
+@pytest.mark.parametrize("fraction", [None, 0.5])
+def test_two_ranks_together_draw_what_one_process_draws(fraction):
+    options = {"negative_fraction": fraction, "epoch_size": 24}
+    ranks = [batches(sampler(pool(9, 9), rank=rank, world_size=2, batch_size=2, **options)) for rank in range(2)]
+    one = batches(sampler(pool(9, 9), batch_size=4, **options))
+    assert [first + second for first, second in zip(*ranks, strict=True)] == one
+
+
+def test_ranks_have_equally_many_batches():
+    lengths = {len(list(sampler(pool(4, 3), rank=rank, world_size=3, batch_size=2))) for rank in range(3)}
+    assert lengths == {4}
+
+
+@pytest.mark.parametrize(("epoch_size", "count"), [(None, 12), (1, 4), (4, 4), (5, 8), (100, 100)])
+def test_epoch_size_is_rounded_up_to_whole_batches(epoch_size, count):
+    keys = sampler(pool(5, 5), epoch_size=epoch_size)
+    assert len(keys) == len(list(keys)) == count
+
+
+def test_sampler_draws_only_the_given_images():
+    keys = EpochSampler(pool(5, 5), [1, 7], batch_size=2, seed=0, epoch_size=20)
+    assert {key.position for key in keys} == {1, 7}
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "message"),
+    [
+        ((0, 0), None, "no image with a known label or complete boxes"),
+        ((0, 3), 0.5, "negative_fraction=0.5: the training set has no image without lesions"),
+        ((3, 0), 0.5, "negative_fraction=0.5: the training set has no image with lesions"),
+        ((3, 0), 0.0, "no image with lesions"),
+    ],
+)
+def test_impossible_compositions_are_refused(counts, fraction, message):
+    with pytest.raises(InputError, match=message):
+        sampler(pool(*counts), negative_fraction=fraction)
+
+
+def test_stable_seed_is_pinned():
+    # sha256("0/1/all")[:8] >> 1
+    assert stable_seed(0, 1, "all") == 5971118839141522649
+    assert stable_seed(0, 1) != stable_seed(1, 0)
+
+
+# Augmentation
+
+
+def image_with_box() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    image = torch.linspace(0, 1, 40 * 30).reshape(1, 40, 30)
+    masks = torch.zeros((1, 40, 30), dtype=torch.uint8)
+    masks[0, 10:20, 5:9] = 1
+    return image, torch.tensor([[5.0, 10.0, 9.0, 20.0]]), masks
+
+
+def chain(**options):
+    return build_augment(AugmentConfig(**OFF | options))
+
+
+def test_nothing_to_change_is_no_chain():
+    assert chain() is None
+    assert build_augment(AugmentConfig(enabled=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "box", "dim"),
+    [("horizontal_flip", [21, 10, 25, 20], -1), ("vertical_flip", [5, 20, 9, 30], -2)],
+)
+def test_flip_moves_image_box_and_mask_alike(option, box, dim):
+    image, boxes, masks = image_with_box()
+    new_image, new_boxes, new_masks, keep = augment(chain(**{option: 1.0}), image, boxes, masks, seed=0)
+    assert torch.equal(new_image, image.flip(dim))
+    assert torch.equal(new_masks, masks.flip(dim))
+    assert new_boxes.tolist() == [box]
+    assert keep.tolist() == [0]
+    _, new_boxes, no_masks, _ = augment(chain(**{option: 1.0}), image, boxes, None, seed=0)
+    assert new_boxes.tolist() == [box]
+    assert no_masks is None
+
+
+def test_augmentation_is_a_function_of_the_seed():
+    image, boxes, masks = image_with_box()
+    everything = build_augment(AugmentConfig())
+    state = torch.get_rng_state()
+    first, again, other = (augment(everything, image, boxes, masks, seed) for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's draws are not touched
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_boxes_are_tight_around_turned_masks():
+    image, boxes, masks = image_with_box()
+    for seed in range(20):
+        _, new_boxes, new_masks, _ = augment(chain(rotate_degrees=30, zoom=0.2), image, boxes, masks, seed)
+        rows, columns = torch.nonzero(new_masks[0], as_tuple=True)
+        expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert new_boxes[0].tolist() == [float(value) for value in expected]
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_lesion_that_is_moved_out_is_dropped(with_masks):
+    image, _, _ = image_with_box()
+    masks = torch.zeros((2, 40, 30), dtype=torch.uint8)
+    masks[0, :10, :6] = 1  # in the corner
+    masks[1, 18:22, 13:17] = 1  # in the middle: a shift of at most 0.3 never loses it
+    boxes = tight_boxes(masks)
+    kept = Counter()
+    for seed in range(60):
+        found = augment(chain(translate=0.3), image, boxes, masks if with_masks else None, seed)
+        _, new_boxes, new_masks, keep = found
+        kept.update(keep.tolist())
+        assert len(new_boxes) == len(keep)
+        assert new_boxes.min() >= 0
+        assert new_boxes[:, 2].max() <= 30
+        if with_masks:
+            visible = new_masks.flatten(1).sum(dim=1) / masks[keep].flatten(1).sum(dim=1)
+            assert visible.min() >= MIN_VISIBLE
+    assert kept[1] == 60
+    assert 20 < kept[0] < 60
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_image_without_lesions_can_be_augmented(with_masks):
+    masks = torch.zeros((0, 40, 30), dtype=torch.uint8) if with_masks else None
+    image = torch.rand(3, 40, 30)
+    new_image, boxes, new_masks, keep = augment(build_augment(AugmentConfig()), image, torch.zeros((0, 4)), masks, 1)
+    assert new_image.shape == (3, 40, 30)
+    assert boxes.shape == (0, 4)
+    assert keep.shape == (0,)
+    assert (new_masks is None) != with_masks
+
+
+def test_intensity_changes_the_image_only_and_stays_in_range():
+    image, boxes, masks = image_with_box()
+    for seed in range(10):
+        changes = chain(brightness=1.0, contrast=1.0, noise=0.3)
+        new_image, new_boxes, new_masks, _ = augment(changes, image, boxes, masks, seed)
+        assert not torch.equal(new_image, image)
+        assert new_image.min() >= 0
+        assert new_image.max() <= 1
+        assert torch.equal(new_boxes, boxes)
+        assert torch.equal(new_masks, masks)
+        assert type(new_image) is torch.Tensor
+
+
+def test_tight_boxes_reach_the_far_edge_of_the_last_pixel():
+    masks = torch.zeros((2, 8, 9), dtype=torch.uint8)
+    masks[0, 2, 3] = 1
+    masks[1] = 1
+    assert tight_boxes(masks).tolist() == [[3, 2, 4, 3], [0, 0, 9, 8]]
+    assert tight_boxes(masks[:0]).shape == (0, 4)
+
+
+def test_sample_is_a_function_of_its_key(tmp_path):
+    item = record(lesions=(lesion(20, 20, 40, 50),), labels={"tumor": 1, "malignant": 0})
+    dataset = lesion_dataset(tmp_path, item, augment=AugmentConfig(), crop="none")
+    first, again, other = (dataset[SampleKey(0, seed)] for seed in (5, 5, 6))
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.target["masks"], again.target["masks"])
+    assert not torch.equal(first.image, other.image)
+
+
+def test_workers_draw_what_one_process_draws(tmp_path):
+    items = [record(number, lesions=(lesion(20, 20, 40, 50),), labels={"tumor": 1}) for number in range(6)]
+    dataset = lesion_dataset(tmp_path, *items, augment=AugmentConfig(), crop="none")
+    found = []
+    for workers in (0, 2):
+        keys = EpochSampler(dataset.dataset, range(6), batch_size=3, seed=0)
+        found.append(list(make_loader(dataset, batch_size=3, num_workers=workers, sampler=keys)))
+    assert len(found[0]) == 2
+    for one, two in zip(*found, strict=True):
+        assert one.records == two.records
+        assert all(torch.equal(a, b) for a, b in zip(one.images, two.images, strict=True))
+
+
+def test_collate_keeps_nan_labels(tmp_path):
+    dataset = lesion_dataset(tmp_path, record(1, labels={"tumor": 1}), record(2))
+    labels = collate([dataset[0], dataset[1]]).labels
+    assert labels[0, 0] == 1
+    assert math.isnan(labels[1, 0])

@@ -1,0 +1,545 @@
+"""The mini-MIAS converter: Info.txt line by line, coordinates by hand, quirks, and a whole archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from converters import mias
+from converters.base import SplitOptions
+from converters.mias import Finding, MiasOptions, convert, find_archive, parse_info
+from mammodet.data.coco import read_coco
+from mammodet.data.images import read_image
+from mammodet.errors import InputError
+from mammodet.geometry import rle_area, rle_to_mask
+from mammodet.phantom import write_mias_archive
+from tools.convert import main
+
+SIZE = 128
+FILE_QUIRKS = ("missing_image", "missing_line", "truncated_image")
+NO_SPLIT = SplitOptions(0, 0, 0)
+
+
+def film(size: int = SIZE) -> np.ndarray:
+    """Half an ellipse on the left; the right third is background."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.ogrid[0.5:size, 0.5:size]
+    breast = ((rows - size / 2) / (0.45 * size)) ** 2 + (columns / (0.6 * size)) ** 2 <= 1
+    return (6 + 3 * rng.random((size, size)) + breast * (80 + 60 * rng.random((size, size)))).astype(np.uint8)
+
+
+def write_film(path: Path, pixels: np.ndarray | None = None) -> None:
+    _, content = cv2.imencode(path.suffix, film() if pixels is None else pixels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.tobytes())
+
+
+def archive(folder: Path, *lines: str, names: tuple[str, ...] | None = None, suffix: str = ".pgm") -> Path:
+    """A folder with Info.txt and a film for every name in it."""
+    source = folder / "all-mias"
+    source.mkdir(parents=True)
+    (source / "Info.txt").write_text("REFERENCE NUMBERS\n\n" + "\n".join(lines) + "\n")
+    for name in names if names is not None else sorted({line.split()[0] for line in lines}):
+        write_film(source / f"{name}{suffix}")
+    return source
+
+
+def run(source: Path, output: Path, categories: str = "lesion", splits: SplitOptions = NO_SPLIT):
+    summary = convert(source, output, MiasOptions(categories, splits, jobs=1, progress=False))
+    dataset = read_coco(output / "all.json")
+    return summary, {Path(record.file_name).stem: record for record in dataset.images}, dataset
+
+
+def reasons(summary) -> list[tuple[str, str]]:
+    return [(item.what, item.name) for item in summary.quarantine]
+
+
+# Info.txt
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mdb001 G CIRC B 535 425 197",
+        "mdb001 G CIRC B 535 425 197   ",
+        "   mdb001 G CIRC B 535 425 197",
+        "mdb001\tG\tCIRC\tB\t535\t425\t197\t",
+        "mdb001,G,CIRC,B,535,425,197",
+        "mdb001; G; CIRC; B; 535; 425; 197;",
+        "mdb001 , G ,CIRC  B 535, 425, 197",
+        "MDB001 g circ b 535 425 197",
+        "mdb001 G CIRC B 535.0 425.00 197.0",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ""])
+def test_line_forms_mean_the_same(line, end):
+    entries, broken = parse_info(line + end)
+    assert broken == []
+    assert list(entries) == ["mdb001"]
+    assert entries["mdb001"].tissue == "G"
+    assert entries["mdb001"].findings == (Finding("CIRC", "B", (535, 425, 197)),)
+
+
+@pytest.mark.parametrize("line", ["mdb003 D NORM", "mdb003 D NORM ", "mdb003,d,norm,", "mdb003\tD\tNorm\t"])
+def test_normal_line_has_no_finding(line):
+    entries, broken = parse_info(line)
+    assert (entries["mdb003"].findings, entries["mdb003"].tissue, broken) == ((), "D", [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mdb216 D CALC M *NOTE 3*",
+        "mdb216 D CALC M *NOTE 3* ",
+        "mdb216 D CALC M *NOTE3*",
+        "mdb216,D,CALC,M,*NOTE 3*",
+        "mdb216 d calc m *note 3*",
+        "mdb216 D CALC M * NOTE 3 *",
+        "mdb216 D CALC M",
+        "mdb216 D CALC M ,,,",
+    ],
+)
+def test_line_without_a_place_is_a_finding_without_a_circle(line):
+    entries, broken = parse_info(line)
+    assert broken == []
+    assert entries["mdb216"].findings == (Finding("CALC", "M", None),)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mdb005 F CIRC B 477",
+        "mdb005 F CIRC B 477 133",
+        "mdb005 F CIRC B 477 133 30 9",
+        "mdb005 F CIRC B 477 -133 30",
+        "mdb005 F CIRC B x y r",
+        "mdb005 F CIRC",
+        "mdb005 F TUMOUR B 1 2 3",
+        "mdb005 X NORM",
+        "mdb005 F",
+        "mdb005",
+        "mdb005 F NORM B 1 2 3",
+        "mdb005 F CIRC B " + "9" * 400 + " 1 1",
+        "mdb005 F CIRC B" + " " * 100_000 + "x",
+    ],
+)
+def test_broken_line_is_named_and_its_film_has_no_entry(line):
+    entries, broken = parse_info("mdb003 D NORM\n" + line, "Info.txt")
+    assert list(entries) == ["mdb003"]
+    assert [(item.what, item.name) for item in broken] == [("line", "Info.txt line 2")]
+    assert broken[0].reason.startswith("cannot be read: 'mdb005")
+    assert len(broken[0].reason) < 300
+
+
+def test_one_broken_line_takes_the_films_other_lines_with_it():
+    # The second lesion is there; without it, its place would be learnt as background.
+    entries, broken = parse_info("mdb005 F CIRC B 477 133 30\nmdb005 F CIRC B 500 168\nmdb006 F NORM")
+    assert list(entries) == ["mdb006"]
+    assert len(broken) == 1
+
+
+def test_headers_and_prose_are_passed_over():
+    text = (
+        "REFNUM,BG,CLASS,SEVERITY,X,Y,RADIUS\nThe films mdb001 to mdb322 ...\n\n1st column: mdb\n=====\nmdb001 G NORM\n"
+    )
+    entries, broken = parse_info(text)
+    assert (list(entries), broken) == (["mdb001"], [])
+
+
+def test_several_lines_make_several_findings_in_order():
+    entries, broken = parse_info("mdb144 F MISC B 233 994 29\nmdb144 F MISC M 313 540 27\n")
+    assert entries["mdb144"].findings == (
+        Finding("MISC", "B", (233, 994, 29)),
+        Finding("MISC", "M", (313, 540, 27)),
+    )
+    assert broken == []
+
+
+def test_doubled_and_contradicting_lines_are_told():
+    entries, broken = parse_info(
+        "mdb001 G CIRC B 535 425 197\nmdb001 G CIRC B 535 425 197\nmdb001 D CIRC B 1 2 3\nmdb001 G NORM\n"
+        "mdb002 G NORM\nmdb002 G NORM\n"
+    )
+    assert len(entries["mdb001"].findings) == 2
+    assert entries["mdb001"].tissue == "G"
+    assert [item.reason.split("; ")[-1] for item in broken] == ["kept once", "kept the first", "kept the finding"]
+    assert entries["mdb002"].findings == ()
+
+
+def test_patients_are_pairs_of_films():
+    entries, _ = parse_info("\n".join(f"mdb{number:03d} G NORM" for number in (1, 2, 3, 321, 322)))
+    assert [entry.patient_id for entry in entries.values()] == [
+        "mias_001",
+        "mias_001",
+        "mias_002",
+        "mias_161",
+        "mias_161",
+    ]
+
+
+# Coordinates
+
+
+def test_circle_counts_y_from_the_bottom(tmp_path):
+    source = archive(tmp_path, "mdb001 G CIRC B 20 100 3")
+    _, records, dataset = run(source, tmp_path / "out")
+    (lesion,) = records["mdb001"].lesions
+    # Centre pixel: column 20, row 127 - 100 = 27; a disc of 29 pixel centres, 7 wide.
+    assert lesion.box_xyxy == (17, 24, 24, 31)
+    mask = rle_to_mask(lesion.rle)
+    assert mask.shape == (SIZE, SIZE)
+    assert rle_area(lesion.rle) == 29
+    assert np.argwhere(mask).mean(axis=0).tolist() == [27, 20]
+    assert lesion.geometry == "circle"
+    assert lesion.category == "lesion"
+    assert dict(lesion.attributes) == {
+        "abnormality": "circumscribed_mass",
+        "pathology": "benign",
+        "circle_xyr": [20.5, 27.5, 3.0],
+    }
+    assert dataset.categories == ("lesion",)
+
+
+def test_circle_at_the_edge_is_cut_off(tmp_path):
+    _, records, _ = run(archive(tmp_path, "mdb001 G CIRC B 0 64 10"), tmp_path / "out")
+    assert records["mdb001"].lesions[0].box_xyxy == (0, 53, 11, 74)
+
+
+def test_image_record_holds_what_the_archive_says(tmp_path):
+    _, records, _ = run(archive(tmp_path, "mdb001 G NORM", "mdb004 D SPIC M 20 60 9"), tmp_path / "out")
+    normal, abnormal = records["mdb001"], records["mdb004"]
+    assert (normal.image_id, normal.patient_id, normal.laterality, normal.view) == (1, "mias_001", "R", "MLO")
+    assert (normal.density, normal.size_hw, normal.labels) == ("G", (SIZE, SIZE), {"tumor": 0, "malignant": 0})
+    assert (normal.unlocalized, normal.lesions, normal.source) == (False, (), "mini-MIAS")
+    assert (abnormal.image_id, abnormal.patient_id, abnormal.laterality) == (4, "mias_002", "L")
+    assert abnormal.labels == {"tumor": 1, "malignant": 1}
+    assert normal.spacing_mm_rc == (1.6, 1.6)  # 0.2 mm at 1024 px
+    assert np.array_equal(read_image(tmp_path / "out" / normal.file_name), film())
+
+
+def test_worst_of_several_lines_labels_the_image(tmp_path):
+    source = archive(tmp_path, "mdb144 F MISC B 20 40 8", "mdb144 F MISC M 20 80 8", "mdb002 F ARCH B 20 60 5")
+    _, records, _ = run(source, tmp_path / "out")
+    assert len(records["mdb144"].lesions) == 2
+    assert records["mdb144"].labels == {"tumor": 1, "malignant": 1}
+    assert records["mdb002"].labels == {"tumor": 1, "malignant": 0}
+    assert records["mdb144"].has_complete_boxes
+
+
+def test_finding_without_a_place_makes_a_positive_unlocalized_image(tmp_path):
+    source = archive(
+        tmp_path, "mdb216 D CALC M *NOTE 3*", "mdb059 F CIRC B", "mdb001 F CIRC B", "mdb001 F CIRC B 20 60 9"
+    )
+    _, records, _ = run(source, tmp_path / "out")
+    assert records["mdb216"].labels == {"tumor": 1, "malignant": 1}
+    assert records["mdb059"].labels == {"tumor": 1, "malignant": 0}
+    assert [records[name].unlocalized for name in ("mdb216", "mdb059", "mdb001")] == [True, True, True]
+    assert [len(records[name].lesions) for name in ("mdb216", "mdb059", "mdb001")] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("circle", "reason"),
+    [
+        ("120 60 3", "lies on background: 0 % of it on the breast"),
+        ("500 60 3", "lies outside the image (128x128 px, height x width)"),
+        ("20 900 3", "lies outside the image"),
+        ("20 60 0", "has no radius"),
+        ("20 60 65", "is larger than the image"),
+    ],
+)
+def test_circle_that_cannot_be_is_quarantined_and_the_image_stays_positive(tmp_path, circle, reason):
+    summary, records, _ = run(archive(tmp_path, f"mdb212 G CALC B {circle}", "mdb001 G NORM"), tmp_path / "out")
+    record = records["mdb212"]
+    assert record.lesions == ()
+    assert record.unlocalized
+    assert record.labels == {"tumor": 1, "malignant": 0}
+    (item,) = summary.quarantine
+    assert (item.what, item.name) == ("circle", "mdb212 ({}, {}, radius {})".format(*circle.split()))
+    assert reason in item.reason
+    assert record.notes == (f"circle quarantined: {item.reason}",)
+    text = (tmp_path / "out" / "quarantine.csv").read_text().split("\n")
+    assert text[0] == "what,name,reason"
+    assert len(text) == 3
+
+
+# Categories
+
+
+def test_mass_scheme_makes_other_findings_regions_to_ignore(tmp_path):
+    source = archive(
+        tmp_path,
+        "mdb001 G CIRC B 20 60 9",
+        "mdb002 G CALC B 20 60 9",
+        "mdb003 G SPIC M 20 40 8",
+        "mdb003 G ASYM B 20 80 8",
+        "mdb004 G CIRC B 20 40 8",
+        "mdb004 G ARCH M 20 80 8",
+        "mdb005 G NORM",
+    )
+    summary, records, dataset = run(source, tmp_path / "out", "mass")
+    assert dataset.categories == ("mass",)
+    labels = {name: (record.labels["tumor"], record.labels["malignant"]) for name, record in records.items()}
+    assert labels == {
+        "mdb001": (1, 0),
+        "mdb002": (None, None),  # a calcification: whether there is a mass, too, is not known
+        "mdb003": (1, 1),
+        "mdb004": (1, None),  # a benign mass, and something malignant that is none
+        "mdb005": (0, 0),
+    }
+    assert [lesion.ignore for lesion in records["mdb003"].lesions] == [False, True]
+    assert [records[f"mdb00{k}"].has_complete_boxes for k in range(1, 6)] == [True, False, False, False, True]
+    assert records["mdb004"].notes == ("finding left out: architectural_distortion (malignant)",)
+    assert summary.counts["ignored regions"] == 3
+
+
+def test_abnormality_scheme_has_six_categories(tmp_path):
+    source = archive(tmp_path, "mdb001 G ARCH B 20 60 9", "mdb002 G CALC B 20 60 9")
+    _, records, dataset = run(source, tmp_path / "out", "abnormality")
+    assert len(dataset.categories) == 6
+    assert records["mdb001"].lesions[0].category == "architectural_distortion"
+    assert records["mdb002"].lesions[0].category == "calcification"
+
+
+def test_unknown_scheme_is_refused(tmp_path):
+    with pytest.raises(InputError, match="categories 'all': expected one of lesion, mass, abnormality"):
+        convert(tmp_path, tmp_path / "out", MiasOptions("all"))
+
+
+# Files
+
+
+def test_missing_truncated_and_extra_images_are_quarantined(tmp_path):
+    source = archive(tmp_path, "mdb001 G NORM", "mdb002 G NORM", "mdb003 G NORM", names=("mdb001", "mdb002", "mdb009"))
+    content = (source / "mdb002.pgm").read_bytes()
+    (source / "mdb002.pgm").write_bytes(content[:5000])
+    (source / "._mdb001.pgm").write_bytes(b"a Mac's shadow of the file")
+    summary, records, _ = run(source, tmp_path / "out")
+    assert list(records) == ["mdb001"]
+    assert reasons(summary) == [("image", "mdb003"), ("image", "mdb009"), ("image", "mdb002")]
+    text = {item.name: item.reason for item in summary.quarantine}
+    assert text["mdb003"] == "has a line in Info.txt but no image file"
+    assert "has no line in Info.txt" in text["mdb009"]
+    assert "is cut short: 4985 bytes of pixels, expected 16384" in text["mdb002"]
+
+
+def test_film_with_a_broken_line_is_left_out(tmp_path):
+    source = archive(tmp_path, "mdb001 G NORM", "mdb002 G CIRC B 20 60 9", "mdb002 G CIRC B 20 60")
+    summary, records, _ = run(source, tmp_path / "out")
+    assert list(records) == ["mdb001"]
+    assert reasons(summary) == [("line", "Info.txt line 5"), ("image", "mdb002")]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".PNG"])
+def test_copies_of_another_kind_are_read(tmp_path, suffix):
+    _, records, _ = run(archive(tmp_path, "mdb001 G CIRC B 20 60 9", suffix=suffix), tmp_path / "out")
+    assert records["mdb001"].lesions[0].box_xyxy == (11, 58, 30, 77)
+
+
+def test_pgm_goes_before_its_copies(tmp_path):
+    source = archive(tmp_path, "mdb001 G NORM", suffix=".png")
+    write_film(source / "mdb001.pgm", film()[::-1])
+    run(source, tmp_path / "out")
+    assert np.array_equal(read_image(tmp_path / "out/images/mdb001.png"), film()[::-1])
+
+
+def test_nested_folder_and_images_in_their_own_folder_are_found(tmp_path):
+    source = archive(tmp_path / "nested", "mdb001 G NORM")
+    assert find_archive(tmp_path / "nested") == (source / "Info.txt", source)
+    (source / "images").mkdir()
+    shutil.move(source / "mdb001.pgm", source / "images" / "MDB001.PGM")
+    assert find_archive(source) == (source / "Info.txt", source / "images")
+    _, records, _ = run(source, tmp_path / "out")
+    assert list(records) == ["mdb001"]
+
+
+def test_table_with_a_byte_order_mark_keeps_its_first_line(tmp_path):
+    source = archive(tmp_path, "mdb001 G NORM")
+    (source / "Info.txt").write_bytes(b"\xef\xbb\xbfmdb001 G CIRC B 20 60 9\r\n")
+    _, records, _ = run(source, tmp_path / "out")
+    assert len(records["mdb001"].lesions) == 1
+
+
+def test_wrong_places_are_told(tmp_path):
+    source = archive(tmp_path, "mdb001 G NORM")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "Info.txt").write_text("mdb001 G NORM\n")
+    prose = tmp_path / "prose"
+    prose.mkdir()
+    (prose / "Info.txt").write_bytes(b"\xff\xfenothing\x00 here")
+    write_film(prose / "mdb001.pgm")
+    out = tmp_path / "out"
+    for place, output, message in (
+        (tmp_path / "nowhere", out, "no such folder"),
+        (source / "Info.txt", out, "is a file; --source is a folder"),
+        (empty, out, "no Info.txt; .* Found: an empty folder"),
+        (bare, out, "has Info.txt but no images"),
+        (prose, out, "no line like"),
+        (source, source / "Info.txt", "is a file; --output is a folder"),
+        (source, source, "lies in the archive"),
+        (source, source / "deep" / "er", "lies in the archive"),
+        (source, tmp_path / "x" / ".." / "all-mias" / "out", "lies in the archive"),
+    ):
+        with pytest.raises(InputError, match=message):
+            convert(place, output, MiasOptions(splits=NO_SPLIT, progress=False))
+    assert not out.exists()
+    assert sorted(path.name for path in source.iterdir()) == ["Info.txt", "mdb001.pgm"]
+
+
+def test_archive_in_which_every_image_is_broken_is_refused(tmp_path):
+    source = archive(tmp_path, "mdb001 G NORM", "mdb002 G NORM")
+    for path in source.glob("*.pgm"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"no image could be converted \(mdb001: .*the file is empty"):
+        convert(source, tmp_path / "out", MiasOptions(progress=False))
+
+
+# Splits
+
+
+def test_impossible_splits_are_told_before_any_image_is_converted(tmp_path):
+    source = archive(tmp_path, *(f"mdb{number:03d} G NORM" for number in range(1, 7)))
+    for splits in (SplitOptions(0.7, 0.3), SplitOptions(folds=1)):
+        with pytest.raises(InputError, match="splits: "):
+            convert(source, tmp_path / "out", MiasOptions(splits=splits, progress=False))
+    assert not (tmp_path / "out").exists()
+
+
+def test_fewer_folds_remove_the_files_of_the_earlier_ones(tmp_path):
+    source = archive(tmp_path, *(f"mdb{number:03d} G NORM" for number in range(1, 17)))
+    out = tmp_path / "out"
+    run(source, out, splits=SplitOptions(0.2, 0.2, folds=4))
+    first = {path.name for path in out.glob("*.json")}
+    assert {f"fold{fold}_{subset}.json" for fold in range(4) for subset in ("train", "val")} <= first
+    (out / "mine.json").write_text("{}")
+    run(source, out, splits=SplitOptions(0, 0.2, folds=2))
+    assert {path.name for path in out.glob("*.json")} == {
+        "all.json", "train.json", "val.json", "splits.json", "summary.json", "mine.json",
+        "fold0_train.json", "fold0_val.json", "fold1_train.json", "fold1_val.json",
+    }  # fmt: skip
+
+
+def test_second_conversion_is_byte_for_byte_the_first(tmp_path):
+    source = archive(tmp_path, "mdb001 G CIRC B 20 60 9", "mdb002 G NORM", "mdb003 G NORM", "mdb004 D CALC M")
+    contents = []
+    for _ in range(2):
+        run(source, tmp_path / "out", splits=SplitOptions(0.3, 0.3, folds=2))
+        contents.append({path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()})
+    assert contents[0] == contents[1]
+
+
+# Whole archives
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mias")
+    quirks = ("several_lesions", "benign_and_malignant", "note3", "no_coordinates", "circle_on_background", "labels",
+              "scan_edges", *FILE_QUIRKS, "crlf")  # fmt: skip
+    truth = write_mias_archive(folder / "all-mias", patients=14, size=192, seed=3, quirks=quirks, progress=False)
+    arguments = ["mias", "--source", str(folder / "all-mias"), "--output", str(folder / "out"), "--folds", "3"]
+    assert main(arguments) == 0
+    return folder, truth
+
+
+def test_phantom_archive_gives_the_counts_of_its_summary(phantom):
+    folder, truth = phantom
+    dataset = read_coco(folder / "out" / "all.json")
+    records = {Path(record.file_name).stem: record for record in dataset.images}
+    lost = {name for quirk in FILE_QUIRKS for name in truth.quirks[quirk]}
+    assert len(lost) == 3
+    names = {f"mdb{number:03d}" for number in range(1, 29)}
+    assert set(records) == names - lost
+    positive = {name for name, record in records.items() if record.labels["tumor"] == 1}
+    assert positive == set(truth.abnormal_images) - lost
+    unlocalized = {
+        name for quirk in ("note3", "no_coordinates", "circle_on_background") for name in truth.quirks[quirk]
+    }
+    assert {name for name, record in records.items() if record.unlocalized} == unlocalized - lost
+    lesions = sum(len(record.lesions) for record in dataset.images)
+    assert lesions == truth.circles - len(truth.quirks["circle_on_background"])
+    for name in truth.quirks["benign_and_malignant"]:
+        assert {lesion.attributes["pathology"] for lesion in records[name].lesions} == {"benign", "malignant"}
+        assert records[name].labels["malignant"] == 1
+
+
+def test_phantom_summary_names_what_was_left_out(phantom):
+    folder, truth = phantom
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    found = {(item["what"], item["name"][:6]) for item in summary["quarantine"]}
+    expected = {("image", name) for quirk in FILE_QUIRKS for name in truth.quirks[quirk]}
+    expected |= {("circle", name) for name in truth.quirks["circle_on_background"]}
+    assert found == expected
+    brighter = summary["checks"]["masses brighter"]
+    assert brighter["origin bottom-left"] > brighter["if it were top-left"]
+    assert summary["warnings"] == []
+
+
+def test_phantom_splits_keep_patients_together_and_cover_all(phantom):
+    folder, _ = phantom
+    read = {
+        path.stem: read_coco(path) for path in (folder / "out").glob("*.json") if path.stem not in ("splits", "summary")
+    }
+    ids = {name: {record.image_id for record in dataset.images} for name, dataset in read.items()}
+    patients = {name: {record.patient_id for record in dataset.images} for name, dataset in read.items()}
+    splits = json.loads((folder / "out" / "splits.json").read_text())
+    assert ids["train"] | ids["val"] | ids["test"] == ids["all"]
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert patients[first].isdisjoint(patients[second])
+    for fold in range(3):
+        assert patients[f"fold{fold}_train"].isdisjoint(patients[f"fold{fold}_val"])
+        assert ids[f"fold{fold}_train"] | ids[f"fold{fold}_val"] | ids["test"] == ids["all"]
+    assert Counter(number for fold in range(3) for number in ids[f"fold{fold}_val"]).most_common(1)[0][1] == 1
+    for name, dataset in read.items():
+        assert dataset.info["split"]["hash"] == splits["hash"], name
+        assert {record.split for record in dataset.images} <= {"train", "val", "test"}
+    assert {record.split for record in read["fold1_val"].images} == {"val"}
+
+
+def test_upside_down_coordinates_bring_a_warning(tmp_path):
+    pixels = film()
+    pixels[20:35, 20:35] = 255
+    source = archive(tmp_path, "mdb001 G CIRC B 27 27 7", "mdb002 G NORM")  # y counted from the top
+    write_film(source / "mdb001.pgm", pixels)
+    summary, _, _ = run(source, tmp_path / "out")
+    assert summary.checks["masses brighter"] == {"of": 1, "origin bottom-left": 0, "if it were top-left": 1}
+    assert "upside down" in summary.warnings[0]
+
+
+@pytest.mark.skipif("MAMMODET_MIAS" not in os.environ, reason="MAMMODET_MIAS names no folder with the real mini-MIAS")
+def test_real_mini_mias_gives_the_published_counts(tmp_path):
+    summary, records, _ = run(Path(os.environ["MAMMODET_MIAS"]), tmp_path / "out", splits=SplitOptions(folds=5))
+    assert len(records) == 322
+    assert len({record.patient_id for record in records.values()}) == 161
+    assert Counter(record.labels["tumor"] for record in records.values()) == {0: 207, 1: 115}
+    lesions = [lesion for record in records.values() for lesion in record.lesions]
+    assert len(lesions) == 119 - 2
+    assert sum(bool(record.lesions) for record in records.values()) == 111 - 2
+    table = (Path(os.environ["MAMMODET_MIAS"]) / "Info.txt").read_text(encoding="utf-8", errors="replace")
+    entries, broken = parse_info(table)
+    circles = [finding.circle for entry in entries.values() for finding in entry.findings if finding.circle]
+    radii = [radius for _, _, radius in circles]
+    assert (len(circles), min(radii), max(radii), float(np.median(radii)), broken) == (119, 3, 197, 41, [])
+    assert sum(max(len(entry.findings), 1) for entry in entries.values()) == 330
+    unlocalized = {name for name, record in records.items() if record.unlocalized}
+    assert unlocalized == {"mdb059", "mdb216", "mdb233", "mdb245", "mdb212", "mdb214"}
+    several = {name: len(record.lesions) for name, record in records.items() if len(record.lesions) > 1}
+    assert several == {"mdb005": 2, "mdb132": 2, "mdb144": 2, "mdb223": 2, "mdb226": 3, "mdb239": 2, "mdb249": 2}
+    assert {item.attributes["pathology"] for item in records["mdb144"].lesions} == {"benign", "malignant"}
+    assert sorted(item.name[:6] for item in summary.quarantine) == ["mdb212", "mdb214"]
+    assert all(record.size_hw == (1024, 1024) for record in records.values())
+    brighter = summary.checks["masses brighter"]
+    assert brighter["of"] == 58
+    assert brighter["origin bottom-left"] >= 57
+    assert brighter["if it were top-left"] <= 40
+    assert summary.warnings == []
+    assert mias.SPACING_MM == records["mdb001"].spacing_mm_rc[0] == 0.2
