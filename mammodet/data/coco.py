@@ -6,12 +6,11 @@ The file is valid for pycocotools as it is. The reader checks everything and tel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
+from mammodet.data.checks import Checker, check_file_name, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash, read_json, write_json
 from mammodet.geometry import rle_area
@@ -23,7 +22,6 @@ from mammodet.records import (
     Dataset,
     ImageRecord,
     Lesion,
-    Rle,
 )
 from mammodet.trace import Trace
 
@@ -105,52 +103,6 @@ def _lesion_to_json(lesion: Lesion, number: int, record: ImageRecord, category_i
     return annotation
 
 
-@dataclass
-class _Checker:
-    """Collects faults; each `take` answers the value, or None and a fault."""
-
-    faults: list[str] = field(default_factory=list)
-
-    def take(self, item: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], where: str, need: bool) -> Any:
-        value = item.get(key)
-        if value is None:
-            if need:
-                self.faults.append(f"{where}: '{key}' is missing")
-            return None
-        wrong_bool = isinstance(value, bool) and bool not in (kinds if isinstance(kinds, tuple) else (kinds,))
-        if wrong_bool or not isinstance(value, kinds):
-            names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
-            self.faults.append(f"{where}: '{key}' is {_short(value)}; expected {names}")
-            return None
-        return value
-
-    def flag(self, item: Mapping[str, Any], key: str, where: str) -> bool:
-        value = item.get(key)
-        if value is not None and not (isinstance(value, int) and value in (0, 1)):
-            self.faults.append(f"{where}: '{key}' is {_short(value)}; expected 0, 1, false or true")
-        return value in (1, True)
-
-    def numbers(self, item: Mapping[str, Any], key: str, count: int, where: str, need: bool) -> list[float] | None:
-        value = self.take(item, key, list, where, need)
-        if value is None:
-            return None
-        if len(value) != count or not all(_is_finite(number) for number in value):
-            self.faults.append(f"{where}: '{key}' is {_short(value)}; expected {count} finite numbers")
-            return None
-        return [float(number) for number in value]
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 1e300  # beyond it, whole numbers do not fit a float
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
     """Read and check a data set file.
 
@@ -167,14 +119,14 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
         raise InputError(f"{path}: expected a COCO object with lists 'images', 'annotations' and 'categories'")
     annotations = value.get("annotations", [])
     if not isinstance(annotations, list):
-        raise InputError(f"{path}: 'annotations' is {_short(annotations)}; expected a list")
-    checker = _Checker()
+        raise InputError(f"{path}: 'annotations' is {short(annotations)}; expected a list")
+    checker = Checker()
     names = _read_categories(value["categories"], checker)
     raise_faults(checker.faults, where=str(path), advice="Category faults cannot be skipped.")
 
     info = value.get("info") or {}
     if not isinstance(info, dict):
-        raise InputError(f"{path}: 'info' is {_short(info)}; expected an object")
+        raise InputError(f"{path}: 'info' is {short(info)}; expected an object")
     records: dict[int, ImageRecord] = {}
     file_names: set[str] = set()
     for position, item in enumerate(value["images"]):
@@ -215,12 +167,12 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
     )
 
 
-def _read_categories(items: Sequence[Any], checker: _Checker) -> dict[int, str]:
+def _read_categories(items: Sequence[Any], checker: Checker) -> dict[int, str]:
     names: dict[int, str] = {}
     for position, item in enumerate(items):
         where = f"category at position {position}"
         if not isinstance(item, dict):
-            checker.faults.append(f"{where}: is {_short(item)}; expected an object")
+            checker.faults.append(f"{where}: is {short(item)}; expected an object")
             continue
         number = checker.take(item, "id", int, where, need=True)
         name = checker.take(item, "name", str, where, need=True)
@@ -240,24 +192,14 @@ def _read_categories(items: Sequence[Any], checker: _Checker) -> dict[int, str]:
 
 def _image_name(item: Any, position: int) -> str:
     if isinstance(item, dict) and "file_name" in item:
-        return f"image {_short(item['file_name'])} (id {_short(item.get('id'))})"
+        return f"image {short(item['file_name'])} (id {short(item.get('id'))})"
     return f"image at position {position}"
 
 
-def check_file_name(name: str) -> str | None:
-    """What is wrong with a file name that comes from JSON or CSV, or None: it must stay inside the data root."""
-    pure = PurePosixPath(name.replace("\\", "/"))
-    if not pure.parts:
-        return f"file_name {name!r} names no file"
-    if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0] or "\0" in name:
-        return f"file_name {_short(name)} leaves the data root; expected a relative path without '..'"
-    return None
-
-
-def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | None:
+def _read_image(item: Any, position: int, checker: Checker) -> ImageRecord | None:
     where = _image_name(item, position)
     if not isinstance(item, dict):
-        checker.faults.append(f"{where}: is {_short(item)}; expected an object")
+        checker.faults.append(f"{where}: is {short(item)}; expected an object")
         return None
     before = len(checker.faults)
     number = checker.take(item, "id", int, where, need=True)
@@ -269,7 +211,7 @@ def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | No
     sized = height is not None and width is not None
     for key, side in (("height", height), ("width", width)):
         if side is not None and not 0 < side <= 100_000:
-            checker.faults.append(f"{where}: '{key}' is {_short(side)}; expected 1 to 100000 px")
+            checker.faults.append(f"{where}: '{key}' is {short(side)}; expected 1 to 100000 px")
             sized = False
     if sized and height * width > _MOST_PIXELS:
         checker.faults.append(f"{where}: {height}x{width} (height x width); expected at most {_MOST_PIXELS} pixels")
@@ -282,7 +224,7 @@ def _read_image(item: Any, position: int, checker: _Checker) -> ImageRecord | No
     labels = checker.take(item, "labels", dict, where, need=False) or {}
     for name, label in labels.items():
         if label is not None and (type(label) is not int or label not in (0, 1)):
-            checker.faults.append(f"{where}: label '{name}' is {_short(label)}; expected 0, 1 or null")
+            checker.faults.append(f"{where}: label '{name}' is {short(label)}; expected 0, 1 or null")
     spacing = checker.numbers(item, "spacing_mm_rc", 2, where, need=False)
     if spacing is not None and min(spacing) <= 0:
         checker.faults.append(f"{where}: 'spacing_mm_rc' is {spacing}; expected two positive numbers (mm)")
@@ -354,12 +296,12 @@ def _read_annotation(
     names: Mapping[int, str],
     lesions: dict[int, list[Lesion]],
     seen: set[Any],
-    checker: _Checker,
+    checker: Checker,
 ) -> None:
     if not isinstance(item, dict):
-        checker.faults.append(f"annotation at position {position}: is {_short(item)}; expected an object")
+        checker.faults.append(f"annotation at position {position}: is {short(item)}; expected an object")
         return
-    where = f"annotation {_short(item['id'])}" if "id" in item else f"annotation at position {position}"
+    where = f"annotation {short(item['id'])}" if "id" in item else f"annotation at position {position}"
     before = len(checker.faults)
     number = checker.take(item, "id", int, where, need=True)
     image_id = checker.take(item, "image_id", int, where, need=True)
@@ -369,16 +311,16 @@ def _read_annotation(
         checker.faults.append(f"{where}: its id occurs more than once")
     seen.add(number)
     if image_id is not None and image_id not in records:
-        checker.faults.append(f"{where}: image_id {_short(image_id)} is not among the (valid) images")
+        checker.faults.append(f"{where}: image_id {short(image_id)} is not among the (valid) images")
         return
     if image_id is not None:
         where = f"image {records[image_id].file_name!r} (id {image_id}), {where}"
     if category_id is not None and category_id not in names:
-        checker.faults.append(f"{where}: category_id {_short(category_id)}; expected one of {sorted(names)}")
+        checker.faults.append(f"{where}: category_id {short(category_id)}; expected one of {sorted(names)}")
     geometry = checker.take(item, "geometry", str, where, need=False)
     geometry = geometry or ("contour" if item.get("segmentation") else "box")
     if geometry not in GEOMETRIES:
-        checker.faults.append(f"{where}: geometry {_short(geometry)}; expected one of {', '.join(GEOMETRIES)}")
+        checker.faults.append(f"{where}: geometry {short(geometry)}; expected one of {', '.join(GEOMETRIES)}")
     attributes = checker.take(item, "attributes", dict, where, need=False) or {}
     ignored = [checker.flag(item, key, where) for key in ("ignore", "iscrowd")]
     rle = None
@@ -386,7 +328,7 @@ def _read_annotation(
         height, width = records[image_id].size_hw
         if fault := _box_fault(box, height, width):
             checker.faults.append(f"{where}: bbox {fault}")
-        rle = _read_segmentation(item.get("segmentation"), height, width, where, checker)
+        rle = read_segmentation(item.get("segmentation"), height, width, where, checker)
     if len(checker.faults) > before:
         return
     assert box is not None  # for the type checker: a missing box is a fault
@@ -400,81 +342,3 @@ def _read_annotation(
             ignore=any(ignored),
         )
     )
-
-
-def _read_segmentation(value: Any, height: int, width: int, where: str, checker: _Checker) -> Rle | None:
-    """Compressed or plain run lengths, or COCO polygons (turned into run lengths)."""
-    if value is None or value == [] or value == {}:
-        return None
-    try:
-        if isinstance(value, list):
-            for polygon in value:
-                _check_polygon(polygon, height, width)
-            rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
-        elif not isinstance(value, dict):
-            raise ValueError(f"is {_short(value)}; expected run lengths or polygons")
-        elif value.get("size") != [height, width]:
-            raise ValueError(f"size is {_short(value.get('size'))}, the image is {[height, width]} (height, width)")
-        elif isinstance(value.get("counts"), list):
-            runs = value["counts"]
-            if not all(type(run) is int and run >= 0 for run in runs):
-                raise ValueError("plain run lengths are whole numbers from 0")
-            if sum(runs) != height * width:
-                raise ValueError(f"run lengths cover {sum(runs)} pixels, the image has {height * width}")
-            rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-        elif isinstance(value.get("counts"), str):
-            rle = {"size": [height, width], "counts": value["counts"].encode("ascii")}
-            check_counts(rle["counts"], height * width)
-        else:
-            raise ValueError(f"counts is {_short(value.get('counts'))}; expected text or a list")
-        if not coco_mask.area(rle):
-            raise ValueError("it holds no pixel")
-    except ValueError as error:  # text beyond ASCII is one
-        checker.faults.append(f"{where}: segmentation cannot be read ({error})")
-        return None
-    return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))
-
-
-def _check_polygon(polygon: Any, height: int, width: int) -> None:
-    """Refuse what the C code would not survive: a point far off makes it walk, and store, every step to it."""
-    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-        raise ValueError("a polygon needs at least three x, y pairs")
-    if not all(_is_finite(number) for number in polygon):
-        raise ValueError("a polygon holds something else than finite numbers")
-    for numbers, side in ((polygon[::2], width), (polygon[1::2], height)):
-        if min(numbers) < -side or max(numbers) > 2 * side:
-            raise ValueError(f"a polygon leaves the image (to {min(numbers):g} and {max(numbers):g}, side {side})")
-
-
-def check_counts(counts: bytes, pixels: int) -> None:
-    """Refuse compressed run lengths that do not cover the image; the C decoder would write past its buffer.
-
-    Raises:
-        ValueError: saying what is wrong with them.
-    """
-    total, position = 0, 0
-    values: list[int] = []
-    while position < len(counts):
-        number, shift, more = 0, 0, True
-        while more:
-            if position >= len(counts):
-                raise ValueError("run lengths are cut short")
-            char = counts[position] - 48
-            if not 0 <= char < 64:
-                raise ValueError(f"run lengths hold the character {chr(counts[position])!r}")
-            number |= (char & 0x1F) << shift
-            more = bool(char & 0x20)
-            if shift > 30:
-                raise ValueError("a run length has more than 32 bits")
-            position += 1
-            shift += 5
-            if not more and char & 0x10:
-                number |= -1 << shift
-        if len(values) > 2:
-            number += values[-2]
-        if number < 0:
-            raise ValueError("run lengths hold a negative run")
-        values.append(number)
-        total += number
-    if total != pixels:
-        raise ValueError(f"run lengths cover {total} pixels, the image has {pixels}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mammodet.data.coco import check_counts, check_file_name
+from mammodet.data.checks import check_counts, check_file_name
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json, write_json
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh

@@ -1,0 +1,146 @@
+"""Checks of what comes out of JSON: types, file names, masks. They collect faults or raise ValueError with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from mammodet.records import Rle
+
+
+@dataclass
+class Checker:
+    """Collects faults; each `take` answers the value, or None and a fault."""
+
+    faults: list[str] = field(default_factory=list)
+
+    def take(self, item: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], where: str, need: bool) -> Any:
+        value = item.get(key)
+        if value is None:
+            if need:
+                self.faults.append(f"{where}: '{key}' is missing")
+            return None
+        wrong_bool = isinstance(value, bool) and bool not in (kinds if isinstance(kinds, tuple) else (kinds,))
+        if wrong_bool or not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            self.faults.append(f"{where}: '{key}' is {short(value)}; expected {names}")
+            return None
+        return value
+
+    def flag(self, item: Mapping[str, Any], key: str, where: str) -> bool:
+        value = item.get(key)
+        if value is not None and not (isinstance(value, int) and value in (0, 1)):
+            self.faults.append(f"{where}: '{key}' is {short(value)}; expected 0, 1, false or true")
+        return value in (1, True)
+
+    def numbers(self, item: Mapping[str, Any], key: str, count: int, where: str, need: bool) -> list[float] | None:
+        value = self.take(item, key, list, where, need)
+        if value is None:
+            return None
+        if len(value) != count or not all(is_finite(number) for number in value):
+            self.faults.append(f"{where}: '{key}' is {short(value)}; expected {count} finite numbers")
+            return None
+        return [float(number) for number in value]
+
+
+def is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300  # beyond it, whole numbers do not fit a float
+
+
+def short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_file_name(name: str) -> str | None:
+    """What is wrong with a file name that comes from JSON or CSV, or None: it must stay inside the data root."""
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if not pure.parts:
+        return f"file_name {name!r} names no file"
+    if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0] or "\0" in name:
+        return f"file_name {short(name)} leaves the data root; expected a relative path without '..'"
+    return None
+
+
+def read_segmentation(value: Any, height: int, width: int, where: str, checker: Checker) -> Rle | None:
+    """Compressed or plain run lengths, or COCO polygons (turned into run lengths)."""
+    if value is None or value == [] or value == {}:
+        return None
+    try:
+        if isinstance(value, list):
+            for polygon in value:
+                check_polygon(polygon, height, width)
+            rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
+        elif not isinstance(value, dict):
+            raise ValueError(f"is {short(value)}; expected run lengths or polygons")
+        elif value.get("size") != [height, width]:
+            raise ValueError(f"size is {short(value.get('size'))}, the image is {[height, width]} (height, width)")
+        elif isinstance(value.get("counts"), list):
+            runs = value["counts"]
+            if not all(type(run) is int and run >= 0 for run in runs):
+                raise ValueError("plain run lengths are whole numbers from 0")
+            if sum(runs) != height * width:
+                raise ValueError(f"run lengths cover {sum(runs)} pixels, the image has {height * width}")
+            rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        elif isinstance(value.get("counts"), str):
+            rle = {"size": [height, width], "counts": value["counts"].encode("ascii")}
+            check_counts(rle["counts"], height * width)
+        else:
+            raise ValueError(f"counts is {short(value.get('counts'))}; expected text or a list")
+        if not coco_mask.area(rle):
+            raise ValueError("it holds no pixel")
+    except ValueError as error:  # text beyond ASCII is one
+        checker.faults.append(f"{where}: segmentation cannot be read ({error})")
+        return None
+    return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))
+
+
+def check_polygon(polygon: Any, height: int, width: int) -> None:
+    """Refuse what the C code would not survive: a point far off makes it walk, and store, every step to it."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("a polygon needs at least three x, y pairs")
+    if not all(is_finite(number) for number in polygon):
+        raise ValueError("a polygon holds something else than finite numbers")
+    for numbers, side in ((polygon[::2], width), (polygon[1::2], height)):
+        if min(numbers) < -side or max(numbers) > 2 * side:
+            raise ValueError(f"a polygon leaves the image (to {min(numbers):g} and {max(numbers):g}, side {side})")
+
+
+def check_counts(counts: bytes, pixels: int) -> None:
+    """Refuse compressed run lengths that do not cover the image; the C decoder would write past its buffer.
+
+    Raises:
+        ValueError: saying what is wrong with them.
+    """
+    total, position = 0, 0
+    values: list[int] = []
+    while position < len(counts):
+        number, shift, more = 0, 0, True
+        while more:
+            if position >= len(counts):
+                raise ValueError("run lengths are cut short")
+            char = counts[position] - 48
+            if not 0 <= char < 64:
+                raise ValueError(f"run lengths hold the character {chr(counts[position])!r}")
+            number |= (char & 0x1F) << shift
+            more = bool(char & 0x20)
+            if shift > 30:
+                raise ValueError("a run length has more than 32 bits")
+            position += 1
+            shift += 5
+            if not more and char & 0x10:
+                number |= -1 << shift
+        if len(values) > 2:
+            number += values[-2]
+        if number < 0:
+            raise ValueError("run lengths hold a negative run")
+        values.append(number)
+        total += number
+    if total != pixels:
+        raise ValueError(f"run lengths cover {total} pixels, the image has {pixels}")
