@@ -79,6 +79,25 @@ def test_detector_never_resizes_its_input() -> None:
     assert [tuple(level.shape[-2:]) for level in output.features] == [(24, 24), (12, 12), (6, 6), (3, 3), (2, 2)]
 
 
+def test_boxes_keep_float_precision_under_autocast() -> None:
+    """Anchors and decoded boxes in bfloat16 would be off by up to 2 px beyond 256 px."""
+    detector = small_model().detector.eval()
+    model = detector.model
+    batch, _ = model.transform([torch.rand(1, 64, 512)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = model.backbone(batch.tensors)
+        assert features["0"].dtype == torch.bfloat16
+        anchors = model.rpn.anchor_generator(batch, list(features.values()))[0]
+        proposals, _ = model.rpn(batch, features, None)
+    centres = anchors[: 3 * 16 * 128].reshape(16, 128, 3, 4)[0, :, 1, [0, 2]].mean(dim=1)
+    assert centres.tolist() == [4.0 * column for column in range(128)]
+    assert proposals[0].dtype == torch.float32
+    codes = torch.zeros(1, 4, dtype=torch.bfloat16)
+    assert model.rpn.box_coder.decode_single(codes, torch.tensor([[301.0, 5.0, 333.0, 37.0]])).tolist() == [
+        [301.0, 5.0, 333.0, 37.0]
+    ]
+
+
 def test_images_that_teach_no_boxes_are_left_out_of_the_box_losses() -> None:
     detector = small_model().detector.train()
     images, targets = two_images()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
@@ -32,6 +34,22 @@ class SizedTransform(GeneralizedRCNNTransform):
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The image as it is."""
         return image, target
+
+
+class FloatAnchors(AnchorGenerator):
+    """Anchors in float32 whatever the features are: bfloat16 tells no odd pixel from an even one beyond 256."""
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        """As torchvision's, in float32."""
+        super().set_cell_anchors(torch.float32, device)
+
+
+class FloatBoxCoder(BoxCoder):
+    """Boxes decoded in float32 whatever the network's answers are."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """As torchvision's, in float32."""
+        return super().decode_single(rel_codes.float(), boxes.float())
 
 
 class TorchvisionDetector(nn.Module):
@@ -116,7 +134,7 @@ def build_torchvision(
     width = int(backbone.out_channels)  # type: ignore[arg-type]
     pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
     options: dict[str, Any] = {
-        "rpn_anchor_generator": AnchorGenerator(
+        "rpn_anchor_generator": FloatAnchors(
             tuple((float(side),) for side in anchor_sizes),
             (tuple(config.anchors.ratios),) * len(anchor_sizes),
         ),
@@ -134,11 +152,8 @@ def build_torchvision(
         "box_nms_thresh": config.nms_threshold,
         "box_detections_per_img": config.max_detections,
     }
-    model: FasterRCNN
     if config.arch == "faster_rcnn":
-        model = FasterRCNN(backbone, **options)
-        model.transform = SizedTransform(in_channels)
-        return TorchvisionDetector(model)
+        return TorchvisionDetector(_finish(FasterRCNN(backbone, **options), in_channels))
     depth = config.mask_head_channels
     mask_head = MaskRCNNHeads(width, (depth,) * config.mask_head_layers, 1)
     mask_pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=14, sampling_ratio=2)
@@ -149,5 +164,12 @@ def build_torchvision(
         mask_predictor=MaskRCNNPredictor(depth, depth, num_categories + 1),
         **options,
     )
+    return TorchvisionDetector(_finish(model, in_channels))
+
+
+def _finish(model: FasterRCNN, in_channels: int) -> FasterRCNN:
+    """Exchange the parts that resize, or that lose precision under autocast."""
     model.transform = SizedTransform(in_channels)
-    return TorchvisionDetector(model)
+    for part in (model.rpn, model.roi_heads):
+        part.box_coder = FloatBoxCoder(part.box_coder.weights)
+    return model
