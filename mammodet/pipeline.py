@@ -154,6 +154,8 @@ def draw_files(
         by_id = {prediction.image_id: prediction for prediction in predictions.images}
     else:
         raise InputError("--ground-truth, --predictions: give at least one of them")
+    if predictions is None or ground_truth is None:
+        options["side_by_side"] = False  # one of both panels would show nothing
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; --images names the one that the images' file names start from")
     return write_overlays(dataset, by_id, image_reader(root), output, **options)

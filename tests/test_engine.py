@@ -74,6 +74,8 @@ def test_train_writes_checkpoints_config_and_metrics(trained: Path, phantom_root
     val_patients = {record.patient_id for record in read_coco(phantom_root / "val.json").images}
     assert set(facts.patients) == train_patients | val_patients
     assert facts.stack is not None
+    assert "optimizer_states" not in torch.load(trained / BEST, weights_only=True)
+    assert "optimizer_states" in torch.load(trained / LAST, weights_only=True)
     assert load_config(trained / "config.yaml").to_dict() == facts.config
     rows = read_rows(trained)
     assert [row["epoch"] for row in rows] == ["1", "2"]

@@ -160,8 +160,12 @@ def load_strict(model: MammoRCNN, state: Mapping[str, torch.Tensor], path: Path)
     model.load_state_dict(dict(state))
 
 
-def write_stack(path: Path, stack: LogisticStack) -> None:
-    """Put a fitted aggregation into a checkpoint, leaving everything else as it is."""
+def finish_checkpoint(path: Path, stack: LogisticStack | None) -> None:
+    """Make the best checkpoint ready to be handed on: with its fitted aggregation, without the optimiser's state.
+
+    That state is three times the size of the weights and serves `--resume` only, which reads `last.ckpt`.
+    """
     content = read_torch(path)
-    content[KEY]["stack"] = stack.to_json()
-    save_torch(content, path)
+    content[KEY]["stack"] = stack.to_json() if stack is not None else None
+    kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
+    save_torch({key: content[key] for key in kept if key in content}, path)

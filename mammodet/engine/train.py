@@ -22,7 +22,7 @@ from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.dataset import EpochSampler, LesionDataset, Sample, make_loader, usable_indices
 from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.engine.callbacks import MetricsTable, OneBar
-from mammodet.engine.checkpoint import AtomicCheckpointIO, RunFacts, load_model, read_facts, write_stack
+from mammodet.engine.checkpoint import AtomicCheckpointIO, RunFacts, finish_checkpoint, load_model, read_facts
 from mammodet.engine.module import TrainingModule
 from mammodet.engine.predict import Predictor, Skipped
 from mammodet.errors import InputError, raise_faults
@@ -209,14 +209,27 @@ def train(
         print(f"stopped; {last} holds the last whole epoch, --resume goes on from it")
         raise KeyboardInterrupt
     best = output / BEST
-    if trainer.is_global_zero and config.model.aggregation.rule == "learned":
+    if trainer.is_global_zero:
         finish(best, run)
     trainer.strategy.barrier()
     return best
 
 
 def finish(best: Path, run: Run) -> None:
-    """Fit the learned aggregation on the validation images and put it into a checkpoint."""
+    """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
+    if run.config.model.aggregation.rule != "learned":
+        finish_checkpoint(best, None)
+        return
+    stack = fit_on_validation(best, run)
+    if stack is None:
+        raise InputError(
+            "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
+        )
+    finish_checkpoint(best, stack)
+
+
+def fit_on_validation(best: Path, run: Run) -> LogisticStack | None:
+    """The learned aggregation of a checkpoint, from its predictions on the validation images."""
     model, config, facts = load_model(best)
     predictor = Predictor(model, config, replace(facts, stack=None))
     inputs, labels = [], []
@@ -225,14 +238,7 @@ def finish(best: Path, run: Run) -> None:
             raise InputError(f"validation image {result.file_name}: {result.reason}")
         inputs.append(stack_inputs(result.scores_by_rule))
         labels.append(record.labels)
-    stack: LogisticStack | None = fit_stack(
-        inputs, {name: [label.get(name) for label in labels] for name in model.targets}
-    )
-    if stack is None:
-        raise InputError(
-            "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
-        )
-    write_stack(best, stack)
+    return fit_stack(inputs, {name: [label.get(name) for label in labels] for name in model.targets})
 
 
 def _check_output(run: Run, resume: bool, overwrite: bool, force_data: bool) -> Path | None:
