@@ -221,6 +221,12 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
     summary = Summary("mini-MIAS", str(source), str(output), quarantine=quarantine)
     _count(summary, records, [entries[Path(record.file_name).stem] for record in records])
     _check_origin(summary, films)
+    outside = sum("outside the image" in item.reason for item in quarantine)
+    if outside:
+        summary.warnings.append(
+            f"{outside} circles lie outside their images: if these are resized copies, every circle is misplaced; "
+            "convert images of the size that Info.txt was written for (1024x1024)"
+        )
     scheme = CATEGORY_SCHEMES[options.categories]
     write_outputs(output, tuple(dict.fromkeys(scheme.values())), records, splits, summary)
     return summary

@@ -244,6 +244,11 @@ def test_finding_without_a_place_makes_a_positive_unlocalized_image(tmp_path):
     assert [len(records[name].lesions) for name in ("mdb216", "mdb059", "mdb001")] == [0, 0, 1]
 
 
+def test_circles_outside_their_images_warn_of_resized_copies(tmp_path):
+    summary, _, _ = run(archive(tmp_path, "mdb001 G CIRC B 535 425 30", "mdb002 D NORM"), tmp_path / "out")
+    assert any("resized copies" in warning for warning in summary.warnings)
+
+
 @pytest.mark.parametrize(
     ("circle", "reason"),
     [
