@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from tqdm import tqdm
+from typing import Any
 
 import mammodet
 from mammodet.data.coco import data_hash, write_coco
@@ -27,8 +24,6 @@ from mammodet.data.splits import Splits
 from mammodet.errors import InputError
 from mammodet.files import write_json, write_text
 from mammodet.records import SUBSETS, Dataset, ImageRecord
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +89,6 @@ def check_folders(source: Path, output: Path) -> None:
         raise InputError(f"{output}: is a file; --output is a folder")
     if output.resolve() == source.resolve() or source.resolve() in output.resolve().parents:
         raise InputError(f"{output}: lies in the archive {source}; choose an --output outside of it")
-
-
-def in_parallel(
-    work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs: int, name: str, progress: bool
-) -> Iterator[T]:
-    """Results of `work(*task)` in the order of the tasks, `jobs` at a time, with a progress bar.
-
-    Threads, since reading, scaling and writing images leave Python's lock.
-    """
-    # Not joblib's threads: they are killed where they stand when an error ends the program, inside OpenCV too.
-    pool = ThreadPoolExecutor(max_workers=jobs)
-    try:
-        results = pool.map(lambda task: work(*task), tasks)
-        yield from tqdm(results, total=len(tasks), desc=name, unit="image", disable=None if progress else True)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def write_outputs(

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.base import Quarantined, SplitOptions, Summary, check_folders, in_parallel, write_outputs
+from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
 from mammodet.data.breast import find_breast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
 from mammodet.data.splits import check_shares, make_splits
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask, mask_to_rle, rle_box
+from mammodet.parallel import in_parallel
+from mammodet.phantom.texts import LICENCE_MARK
 from mammodet.records import ImageRecord, Lesion
 
 SPACING_MM = 0.2
@@ -91,9 +93,25 @@ class FilmEntry:
         return int(self.name[3:])
 
     @property
-    def patient_id(self) -> str:
+    def patient(self) -> int:
         """Two films a patient."""
-        return f"mias_{(self.number + 1) // 2:03d}"
+        return (self.number + 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """Whose patients these are: synthetic ones must never be taken for mini-MIAS's, by a leakage check above all."""
+
+    name: str
+    patient_prefix: str
+
+    @staticmethod
+    def of(table: Path) -> _Archive:
+        """By the licence that lies beside the table."""
+        licence = table.parent / "Licence.txt"
+        if licence.is_file() and LICENCE_MARK in licence.read_text(encoding="utf-8", errors="replace"):
+            return _Archive("phantom", "phantom")
+        return _Archive("mini-MIAS", "mias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +213,8 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
         )
 
     names = sorted(set(entries) & set(files))
-    tasks = [(entries[name], files[name], output, options.categories) for name in names]
+    archive = _Archive.of(table)
+    tasks = [(entries[name], files[name], output, options.categories, archive) for name in names]
     films: list[_Film] = []
     for film in in_parallel(_convert_film, tasks, jobs=options.jobs, name="mias", progress=options.progress):
         if isinstance(film, Quarantined):
@@ -218,7 +237,7 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
         folds=chosen.folds,
         seed=chosen.seed,
     )
-    summary = Summary("mini-MIAS", str(source), str(output), quarantine=quarantine)
+    summary = Summary(archive.name, str(source), str(output), quarantine=quarantine)
     _count(summary, records, [entries[Path(record.file_name).stem] for record in records])
     _check_origin(summary, films)
     outside = sum("outside the image" in item.reason for item in quarantine)
@@ -242,7 +261,9 @@ def _films(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _convert_film(entry: FilmEntry, path: Path, output: Path, categories: str) -> _Film | Quarantined:
+def _convert_film(
+    entry: FilmEntry, path: Path, output: Path, categories: str, archive: _Archive
+) -> _Film | Quarantined:
     try:
         pixels = read_image(path)
     except InputError as error:
@@ -293,12 +314,12 @@ def _convert_film(entry: FilmEntry, path: Path, output: Path, categories: str) -
         image_id=entry.number,
         file_name=file_name,
         size_hw=(height, width),
-        patient_id=entry.patient_id,
+        patient_id=f"{archive.patient_prefix}_{entry.patient:03d}",
         laterality="R" if entry.number % 2 else "L",
         view="MLO",
         density=entry.tissue,
         labels=labels,
-        source="mini-MIAS",
+        source=archive.name,
         spacing_mm_rc=(SPACING_MM * 1024 / height, SPACING_MM * 1024 / width),
         breast_box_xyxy=breast.box_xyxy,
         unlocalized=unlocalized,

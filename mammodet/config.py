@@ -272,7 +272,7 @@ class Config(_Section):
     #: Folder for checkpoints, curves and evaluations.
     output_dir: Path = Path("output/run")
     #: Start of everything random.
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

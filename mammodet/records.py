@@ -109,6 +109,11 @@ class ImageRecord:
         """Whether every lesion on the image has a usable place, so that boxes can be learnt and scored on it."""
         return not self.unlocalized and not any(lesion.ignore for lesion in self.lesions)
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether anything is known of what the image shows; of a bare image nothing is."""
+        return bool(self.lesions or self.unlocalized or any(value is not None for value in self.labels.values()))
+
     def label(self, name: str) -> int | None:
         """The label `name`, None where it is not known."""
         return self.labels.get(name)

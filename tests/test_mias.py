@@ -175,13 +175,14 @@ def test_doubled_and_contradicting_lines_are_told():
 
 def test_patients_are_pairs_of_films():
     entries, _ = parse_info("\n".join(f"mdb{number:03d} G NORM" for number in (1, 2, 3, 321, 322)))
-    assert [entry.patient_id for entry in entries.values()] == [
-        "mias_001",
-        "mias_001",
-        "mias_002",
-        "mias_161",
-        "mias_161",
-    ]
+    assert [entry.patient for entry in entries.values()] == [1, 1, 2, 161, 161]
+
+
+def test_synthetic_patients_are_never_taken_for_real_ones(tmp_path):
+    write_mias_archive(tmp_path / "in", patients=2, size=128, progress=False)
+    summary, records, _ = run(tmp_path / "in", tmp_path / "out")
+    assert summary.archive == "phantom"
+    assert {record.patient_id for record in records.values()} == {"phantom_001", "phantom_002"}
 
 
 # Coordinates

@@ -373,7 +373,9 @@ def test_image_error_without_a_place_for_the_lesion_judges_the_label_alone():
 def test_image_error_without_any_truth_is_not_judged():
     record = ImageRecord(1, "a.png", SIZE, unlocalized=True)
     assert judge(record, make_prediction()).kind == "not judged"
-    assert image_error(record, make_prediction()) == (0.0, "no ground truth to compare with")
+    assert image_error(record, make_prediction()) == (0.0, "nothing on it that can be compared")
+    bare = ImageRecord(1, "a.png", SIZE)
+    assert image_error(bare, make_prediction()) == (0.0, "no ground truth to compare with")
 
 
 def test_choose_gallery_puts_the_worst_first_and_keeps_a_quarter_for_successes():

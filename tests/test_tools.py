@@ -106,7 +106,7 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
         folder=work,
     )
     assert leaked.returncode == 2
-    assert "mias_" in leaked.stderr
+    assert "phantom_0" in leaked.stderr
     assert "Traceback" not in leaked.stderr
 
     done = call(

@@ -14,6 +14,7 @@ import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
+from mammodet.errors import InputError
 from mammodet.files import write_text
 
 
@@ -63,8 +64,13 @@ class MetricsTable(L.Callback):
         """Take over the rows of an interrupted run."""
         self.began = time.monotonic()
         if trainer.current_epoch > 0 and self.path.exists():
-            with open(self.path, encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+            try:
+                with open(self.path, encoding="utf-8", newline="") as file:
+                    self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+            except (ValueError, KeyError, TypeError, csv.Error) as error:
+                raise InputError(
+                    f"{self.path}: cannot be read ({error}); restore it, or remove it and lose the curves so far"
+                ) from None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add a row; written whole each time."""

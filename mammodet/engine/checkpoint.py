@@ -57,7 +57,13 @@ class RunFacts:
         if value.get("format") != FORMAT:
             raise InputError(f"{path}: format is {value.get('format')!r}; this version reads {FORMAT!r}")
         known = {key: item for key, item in value.items() if key in RunFacts.__dataclass_fields__}
-        return RunFacts(**{**known, "categories": tuple(value["categories"]), "patients": tuple(value["patients"])})
+        try:
+            if known.get("stack") is not None:
+                LogisticStack.from_json(known["stack"])
+            categories, patients = tuple(value["categories"]), tuple(value["patients"])
+            return RunFacts(**{**known, "categories": categories, "patients": patients})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}: its facts are damaged ({type(error).__name__}: {error})") from None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -157,6 +163,9 @@ def load_strict(model: MammoRCNN, state: Mapping[str, torch.Tensor], path: Path)
             f"{path}: is of another architecture than the config: {len(faults)} tensors differ\n  - {shown}\n"
             "Use the config that trained it (config.yaml beside it)."
         )
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"{path}: {len(broken)} tensors hold weights that are not finite, for instance {broken[0]}")
     model.load_state_dict(dict(state))
 
 

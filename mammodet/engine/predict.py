@@ -250,6 +250,8 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
         InputError: no folder, or no image in it.
     """
     if not folder.is_dir():
+        if folder.exists():
+            raise InputError(f"{folder}: is a file; --input is a folder of images, or a data set's JSON file")
         raise InputError(f"{folder}: no such folder; --input is a folder of images or a data set's JSON file")
     records: list[ImageRecord] = []
     unreadable: list[Skipped] = []
@@ -258,9 +260,15 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
             continue
         name = path.relative_to(folder).as_posix()
         try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+            unreadable.append(Skipped(shown, "its name is not UTF-8; rename it"))
+            continue
+        try:
             with Image.open(path) as image:  # reads the header only
                 width, height = image.size
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
             unreadable.append(Skipped(name, f"{path}: cannot be read as an image ({error})"))
             continue
         records.append(ImageRecord(image_id=len(records) + 1, file_name=name, size_hw=(height, width)))

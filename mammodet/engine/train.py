@@ -17,21 +17,21 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch.utils.data import DataLoader
 
-from mammodet.config import Config, differences
+from mammodet.config import Config
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.dataset import EpochSampler, LesionDataset, Sample, make_loader, usable_indices
 from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.engine.callbacks import MetricsTable, OneBar
-from mammodet.engine.checkpoint import AtomicCheckpointIO, RunFacts, finish_checkpoint, load_model, read_facts
+from mammodet.engine.checkpoint import KEY, AtomicCheckpointIO, RunFacts, finish_checkpoint, load_model
 from mammodet.engine.module import TrainingModule
 from mammodet.engine.predict import Predictor, Skipped
+from mammodet.engine.run_folder import BEST, LAST, TABLE, clear, only_writer, starting_point
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import write_text
 from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
+from mammodet.modeling.weights import read_torch
 from mammodet.records import Dataset
-
-BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,11 @@ def prepare(config: Config) -> Run:
         InputError: faulty data, or data and config that do not go together.
     """
     data = config.data
+    for path in (data.train_file, data.val_file):
+        if not path.exists():
+            raise InputError(
+                f"{path}: no such file. tools/convert.py writes it below data.root; files of folds with --folds K"
+            )
     train = read_coco(data.train_file, skip_invalid=data.skip_invalid)
     val = read_coco(data.val_file, skip_invalid=data.skip_invalid)
     for path, dataset in ((data.train_file, train), (data.val_file, val)):
@@ -75,6 +80,7 @@ def prepare(config: Config) -> Run:
         values["model"]["detector"]["anchors"]["sizes"] = sizes
         config = Config.model_validate(values)
     patients = {str(record.patient_id) for record in (*train.images, *val.images) if record.patient_id}
+    patients |= _patients_of_weights(config.model.weights)
     facts = RunFacts(
         config=config.to_dict(),
         categories=train.categories,
@@ -85,8 +91,22 @@ def prepare(config: Config) -> Run:
     return Run(config, train, val, facts)
 
 
+def _patients_of_weights(weights: str) -> set[str]:
+    """Patients that the weights to start from have seen: a model does not forget them."""
+    if weights in ("none", "coco", "imagenet"):
+        return set()
+    content = read_torch(Path(weights))
+    facts = content.get(KEY) if isinstance(content, dict) else None
+    return set(facts["patients"]) if isinstance(facts, dict) and "patients" in facts else set()
+
+
 def _data_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
     faults = []
+    for name, dataset in (("training", train), ("validation", val)):
+        if not dataset.images:
+            faults.append(f"the {name} set has no images")
+    if faults:
+        return faults
     if train.categories != val.categories:
         faults.append(f"categories differ: {train.categories} in training, {val.categories} in validation")
     shared = {record.patient_id for record in train.images} & {record.patient_id for record in val.images} - {None}
@@ -196,23 +216,36 @@ def train(
     """
     config = run.config
     output = config.output_dir
-    last = output / LAST
-    start = _check_output(run, resume, overwrite, force_data)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "config.yaml", config.to_yaml())
-    L.seed_everything(config.seed, verbose=False)
-    model = build_model(config, len(run.facts.categories), load_weights=start is None)
-    module = TrainingModule(model, config, run.facts, run.val)
-    trainer = _trainer(config, machines or Machines())
-    trainer.fit(module, datamodule=_Data(run), ckpt_path=start, weights_only=True)
-    if trainer.interrupted or trainer.state.status == TrainerStatus.INTERRUPTED:
-        print(f"stopped; {last} holds the last whole epoch, --resume goes on from it")
-        raise KeyboardInterrupt
-    best = output / BEST
-    if trainer.is_global_zero:
-        finish(best, run)
-    trainer.strategy.barrier()
+    with only_writer(output):
+        start = starting_point(output, run.facts, resume=resume, overwrite=overwrite, force_data=force_data)
+        L.seed_everything(config.seed, verbose=False)
+        model = build_model(config, len(run.facts.categories), load_weights=start is None)
+        module = TrainingModule(model, config, run.facts, run.val)
+        trainer = _trainer(config, machines or Machines())
+        # Everything was checked: only now is anything in the folder changed.
+        if overwrite:
+            clear(output)
+        write_text(output / "config.yaml", config.to_yaml())
+        _fit(trainer, module, _Data(run), start, output / LAST)
+        best = output / BEST
+        if trainer.is_global_zero:
+            finish(best, run)
+        trainer.strategy.barrier()
     return best
+
+
+def _fit(
+    trainer: L.Trainer, module: TrainingModule, data: L.LightningDataModule, start: Path | None, last: Path
+) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+    if trainer.interrupted or trainer.state.status == TrainerStatus.INTERRUPTED:
+        kept = f"{last} holds the last whole epoch, --resume goes on from it" if last.exists() else "no epoch was done"
+        print(f"stopped; {kept}")
+        raise KeyboardInterrupt
 
 
 def finish(best: Path, run: Run) -> None:
@@ -239,45 +272,6 @@ def fit_on_validation(best: Path, run: Run) -> LogisticStack | None:
         inputs.append(stack_inputs(result.scores_by_rule))
         labels.append(record.labels)
     return fit_stack(inputs, {name: [label.get(name) for label in labels] for name in model.targets})
-
-
-def _check_output(run: Run, resume: bool, overwrite: bool, force_data: bool) -> Path | None:
-    """The checkpoint to resume from, or None to start."""
-    output = run.config.output_dir
-    last = output / LAST
-    if not resume:
-        if last.exists() and not overwrite:
-            raise InputError(
-                f"{output}: holds a run already. Go on with --resume, start anew with --overwrite, or choose another "
-                "output_dir=..."
-            )
-        if overwrite:
-            for name in (LAST, BEST, "metrics.csv"):
-                (output / name).unlink(missing_ok=True)
-        return None
-    if not last.exists():
-        if overwrite:
-            raise InputError("--resume and --overwrite: choose one")
-        print(f"{last}: not there yet; starting from the beginning")
-        return None
-    _, facts = read_facts(last)
-    faults = []
-    if not force_data:
-        if facts.data_hash != run.facts.data_hash:
-            faults.append(f"the training data changed: {facts.data_hash[:12]} then, {run.facts.data_hash[:12]} now")
-        if facts.split_hash != run.facts.split_hash:
-            faults.append(f"the split changed: {str(facts.split_hash)[:12]} then, {str(run.facts.split_hash)[:12]} now")
-    if facts.config["model"] != run.facts.config["model"]:
-        changed = differences(facts.config["model"], run.facts.config["model"], "model")
-        faults.append(f"the model changed: {', '.join(changed)}")
-    raise_faults(
-        faults,
-        where=str(last),
-        advice="Start a new output_dir, restore what changed, or resume with other data by --force-data.",
-    )
-    for line in differences(facts.config, run.facts.config, ""):
-        print(f"resuming with a changed setting: {line}")
-    return last
 
 
 def _trainer(config: Config, machines: Machines) -> L.Trainer:
@@ -314,7 +308,7 @@ def _trainer(config: Config, machines: Machines) -> L.Trainer:
         enable_version_counter=False,
     )
     # The table stands before the checkpoints, so that a run killed between them has a row too many, not too few.
-    callbacks: list[Callback] = [OneBar(), MetricsTable(config.output_dir / "metrics.csv", shown), best, last]
+    callbacks: list[Callback] = [OneBar(), MetricsTable(config.output_dir / TABLE, shown), best, last]
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping is not None:
@@ -355,6 +349,8 @@ def _devices(config: Config, machines: Machines) -> tuple[str, int]:
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = machines.num_gpus
+    if wanted is not None and wanted < 0:
+        raise InputError(f"--num-gpus {wanted}: expected 0 (the CPU) or more")
     if wanted is None:
         accelerator = config.train.accelerator
         if accelerator == "auto":

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 from torch import Tensor
 
 from mammodet.config import AggregationConfig
@@ -18,6 +21,7 @@ from mammodet.records import ImagePrediction
 
 DETECTION_RULES = ("max", "noisy_or", "top_k_mean")
 _EPSILON = 1e-4
+_LEAST = 0.01  # weight of a stack's standardised input: never 0, so that equal scores stay rare
 
 
 def max_score(scores: Tensor) -> Tensor:
@@ -88,14 +92,16 @@ def fit_stack(
 ) -> LogisticStack | None:
     """Fit a stack on validation images.
 
+    Every weight is positive (Breiman, Stacked Regressions, Machine Learning 1996): each input is a probability of the
+    same thing, and on a few dozen images chance alone would turn some of them round. The weights are drawn towards the
+    plain mean of the logits, which is what remains where the images tell nothing.
+
     Args:
         inputs: per image, name to score in [0, 1]; the same names for all.
         labels: question to one label per image, None for unknown.
     Returns:
         None where no question has images of both classes.
     """
-    from sklearn.linear_model import LogisticRegression
-
     features = tuple(sorted(inputs[0])) if inputs else ()
     table = np.array([[_logit(row[name]) for name in features] for row in inputs]).reshape(len(inputs), len(features))
     centre = table.mean(axis=0) if len(inputs) else np.zeros(len(features))
@@ -104,15 +110,37 @@ def fit_stack(
     counts: dict[str, tuple[int, int]] = {}
     for target, values in labels.items():
         known = np.array([value is not None for value in values], dtype=bool)
-        truth = np.array([value for value in values if value is not None], dtype=int)
+        truth = np.array([value for value in values if value is not None], dtype=float)
         if len(set(truth.tolist())) < 2:
             continue
-        model = LogisticRegression(C=1.0, max_iter=1000).fit((table[known] - centre) / scale, truth)
-        weights[target] = (tuple(float(value) for value in model.coef_[0]), float(model.intercept_[0]))
+        weights[target] = _fit_positive((table[known] - centre) / scale, truth)
         counts[target] = (int((truth == 0).sum()), int((truth == 1).sum()))
     if not weights:
         return None
     return LogisticStack(features, tuple(centre.tolist()), tuple(scale.tolist()), weights, counts)
+
+
+def _fit_positive(table: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[tuple[float, ...], float]:
+    """Weights of at least `_LEAST` and the intercept that minimise log loss + |w - 1/k|^2 / 2.
+
+    Args:
+        table: standardised inputs (n, k).
+        truth: 0 or 1, (n,).
+    """
+    count = table.shape[1]
+    prior = 1 / count
+
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights, bias = values[:-1], values[-1]
+        answers = table @ weights + bias
+        value = np.logaddexp(0, answers).sum() - truth @ answers + 0.5 * np.sum((weights - prior) ** 2)
+        slope = expit(answers) - truth
+        return float(value), np.append(table.T @ slope + weights - prior, slope.sum())
+
+    start = np.append(np.full(count, prior), 0.0)
+    bounds = [(_LEAST, None)] * count + [(None, None)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return tuple(float(value) for value in found.x[:-1]), float(found.x[-1])
 
 
 def stack_inputs(by_rule: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -81,10 +81,9 @@ def read_torch(path: Path) -> Any:
         raise InputError(f"{path}: no such checkpoint") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; expected a checkpoint file") from None
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception:  # torch raises half a dozen kinds for a damaged file, and advises to load it unsafely
         raise InputError(
-            f"{path}: cannot be read as a checkpoint; it is cut short, damaged, or holds more than weights ({reason})"
+            f"{path}: cannot be read as a checkpoint; it is cut short, damaged, or holds more than weights"
         ) from None
 
 

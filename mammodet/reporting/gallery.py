@@ -12,13 +12,12 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from mammodet.errors import raise_faults
 from mammodet.files import write_bytes, write_text
+from mammodet.parallel import in_parallel
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 from mammodet.reporting import overlay
 from mammodet.reporting.canvas import Canvas
@@ -93,9 +92,8 @@ def write_overlays(
         write_bytes(output / "thumbnails" / f"{name}.jpg", encode(thumbnail))
         return None
 
-    jobs = (delayed(work)(record, name) for record, name in zip(records, names, strict=True))
-    results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
-    faults = list(tqdm(results, total=len(records), desc="pictures", unit="image", disable=None if progress else True))
+    tasks = list(zip(records, names, strict=True))
+    faults = list(in_parallel(work, tasks, jobs=n_jobs, name="pictures", progress=progress))
     done = [(record, name) for record, name, fault in zip(records, names, faults, strict=True) if fault is None]
     entries = [_entry(record, name, predictions_by_id.get(record.image_id), options) for record, name in done]
     write_text(output / "index.html", render("index.html.j2", entries=entries, threshold=score_threshold))

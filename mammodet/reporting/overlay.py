@@ -200,6 +200,8 @@ def truth_text(record: ImageRecord | None) -> str:
     """`ground truth: tumor 1 · malignant 0 · unlocalized`; labels that are not known are left out."""
     if record is None:
         return "ground truth: none"
+    if not record.has_truth:
+        return "ground truth: not known"
     parts = [f"{name} {value}" for name, value in record.labels.items() if value is not None]
     if record.unlocalized:
         parts.append("unlocalized")

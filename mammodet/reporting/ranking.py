@@ -83,6 +83,8 @@ def judge(
         score_threshold: from which score a detection counts as made.
         label: name of the image label.
     """
+    if not record.has_truth:
+        return Verdict(0.0, "not judged", "no ground truth to compare with", False)
     faults: list[tuple[float, Kind, str, bool]] = []  # error, kind, words, wrong at the threshold
     if record.has_complete_boxes:
         faults += _box_faults(record, prediction, score_threshold)
@@ -91,7 +93,7 @@ def judge(
         words = f"image label: {label} is {truth}, predicted {score:.2f}"
         faults.append((abs(truth - score), "image label", words, (score >= 0.5) != bool(truth)))
     if not faults and not record.has_complete_boxes:
-        return Verdict(0.0, "not judged", "no ground truth to compare with", False)
+        return Verdict(0.0, "not judged", "nothing on it that can be compared", False)
     error = max((fault[0] for fault in faults), default=0.0)
     wrong = sorted((fault for fault in faults if fault[3]), key=lambda fault: -fault[0])
     if not wrong:

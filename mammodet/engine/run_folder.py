@@ -1,0 +1,105 @@
+"""The output folder of a training: who may write there, and what a run resumes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mammodet.config import differences
+from mammodet.engine.checkpoint import RunFacts, read_facts
+from mammodet.errors import InputError, raise_faults
+
+BEST, LAST, TABLE = "best.ckpt", "last.ckpt", "metrics.csv"
+
+
+@contextmanager
+def only_writer(output: Path) -> Iterator[None]:
+    """Keep a second training out of the folder while the block runs; the system lifts the lock of a killed one.
+
+    Raises:
+        InputError: another training writes there.
+    """
+    if "LOCAL_RANK" in os.environ:  # a further process of a training that holds the lock
+        yield
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / ".lock", "w", encoding="utf-8") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{output}: another training writes there; wait for it, or choose another output_dir=..."
+            ) from None
+        yield
+
+
+def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bool, force_data: bool) -> Path | None:
+    """The checkpoint to resume from, or None to start; changes nothing.
+
+    Raises:
+        InputError: a run lies there already, or it cannot be resumed.
+    """
+    last = output / LAST
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite: choose one")
+    if not resume:
+        if last.exists() and not overwrite:
+            raise InputError(
+                f"{output}: holds a run already. Go on with --resume, start anew with --overwrite, or choose another "
+                "output_dir=..."
+            )
+        return None
+    if not last.exists():
+        print(f"{last}: not there yet; starting from the beginning")
+        return None
+    content, then = read_facts(last)
+    missing = [key for key in ("loops", "optimizer_states", "pytorch-lightning_version") if key not in content]
+    if missing:
+        raise InputError(f"{last}: cannot be resumed from: {', '.join(missing)} missing; start anew with --overwrite")
+    faults = []
+    if not force_data:
+        if then.data_hash != facts.data_hash:
+            faults.append(f"the training data changed: {then.data_hash[:12]} then, {facts.data_hash[:12]} now")
+        if then.split_hash != facts.split_hash:
+            faults.append(f"the split changed: {str(then.split_hash)[:12]} then, {str(facts.split_hash)[:12]} now")
+    if then.config["model"] != facts.config["model"]:
+        changed = differences(then.config["model"], facts.config["model"], "model")
+        faults.append(f"the model changed: {', '.join(changed)}")
+    raise_faults(
+        faults,
+        where=str(last),
+        advice="Start a new output_dir, restore what changed, or resume with other data by --force-data.",
+    )
+    if _has_best(content):
+        try:
+            read_facts(output / BEST)
+        except InputError as error:
+            raise InputError(
+                f"{error}\n{last} remembers a best checkpoint, and would never write a worse one: restore {BEST}, or "
+                "start anew with --overwrite."
+            ) from None
+    for line in differences(then.config, facts.config, ""):
+        print(f"resuming with a changed setting: {line}")
+    return last
+
+
+def _has_best(content: dict[str, Any]) -> bool:
+    states = content.get("callbacks") or {}
+    return any(
+        isinstance(state, dict) and state.get("monitor") and Path(str(state.get("best_model_path"))).name == BEST
+        for state in states.values()
+    )
+
+
+def clear(output: Path) -> None:
+    """Remove what an earlier run left."""
+    for name in (LAST, BEST, TABLE):
+        (output / name).unlink(missing_ok=True)
