@@ -17,7 +17,10 @@ Written by `python docs/make_config_page.py` from `mammodet/config.py`; change i
 
 An experiment is a YAML file over its `_base_` (a path beside it) over the defaults below. On the command line,
 `key.key=value` at the end overrides both: `data.fold=0 train.lr=1e-3 model.detector.anchors.sizes=auto`. Values are
-read as YAML: `null`, `true`, `[1, 2]`. Unknown keys are refused with the nearest known name.
+read as YAML: `null`, `true`, `[1, 2]`. Unknown keys are refused with the nearest known name. The configs that come with
+mammodet stand on `configs/base.yaml`, which changes some of these defaults (AdamW at 2e-4, half of each batch without
+lesions, fitted anchors); the values of a run stand in `config.yaml` in its output folder. Terms are explained in the
+[glossary](glossary.md).
 """
 
 
@@ -31,6 +34,7 @@ def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[s
     node = classes[name]
     table: list[str] = []
     below: list[str] = []
+    shared = ""
     for field in node.body:
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name) or field.value is None:
             continue
@@ -43,7 +47,8 @@ def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[s
         while lines[above].strip().startswith("#:"):
             comment.insert(0, lines[above].strip().removeprefix("#:").strip())
             above -= 1
-        table.append(f"| `{key}` | {cell(readable(kind))} | {cell(default(field.value))} | {cell(' '.join(comment))} |")
+        shared = " ".join(comment) or f"{shared.removesuffix(' (as above)')}{' (as above)' if shared else ''}"
+        table.append(f"| `{key}` | {cell(readable(kind))} | {cell(default(field.value))} | {cell(shared)} |")
     title = prefix.rstrip(".") or "top level"
     text = " ".join((ast.get_docstring(node) or "").split())
     head = [f"## {title}", "", text, "", "| key | type | default | meaning |", "|---|---|---|---|"]
@@ -58,6 +63,7 @@ def readable(kind: str) -> str:
         "Share": "number in [0, 1]",
         "Count": "integer >= 0",
         "AtLeastOne": "integer >= 1",
+        "AggregationRule": "one of ['max', 'noisy_or', 'top_k_mean', 'head', 'learned']",
     }
     for name, text in words.items():
         kind = kind.replace(name, text)

@@ -29,7 +29,8 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
         if error.errno == errno.ENOSPC:
             _stop(f"the disk is full: {error}; nothing half-written was kept", 2)
         if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | FileExistsError):
-            _stop(f"{error.strerror}: {error.filename}", 2)
+            hint = "; expected a folder" if isinstance(error, FileExistsError | NotADirectoryError) else ""
+            _stop(f"{error.filename}: {error.strerror}{hint}", 2)
         raise
 
 

@@ -48,6 +48,7 @@ class ImageConfig(_Section):
 class AugmentConfig(_Section):
     """Random changes in training; 0 turns one off."""
 
+    #: Whether anything is changed at all.
     enabled: bool = True
     #: Probability of a left-right flip, and of an upside-down flip.
     horizontal_flip: Share = 0.5
@@ -72,7 +73,7 @@ class DataConfig(_Section):
     #: Files under `root` instead of those that `fold` chooses.
     train: str | None = None
     val: str | None = None
-    #: File under `root` that `--eval-only` evaluates on.
+    #: File under `root` that `--eval-only` evaluates on, whatever the fold.
     test: str | None = "test.json"
     #: Drop faulty records of the JSON files instead of refusing the file; what was dropped is listed.
     skip_invalid: bool = False
@@ -163,18 +164,22 @@ class DetectorConfig(_Section):
 class ImageHeadConfig(_Section):
     """The image-level head on the detector's features."""
 
+    #: Without it, scores come from detections alone.
     enabled: bool = True
     #: What it answers; each is a key of the data set's image labels.
     targets: list[str] = Field(default=["tumor", "malignant"], min_length=1)
+    #: Its width.
     channels: AtLeastOne = 256
     #: Weight of its loss beside the detector's.
     loss_weight: NonNegative = 0.5
+    #: Share of its features that training drops at random.
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
 
 
 class AggregationConfig(_Section):
     """From detections and head to one score an image, a breast and a patient."""
 
+    #: See docs/model.md.
     rule: AggregationRule = "learned"
     #: The k of `top_k_mean`.
     top_k: AtLeastOne = 3
@@ -217,11 +222,13 @@ class TrainConfig(_Section):
 
     #: Passes over `data.epoch_size` images.
     epochs: AtLeastOne = 30
+    #: `sgd` or `adamw`.
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    #: Learning rate after the warm-up.
+    #: Learning rate after the warm-up, momentum of `sgd`, and weight decay.
     lr: Positive = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 1e-4
+    #: How the rate falls after the warm-up.
     schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
     #: Epochs after which `step` divides the rate by ten.
     step_epochs: list[AtLeastOne] = [20, 27]

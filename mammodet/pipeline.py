@@ -54,8 +54,8 @@ def evaluate_files(
         shown = ", ".join(leaked[:10]) + (f", ... ({len(leaked)} in all)" if len(leaked) > 10 else "")
         raise InputError(
             f"{ground_truth}: the model has seen these patients in training or validation: {shown}. A figure on them "
-            "says nothing about new patients. Evaluate on test.json, or see the figure anyway with --allow-leakage, "
-            "which is stamped on the report."
+            "says nothing about new patients. Evaluate on test.json, or see the figure anyway with "
+            "tools/evaluate.py --allow-leakage, which is stamped on the report."
         )
     model = predictions.model
     protocol = {

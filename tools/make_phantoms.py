@@ -46,7 +46,7 @@ example:
         "--difficulty",
         choices=list(phantom.DIFFICULTIES),
         default="realistic",
-        help="'easy': masses only, plain to see (default %(default)s)",
+        help="'easy': masses plain to see, but for what the quirks ask for (default %(default)s)",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes, -1: all cores (default %(default)s)")
     parser.add_argument("--write-truth", action="store_true", help="also write masks truth/mdbNNN_k.png")

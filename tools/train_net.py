@@ -15,7 +15,8 @@ from mammodet.errors import InputError
 
 EXAMPLE = """examples:
   python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=0
-  python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml --resume
+  python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=0 --resume
+  python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=1 output_dir=output/mias/fold1
   python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml --eval-only \\
       model.weights=output/mias/mask_rcnn_r50_fpn/best.ckpt
 """
@@ -86,6 +87,8 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     truth = config.data.root / config.data.test
     output = config.output_dir / f"eval_{truth.stem}"
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)
+    for name in ("metrics.json", "report.html"):  # those of older predictions must not stand beside new ones
+        (output / name).unlink(missing_ok=True)
     path, skipped = predict_to_folder(predictor, dataset, config.data.root, output, num_workers=config.data.num_workers)
     for item in skipped:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)

@@ -155,7 +155,7 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
         raise_faults(
             checker.faults,
             where=str(path),
-            advice="Re-run the converter, mend the file, or drop the faulty records (data.skip_invalid=true).",
+            advice="Re-run the converter, mend the file, or train without the faulty records (data.skip_invalid=true).",
         )
     ordered = sorted(names)
     if checker.faults:

@@ -290,6 +290,7 @@ def match_to_dataset(
     raise_faults(
         faults,
         where="predictions against ground truth",
-        advice="Predict the images of the ground-truth file, or pass over additional predictions with --ignore-extra.",
+        advice="Predict the images of the ground-truth file (skipped.json beside the predictions names unreadable ones); "
+        "tools/evaluate.py passes over additional predictions with --ignore-extra.",
     )
     return matched

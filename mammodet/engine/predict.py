@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def predict_to_folder(
         print(f"{partial}: going on after {len(done)} images that are done")
     skipped: list[Skipped] = list(unreadable)
     remaining = Dataset(dataset.categories, rest, dataset.info)
-    with open(partial, "a", encoding="utf-8") as file:
+    with open(partial, "a", encoding="utf-8") as file, _say_on_interrupt(partial):
         if not done:
             file.truncate(0)
             file.write(json.dumps({"key": key}) + "\n")
@@ -216,6 +217,15 @@ def predict_to_folder(
         (output / "skipped.json").unlink(missing_ok=True)
     partial.unlink()
     return path, skipped
+
+
+@contextmanager
+def _say_on_interrupt(partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped; {partial} holds what is done, the same command goes on from it")
+        raise
 
 
 def _read_partial(path: Path, key: str) -> dict[int, ImagePrediction]:
