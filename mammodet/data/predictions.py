@@ -290,7 +290,7 @@ def match_to_dataset(
     raise_faults(
         faults,
         where="predictions against ground truth",
-        advice="Predict the images of the ground-truth file (skipped.json beside the predictions names unreadable ones); "
+        advice="Predict the images of the ground-truth file (skipped.json beside the predictions names unread ones); "
         "tools/evaluate.py passes over additional predictions with --ignore-extra.",
     )
     return matched
