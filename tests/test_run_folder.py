@@ -1,0 +1,139 @@
+"""The output folder of a training, and what weights bring along."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_engine import ROOT, config_for
+
+from mammodet.engine.checkpoint import KEY, load_model, read_facts
+from mammodet.engine.run_folder import BEST, LAST, TABLE, only_writer
+from mammodet.engine.train import Machines, prepare, train
+from mammodet.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("finished") / "out"
+    train(prepare(config_for(phantom_root, output, "train.epochs=1")))
+    return output
+
+
+def copy_of(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def test_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+    def second() -> None:
+        with only_writer(tmp_path):
+            pass
+
+    with only_writer(tmp_path), pytest.raises(InputError, match="another training writes there"):
+        second()
+    second()
+
+
+def test_overwrite_changes_nothing_when_the_start_fails(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
+    output = copy_of(finished, tmp_path)
+    before = {name: (output / name).read_bytes() for name in (BEST, LAST, TABLE, "config.yaml")}
+    run = prepare(config_for(phantom_root, output, "train.epochs=1"))
+    with pytest.raises(InputError, match="this machine has"):
+        train(run, overwrite=True, machines=Machines(num_gpus=99))
+    assert {name: (output / name).read_bytes() for name in before} == before
+
+
+def test_resume_and_overwrite_together_are_refused(finished: Path, phantom_root: Path) -> None:
+    with pytest.raises(InputError, match="choose one"):
+        train(prepare(config_for(phantom_root, finished, "train.epochs=1")), resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_resume_without_a_usable_best_checkpoint_is_refused(
+    damage: str, finished: Path, phantom_root: Path, tmp_path: Path
+) -> None:
+    output = copy_of(finished, tmp_path)
+    content = (output / BEST).read_bytes()
+    (output / BEST).unlink()
+    if damage == "cut short":
+        (output / BEST).write_bytes(content[:2000])
+    run = prepare(config_for(phantom_root, output, "train.epochs=2"))
+    with pytest.raises(InputError, match=r"(?s)restore best.ckpt.*--overwrite"):
+        train(run, resume=True)
+
+
+def test_resume_from_weights_alone_is_refused(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
+    output = copy_of(finished, tmp_path)
+    shutil.copy(output / BEST, output / LAST)
+    with pytest.raises(InputError, match="cannot be resumed from: loops, optimizer_states missing"):
+        train(prepare(config_for(phantom_root, output, "train.epochs=2")), resume=True)
+
+
+def test_resume_with_a_damaged_table_is_refused(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
+    output = copy_of(finished, tmp_path)
+    (output / TABLE).write_text("epoch,step\none,2\n")
+    with pytest.raises(InputError, match=r"metrics.csv: cannot be read"):
+        train(prepare(config_for(phantom_root, output, "train.epochs=2")), resume=True)
+
+
+def test_weights_bring_their_patients_along(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
+    content = torch.load(finished / BEST, weights_only=True)
+    content[KEY]["patients"].append("elsewhere_007")
+    torch.save(content, tmp_path / "start.ckpt")
+    run = prepare(config_for(phantom_root, tmp_path / "out", f"model.weights={tmp_path / 'start.ckpt'}"))
+    assert set(run.facts.patients) == {*read_facts(finished / BEST)[1].patients, "elsewhere_007"}
+
+
+def test_checkpoint_with_weights_that_are_not_finite_is_refused(finished: Path, tmp_path: Path) -> None:
+    content = torch.load(finished / BEST, weights_only=True)
+    name = next(key for key in content["state_dict"] if key.endswith("conv1.weight"))
+    content["state_dict"][name].fill_(float("nan"))
+    torch.save(content, tmp_path / "nan.ckpt")
+    with pytest.raises(InputError, match=r"1 tensors hold weights that are not finite.*conv1.weight"):
+        load_model(tmp_path / "nan.ckpt")
+
+
+@pytest.mark.parametrize("key", ["categories", "patients", "data_hash"])
+def test_checkpoint_with_damaged_facts_is_refused(key: str, finished: Path, tmp_path: Path) -> None:
+    content = torch.load(finished / BEST, weights_only=True)
+    del content[KEY][key]
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(InputError, match="facts are damaged"):
+        read_facts(tmp_path / "odd.ckpt")
+
+
+def test_training_set_without_images_is_told_as_such(phantom_root: Path, tmp_path: Path) -> None:
+    from mammodet.data.coco import read_coco, write_coco
+
+    data = Path(shutil.copytree(phantom_root, tmp_path / "data"))
+    write_coco(replace(read_coco(data / "train.json"), images=()), data / "train.json")
+    with pytest.raises(InputError, match="the training set has no images"):
+        prepare(config_for(data, tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_interrupted_training_says_how_to_go_on(phantom_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = config_for(phantom_root, output, "train.epochs=200", "data.epoch_size=4")
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (output / LAST).exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err[-2000:]
+    assert "--resume goes on from it" in out
+    assert "Traceback" not in err
+    assert not list(output.glob("*.tmp*"))
