@@ -334,12 +334,23 @@ def differences(then: Any, now: Any, place: str = "") -> list[str]:
     return [] if then == now else [f"{place} {then!r} -> {now!r}"]
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would silently let the last of two equal keys win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        doubled = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
+        if doubled is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {doubled!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(path)
     if path.resolve() in seen:
         raise InputError(f"{path}: its _base_ leads back to itself")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except IsADirectoryError:
@@ -352,6 +363,8 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("_base_", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise InputError(f"{path}: _base_ is {base!r}; expected the path of one YAML file beside it")
     return _merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
 
 
@@ -381,6 +394,10 @@ def _explain(error: dict[str, Any]) -> str:
         hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "model_type":
+        message = "expected a section of keys"
+    elif error["type"] == "path_type":
+        message = "expected a path"
     if "input" in error and not isinstance(error["input"], dict):
         return f"{key}: {error['input']!r}: {message}"
     return f"{key}: {message}" if key else message

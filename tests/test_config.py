@@ -81,7 +81,7 @@ def test_base_loops_are_told(tmp_path, loop):
     [
         ("_base_: nowhere.yaml", r"nowhere\.yaml: no such config file"),
         ("_base_: .", "is a folder; expected a YAML file"),
-        ("_base_: [a.yaml]", "no such config file"),
+        ("_base_: [a.yaml]", "expected the path of one YAML file"),
         ("- a\n- b", "holds a list; expected keys and values"),
         ("just text", "holds a str; expected keys and values"),
         ("train: {lr: 1", "is not valid YAML"),
@@ -268,3 +268,22 @@ def test_differences_name_the_keys():
     then, now = Config().to_dict(), load_config(None, ["train.lr=0.5", "data.fold=1"]).to_dict()
     assert differences(then, then) == []
     assert differences(then, now) == ["data.fold None -> 1", "train.lr 0.01 -> 0.5"]
+
+
+def test_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("seed: 1\ntrain: {lr: 0.1}\nseed: 2\n")
+    with pytest.raises(InputError, match=r"a\.yaml: is not valid YAML: the key 'seed' stands twice"):
+        load_config(path)
+
+
+def test_base_that_is_no_path_is_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("_base_: [b.yaml]\n")
+    with pytest.raises(InputError, match="expected the path of one YAML file"):
+        load_config(path)
+
+
+def test_section_that_is_a_value_is_told_in_plain_words():
+    with pytest.raises(InputError, match="train: 3: expected a section of keys"):
+        load_config(None, ["train=3"])
