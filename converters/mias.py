@@ -11,7 +11,7 @@ What the archive means, and what this converter makes of it:
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
+from converters.mias_table import FilmEntry, Finding, parse_info
 from mammodet.data.breast import find_breast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
 from mammodet.data.splits import check_shares, make_splits
@@ -49,16 +50,6 @@ CATEGORY_SCHEMES: dict[str, dict[str, str]] = {
     "abnormality": dict(ABNORMALITIES),
 }
 
-#: A line whose blanks, commas and semicolons are one blank each.
-_LINE = re.compile(
-    r"""(?P<name>mdb\d{1,6})[ ](?P<tissue>[FGD])[ ]
-        (?: (?P<normal>NORM)
-          | (?P<kind>CALC|CIRC|SPIC|MISC|ARCH|ASYM)[ ](?P<severity>[BM])
-            (?: [ ](?P<note>\*?[ ]?NOTE[ ]?3[ ]?\*?)
-              | [ ](?P<x>\d{1,6}(?:\.\d+)?)[ ](?P<y>\d{1,6}(?:\.\d+)?)[ ](?P<radius>\d{1,6}(?:\.\d+)?) )? )""",
-    re.VERBOSE | re.IGNORECASE | re.ASCII,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class MiasOptions:
@@ -68,34 +59,6 @@ class MiasOptions:
     splits: SplitOptions = field(default_factory=SplitOptions)
     jobs: int = 2
     progress: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line about an abnormality. `circle`: (x, y counted from the bottom, radius) in pixels, or None."""
-
-    kind: str
-    severity: str
-    circle: tuple[float, float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class FilmEntry:
-    """All lines about one film."""
-
-    name: str
-    tissue: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def number(self) -> int:
-        """1 for mdb001."""
-        return int(self.name[3:])
-
-    @property
-    def patient(self) -> int:
-        """Two films a patient."""
-        return (self.number + 1) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,47 +84,6 @@ class _Film:
     record: ImageRecord
     quarantine: tuple[Quarantined, ...]
     brighter: tuple[tuple[bool, bool], ...]  # for each mass: with the bottom-left, with the top-left origin
-
-
-def parse_info(text: str, where: str = "Info.txt") -> tuple[dict[str, FilmEntry], list[Quarantined]]:
-    """Read the table out of Info.txt, by the form of its lines; prose before and after is passed over.
-
-    Returns:
-        film name to entry, and the lines that start like an entry but cannot be read. A film with such a line has no
-        entry: what the line said of it is not known.
-    """
-    tissue: dict[str, str] = {}
-    findings: dict[str, list[Finding]] = defaultdict(list)
-    normal: set[str] = set()
-    broken: list[Quarantined] = []
-    unread: set[str] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = re.sub(r"[\s,;]+", " ", line).strip()
-        start = re.match(r"mdb\d+", fields, re.IGNORECASE)
-        if start is None:
-            continue
-        match = _LINE.fullmatch(fields)
-        place = f"{where} line {number}"
-        if match is None:
-            broken.append(Quarantined("line", place, f"cannot be read: {fields[:200]!r}"))
-            unread.add(start[0].lower())
-            continue
-        name = match["name"].lower()
-        if tissue.setdefault(name, match["tissue"].upper()) != match["tissue"].upper():
-            broken.append(Quarantined("line", place, f"{name}: another tissue than on an earlier line; kept the first"))
-        if match["normal"]:
-            normal.add(name)
-            continue
-        circle = (float(match["x"]), float(match["y"]), float(match["radius"])) if match["x"] else None
-        finding = Finding(match["kind"].upper(), match["severity"].upper(), circle)
-        if finding in findings[name]:
-            broken.append(Quarantined("line", place, f"{name}: the same finding stands twice; kept once"))
-            continue
-        findings[name].append(finding)
-    for name in sorted(normal & {name for name, items in findings.items() if items}):
-        broken.append(Quarantined("line", name, "both NORM and a finding; kept the finding"))
-    entries = {name: FilmEntry(name, tissue[name], tuple(findings[name])) for name in sorted(set(tissue) - unread)}
-    return entries, broken
 
 
 def find_archive(source: Path) -> tuple[Path, Path]:
