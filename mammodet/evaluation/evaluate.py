@@ -197,9 +197,14 @@ def to_table(metrics: Mapping[str, Any]) -> str:
             shown = "   ".join(f"{name} {_show(value)}" for name, value in figures.items())
             lines.append(f"  {title:<10} {shown}")
     curve = metrics["froc"]
-    shown = "   ".join(f"{_show(point['sensitivity'])} at {point['fppi']:g}" for point in curve["points"])
-    lines.append(f"  FROC       sensitivity at false positives per image ({curve['match']}): {shown}")
-    lines.append(f"             mean of these (CPM) {_show(curve['cpm'])}")
+    points = curve["points"]
+    lines.append(
+        f"  FROC       {'false positives per image':<28}" + "".join(f"{point['fppi']:>8g}" for point in points)
+    )
+    found = "".join(f"{_show(point['sensitivity']):>8}" for point in points)
+    lines.append(
+        f"             {'lesions found (' + curve['match'] + ')':<28}{found}   mean (CPM) {_show(curve['cpm'])}"
+    )
     for level in LEVELS:
         for label, figures in metrics[level].items():
             by_rule = figures.get("roc_auc_by_rule", {})
