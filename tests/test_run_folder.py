@@ -88,8 +88,18 @@ def test_weights_bring_their_patients_along(finished: Path, phantom_root: Path, 
     content = torch.load(finished / BEST, weights_only=True)
     content[KEY]["patients"].append("elsewhere_007")
     torch.save(content, tmp_path / "start.ckpt")
-    run = prepare(config_for(phantom_root, tmp_path / "out", f"model.weights={tmp_path / 'start.ckpt'}"))
-    assert set(run.facts.patients) == {*read_facts(finished / BEST)[1].patients, "elsewhere_007"}
+    weights = f"model.weights={tmp_path / 'start.ckpt'}"
+    expected = {*read_facts(finished / BEST)[1].patients, "elsewhere_007"}
+    output = tmp_path / "out"
+    best = train(prepare(config_for(phantom_root, output, weights, "train.epochs=1", "data.epoch_size=4")))
+    assert set(read_facts(best)[1].patients) == expected
+    # A resumed run needs the weights no more, and remembers what they had seen, and other data before it.
+    (tmp_path / "start.ckpt").unlink()
+    run = prepare(config_for(phantom_root, output, weights, "train.epochs=2", "data.epoch_size=4"))
+    changed = replace(run, facts=replace(run.facts, data_hash="0" * 64, patients=("new_001",)))
+    train(changed, resume=True, force_data=True)
+    for name in (LAST, BEST):
+        assert set(read_facts(output / name)[1].patients) == {*expected, "new_001"}
 
 
 def test_checkpoint_with_weights_that_are_not_finite_is_refused(finished: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,12 +169,16 @@ def load_strict(model: MammoRCNN, state: Mapping[str, torch.Tensor], path: Path)
     model.load_state_dict(dict(state))
 
 
-def finish_checkpoint(path: Path, stack: LogisticStack | None) -> None:
+def finish_checkpoint(path: Path, stack: LogisticStack | None, patients: Iterable[str]) -> None:
     """Make the best checkpoint ready to be handed on: with its fitted aggregation, without the optimiser's state.
 
     That state is three times the size of the weights and serves `--resume` only, which reads `last.ckpt`.
+
+    Args:
+        patients: of the run that finishes it; those that the aggregation was fitted on must be named, too.
     """
     content = read_torch(path)
+    content[KEY]["patients"] = sorted({*content[KEY]["patients"], *patients})
     content[KEY]["stack"] = stack.to_json() if stack is not None else None
     kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
     save_torch({key: content[key] for key in kept if key in content}, path)

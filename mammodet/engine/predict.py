@@ -24,7 +24,7 @@ from mammodet.data.predictions import Predictions, prediction_from_json, predict
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.outputs import to_predictions
 from mammodet.errors import InputError
-from mammodet.files import canonical_hash, file_hash, write_json
+from mammodet.files import canonical_hash, file_hash, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, combine
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
@@ -247,7 +247,7 @@ def _read_partial(path: Path, key: str) -> dict[int, ImagePrediction]:
     except (IndexError, ValueError):
         pass
     if done:
-        path.write_text("\n".join(whole) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(whole) + "\n")
     return done
 
 

@@ -80,7 +80,6 @@ def prepare(config: Config) -> Run:
         values["model"]["detector"]["anchors"]["sizes"] = sizes
         config = Config.model_validate(values)
     patients = {str(record.patient_id) for record in (*train.images, *val.images) if record.patient_id}
-    patients |= _patients_of_weights(config.model.weights)
     facts = RunFacts(
         config=config.to_dict(),
         categories=train.categories,
@@ -91,13 +90,19 @@ def prepare(config: Config) -> Run:
     return Run(config, train, val, facts)
 
 
-def _patients_of_weights(weights: str) -> set[str]:
-    """Patients that the weights to start from have seen: a model does not forget them."""
-    if weights in ("none", "coco", "imagenet"):
-        return set()
-    content = read_torch(Path(weights))
-    facts = content.get(KEY) if isinstance(content, dict) else None
-    return set(facts["patients"]) if isinstance(facts, dict) and "patients" in facts else set()
+def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) -> RunFacts:
+    """Facts that also name the patients seen before: a model does not forget them.
+
+    Args:
+        start: the checkpoint that is resumed (perhaps with other data), or None for a new run.
+        weights: `model.weights`; what a resumed run once started from is known to its checkpoint.
+    """
+    if start is None and weights in ("none", "coco", "imagenet"):
+        return facts
+    content = read_torch(start or Path(weights))
+    earlier = content.get(KEY) if isinstance(content, dict) else None
+    seen = earlier.get("patients", ()) if isinstance(earlier, dict) else ()
+    return replace(facts, patients=tuple(sorted({*facts.patients, *seen})))
 
 
 def _data_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
@@ -218,9 +223,10 @@ def train(
     output = config.output_dir
     with only_writer(output):
         start = starting_point(output, run.facts, resume=resume, overwrite=overwrite, force_data=force_data)
+        facts = _with_earlier_patients(run.facts, start, config.model.weights)
         L.seed_everything(config.seed, verbose=False)
         model = build_model(config, len(run.facts.categories), load_weights=start is None)
-        module = TrainingModule(model, config, run.facts, run.val)
+        module = TrainingModule(model, config, facts, run.val)
         trainer = _trainer(config, machines or Machines())
         # Everything was checked: only now is anything in the folder changed.
         if overwrite:
@@ -251,14 +257,14 @@ def _fit(
 def finish(best: Path, run: Run) -> None:
     """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
     if run.config.model.aggregation.rule != "learned":
-        finish_checkpoint(best, None)
+        finish_checkpoint(best, None, run.facts.patients)
         return
     stack = fit_on_validation(best, run)
     if stack is None:
         raise InputError(
             "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
         )
-    finish_checkpoint(best, stack)
+    finish_checkpoint(best, stack, run.facts.patients)
 
 
 def fit_on_validation(best: Path, run: Run) -> LogisticStack | None:
