@@ -1,0 +1,182 @@
+"""What the pixels of one image say: gathered once, so that every check can be a small function of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodet.audit.copies import Print, take_print
+from mammodet.data.breast import Breast, find_breast
+from mammodet.data.contrast import surround_contrast
+from mammodet.data.images import read_image
+from mammodet.errors import InputError
+from mammodet.files import file_hash
+from mammodet.geometry import Mask, rle_to_mask
+from mammodet.records import BoxXYXY, ImageRecord, Lesion
+
+#: Where a lesion would lie if coordinates were counted from another corner.
+Place = Literal["here", "flipped_y", "flipped_x", "turned"]
+PLACES: tuple[Place, ...] = ("here", "flipped_y", "flipped_x", "turned")
+
+
+@dataclass(frozen=True, slots=True)
+class LesionFacts:
+    """Of one lesion at its own place and at the mirrored ones.
+
+    Attributes:
+        on_breast: place to the share of its mask (or box) that lies on the breast, in [0, 1].
+        contrast: place to how much brighter it is than the ring around it, in grey levels.
+    """
+
+    on_breast: Mapping[Place, float]
+    contrast: Mapping[Place, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """Of one image file.
+
+    Attributes:
+        fault: why there are no pixels, as a message; None where there are.
+        is_missing: the fault is that there is no such file.
+        sha256: of the file's bytes.
+        size_hw: (height, width) of the pixels.
+        bits: 8 or 16.
+        levels: distinct grey values.
+        flat_share: share of the pixels that have the commonest value.
+        is_jpeg: the file is a JPEG, whatever its name says.
+        mean: grey value over the image, on the scale [0, 1] of its depth; `breast_mean` over the breast.
+        tissue_side: from -1 (the chest wall is on the left) to 1 (right); near 0 it cannot be told.
+        print: to know the image again; None for a flat one.
+        lesions: in the record's order; empty where the size is not the record's.
+    """
+
+    fault: str | None = None
+    is_missing: bool = False
+    sha256: str | None = None
+    size_hw: tuple[int, int] | None = None
+    bits: int = 0
+    levels: int = 0
+    flat_share: float = 0.0
+    is_jpeg: bool = False
+    mean: float = 0.0
+    breast_mean: float = 0.0
+    tissue_side: float = 0.0
+    print: Print | None = None
+    lesions: tuple[LesionFacts, ...] = field(default_factory=tuple)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether there is nothing on the image: all but a thousandth of its pixels have one value."""
+        return self.fault is None and (self.levels < 2 or self.flat_share > 0.999)
+
+
+def measure_image(path: Path, record: ImageRecord, *, with_lesions: bool = True) -> ImageFacts:
+    """Read an image and measure it; what cannot be read is told in `fault`, never raised.
+
+    Args:
+        with_lesions: measure the record's lesions, too.
+    """
+    try:
+        pixels = read_image(path)
+        content = file_hash(path)
+        with open(path, "rb") as file:
+            is_jpeg = file.read(2) == b"\xff\xd8"
+    except (InputError, OSError) as error:
+        return ImageFacts(fault=str(error), is_missing=not path.exists())
+    size_hw = (int(pixels.shape[0]), int(pixels.shape[1]))
+    depth = 256 if pixels.dtype == np.uint8 else 65536
+    # Not np.unique, which sorts: the histogram gives the levels, the commonest one and the mean in one pass.
+    histogram = cv2.calcHist([pixels], [0], None, [depth], [0, depth]).ravel().astype(np.float64)
+    total = max(histogram.sum(), 1.0)
+    levels, flat_share = int(np.count_nonzero(histogram)), float(histogram.max() / total)
+    mean = float(histogram @ np.arange(depth) / total / (depth - 1))
+    facts: dict[str, Any] = {
+        "sha256": content,
+        "size_hw": size_hw,
+        "bits": 8 if depth == 256 else 16,
+        "levels": levels,
+        "flat_share": flat_share,
+        "is_jpeg": is_jpeg,
+        "mean": mean,
+    }
+    if ImageFacts(**facts).is_flat:
+        return ImageFacts(**facts)
+    breast = find_breast(pixels)
+    measured: tuple[LesionFacts, ...] = ()
+    if with_lesions and record.lesions and size_hw == tuple(record.size_hw):
+        measured = _measure_lesions(pixels, breast, record)
+    return ImageFacts(
+        **facts,
+        breast_mean=_mean_inside(pixels, breast) / (depth - 1),
+        tissue_side=find_tissue_side(breast.mask),
+        print=take_print(pixels, breast.mask),
+        lesions=measured,
+    )
+
+
+def _mean_inside(pixels: NDArray[Any], breast: Breast) -> float:
+    height, width = breast.mask.shape
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return float(small[breast.mask].mean())
+
+
+def find_tissue_side(breast: Mask) -> float:
+    """On which side of a breast mask (h, w) the chest wall lies, from -1 (left) to 1 (right).
+
+    The breast is widest, from top to bottom, at the chest wall and comes to a point at the nipple: the columns'
+    centre of mass lies off the middle of the mask's box, towards the chest wall, wherever on the film the breast is.
+    """
+    heights = breast.sum(axis=0).astype(np.float64)
+    columns = np.flatnonzero(heights)
+    if len(columns) < 2:
+        return 0.0
+    middle, half = (columns[0] + columns[-1]) / 2, (columns[-1] - columns[0]) / 2
+    centre = float(heights @ np.arange(len(heights)) / heights.sum())
+    # A triangle's centre of mass lies a third of the half width off the middle.
+    return float(np.clip(3 * (centre - middle) / half, -1, 1))
+
+
+def _measure_lesions(pixels: NDArray[Any], breast: Breast, record: ImageRecord) -> tuple[LesionFacts, ...]:
+    on_breast = breast.mask_at(record.size_hw)
+    return tuple(_measure_lesion(pixels, on_breast, lesion) for lesion in record.lesions)
+
+
+def _measure_lesion(pixels: NDArray[Any], on_breast: Mask, lesion: Lesion) -> LesionFacts:
+    height, width = on_breast.shape
+    (x1, y1, x2, y2), patch = _patch_of(lesion, (height, width))
+    shares: dict[Place, float] = {}
+    contrasts: dict[Place, float] = {}
+    radius = float(np.sqrt(patch.sum() / np.pi))
+    for place in PLACES:
+        mirror_x, mirror_y = place in ("flipped_x", "turned"), place in ("flipped_y", "turned")
+        left, top = (width - x2 if mirror_x else x1), (height - y2 if mirror_y else y1)
+        turned = patch[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
+        shares[place] = float(on_breast[top : top + y2 - y1, left : left + x2 - x1][turned].mean())
+        centre_xy = (left + (x2 - x1) / 2, top + (y2 - y1) / 2)
+        contrasts[place] = surround_contrast(pixels, centre_xy, radius)
+    return LesionFacts(shares, contrasts)
+
+
+def _patch_of(lesion: Lesion, size_hw: tuple[int, int]) -> tuple[tuple[int, int, int, int], Mask]:
+    """The lesion's pixels and their whole-pixel box: of its mask, or of its box where there is none."""
+    height, width = size_hw
+    if lesion.rle is not None:
+        mask = rle_to_mask(lesion.rle)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        return box, mask[box[1] : box[3], box[0] : box[2]]
+    box = _whole_pixels(lesion.box_xyxy, height, width)
+    return box, np.ones((box[3] - box[1], box[2] - box[0]), dtype=bool)
+
+
+def _whole_pixels(box_xyxy: BoxXYXY, height: int, width: int) -> tuple[int, int, int, int]:
+    x1, y1 = min(int(box_xyxy[0]), width - 1), min(int(box_xyxy[1]), height - 1)
+    x2, y2 = int(np.ceil(min(box_xyxy[2], width))), int(np.ceil(min(box_xyxy[3], height)))
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)

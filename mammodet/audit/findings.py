@@ -1,0 +1,151 @@
+"""What checks look at and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mammodet.audit.facts import ImageFacts
+from mammodet.records import BoxXYXY, ImageRecord, Lesion
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedImage:
+    """One image of one of the compared files.
+
+    Attributes:
+        record: what the JSON says.
+        facts: what the pixels say.
+        file: the JSON's name, for messages.
+        part: the subset that it belongs to, such as `train`; no patient may stand in two parts.
+        is_own: it belongs to the file that is audited, not to one that it is compared with.
+        path: of the image file.
+    """
+
+    record: ImageRecord
+    facts: ImageFacts
+    file: str
+    part: str
+    is_own: bool
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`'images/mdb001.png' (id 1)`."""
+        return f"'{self.record.file_name}' (id {self.record.image_id})"
+
+    def lesion_name(self, position: int) -> str:
+        """`'images/mdb001.png' (id 1), lesion 2 of 3 [335, 410, 381, 381]` (xywh px)."""
+        x1, y1, x2, y2 = self.record.lesions[position].box_xyxy
+        box = ", ".join(f"{value:g}" for value in (round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1)))
+        return f"{self.name}, lesion {position + 1} of {len(self.record.lesions)} [{box}] (xywh px)"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One instance of a finding.
+
+    Attributes:
+        text: what is the matter.
+        images: those that show it.
+        marks: (label, box_xyxy) of what else a picture of the first image should show, such as another place.
+    """
+
+    text: str
+    images: tuple[AuditedImage, ...] = ()
+    marks: tuple[tuple[str, BoxXYXY], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check found.
+
+    Attributes:
+        check: its name, such as `patient_leakage`.
+        severity: `error`: do not train on it; `warning`: look at it; `note`: know it.
+        title: what was found, with its count.
+        expected: what a sound data set has instead.
+        advice: what to do.
+        items: each instance; may be empty where the finding is about the whole.
+    """
+
+    check: str
+    severity: Severity
+    title: str
+    expected: str
+    advice: str
+    items: tuple[Item, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For `audit.json`; images as file, id and name."""
+        return {
+            "check": self.check,
+            "severity": self.severity,
+            "title": self.title,
+            "expected": self.expected,
+            "advice": self.advice,
+            "count": len(self.items),
+            "items": [
+                {"text": item.text, "images": [_image_to_json(image) for image in item.images]} for item in self.items
+            ],
+        }
+
+
+def _image_to_json(image: AuditedImage) -> dict[str, Any]:
+    record = image.record
+    return {
+        "file": image.file,
+        "part": image.part,
+        "image_id": record.image_id,
+        "file_name": record.file_name,
+        "patient_id": record.patient_id,
+    }
+
+
+def own(images: Sequence[AuditedImage]) -> list[AuditedImage]:
+    """Those of the audited file."""
+    return [image for image in images if image.is_own]
+
+
+def by_part(images: Sequence[AuditedImage]) -> dict[str, list[AuditedImage]]:
+    """Part to its images, both in the order of the files."""
+    parts: dict[str, list[AuditedImage]] = {}
+    for image in images:
+        parts.setdefault(image.part, []).append(image)
+    return parts
+
+
+def is_mass(lesion: Lesion) -> bool:
+    """Whether a lesion is a mass, or is not said to be anything else."""
+    kind = lesion.attributes.get("abnormality") or lesion.category
+    return str(kind).strip().lower() == "lesion" or "mass" in str(kind).lower()
+
+
+def pathology(lesion: Lesion) -> str | None:
+    """`malignant`, `benign`, another word of the archive in small letters, or None."""
+    value = lesion.attributes.get("pathology")
+    text = str(value).strip().lower() if value not in (None, "") else None
+    if text and text.startswith("malignant"):
+        return "malignant"
+    return "benign" if text and text.startswith("benign") else text
+
+
+def worst(findings: Sequence[Finding]) -> Severity | None:
+    """The gravest severity among findings; None where there are none."""
+    return next((name for name in SEVERITIES if any(item.severity == name for item in findings)), None)
+
+
+def count(number: int, what: str, plural: str | None = None) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {what if number == 1 else plural or what + 's'}"
+
+
+def ranked(findings: Sequence[Finding]) -> list[Finding]:
+    """The gravest first, otherwise in the order of the checks."""
+    order: Mapping[str, int] = {name: position for position, name in enumerate(SEVERITIES)}
+    return sorted(findings, key=lambda finding: order[finding.severity])

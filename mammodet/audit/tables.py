@@ -1,0 +1,163 @@
+"""Counts of a data set, as plain tables: what the page draws and `audit.json` keeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mammodet.audit.findings import AuditedImage, by_part, own, pathology
+from mammodet.records import ImageRecord, Lesion
+
+NOT_KNOWN = "not known"
+MOST_ROWS = 12  # of a cross table; the rest is joined in one
+PATHOLOGY_ORDER = ("malignant", "benign", "no lesion")
+
+
+def split_table(images: Sequence[AuditedImage]) -> list[dict[str, Any]]:
+    """A row per subset: patients, images, lesions, labels."""
+    rows = []
+    for part, members in by_part(images).items():
+        records = [image.record for image in members]
+        rows.append(
+            {
+                "subset": part,
+                "patients": len({record.patient_id for record in records if record.patient_id is not None}),
+                "images": len(records),
+                "lesions": sum(not lesion.ignore for record in records for lesion in record.lesions),
+                "ignored": sum(lesion.ignore for record in records for lesion in record.lesions),
+                "unlocalized": sum(record.unlocalized for record in records),
+                **_label_counts(records),
+                "pathology": _counts(pathology(lesion) for record in records for lesion in record.lesions),
+                "density": _counts(record.density for record in records),
+                "view": _counts(record.view for record in records),
+            }
+        )
+    return rows
+
+
+def _label_counts(records: Sequence[ImageRecord]) -> dict[str, int]:
+    return {
+        f"{label} {word}": sum(record.label(label) == value for record in records)
+        for label in ("tumor", "malignant")
+        for value, word in ((1, "positive"), (0, "negative"), (None, "unknown"))
+    }
+
+
+def _counts(values: Iterable[Hashable]) -> dict[str, int]:
+    counted = Counter(NOT_KNOWN if value in (None, "") else str(value) for value in values)
+    return {name: counted[name] for name in sorted(counted)}
+
+
+def image_kind(record: ImageRecord) -> str:
+    """What an image counts as: `malignant`, `benign`, `no lesion` or `not known`."""
+    if record.label("malignant") == 1:
+        return "malignant"
+    if record.label("tumor") == 0:
+        return "no lesion"
+    if record.label("tumor") == 1 and record.label("malignant") == 0:
+        return "benign"
+    return NOT_KNOWN
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return NOT_KNOWN if value is None or str(value).strip() in ("", "nan", "N/A", "NA") else str(value).strip()
+
+
+Cross = dict[str, dict[str, int]]
+
+
+def cross_table(pairs: Iterable[tuple[str, str]], *, rows: int = MOST_ROWS) -> Cross:
+    """Counts of (row, column): row to column to number, the most frequent rows first, the rest as `other`."""
+    counted = Counter(pairs)
+    sizes: Counter[str] = Counter()
+    for (row, _), number in counted.items():
+        sizes[row] += number
+    order = sorted(sizes, key=lambda row: (-sizes[row], row))
+    kept = set(order if len(order) <= rows else order[: rows - 1])
+    table: Cross = {row: {} for row in order if row in kept}
+    for (row, column), number in sorted(counted.items()):
+        line = table.setdefault(row if row in kept else "other", {})
+        line[column] = line.get(column, 0) + number
+    return table
+
+
+def image_cross(images: Sequence[AuditedImage], value_of: Callable[[ImageRecord], Any]) -> Cross:
+    """Images of the audited file by a value of their record and by what they count as; empty where none has it."""
+    pairs = [(_text(value_of(image.record)), image_kind(image.record)) for image in own(images)]
+    return {} if all(row == NOT_KNOWN for row, _ in pairs) else cross_table(sorted(pairs))
+
+
+def lesion_cross(images: Sequence[AuditedImage], *names: str) -> Cross:
+    """Lesions of the audited file by the first of these attributes that they have, and by pathology."""
+    pairs = []
+    for image in own(images):
+        for lesion in image.record.lesions:
+            row = next((text for name in names if (text := _text(lesion.attributes.get(name))) != NOT_KNOWN), NOT_KNOWN)
+            pairs.append((row, pathology(lesion) or NOT_KNOWN))
+    return {} if all(row == NOT_KNOWN for row, _ in pairs) else cross_table(pairs)
+
+
+def lesion_sizes(images: Sequence[AuditedImage]) -> tuple[list[tuple[float, str]], str]:
+    """(longer side, pathology) of each lesion, and the unit: `mm` where every image has a spacing, else `px`."""
+    lesions = [(image.record, lesion) for image in own(images) for lesion in image.record.lesions]
+    in_mm = bool(lesions) and all(record.spacing_mm_rc for record, _ in lesions)
+    sizes = [(_longer_side(record, lesion, in_mm), pathology(lesion) or NOT_KNOWN) for record, lesion in lesions]
+    return sizes, "mm" if in_mm else "px"
+
+
+def _longer_side(record: ImageRecord, lesion: Lesion, in_mm: bool) -> float:
+    x1, y1, x2, y2 = lesion.box_xyxy
+    spacing = record.spacing_mm_rc
+    row, column = spacing if in_mm and spacing is not None else (1.0, 1.0)
+    return float(max((x2 - x1) * column, (y2 - y1) * row))
+
+
+def summary_of(images: Sequence[AuditedImage]) -> dict[str, Any]:
+    """The audited file in numbers, for `audit.json` and the foot of the page."""
+    members = own(images)
+    records = [image.record for image in members]
+    readable = [image.facts for image in members if image.facts.fault is None]
+    sizes, unit = lesion_sizes(images)
+    lengths = np.array([size for size, _ in sizes]) if sizes else np.zeros(0)
+    quantiles = [round(float(value), 1) for value in np.quantile(lengths, [0, 0.5, 1])] if len(lengths) else None
+    return {
+        "images": len(records),
+        "patients": len({record.patient_id for record in records if record.patient_id is not None}),
+        "lesions": len(sizes),
+        "images with lesions": sum(bool(record.lesions) for record in records),
+        "source": _counts(record.source for record in records),
+        "view": _counts(record.view for record in records),
+        "laterality": _counts(record.laterality for record in records),
+        "density": _counts(record.density for record in records),
+        "birads": _counts(record.birads for record in records),
+        "image counts as": _counts(image_kind(record) for record in records),
+        "category": _counts(lesion.category for record in records for lesion in record.lesions),
+        "abnormality": _counts(lesion.attributes.get("abnormality") for record in records for lesion in record.lesions),
+        "pathology": _counts(pathology(lesion) for record in records for lesion in record.lesions),
+        "geometry": _counts(lesion.geometry for record in records for lesion in record.lesions),
+        "image size (h x w)": _most(
+            _counts(f"{facts.size_hw[0]}x{facts.size_hw[1]}" for facts in readable if facts.size_hw)
+        ),
+        "bits": _counts(facts.bits for facts in readable),
+        "spacing known": sum(record.spacing_mm_rc is not None for record in records),
+        f"longer side of a lesion ({unit}): least, median, most": quantiles,
+        "mean intensity": round(float(np.mean([facts.mean for facts in readable])), 4) if readable else None,
+        "mean intensity of the breast": _mean([facts.breast_mean for facts in readable if not facts.is_flat]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None
+
+
+def _most(counts: dict[str, int], most: int = 8) -> dict[str, int]:
+    """The most frequent ones, and how many others there are."""
+    order = sorted(counts, key=lambda name: (-counts[name], name))
+    kept = {name: counts[name] for name in order[:most]}
+    rest = sum(counts[name] for name in order[most:])
+    return kept | ({"other": rest} if rest else {})
