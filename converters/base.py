@@ -28,11 +28,12 @@ from mammodet.records import SUBSETS, Dataset, ImageRecord
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """Something left out of the data set, and why. `what`: `image`, `circle`, `line`, ..."""
+    """Something left out of the data set, and why. `what`: `image`, `circle`, `line`, `lesion`, ..."""
 
     what: str
     name: str
     reason: str
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +111,12 @@ def write_outputs(
         written.add(output / file_name)
 
     placed = [replace(record, split=splits.subset(str(record.patient_id), None)) for record in images]
-    write("all.json", placed, "holdout", "all")
+    write("all.json", placed, splits.name, "all")
     for subset in SUBSETS:
         part = [record for record in placed if record.split == subset]
         summary.counts[subset] = split_counts(part)
         if part:
-            write(f"{subset}.json", part, "holdout", subset)
+            write(f"{subset}.json", part, splits.name, subset)
     for fold in range(max(splits.folds.values(), default=-1) + 1):
         for subset in ("train", "val"):
             part = [
@@ -128,13 +129,19 @@ def write_outputs(
     _remove_stale(output, written)
     write_json(
         output / "splits.json",
-        {"seed": splits.seed, "hash": splits.hash, "holdout": splits.holdout, "folds": splits.folds},
+        {
+            "name": splits.name,
+            "seed": splits.seed,
+            "hash": splits.hash,
+            "holdout": splits.holdout,
+            "folds": splits.folds,
+        },
         indent=1,
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["what", "name", "reason"])
-    writer.writerows([item.what, item.name, item.reason] for item in summary.quarantine)
+    writer.writerow(["what", "name", "file", "reason"])
+    writer.writerows([item.what, item.name, item.file, item.reason] for item in summary.quarantine)
     write_text(output / "quarantine.csv", text.getvalue())
     summary.checks["split hash"] = splits.hash[:12]
     summary.checks["data hash"] = data_hash(Dataset(tuple(categories), tuple(placed)))[:12]

@@ -1,14 +1,20 @@
-"""Loops over files in threads, with a progress bar, that end cleanly when something goes wrong."""
+"""Loops over files with a progress bar: in threads, in processes, or on a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from mammodet.errors import InputError
+
 T = TypeVar("T")
+
+BACKENDS = ("loky", "dask", "ray")
 
 
 def in_parallel(
@@ -25,3 +31,80 @@ def in_parallel(
         yield from tqdm(results, total=len(tasks), desc=name, unit="image", disable=None if progress else True)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_processes(
+    work: Callable[..., T],
+    tasks: Sequence[tuple[Any, ...]],
+    *,
+    jobs: int,
+    name: str,
+    progress: bool,
+    done: int = 0,
+) -> Iterator[T]:
+    """Results of `work(*task)` as they are finished, in any order, from `jobs` processes, with a progress bar.
+
+    Processes, for work that decodes by Python; the function, its arguments and its results are pickled. Inside
+    `on_backend` the processes are those of a cluster. With one job the work is done here.
+
+    Args:
+        done: tasks that an earlier run has finished, for the bar.
+    """
+    if not tasks:
+        return
+    pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    results = pool(delayed(work)(*task) for task in tasks)
+    try:
+        bar = tqdm(
+            results,
+            total=done + len(tasks),
+            initial=done,
+            desc=name,
+            unit="image",
+            disable=None if progress else True,
+        )
+        yield from bar
+    finally:
+        results.close()
+
+
+@contextmanager
+def on_backend(backend: str | None, address: str | None = None) -> Iterator[None]:
+    """Let `in_processes` run on one of joblib's backends: `loky` (this machine), `dask` or `ray` (a cluster).
+
+    Args:
+        backend: None for this machine.
+        address: of a Dask scheduler (`tcp://host:8786`) or a Ray head; None starts, or finds, a local one.
+    Raises:
+        InputError: the backend's package is missing, or nobody answers at the address.
+    """
+    if backend in (None, "loky"):
+        if address:
+            raise InputError(f"--scheduler {address}: needs --backend dask or ray")
+        yield
+    elif backend == "dask":
+        try:
+            from distributed import Client
+        except ImportError:
+            raise InputError("--backend dask: needs the package; pip install 'dask[distributed]'") from None
+        try:
+            client = Client(address, timeout=10) if address else Client(processes=True, dashboard_address=None)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from None
+        with client, parallel_config("dask"):
+            yield
+    elif backend == "ray":
+        try:
+            import ray
+            from ray.util.joblib import register_ray
+        except ImportError:
+            raise InputError("--backend ray: needs the package; pip install ray") from None
+        try:
+            ray.init(address=address, ignore_reinit_error=True)
+        except (ConnectionError, ValueError) as error:
+            raise InputError(f"--scheduler {address}: no Ray cluster answers there ({error})") from None
+        register_ray()
+        with parallel_config("ray"):
+            yield
+    else:
+        raise InputError(f"--backend {backend}: expected one of {', '.join(BACKENDS)}")

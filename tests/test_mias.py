@@ -272,7 +272,7 @@ def test_circle_that_cannot_be_is_quarantined_and_the_image_stays_positive(tmp_p
     assert reason in item.reason
     assert record.notes == (f"circle quarantined: {item.reason}",)
     text = (tmp_path / "out" / "quarantine.csv").read_text().split("\n")
-    assert text[0] == "what,name,reason"
+    assert text[0] == "what,name,file,reason"
     assert len(text) == 3
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
-from converters import mias
-from converters.base import SplitOptions
+from converters import cbis_ddsm, mias
+from converters.base import SplitOptions, Summary
+from converters.cbis_image import ImageOptions
 from mammodet.cli import run
+from mammodet.errors import InputError
+from mammodet.parallel import BACKENDS
 
-EXAMPLE = """example:
+EXAMPLE = """examples:
   python tools/convert.py mias --source all-mias --output data/mias --folds 5
+  python tools/convert.py cbis_ddsm --source CBIS-DDSM --output data/cbis --abnormality mass
 """
 
 
@@ -33,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--seed", type=int, default=0, help="seed of the splits (%(default)s)")
     common.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
 
+    _add_mias(archives, common)
+    _add_cbis(archives, common)
+    return main
+
+
+def _add_mias(archives: Any, common: argparse.ArgumentParser) -> None:
     one = archives.add_parser(
         "mias",
         parents=[common],
@@ -40,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    one.set_defaults(convert=_convert_mias)
     one.add_argument(
         "--categories",
         choices=list(mias.CATEGORY_SCHEMES),
@@ -47,15 +60,103 @@ def parser() -> argparse.ArgumentParser:
         help="'lesion': all in one; 'mass': masses only, other findings become regions to ignore; "
         "'abnormality': six types (%(default)s)",
     )
-    return main
+
+
+def _add_cbis(archives: Any, common: argparse.ArgumentParser) -> None:
+    one = archives.add_parser(
+        "cbis_ddsm",
+        parents=[common],
+        help="CBIS-DDSM in any of its layouts (DICOM, JPEG, PNG)",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.set_defaults(convert=_convert_cbis)
+    one.add_argument("--tables", type=Path, nargs="+", default=[], help="the CSVs, where they lie outside --source")
+    one.add_argument("--abnormality", choices=["mass", "calc", "both"], default="both", help="(%(default)s)")
+    one.add_argument(
+        "--categories",
+        choices=cbis_ddsm.CATEGORY_SCHEMES,
+        default="abnormality",
+        help="'abnormality': mass, calcification; 'lesion': all in one; 'pathology': benign, malignant (%(default)s)",
+    )
+    one.add_argument(
+        "--format",
+        choices=cbis_ddsm.FORMATS,
+        default="png16",
+        help="'png16': lossless, in the depth of the archive's file; 'jpg': 8 bit; 'reference': no copies, the data "
+        "set links to the archive's files (%(default)s)",
+    )
+    one.add_argument(
+        "--max-size",
+        type=int,
+        metavar="PX",
+        help=f"longest side of the images; larger ones are reduced; 0 keeps the archive's size "
+        f"({cbis_ddsm.DEFAULT_MAX_SIZE}; with --format reference 0)",
+    )
+    one.add_argument(
+        "--without-callback",
+        choices=["benign", "unknown"],
+        default="benign",
+        help="what the pathology BENIGN_WITHOUT_CALLBACK means (%(default)s)",
+    )
+    one.add_argument(
+        "--split",
+        choices=["official", "holdout"],
+        default="official",
+        help="'official': the archive's test set; 'holdout': --test-fraction of the patients (%(default)s)",
+    )
+    one.add_argument(
+        "--resolve-leaks",
+        choices=["train", "test"],
+        nargs="?",
+        const="test",
+        help="where patients go that the official split has on both sides, when mass and calc are pooled (test)",
+    )
+    one.add_argument("--backend", choices=BACKENDS, help="run on a cluster by this backend of joblib")
+    one.add_argument("--scheduler", metavar="ADDRESS", help="of the cluster, for instance tcp://host:8786")
+
+
+def _splits(chosen: argparse.Namespace) -> SplitOptions:
+    return SplitOptions(chosen.test_fraction, chosen.val_fraction, chosen.folds, chosen.seed)
+
+
+def _convert_mias(chosen: argparse.Namespace) -> Summary:
+    options = mias.MiasOptions(chosen.categories, _splits(chosen), max(chosen.jobs, 1))
+    return mias.convert(chosen.source, chosen.output, options)
+
+
+def _convert_cbis(chosen: argparse.Namespace) -> Summary:
+    default_size = 0 if chosen.format == "reference" else cbis_ddsm.DEFAULT_MAX_SIZE
+    max_size = default_size if chosen.max_size is None else chosen.max_size
+    options = cbis_ddsm.CbisOptions(
+        abnormality=chosen.abnormality,
+        image=ImageOptions(
+            file_format=chosen.format,
+            max_size=max_size or None,
+            categories=chosen.categories,
+            without_callback=chosen.without_callback,
+        ),
+        split=chosen.split,
+        resolve_leaks=chosen.resolve_leaks,
+        tables=tuple(chosen.tables),
+        splits=_splits(chosen),
+        jobs=chosen.jobs,
+        backend=chosen.backend,
+        scheduler=chosen.scheduler,
+    )
+    try:
+        return cbis_ddsm.convert(chosen.source, chosen.output, options)
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from {chosen.output / cbis_ddsm.JOURNAL}", file=sys.stderr)
+        raise
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the converter and print its summary."""
     chosen = parser().parse_args(arguments)
-    splits = SplitOptions(chosen.test_fraction, chosen.val_fraction, chosen.folds, chosen.seed)
-    options = mias.MiasOptions(chosen.categories, splits, max(chosen.jobs, 1))
-    summary = mias.convert(chosen.source, chosen.output, options)
+    if chosen.jobs < 1:
+        raise InputError(f"--jobs {chosen.jobs}: expected at least 1")
+    summary: Summary = chosen.convert(chosen)
     print(summary.to_text())
     print(f"wrote {chosen.output}/all.json, the splits beside it, summary.json and quarantine.csv")
     return 0

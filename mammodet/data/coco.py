@@ -113,20 +113,23 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
     Raises:
         InputError: with every fault in the file: its place, its value and what was expected.
     """
-    path = Path(path)
-    value = read_json(path)
+    return from_json(read_json(Path(path)), where=str(path), skip_invalid=skip_invalid)
+
+
+def from_json(value: Any, *, where: str, skip_invalid: bool = False) -> Dataset:
+    """The data set of a COCO JSON value; `read_coco` says the rest. `where` names the value in messages."""
     if not isinstance(value, dict) or not all(isinstance(value.get(key), list) for key in ("images", "categories")):
-        raise InputError(f"{path}: expected a COCO object with lists 'images', 'annotations' and 'categories'")
+        raise InputError(f"{where}: expected a COCO object with lists 'images', 'annotations' and 'categories'")
     annotations = value.get("annotations", [])
     if not isinstance(annotations, list):
-        raise InputError(f"{path}: 'annotations' is {short(annotations)}; expected a list")
+        raise InputError(f"{where}: 'annotations' is {short(annotations)}; expected a list")
     checker = Checker()
     names = _read_categories(value["categories"], checker)
-    raise_faults(checker.faults, where=str(path), advice="Category faults cannot be skipped.")
+    raise_faults(checker.faults, where=where, advice="Category faults cannot be skipped.")
 
     info = value.get("info") or {}
     if not isinstance(info, dict):
-        raise InputError(f"{path}: 'info' is {short(info)}; expected an object")
+        raise InputError(f"{where}: 'info' is {short(info)}; expected an object")
     records: dict[int, ImageRecord] = {}
     file_names: set[str] = set()
     for position, item in enumerate(value["images"]):
@@ -154,7 +157,7 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
     if not skip_invalid:
         raise_faults(
             checker.faults,
-            where=str(path),
+            where=where,
             advice="Re-run the converter, mend the file, or train without the faulty records (data.skip_invalid=true).",
         )
     ordered = sorted(names)

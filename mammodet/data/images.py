@@ -1,4 +1,4 @@
-"""Read mammograms from image files, without loss of depth.
+"""Read mammograms from image files, without loss of depth; DICOM files by `mammodet.data.dicom`.
 
 One convention: a two-dimensional array in the file's own integer depth, uint8 or uint16. `to_unit` makes of it float32
 in [0, 1], where 1 is the largest value the depth can hold, so that 8- and 16-bit files meet on one scale.
@@ -13,10 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mammodet.errors import InputError
 from mammodet.files import atomic_path
 
+DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".png", ".pgm", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _PGM_HEADER = re.compile(
     rb"P5\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s"
@@ -28,7 +30,8 @@ Pixels = NDArray[Any]  # uint8 or uint16; NumPy has no name for just these two
 def read_image(path: Path) -> Pixels:
     """Read one grey image.
 
-    A colour file is taken when its channels are equal, else its luminance is (ITU-R BT.601); alpha is dropped.
+    A colour file is taken when its channels are equal, else its luminance is (ITU-R BT.601); alpha is dropped. A DICOM
+    file comes through its window, tissue bright.
 
     Returns:
         uint8 or uint16 (height, width).
@@ -36,8 +39,13 @@ def read_image(path: Path) -> Pixels:
         InputError: the file is missing, empty, cut short, or of a kind or depth that is not read here.
     """
     path = Path(path)
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        from mammodet.data.dicom import read_dicom  # here, since importing pydicom takes longer than reading a PNG
+
+        return read_dicom(path)[0]
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f"{path}: cannot read '{path.suffix}' files; expected one of {', '.join(IMAGE_SUFFIXES)}")
+        expected = ", ".join((*IMAGE_SUFFIXES, *DICOM_SUFFIXES))
+        raise InputError(f"{path}: cannot read '{path.suffix}' files; expected one of {expected}")
     try:
         # Not cv2.imread: it answers None for a missing file, and on Windows for a name with non-ASCII letters.
         content = path.read_bytes()
@@ -57,6 +65,27 @@ def read_image(path: Path) -> Pixels:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: pixels are {pixels.dtype}; expected 8- or 16-bit unsigned integers")
     return _to_grey(pixels)
+
+
+def read_size_hw(path: Path) -> tuple[int, int]:
+    """(height, width) of an image or DICOM file from its header, without decoding its pixels.
+
+    Raises:
+        InputError: the file is missing, or its header cannot be read.
+    """
+    path = Path(path)
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        from mammodet.data.dicom import read_header
+
+        return read_header(path).size_hw
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: its header cannot be read ({error})") from None
+    return height, width
 
 
 def _check_whole(path: Path, content: bytes) -> None:
@@ -106,9 +135,26 @@ def to_display(pixels: Pixels) -> NDArray[np.uint8]:
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Write a grey (height, width) or an RGB (height, width, 3) PNG, lossless, whole or not at all."""
+    _write(path, ".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def write_jpeg(path: Path, pixels: Pixels, *, quality: int = 95) -> None:
+    """Write a grey (height, width) or an RGB (height, width, 3) JPEG of 8 bit, whole or not at all.
+
+    16-bit pixels lose their lower 8 bits, and all pixels some more to the compression.
+    """
+    _write(
+        path,
+        ".jpg",
+        (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels,
+        [cv2.IMWRITE_JPEG_QUALITY, quality],
+    )
+
+
+def _write(path: Path, suffix: str, pixels: Pixels, options: list[int]) -> None:
     array = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    good, content = cv2.imencode(".png", np.ascontiguousarray(array), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    good, content = cv2.imencode(suffix, np.ascontiguousarray(array), options)
     if not good:
-        raise ValueError(f"{path}: an array of {pixels.shape} {pixels.dtype} cannot be written as PNG")
+        raise ValueError(f"{path}: an array of {pixels.shape} {pixels.dtype} cannot be written as {suffix[1:]}")
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.tobytes())

@@ -22,11 +22,13 @@ class Splits:
         holdout: patient to `train`, `val` or `test`.
         folds: patient to 0 ... k-1, for all patients that are not in `test`; empty without folds.
         seed: what the shuffle started from.
+        name: `holdout`, or `official` where the archive says who is in the test set.
     """
 
     holdout: Mapping[str, str]
     folds: Mapping[str, int]
     seed: int
+    name: str = "holdout"
 
     @property
     def hash(self) -> str:
@@ -56,7 +58,13 @@ def check_shares(*, test_fraction: float, val_fraction: float, folds: int) -> No
 
 
 def make_splits(
-    strata: Mapping[str, str], *, test_fraction: float, val_fraction: float, folds: int, seed: int
+    strata: Mapping[str, str],
+    *,
+    test_fraction: float,
+    val_fraction: float,
+    folds: int,
+    seed: int,
+    given: Mapping[str, str] | None = None,
 ) -> Splits:
     """Split patients.
 
@@ -64,24 +72,31 @@ def make_splits(
         strata: patient to the name of its stratum (for instance its worst finding).
         test_fraction, val_fraction: shares of patients; the test set is the same for the holdout and all folds.
         folds: k, or 0 for none; the k folds divide all patients outside the test set.
+        given: patient to `train`, `val` or `test`, as the archive's authors divided them; `test_fraction` is not used
+            then, and `val_fraction`, still a share of all patients, only where the authors named no `val`.
     Raises:
         InputError: shares that leave nothing to train on, or more folds than patients.
     """
-    check_shares(test_fraction=test_fraction, val_fraction=val_fraction, folds=folds)
+    check_shares(test_fraction=0.0 if given else test_fraction, val_fraction=val_fraction, folds=folds)
     order = _shuffled(strata, seed)
-    rest = 1 - test_fraction
-    test = _take(order, test_fraction)
+    test = _take(order, test_fraction) if given is None else {name for name in order if given[name] == "test"}
     remaining = [patient for patient in order if patient not in test]
-    val = _take(remaining, val_fraction / rest)
-    if len(val) == len(remaining):
+    if given is not None and "val" in given.values():
+        val = {name for name in order if given[name] == "val"}
+    elif given is not None:
+        val = _take(remaining, min(val_fraction * len(order) / len(remaining), 1.0)) if remaining else set()
+    else:
+        val = _take(remaining, val_fraction / (1 - test_fraction))
+    if len(val) == len(remaining) and not (given is not None and test):
         raise InputError(f"splits: {len(strata)} patients leave none to train on")
     if folds > len(remaining):
         raise InputError(f"splits: {folds} folds for {len(remaining)} patients outside the test set")
     holdout = {
         patient: "test" if patient in test else "val" if patient in val else "train" for patient in sorted(strata)
     }
+    name = "holdout" if given is None else "official"
     fold_of = {patient: position % folds for position, patient in enumerate(remaining)} if folds else {}
-    return Splits(holdout, {patient: fold_of[patient] for patient in sorted(fold_of)}, seed)
+    return Splits(holdout, {patient: fold_of[patient] for patient in sorted(fold_of)}, seed, name)
 
 
 def _shuffled(strata: Mapping[str, str], seed: int) -> list[str]:

@@ -1,0 +1,279 @@
+"""One image of CBIS-DDSM: from its files and rows to a record with lesions. Runs in worker processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from mammodet.data.dicom import read_dicom
+from numpy.typing import NDArray
+
+from converters.base import Quarantined
+from converters.cbis_archive import SourceFile
+from converters.cbis_roi import LesionError, Roi, read_roi, resize_mask
+from converters.cbis_table import RoiRow
+from mammodet.data.breast import find_breast
+from mammodet.data.images import DICOM_SUFFIXES, read_image, write_jpeg, write_png
+from mammodet.errors import InputError
+from mammodet.geometry import mask_to_rle, rle_box
+from mammodet.records import ImageRecord, Lesion
+from mammodet.trace import Trace
+
+ABNORMALITIES = {"mass": "mass", "calc": "calcification"}
+#: Name of the link to the archive in a data set that refers to the archive's own files.
+ARCHIVE_LINK = "archive"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """What the pixels and the lesions of an image become.
+
+    Attributes:
+        file_format: `png16` (lossless, in the depth of the archive's file), `jpg` (8 bit) or `reference` (no copy).
+        max_size: longest side of the written image in pixels; None keeps the archive's size. Nothing is enlarged.
+        categories: `abnormality` (mass, calcification), `lesion` (one for all) or `pathology` (benign, malignant).
+        without_callback: what BENIGN_WITHOUT_CALLBACK means: `benign` or `unknown`.
+        source_name, patient_prefix: what the records say of their origin.
+    """
+
+    file_format: str = "png16"
+    max_size: int | None = 2048
+    categories: str = "abnormality"
+    without_callback: str = "benign"
+    source_name: str = "CBIS-DDSM"
+    patient_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTask:
+    """One image and what belongs to it.
+
+    Attributes:
+        rows: its lesions; left_out: rows of the abnormality that is not converted.
+        cases: for each of its case folders (two where the image stands in the mass and the calcification set), in
+            order of preference, the files there.
+        roi_files: for each row, the files of its own case.
+        incomplete: the tables hold a row of this image that cannot be used.
+    """
+
+    rows: tuple[RoiRow, ...]
+    left_out: tuple[RoiRow, ...]
+    cases: Mapping[str, tuple[SourceFile, ...]]
+    roi_files: tuple[tuple[SourceFile, ...], ...]
+    incomplete: bool = False
+
+    @property
+    def name(self) -> str:
+        """`P_00001_LEFT_CC`."""
+        return "_".join(self.rows[0].image_case.split("_")[1:])
+
+    def paths(self) -> list[Path]:
+        """Every file that is looked at."""
+        groups = [*self.cases.values(), *self.roi_files]
+        return [file.path for files in groups for file in files]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What became of an image; `record` is None where it could not be read. `facts` are counts for the summary."""
+
+    record: ImageRecord | None
+    quarantine: tuple[Quarantined, ...]
+    facts: Mapping[str, int]
+
+
+def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOptions) -> ImageResult:
+    """Convert one image; what cannot be converted is in the result's quarantine, with its reason."""
+    cv2.setNumThreads(1)  # the processes share the cores already
+    facts: Counter[str] = Counter()
+    quarantine: list[Quarantined] = []
+    base, path, pixels, faults = _read_first(task.cases)
+    if pixels is None or path is None:
+        reason = "; ".join(faults)
+        quarantine = [Quarantined("image", task.name, reason)]
+        for row, files in zip(task.rows, task.roi_files, strict=True):
+            quarantine.append(Quarantined("lesion", row.name, f"its image is missing: {reason}", _names(files, source)))
+        return ImageResult(None, tuple(quarantine), facts)
+    other_images = {case: _difference(pixels, files) for case, files in task.cases.items() if case != base and files}
+    facts["images in both sets"] += len(task.cases) > 1
+    stored, trace = _fit_size(pixels, options.max_size)
+    lesions: list[Lesion] = []
+    unlocalized = task.incomplete
+    notes = ["a row of the tables that belongs to this image cannot be used"] if task.incomplete else []
+    for row, files in zip(task.rows, task.roi_files, strict=True):
+        try:
+            if difference := other_images.get(row.image_case):
+                raise LesionError(f"the image of {row.image_case} is not that of {base}: {difference}")
+            roi = read_roi(files, pixels)
+        except LesionError as fault:
+            quarantine.append(Quarantined("lesion", row.name, str(fault), _names(files, source)))
+            notes.append(f"lesion {row.name} quarantined: {fault}")
+            unlocalized = True
+            continue
+        lesion = _lesion(row, roi, stored.shape[:2], options)
+        lesions.append(lesion)
+        _count(facts, row, roi)
+    file_name = _write(stored, task.name, path, source, output, options)
+    return ImageResult(
+        replace(
+            _record(task, stored.shape[:2], trace, options),
+            file_name=file_name,
+            breast_box_xyxy=find_breast(stored).box_xyxy,
+            unlocalized=unlocalized or any(lesion.ignore for lesion in lesions),
+            notes=(*_notes(task), *notes),
+            lesions=tuple(lesions),
+        ),
+        tuple(quarantine),
+        facts,
+    )
+
+
+def _names(files: Sequence[SourceFile], source: Path) -> str:
+    return "; ".join(file.path.relative_to(source).as_posix() for file in files)
+
+
+def _read_first(
+    cases: Mapping[str, Sequence[SourceFile]],
+) -> tuple[str | None, Path | None, NDArray[Any] | None, list[str]]:
+    """The first full image that can be read: its case, file, pixels; and the faults of those before it."""
+    faults: list[str] = []
+    for case, files in cases.items():
+        if not files:
+            faults.append(f"no file for {case}")
+        for file in sorted(files, key=lambda file: (file.claim not in (None, "image"), file.path)):
+            try:
+                return case, file.path, _read_full(file.path), faults
+            except InputError as error:
+                faults.append(str(error))
+    return None, None, None, faults
+
+
+def _read_full(path: Path) -> NDArray[Any]:
+    return read_dicom(path, window=None)[0] if path.suffix.lower() in DICOM_SUFFIXES else read_image(path)
+
+
+def _difference(pixels: NDArray[Any], files: Sequence[SourceFile]) -> str | None:
+    """How the same image of the other set differs from this one; None where it is the same picture."""
+    try:
+        other = _read_full(files[0].path)
+    except InputError:
+        return None  # its masks are still checked against this image's size
+    if np.array_equal(other, pixels):
+        return None
+    small = [
+        cv2.resize(image, (64, 128), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
+        for image in (pixels, other)
+    ]
+    correlation = float(np.corrcoef(small[0], small[1])[0, 1]) if all(image.std() > 0 for image in small) else 0.0
+    return None if correlation > 0.98 else f"their correlation is {correlation:.2f}"
+
+
+def _fit_size(pixels: NDArray[Any], max_size: int | None) -> tuple[NDArray[Any], Trace | None]:
+    height, width = pixels.shape
+    scale = min(1.0, max_size / max(height, width)) if max_size else 1.0
+    if scale == 1.0:
+        return pixels, None
+    size_hw = max(round(height * scale), 1), max(round(width * scale), 1)
+    resized = cv2.resize(pixels, size_hw[::-1], interpolation=cv2.INTER_AREA)
+    return resized, Trace((height, width)).then("resize", *size_hw)
+
+
+def _write(stored: NDArray[Any], name: str, path: Path, source: Path, output: Path, options: ImageOptions) -> str:
+    if options.file_format == "reference":
+        return f"{ARCHIVE_LINK}/{path.relative_to(source).as_posix()}"
+    if options.file_format == "jpg":
+        write_jpeg(output / "images" / f"{name}.jpg", stored)
+        return f"images/{name}.jpg"
+    write_png(output / "images" / f"{name}.png", stored)
+    return f"images/{name}.png"
+
+
+def _pathology(row: RoiRow, options: ImageOptions) -> str | None:
+    if row.pathology == "BENIGN_WITHOUT_CALLBACK":
+        return "benign" if options.without_callback == "benign" else None
+    return row.pathology.lower()
+
+
+def _lesion(row: RoiRow, roi: Roi, size_hw: tuple[int, ...], options: ImageOptions) -> Lesion:
+    stored_hw = (size_hw[0], size_hw[1])
+    mask = roi.mask if roi.mask.shape == stored_hw else resize_mask(roi.mask, stored_hw)
+    rle = mask_to_rle(mask)
+    pathology = _pathology(row, options)
+    schemes = {"abnormality": ABNORMALITIES[row.abnormality], "lesion": "lesion", "pathology": pathology or "benign"}
+    attributes: dict[str, Any] = {
+        "abnormality": ABNORMALITIES[row.abnormality],
+        "pathology": pathology,
+        "pathology_csv": row.pathology,
+        **row.attributes,
+        "roi": row.name,
+        "area_native_px": int(np.count_nonzero(roi.mask)),
+    }
+    if roi.note:
+        attributes["mask_note"] = roi.note
+    return Lesion(
+        category=schemes[options.categories],
+        box_xyxy=rle_box(rle),
+        rle=rle,
+        geometry="contour",
+        attributes=attributes,
+        # Of which class it is cannot be said, so it is neither a target nor background.
+        ignore=options.categories == "pathology" and pathology is None,
+    )
+
+
+def _count(facts: Counter[str], row: RoiRow, roi: Roi) -> None:
+    if roi.note:
+        facts["masks placed by their crop" if "crop" in roi.note else "masks rescaled"] += 1
+    written = PurePosixPath(row.crop_path).parts
+    facts["crop and mask swapped in the table"] += bool(written) and roi.mask_path.parts[-len(written) :] == written
+    if roi.crop_agrees is not None:
+        facts["crop has the size of the mask's box"] += roi.crop_agrees
+        facts["crop has another size"] += not roi.crop_agrees
+
+
+def _record(task: ImageTask, size_hw: tuple[int, ...], trace: Trace | None, options: ImageOptions) -> ImageRecord:
+    """Everything about the image that its rows tell."""
+    first = task.rows[0]
+    patient = int(first.patient.split("_")[1])
+    assessments = [row.attributes["assessment"] for row in task.rows if "assessment" in row.attributes]
+    densities = [row.density for row in task.rows if row.density]
+    return ImageRecord(
+        # A number that does not depend on which part of the archive is converted.
+        image_id=patient * 4 + 2 * (first.laterality == "R") + (first.view == "MLO"),
+        file_name=task.name,
+        size_hw=(size_hw[0], size_hw[1]),
+        patient_id=f"{options.patient_prefix}{first.patient}",
+        laterality=first.laterality,
+        view=first.view,
+        density=max(densities) if densities else None,
+        birads=str(max(assessments)) if assessments else None,
+        labels={"tumor": 1, "malignant": _malignant(task, options)},
+        source=options.source_name,
+        trace=trace.to_json() if trace else None,
+    )
+
+
+def _malignant(task: ImageTask, options: ImageOptions) -> int | None:
+    """The worst of the lesions; unknown where one that is not converted, or not known, could be worse."""
+    if any(row.pathology == "MALIGNANT" for row in task.rows):
+        return 1
+    hidden = task.incomplete or any(row.pathology == "MALIGNANT" for row in task.left_out)
+    unknown = any(_pathology(row, options) is None for row in (*task.rows, *task.left_out))
+    return None if hidden or unknown else 0
+
+
+def _notes(task: ImageTask) -> list[str]:
+    notes: list[str] = []
+    if left_out := Counter((ABNORMALITIES[row.abnormality], row.pathology) for row in task.left_out):
+        also = ", ".join(f"{count} {kind} ({word})" for (kind, word), count in sorted(left_out.items()))
+        notes.append(f"also holds, not converted: {also}")
+    if any(row.density is None for row in task.rows):
+        notes.append("density 0 in the table: not assessed")
+    if len({row.density for row in task.rows if row.density}) > 1:
+        notes.append("the rows differ in density; the highest is kept")
+    return notes

@@ -1,0 +1,246 @@
+"""Which of a lesion's files is its mask, and where that mask lies on the image.
+
+Names and tables of CBIS-DDSM cannot be relied on: crop and mask are swapped in many rows. What a file holds decides. A
+mask has two values and the size of the full image, or nearly; a crop is a small grey picture.
+
+A mask of another size is brought to the image where that is sure: by a uniform scale, or, where its shape differs, by
+finding the crop on the image. Otherwise the lesion is refused with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mammodet.data.dicom import read_stored
+from numpy.typing import NDArray
+
+from converters.cbis_archive import SourceFile
+from mammodet.data.images import DICOM_SUFFIXES, read_image, read_size_hw
+from mammodet.errors import InputError
+from mammodet.geometry import Mask
+
+_LOSSY = (".jpg", ".jpeg")
+_MOST_COVERED = 0.9  # part of the image that a lesion can cover
+_SURE_MATCH = 0.9  # correlation from which a crop counts as found on its image
+
+
+class LesionError(ValueError):
+    """Why a lesion cannot be converted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roi:
+    """A lesion's mask on its image.
+
+    Attributes:
+        mask: bool (height, width) in native pixels of the image.
+        mask_path: the file that proved to be the mask.
+        note: how it was brought to the image's size, None where it had it.
+        crop_agrees: whether the crop has the size of the mask's box, None where there is no crop.
+    """
+
+    mask: Mask
+    mask_path: Path
+    note: str | None
+    crop_agrees: bool | None
+
+
+def read_pixels(path: Path) -> NDArray[Any]:
+    """The pixels of a file of the archive as they are stored, (height, width)."""
+    return read_stored(path) if path.suffix.lower() in DICOM_SUFFIXES else read_image(path)
+
+
+def read_roi(files: Sequence[SourceFile], image: NDArray[Any]) -> Roi:
+    """Find the mask among the files of one lesion and bring it to the image.
+
+    Args:
+        files: what lies in the lesion's case: as a rule a crop and a mask, in any order.
+        image: native pixels (height, width).
+    Raises:
+        LesionError: there is no mask, or its place is not sure.
+    """
+    size_hw = (image.shape[0], image.shape[1])
+    if not files:
+        raise LesionError("its mask and crop are missing")
+    sizes: dict[Path, tuple[int, int]] = {}
+    faults: list[str] = []
+    for file in files:
+        try:
+            sizes[file.path] = read_size_hw(file.path)
+        except InputError as error:
+            faults.append(str(error))
+    candidates = [file for file in files if file.path in sizes and _fit(sizes[file.path], size_hw) is not None]
+    candidates.sort(key=lambda file: (_fit(sizes[file.path], size_hw), file.claim != "mask", file.path))
+    for file in candidates:
+        try:
+            mask = two_valued(read_pixels(file.path), lossy=file.path.suffix.lower() in _LOSSY)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if mask is None:
+            faults.append(f"{file.path.name} is a grey picture")
+            continue
+        _check_covered(mask, file.path)
+        crops = [path for path in sizes if path != file.path]
+        crop_path = min(crops, key=lambda path: sizes[path]) if crops else None
+        placed, note = _to_image(mask, image, crop_path)
+        return Roi(placed, file.path, note, _same_size(placed, sizes[crop_path]) if crop_path else None)
+    for file in files:
+        if file.path in sizes and file not in candidates:
+            height, width = sizes[file.path]
+            faults.append(f"{file.path.name} has {height}x{width} pixels")
+    raise LesionError(
+        f"no mask of the image's size ({size_hw[0]}x{size_hw[1]}, height x width) among its files: {'; '.join(faults)}"
+    )
+
+
+def _fit(size_hw: tuple[int, int], image_hw: tuple[int, int]) -> int | None:
+    """0: the image's size, 1: a uniform scale of it, 2: nearly that size, None: a crop."""
+    if size_hw == image_hw:
+        return 0
+    if is_uniform_scale(size_hw, image_hw):
+        return 1
+    ratios = [side / expected for side, expected in zip(size_hw, image_hw, strict=True)]
+    return 2 if all(0.8 <= ratio <= 1.25 for ratio in ratios) else None
+
+
+def is_uniform_scale(size_hw: tuple[int, int], image_hw: tuple[int, int]) -> bool:
+    """Whether one size is the other, made larger or smaller by at most 2, up to a pixel of rounding on each side."""
+    scale = max(size_hw) / max(image_hw)
+    if not 0.5 <= scale <= 2:
+        return False
+    slack = max(1.0, scale)
+    return all(abs(side - expected * scale) <= slack for side, expected in zip(size_hw, image_hw, strict=True))
+
+
+def two_valued(pixels: NDArray[Any], *, lossy: bool) -> Mask | None:
+    """A picture of two values as bool (height, width), the higher one set; None for a grey picture.
+
+    Args:
+        lossy: JPEG leaves rings around edges; values then only have to keep away from the middle.
+    """
+    low, high = int(pixels.min()), int(pixels.max())
+    if lossy:
+        grey = np.count_nonzero((pixels > 64) & (pixels < 192))
+        if grey > 0.02 * pixels.size or (low < 64 < high < 192):
+            return None
+        return np.asarray(pixels >= 128)
+    if low == high:
+        return np.full(pixels.shape, low > 0)
+    mask = pixels == high
+    if np.count_nonzero(mask) + np.count_nonzero(pixels == low) != pixels.size:
+        return None
+    return np.asarray(mask)
+
+
+def _check_covered(mask: Mask, path: Path) -> None:
+    covered = np.count_nonzero(mask) / mask.size
+    if not covered:
+        raise LesionError(f"its mask {path.name} is empty")
+    if covered > _MOST_COVERED:
+        raise LesionError(f"its mask {path.name} covers {100 * covered:.0f} % of the image")
+
+
+def _to_image(mask: Mask, image: NDArray[Any], crop_path: Path | None) -> tuple[Mask, str | None]:
+    """The mask at the image's size, and what was done to it."""
+    size_hw, found_hw = (image.shape[0], image.shape[1]), (mask.shape[0], mask.shape[1])
+    if found_hw == size_hw:
+        return mask, None
+    text = f"{found_hw[0]}x{found_hw[1]}"
+    if is_uniform_scale(found_hw, size_hw):
+        return resize_mask(mask, size_hw), f"mask rescaled from {text}"
+    fault = f"its mask has {text} pixels, the image {size_hw[0]}x{size_hw[1]} (height x width): no uniform scale"
+    if crop_path is None:
+        raise LesionError(f"{fault}, and there is no crop to tell its place")
+    try:
+        crop = read_pixels(crop_path)
+    except InputError as error:
+        raise LesionError(f"{fault}, and its crop cannot be read ({error})") from None
+    return _place_by_crop(mask, image, crop, fault), f"mask of {text} placed by its crop"
+
+
+def resize_mask(mask: Mask, size_hw: tuple[int, int]) -> Mask:
+    """A mask at another size: a pixel is set where half of it is covered; a lesion never vanishes."""
+    shrinks = mask.shape[0] > size_hw[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    cover = cv2.resize(mask.astype(np.uint8) * np.uint8(255), size_hw[::-1], interpolation=method)
+    highest = int(cover.max())
+    return np.asarray(cover >= min(128, max(highest, 1)))
+
+
+def _place_by_crop(mask: Mask, image: NDArray[Any], crop: NDArray[Any], fault: str) -> Mask:
+    """Put the mask's content where its crop, a piece of the image around the lesion, is found."""
+    place = locate(crop, image)
+    if place is None:
+        raise LesionError(f"{fault}, and its crop is not found on the image")
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    patch = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # The frame was cut or padded, or the picture was stretched: the crop's size tells.
+    stretched_hw = tuple(
+        max(round(side * whole / found), 1)
+        for side, whole, found in zip(patch.shape, image.shape, mask.shape, strict=True)
+    )
+    as_is, as_stretched = (_size_error(hw, crop.shape) for hw in (patch.shape, stretched_hw))
+    if min(as_is, as_stretched) > 0.1:
+        raise LesionError(f"{fault}, and its crop of {crop.shape[0]}x{crop.shape[1]} pixels shows another region")
+    if as_stretched < as_is:
+        patch = resize_mask(patch, (stretched_hw[0], stretched_hw[1]))
+    x, y = place
+    top = round(y + (crop.shape[0] - patch.shape[0]) / 2)
+    left = round(x + (crop.shape[1] - patch.shape[1]) / 2)
+    placed = np.zeros(image.shape[:2], dtype=bool)
+    inside = placed[max(top, 0) : top + patch.shape[0], max(left, 0) : left + patch.shape[1]]
+    inside[:] = patch[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]]
+    return placed
+
+
+def _size_error(found_hw: Sequence[int], crop_hw: Sequence[int]) -> float:
+    """How far two sizes differ, as a part of the larger; a few pixels of margin do not count."""
+    return max(max(abs(a - b) - 4, 0) / max(a, b) for a, b in zip(found_hw, crop_hw, strict=True))
+
+
+def _same_size(mask: Mask, crop_hw: tuple[int, int]) -> bool:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return _size_error((int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)), crop_hw) <= 0.1
+
+
+def locate(crop: NDArray[Any], image: NDArray[Any]) -> tuple[int, int] | None:
+    """Column and row where a crop was cut from an image, by normalised correlation; None where that is not sure.
+
+    A coarse search over the whole image, then a fine one around its best place. A crop that fits in two places, or
+    that has no structure, is not sure.
+    """
+    (height, width), (h, w) = image.shape[:2], crop.shape[:2]
+    if h > height or w > width or h < 4 or w < 4 or crop.min() == crop.max():
+        return None
+    factor = max(max(height, width) / 1200, 1.0)
+    if min(h, w) / factor < 12:
+        factor = max(min(h, w) / 12, max(height, width) / 2500, 1.0)
+    small_image, small_crop = _shrink(image, factor), _shrink(crop, factor)
+    if small_crop.min() == small_crop.max():
+        return None
+    scores = cv2.matchTemplate(small_image, small_crop, cv2.TM_CCOEFF_NORMED)
+    scores[~np.isfinite(scores)] = -1
+    _, best, _, (column, row) = cv2.minMaxLoc(scores)
+    near_y, near_x = max(small_crop.shape[0] // 3, 2), max(small_crop.shape[1] // 3, 2)
+    scores[max(row - near_y, 0) : row + near_y + 1, max(column - near_x, 0) : column + near_x + 1] = -1
+    if best < 0.8 or best - float(scores.max()) < 0.02:
+        return None
+    margin = int(2 * factor) + 2
+    left, top = max(round(column * factor) - margin, 0), max(round(row * factor) - margin, 0)
+    window = image[top : round(row * factor) + h + margin, left : round(column * factor) + w + margin]
+    if window.shape[0] < h or window.shape[1] < w:
+        return None
+    fine = cv2.matchTemplate(window.astype(np.float32), crop.astype(np.float32), cv2.TM_CCOEFF_NORMED)
+    _, best, _, (column, row) = cv2.minMaxLoc(fine)
+    return (left + column, top + row) if best >= _SURE_MATCH else None
+
+
+def _shrink(pixels: NDArray[Any], factor: float) -> NDArray[np.float32]:
+    height, width = (max(round(side / factor), 1) for side in pixels.shape[:2])
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), dtype=np.float32)

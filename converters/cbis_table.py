@@ -1,0 +1,313 @@
+"""The tables of CBIS-DDSM (`mass_case_description_train_set.csv` ...): one row per lesion and view.
+
+What the files are like: a trailing newline inside the last path of every row, `breast_density` in the mass tables and
+`breast density` in the calcification tables, `NA` beside `N/A`, abnormality numbers that do not start at 1, and copies
+saved by spreadsheets, with `;` or a byte order mark. They are told by their columns, not by their names.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converters.base import Quarantined
+from mammodet.errors import InputError, raise_faults
+
+#: Columns that make a file one of the tables; the rest may be missing.
+KEY_COLUMNS = (
+    "patient id",
+    "left or right breast",
+    "image view",
+    "abnormality id",
+    "abnormality type",
+    "pathology",
+)
+MORE_COLUMNS = (
+    "breast density",
+    "mass shape",
+    "mass margins",
+    "calc type",
+    "calc distribution",
+    "assessment",
+    "subtlety",
+    "image file path",
+    "cropped image file path",
+    "roi mask file path",
+)
+PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
+_ABNORMALITY = {"mass": "mass", "calcification": "calc", "calc": "calc"}
+_SIDE = {"LEFT": "L", "RIGHT": "R", "L": "L", "R": "R"}
+_MOST_BYTES = 2**28
+
+
+@dataclass(frozen=True, slots=True)
+class RoiRow:
+    """One lesion on one image.
+
+    Attributes:
+        place: table and line, for messages.
+        abnormality: `mass` or `calc`; subset: `train` or `test` of the official split.
+        patient: `P_00001`; laterality: `L` or `R`; view: `CC` or `MLO`; number: the abnormality id.
+        pathology: the table's word.
+        density: `1` to `4`, None where the table says 0 or nothing.
+        attributes: what else it says, in its own words; `NA`, `N/A` and blanks are left out.
+        image_path, crop_path, mask_path: as written, without white space; the last two are often swapped.
+    """
+
+    place: str
+    abnormality: str
+    subset: str
+    patient: str
+    laterality: str
+    view: str
+    number: int
+    pathology: str
+    density: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    image_path: str = ""
+    crop_path: str = ""
+    mask_path: str = ""
+
+    @property
+    def image_case(self) -> str:
+        """Folder and PatientID of the full image: `Mass-Training_P_00001_LEFT_CC`."""
+        kind = {"mass": "Mass", "calc": "Calc"}[self.abnormality]
+        subset = {"train": "Training", "test": "Test"}[self.subset]
+        side = {"L": "LEFT", "R": "RIGHT"}[self.laterality]
+        return f"{kind}-{subset}_{self.patient}_{side}_{self.view}"
+
+    @property
+    def name(self) -> str:
+        """Folder and PatientID of the lesion's crop and mask: `Mass-Training_P_00001_LEFT_CC_1`."""
+        return f"{self.image_case}_{self.number}"
+
+    @property
+    def image_key(self) -> tuple[str, str, str]:
+        """Patient, side and view: the same for the mass and the calcification entry of one image."""
+        return self.patient, self.laterality, self.view
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Everything that the tables say.
+
+    Attributes:
+        rows: one per lesion, names unique.
+        files: where they come from.
+        quarantine: rows that cannot be used, each with its reason.
+        incomplete: images (patient, side, view) that such a row belongs to.
+    """
+
+    rows: tuple[RoiRow, ...]
+    files: tuple[Path, ...]
+    quarantine: tuple[Quarantined, ...]
+    incomplete: frozenset[tuple[str, str, str]]
+
+
+class _RowError(ValueError):
+    """A row that cannot be used; `image_key` where that much of it can be read."""
+
+    def __init__(self, reason: str, image_key: tuple[str, str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.image_key = image_key
+
+
+def read_tables(places: Sequence[Path]) -> Tables:
+    """Every row of every table among the given files and folders (with two levels below).
+
+    Raises:
+        InputError: no table there, one that cannot be read, or columns missing in one.
+    """
+    rows: list[RoiRow] = []
+    used: list[Path] = []
+    quarantine: list[Quarantined] = []
+    incomplete: set[tuple[str, str, str]] = set()
+    faults: list[str] = []
+    contents: set[bytes] = set()
+    for path in _candidates(places):
+        try:
+            content = _read_bytes(path)
+            if content in contents:  # a second copy, as in archives that were unpacked twice
+                continue
+            found = _parse(path, content, explicit=path in places)
+        except csv.Error as error:
+            faults.append(f"{path}: cannot be read as a table ({error})")
+            continue
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if found is None:
+            continue
+        contents.add(content)
+        used.append(path)
+        rows.extend(found[0])
+        for place, bad in found[1]:
+            quarantine.append(Quarantined("row", place, str(bad)))
+            incomplete |= {bad.image_key} if bad.image_key else set()
+    raise_faults(faults, where="tables", advice="Download the tables again from the archive's page.")
+    if not used:
+        raise InputError(
+            f"{', '.join(str(place) for place in places)}: no table; expected mass_case_description_train_set.csv, "
+            "calc_case_description_test_set.csv ... Where they lie elsewhere, name them with --tables"
+        )
+    rows = _without_doubles(rows, quarantine)
+    return Tables(tuple(rows), tuple(used), tuple(quarantine), frozenset(incomplete))
+
+
+def _candidates(places: Sequence[Path]) -> Iterable[Path]:
+    for place in places:
+        if place.is_file():
+            yield place
+            continue
+        if not place.is_dir():
+            raise InputError(f"{place}: no such file or folder; expected the tables of CBIS-DDSM")
+        for pattern in ("*.csv", "*/*.csv", "*/*/*.csv"):
+            yield from sorted(path for path in place.glob(pattern) if path.is_file() and path.name[0] != ".")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes; a table of CBIS-DDSM has less than a million")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _parse(path: Path, content: bytes, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str, _RowError]]] | None:
+    """Rows of one file; None where its columns are not those of a table and nobody said that it is one."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    lines = text.splitlines(keepends=True)
+    header_line = lines[0] if lines else ""
+    delimiter = max(",;\t", key=header_line.count)
+    columns = {_column(name) for name in next(csv.reader([header_line], delimiter=delimiter), [])}
+    missing = [name for name in KEY_COLUMNS if name not in columns]
+    if missing and not explicit and len(missing) > 2:
+        return None
+    if missing:
+        raise InputError(
+            f"{path}: column{'s' if len(missing) > 1 else ''} {', '.join(repr(name) for name in missing)} missing; "
+            f"found {', '.join(repr(name) for name in sorted(columns)) or 'none'}"
+        )
+    rows: list[RoiRow] = []
+    bad: list[tuple[str, _RowError]] = []
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    names = [_column(name) for name in next(reader)]
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise InputError(
+                f"{path}: line {line} cannot be read ({error}); the file is damaged or cut short"
+            ) from None
+        if not any(cell.strip() for cell in cells):
+            continue
+        place = f"{path.name} line {line}"
+        try:
+            if len(cells) != len(names):
+                raise _RowError(f"{len(cells)} cells, the header has {len(names)}")
+            rows.append(_row(place, dict(zip(names, (cell.strip() for cell in cells), strict=True)), path.name))
+        except _RowError as error:
+            bad.append((place, error))
+    return rows, bad
+
+
+def _column(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
+    """One row, checked.
+
+    Raises:
+        _RowError: with every fault of it.
+    """
+    faults: list[str] = []
+
+    def fault(column: str, expected: str) -> None:
+        faults.append(f"{column} {cells.get(column, '')[:40]!r}, expected {expected}")
+
+    patient = re.fullmatch(r"P_(\d{1,8})", cells["patient id"])
+    if patient is None:
+        fault("patient id", "P_ and a number")
+    laterality = _SIDE.get(cells["left or right breast"].upper())
+    if laterality is None:
+        fault("left or right breast", "LEFT or RIGHT")
+    view = cells["image view"].upper()
+    if view not in ("CC", "MLO"):
+        fault("image view", "CC or MLO")
+    if re.fullmatch(r"\d{1,3}", cells["abnormality id"]) is None:
+        fault("abnormality id", "a number")
+    abnormality = _ABNORMALITY.get(cells["abnormality type"].lower())
+    if abnormality is None:
+        fault("abnormality type", "mass or calcification")
+    pathology = cells["pathology"].upper()
+    if pathology not in PATHOLOGIES:
+        fault("pathology", " or ".join(PATHOLOGIES))
+    subset = _subset(cells.get("image file path", ""), table)
+    if subset is None:
+        faults.append("neither its path nor the table's name says whether it is of the training or the test set")
+    density = cells.get("breast density", "")
+    if density not in ("", "0", "1", "2", "3", "4"):
+        fault("breast density", "0 to 4")
+    numbers = {name: cells.get(name, "") for name in ("assessment", "subtlety")}
+    for name, text in numbers.items():
+        if text and re.fullmatch(r"[0-6]", text) is None:
+            fault(name, "0 to 6")
+    key = None
+    if patient is not None and laterality is not None and view in ("CC", "MLO"):
+        key = f"P_{int(patient[1]):05d}", laterality, view
+    if faults or key is None or abnormality is None or subset is None:
+        raise _RowError("; ".join(faults), key)
+    words = {
+        "shape": cells.get("mass shape", ""),
+        "margins": cells.get("mass margins", ""),
+        "calc_type": cells.get("calc type", ""),
+        "calc_distribution": cells.get("calc distribution", ""),
+    }
+    attributes: dict[str, Any] = {key: word for key, word in words.items() if word.upper() not in ("", "NA", "N/A")}
+    attributes |= {name: int(text) for name, text in numbers.items() if text}
+    return RoiRow(
+        place=place,
+        abnormality=abnormality,
+        subset=subset,
+        patient=key[0],
+        laterality=key[1],
+        view=view,
+        number=int(cells["abnormality id"]),
+        pathology=pathology,
+        density=density if density not in ("", "0") else None,
+        attributes=attributes,
+        image_path=cells.get("image file path", ""),
+        crop_path=cells.get("cropped image file path", ""),
+        mask_path=cells.get("roi mask file path", ""),
+    )
+
+
+def _subset(image_path: str, table: str) -> str | None:
+    """By the case's name in the path, else by the table's name."""
+    for text in (image_path.split("/")[0], table):
+        found = re.search(r"train|test", text.lower())
+        if found:
+            return found[0]
+    return None
+
+
+def _without_doubles(rows: Sequence[RoiRow], quarantine: list[Quarantined]) -> list[RoiRow]:
+    """Rows with names of their own; a second row of one name is quarantined."""
+    seen: dict[str, RoiRow] = {}
+    for row in rows:
+        first = seen.setdefault(row.name, row)
+        if first is not row:
+            quarantine.append(Quarantined("row", row.place, f"{row.name} occurs in {first.place} already"))
+    return list(seen.values())

@@ -1,0 +1,288 @@
+"""Stored pixel values of a DICOM file: plain, or decoded by pydicom and pylibjpeg after the codestream was checked.
+
+The C decoders believe what a codestream says of itself, so that a few bytes can make them reserve gigabytes, or give an
+image of another size. So each codestream is compared with the header (size, components, precision, end marker) before
+a decoder sees it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
+
+from mammodet.data.dicom_file import UNDEFINED_LENGTH, DicomFile, PixelElement, quiet
+from mammodet.data.dicom_j2k import check_j2k
+from mammodet.errors import InputError
+
+MOST_PIXELS = 2**28
+_PLUGINS = {"JPEG 2000": "pylibjpeg-openjpeg", "JPEG": "pylibjpeg-libjpeg", "RLE": "pylibjpeg-rle"}
+# Start-of-frame markers (ITU-T T.81 table B.1; T.87 for JPEG-LS) that each family of transfer syntaxes allows.
+_FRAMES_OF_SYNTAX = {
+    "1.2.840.10008.1.2.4.50": (0xC0,),
+    "1.2.840.10008.1.2.4.51": (0xC0, 0xC1),
+    "1.2.840.10008.1.2.4.57": (0xC3,),
+    "1.2.840.10008.1.2.4.70": (0xC3,),
+    "1.2.840.10008.1.2.4.80": (0xF7,),
+    "1.2.840.10008.1.2.4.81": (0xF7,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFormat:
+    """How the file says that its pixels are stored (PS3.3 C.7.6.3); already known to be free of contradictions."""
+
+    size_hw: tuple[int, int]
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    photometric: str
+
+    @property
+    def lowest(self) -> int:
+        """Smallest value that the stored bits can hold."""
+        return -(1 << self.bits_stored - 1) if self.signed else 0
+
+    @property
+    def highest(self) -> int:
+        """Largest value that the stored bits can hold."""
+        return self.lowest + (1 << self.bits_stored) - 1
+
+    @property
+    def pixel_count(self) -> int:
+        """Rows times columns."""
+        return self.size_hw[0] * self.size_hw[1]
+
+
+def decode(file: DicomFile, stored: StoredFormat) -> NDArray[Any]:
+    """Stored values, uint8, int8, uint16 or int16 (height, width), in this machine's byte order.
+
+    Raises:
+        InputError: no pixel data, cut short, an unknown or unsupported transfer syntax, a damaged codestream, or one
+            that contradicts the header.
+    """
+    element = pixel_element(file)
+    if element.length == UNDEFINED_LENGTH:
+        value = _compressed_value(file, element, stored)
+    else:
+        value = _plain_value(file, element, stored)
+    options: dict[str, Any] = {
+        "rows": stored.size_hw[0],
+        "columns": stored.size_hw[1],
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": stored.bits_allocated,
+        "bits_stored": stored.bits_stored,
+        "pixel_representation": int(stored.signed),
+        "photometric_interpretation": stored.photometric,
+        "pixel_keyword": "PixelData",
+        "pixel_vr": element.vr or "OW",
+    }
+    plugin = "pylibjpeg" if file.syntax.is_encapsulated else ""
+    # A decoder meets hostile bytes here and may raise anything.
+    try:
+        with quiet():
+            pixels = get_decoder(file.syntax).as_array(value, index=0, raw=True, decoding_plugin=plugin, **options)[0]
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{file.path}: the pixel data cannot be decoded as {file.syntax.name} ({lines[-1].strip()[:200]}); "
+            "they are damaged"
+        ) from error
+    return _checked(file.path, pixels, stored)
+
+
+def pixel_element(file: DicomFile) -> PixelElement:
+    """Where the pixels lie; an `InputError` where there are none."""
+    if file.ends_inside:
+        raise InputError(f"{file.path}: is cut short: the file ends inside its header, before any pixel data")
+    if file.pixels is None:
+        raise InputError(f"{file.path}: has no pixel data; it was cut short, or is a header alone")
+    if file.pixels.tag != 0x7FE00010:
+        raise InputError(f"{file.path}: holds floating-point pixel data; expected integers (7FE0,0010)")
+    return file.pixels
+
+
+def _checked(path: Path, pixels: NDArray[Any], stored: StoredFormat) -> NDArray[Any]:
+    if pixels.shape != stored.size_hw:
+        raise InputError(f"{path}: the pixel data decode to {pixels.shape}; the header says {stored.size_hw}")
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < stored.lowest or high > stored.highest:
+        raise InputError(
+            f"{path}: pixel values reach from {low} to {high}; {stored.bits_stored} bits stored "
+            f"({'signed' if stored.signed else 'unsigned'}) hold {stored.lowest} to {stored.highest}"
+        )
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _plain_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -> bytes:
+    if file.syntax.is_encapsulated:
+        raise InputError(
+            f"{file.path}: the pixel data are not compressed (they have a length), although the transfer syntax is "
+            f"{file.syntax.name}; the file is mislabelled"
+        )
+    expected = stored.pixel_count * stored.bits_allocated // 8
+    found = min(element.length, element.bytes_left)
+    if found < expected:
+        height, width = stored.size_hw
+        raise InputError(
+            f"{file.path}: is cut short: {found} bytes of pixel data, expected {expected} "
+            f"({height} rows x {width} columns x {stored.bits_allocated} bits)"
+        )
+    file.stream.seek(element.offset)
+    # With the padding byte of an odd length: in big-endian files of 16-bit words it is the last pixel.
+    return file.stream.read(min(expected + expected % 2, found))
+
+
+def _compressed_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -> bytes:
+    if not file.syntax_stated:
+        raise InputError(
+            f"{file.path}: the pixel data are compressed, but the file does not say how: it has no transfer syntax"
+        )
+    if not file.syntax.is_encapsulated:
+        raise InputError(
+            f"{file.path}: the pixel data are compressed (they have no length), although the transfer syntax is "
+            f"{file.syntax.name}; the file is mislabelled"
+        )
+    family = _family(file.path, file.syntax)
+    file.stream.seek(element.offset)
+    frame = _fragments(file.path, file.stream, element.bytes_left)
+    _check_weight(file.path, frame, stored, file.syntax)
+    if family == "JPEG 2000":
+        frame = check_j2k(file.path, frame, stored.size_hw, stored.bits_allocated)
+    elif family == "JPEG":
+        _check_jpeg(file.path, frame, stored, file.syntax)
+    else:
+        _check_rle(file.path, frame, stored)
+    return encapsulate([frame], has_bot=False)
+
+
+def _family(path: Path, syntax: UID) -> str:
+    """Which decoder reads a transfer syntax."""
+    family = None
+    if syntax in JPEG2000TransferSyntaxes:
+        family = "JPEG 2000"
+    elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes) and syntax in _FRAMES_OF_SYNTAX:
+        family = "JPEG"
+    elif syntax == RLELossless:
+        family = "RLE"
+    if family is None:
+        raise InputError(
+            f"{path}: the transfer syntax {syntax.name} ({syntax}) is not read here; expected an uncompressed file, "
+            "JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 or RLE. Convert it, e.g. with gdcmconv --raw."
+        )
+    if "pylibjpeg" not in get_decoder(syntax).available_plugins:
+        raise InputError(f"{path}: no decoder for {syntax.name}; pip install pylibjpeg {_PLUGINS[family]}")
+    return family
+
+
+def _fragments(path: Path, stream: BinaryIO, bytes_left: int) -> bytes:
+    """The one frame of encapsulated pixel data, its fragments joined (PS3.5 A.4)."""
+    parts: list[bytes] = []
+    while True:
+        head = stream.read(8)
+        if len(head) < 8:
+            raise InputError(f"{path}: is cut short: the compressed pixel data have no end")
+        group, element, length = struct.unpack("<HHL", head)
+        bytes_left -= 8
+        if (group, element) == (0xFFFE, 0xE0DD):
+            break
+        if (group, element) != (0xFFFE, 0xE000):
+            raise InputError(
+                f"{path}: the compressed pixel data are damaged: element ({group:04X},{element:04X}) stands where a "
+                "fragment is expected"
+            )
+        if length > bytes_left:
+            raise InputError(
+                f"{path}: is cut short: a fragment of the pixel data should have {length} bytes, {bytes_left} are left"
+            )
+        parts.append(stream.read(length))
+        bytes_left -= length
+    frame = b"".join(parts[1:])  # the first is the offset table
+    if not frame:
+        raise InputError(f"{path}: the compressed pixel data are empty")
+    return frame
+
+
+def _check_weight(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> None:
+    """Refuse streams that cannot hold their pixels, or could only as a bomb."""
+    most_per_byte: float = 2**12  # arbitrary: no code forbids it, but no mammogram is that empty
+    if syntax == RLELossless:
+        most_per_byte = 64 / (stored.bits_allocated // 8)  # 2 bytes make at most 128
+    elif _FRAMES_OF_SYNTAX.get(syntax) == (0xC3,):
+        most_per_byte = 8  # a bit per pixel
+    elif syntax in JPEGTransferSyntaxes:
+        most_per_byte = 256  # two bits per block of 64
+    elif stored.pixel_count <= 2**25:
+        return
+    if len(frame) * most_per_byte < stored.pixel_count:
+        raise InputError(
+            f"{path}: {len(frame)} bytes of compressed pixel data cannot hold the {stored.pixel_count} pixels that the "
+            "header states; the file is damaged or cut short"
+        )
+
+
+def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> None:
+    """Compare a JPEG or JPEG-LS stream (ITU-T T.81 B.2.2, T.87 C.2.2) with the header."""
+
+    def refuse(reason: str) -> InputError:
+        return InputError(f"{path}: the JPEG stream is damaged or does not fit the header: {reason}")
+
+    if frame[:2] != b"\xff\xd8":
+        raise refuse("it does not begin with a start-of-image marker")
+    if b"\xff\xd9" not in frame[-16:]:  # a few bytes of padding may follow
+        raise InputError(f"{path}: is cut short: a JPEG stream without its end marker")
+    at, frames, scans = 2, 0, 0
+    while not scans:
+        while frame[at : at + 2] == b"\xff\xff":  # fill bytes
+            at += 1
+        if len(frame) < at + 4 or frame[at] != 0xFF:
+            raise refuse(f"no marker at byte {at}")
+        marker, length = frame[at + 1], struct.unpack_from(">H", frame, at + 2)[0]
+        if length < 2 or at + 2 + length > len(frame):
+            raise refuse(f"marker {marker:02X} at byte {at} states {length} bytes")
+        # C4, C8 and CC are no frames; DE and DF belong to hierarchical files, DC changes the height afterwards.
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            if marker not in _FRAMES_OF_SYNTAX[syntax]:
+                raise refuse(f"frame type {marker:02X} is not {syntax.name}")
+            frames += 1
+            _check_frame(frame[at + 4 : at + 2 + length], stored, refuse)
+        elif marker in (0xC8, 0xDC, 0xDE, 0xDF) or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+            raise refuse(f"marker {marker:02X} at byte {at} is not expected")
+        scans += marker == 0xDA
+        at += 2 + length
+    if frames != 1:
+        raise refuse(f"it has {frames} frame headers; expected one")
+
+
+def _check_frame(body: bytes, stored: StoredFormat, refuse: Any) -> None:
+    if len(body) < 6:
+        raise refuse("the frame header is cut short")
+    precision, height, width, components = struct.unpack(">BHHB", body[:6])
+    if (height, width) != stored.size_hw:
+        raise refuse(
+            f"it is {height} rows x {width} columns; the header says {stored.size_hw[0]} x {stored.size_hw[1]}"
+        )
+    if components != 1:
+        raise refuse(f"it has {components} components; expected one grey channel")
+    if not 2 <= precision <= stored.bits_allocated:
+        raise refuse(f"its precision is {precision} bits; {stored.bits_allocated} are allocated")
+
+
+def _check_rle(path: Path, frame: bytes, stored: StoredFormat) -> None:
+    """Compare the header of an RLE frame (PS3.5 G.5) with what is expected."""
+    expected = stored.bits_allocated // 8
+    if len(frame) < 64:
+        raise InputError(f"{path}: is cut short: an RLE frame of {len(frame)} bytes, shorter than its 64-byte header")
+    count, *offsets = struct.unpack("<16L", frame[:64])
+    if count != expected:
+        raise InputError(f"{path}: the RLE frame has {count} segments; {stored.bits_allocated} bits need {expected}")
+    used = offsets[:count]
+    if used[0] != 64 or sorted(set(used)) != used or used[-1] >= len(frame):
+        raise InputError(f"{path}: the RLE frame is damaged: its segments begin at {used} of {len(frame)} bytes")

@@ -1,0 +1,73 @@
+"""Loops in threads, processes and on a local cluster."""
+
+import os
+import time
+
+import pytest
+
+from mammodet.errors import InputError
+from mammodet.parallel import in_parallel, in_processes, on_backend
+
+
+def square(number: int) -> tuple[int, int]:
+    time.sleep(0.01)
+    return number * number, os.getpid()
+
+
+def fail(number: int) -> int:
+    if number == 3:
+        raise InputError("number 3 is bad")
+    return number
+
+
+TASKS = [(number,) for number in range(12)]
+SQUARES = [number * number for number in range(12)]
+
+
+def test_threads_keep_the_order():
+    assert [value for value, _ in in_parallel(square, TASKS, jobs=3, name="x", progress=False)] == SQUARES
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_do_every_task_once(jobs):
+    results = list(in_processes(square, TASKS, jobs=jobs, name="x", progress=False))
+    assert sorted(value for value, _ in results) == SQUARES
+    assert (os.getpid() in {pid for _, pid in results}) is (jobs == 1)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_in_a_task_comes_out(jobs):
+    with pytest.raises(InputError, match="number 3 is bad"):
+        list(in_processes(fail, TASKS, jobs=jobs, name="x", progress=False))
+
+
+def test_no_task_is_no_work():
+    assert list(in_processes(square, [], jobs=2, name="x", progress=False)) == []
+
+
+def test_local_dask_cluster_does_the_work():
+    pytest.importorskip("distributed")
+    with on_backend("dask"):
+        results = list(in_processes(square, TASKS, jobs=2, name="x", progress=False))
+    assert sorted(value for value, _ in results) == SQUARES
+    assert os.getpid() not in {pid for _, pid in results}
+
+
+def test_cluster_that_does_not_answer_is_named():
+    pytest.importorskip("distributed")
+    with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers"):
+        with on_backend("dask", "tcp://127.0.0.1:9"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("backend", "address", "message"),
+    [
+        ("spark", None, "--backend spark: expected one of loky, dask, ray"),
+        (None, "tcp://host:1", "--scheduler tcp://host:1: needs --backend dask or ray"),
+    ],
+)
+def test_wrong_backends_are_refused(backend, address, message):
+    with pytest.raises(InputError) as caught, on_backend(backend, address):
+        pass
+    assert str(caught.value) == message
