@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mammodet.data.dicom import read_dicom
 from numpy.typing import NDArray
 
 from converters.base import Quarantined
@@ -18,6 +18,7 @@ from converters.cbis_archive import SourceFile
 from converters.cbis_roi import LesionError, Roi, read_roi, resize_mask
 from converters.cbis_table import RoiRow
 from mammodet.data.breast import find_breast
+from mammodet.data.dicom import read_dicom
 from mammodet.data.images import DICOM_SUFFIXES, read_image, write_jpeg, write_png
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_box
@@ -94,10 +95,12 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
     quarantine: list[Quarantined] = []
     base, path, pixels, faults = _read_first(task.cases)
     if pixels is None or path is None:
-        reason = "; ".join(faults)
-        quarantine = [Quarantined("image", task.name, reason)]
+        reason = _relative("; ".join(faults), source)
+        images = [file for group in task.cases.values() for file in group]
+        quarantine = [Quarantined("image", task.name, reason, _names(images, source))]
         for row, files in zip(task.rows, task.roi_files, strict=True):
-            quarantine.append(Quarantined("lesion", row.name, f"its image is missing: {reason}", _names(files, source)))
+            text = f"its image cannot be read: {reason}"
+            quarantine.append(Quarantined("lesion", row.name, text, _names(files, source)))
         return ImageResult(None, tuple(quarantine), facts)
     other_images = {case: _difference(pixels, files) for case, files in task.cases.items() if case != base and files}
     facts["images in both sets"] += len(task.cases) > 1
@@ -111,8 +114,9 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
                 raise LesionError(f"the image of {row.image_case} is not that of {base}: {difference}")
             roi = read_roi(files, pixels)
         except LesionError as fault:
-            quarantine.append(Quarantined("lesion", row.name, str(fault), _names(files, source)))
-            notes.append(f"lesion {row.name} quarantined: {fault}")
+            reason = _relative(str(fault), source)
+            quarantine.append(Quarantined("lesion", row.name, reason, _names(files, source)))
+            notes.append(f"lesion {row.name} quarantined: {reason}")
             unlocalized = True
             continue
         lesion = _lesion(row, roi, stored.shape[:2], options)
@@ -131,6 +135,11 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
         tuple(quarantine),
         facts,
     )
+
+
+def _relative(text: str, source: Path) -> str:
+    """A message without the folder that every file lies in."""
+    return text.replace(f"{source}{os.sep}", "")
 
 
 def _names(files: Sequence[SourceFile], source: Path) -> str:

@@ -240,7 +240,7 @@ def draw_phantom(plan: ImagePlan, *, seed: int, size: int) -> Phantom:
             added, mask = draw_widespread_calcifications(rng, breast, contrast)
             image += added
         else:
-            row, column, radius = _choose_place(rng, kind, free, breast.gland, level.smallest)
+            row, column, radius = choose_place(rng, kind, free, breast.gland, level.smallest)
             patch = draw_mass(rng, kind, radius, contrast)
             add_centred(image, patch.added, (row, column))
             mask = np.zeros((size, size), np.bool_)
@@ -254,7 +254,7 @@ def draw_phantom(plan: ImagePlan, *, seed: int, size: int) -> Phantom:
     return Phantom(pixels, _info_lines(plan, places, size), tuple(truth))
 
 
-def _choose_place(
+def choose_place(
     rng: np.random.Generator, kind: str, free: NDArray[np.bool_], gland: Image, smallest: float
 ) -> tuple[int, int, int]:
     """Row, column and radius of a circle that lies in `free`; half of them where the parenchyma is."""

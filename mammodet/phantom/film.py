@@ -12,6 +12,15 @@ from mammodet.phantom.breast import Breast, Image, Mask, smooth_noise
 def finish_film(
     rng: np.random.Generator, breast: Breast, image: Image, *, labels: bool, scan_edges: bool
 ) -> NDArray[np.uint8]:
+    """The exposed film (`expose_film`) as a scanner of 8 bit stores it: uint8 (size, size), 0 beyond the film."""
+    film = expose_film(rng, breast, image, labels=labels, scan_edges=scan_edges)
+    first, stop = breast.film_columns
+    pixels = np.zeros(film.shape, np.uint8)
+    pixels[:, first:stop] = np.clip(film[:, first:stop] * 255, 1, 255)
+    return pixels
+
+
+def expose_film(rng: np.random.Generator, breast: Breast, image: Image, *, labels: bool, scan_edges: bool) -> Image:
     """Expose the film: base fog, soft shoulder, grain, and the marks that it carries.
 
     Args:
@@ -19,7 +28,7 @@ def finish_film(
         labels: put a side label and a film number beside the breast.
         scan_edges: add bright strips, a grey band or tape at the film's edges.
     Returns:
-        uint8 (size, size); exactly 0 beyond the film.
+        float32 (size, size), about 0 to 1; it means nothing beyond the film.
     """
     size = image.shape[0]
     first, stop = breast.film_columns
@@ -37,11 +46,7 @@ def finish_film(
         _add_label(rng, film, tissue, stop, breast.laterality)
     if scan_edges:
         _add_edges(rng, film, tissue, first, stop)
-    if mirrored:
-        film, first, stop = film[:, ::-1], size - stop, size - first
-    pixels = np.zeros((size, size), np.uint8)
-    pixels[:, first:stop] = np.clip(film[:, first:stop] * 255, 1, 255)
-    return pixels
+    return film[:, ::-1] if mirrored else film
 
 
 def _add_label(rng: np.random.Generator, film: Image, tissue: Mask, stop: int, laterality: str) -> None:

@@ -1,0 +1,293 @@
+"""A small archive of synthetic mammograms in the layouts of CBIS-DDSM, quirks included.
+
+Full images are 16-bit, masks 8-bit of two values, crops the part of the image that the mask's box covers. Nothing in it
+comes from a real patient. The archive depends on the seed and the options, not on the number of processes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mammodet.errors import InputError
+from mammodet.files import write_bytes, write_text
+from mammodet.geometry import Mask, circle_mask
+from mammodet.phantom.archive import choose_place
+from mammodet.phantom.breast import add_centred, draw_breast, draw_shape
+from mammodet.phantom.cbis_layouts import LAYOUTS, Picture, dicom_info_text, write_picture
+from mammodet.phantom.cbis_plan import (
+    CBIS_QUIRK_HELP,
+    CBIS_QUIRKS,
+    FilmPlan,
+    LesionPlan,
+    Row,
+    plan_films,
+    read_plan,
+    table_texts,
+    uid,
+)
+from mammodet.phantom.film import expose_film
+from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, draw_mass
+from mammodet.phantom.texts import LICENCE_MARK, licence
+from mammodet.records import BoxXYXY
+
+MIN_SIZE, MAX_SIZE = 64, 6000
+MAX_PATIENTS = 9999
+_SHAPES = ("CIRC", "SPIC", "MISC")
+_OWN = ("CBIS-DDSM", "csv", "jpeg", "png")
+
+
+@dataclass(frozen=True, slots=True)
+class LesionTruth:
+    """What a converter must find of one lesion: its box and its number of pixels on the full image."""
+
+    image: str
+    box_xyxy: BoxXYXY
+    area_px: int
+    pathology: str
+
+
+@dataclass(frozen=True, slots=True)
+class CbisPhantomSummary:
+    """What an archive holds.
+
+    Attributes:
+        rows: table to its number of rows.
+        patients, images: distinct patients, and distinct patient, side and view.
+        quirks: quirk to the images that show it; every requested quirk is a key.
+        lesions: name, as `Mass-Training_P_00001_LEFT_CC_1`, to its truth.
+    """
+
+    layout: str
+    rows: dict[str, int]
+    patients: int
+    images: int
+    quirks: dict[str, tuple[str, ...]]
+    lesions: dict[str, LesionTruth]
+
+
+def write_cbis_archive(
+    output: Path,
+    *,
+    patients: int = 12,
+    abnormality: str = "both",
+    layout: str = "tcia",
+    size: int = 256,
+    seed: int = 0,
+    quirks: Collection[str] = CBIS_QUIRKS,
+    difficulty: str = "realistic",
+    tables: Path | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> CbisPhantomSummary:
+    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+
+    Args:
+        output: a new or empty folder, or one that holds a phantom archive.
+        patients: women, two views of one breast each; every fifth is in the test sets.
+        abnormality: `mass`, `calc` or `both`; layout: one of `LAYOUTS`.
+        size: height of the films in pixels; real ones have 3000 to 6000.
+        quirks: names of `CBIS_QUIRK_HELP`, each shown by one image, as far as there are images.
+        tables: a folder with tables of the archive's form; an image is drawn for each of their rows, and `patients`,
+            `abnormality` and `quirks` are not used.
+        jobs: processes.
+    Raises:
+        InputError: an option is out of range, or the folder holds something else.
+    """
+    output = Path(output)
+    names = _check_options(patients, abnormality, layout, size, seed, quirks, difficulty, jobs)
+    _clear(output)
+    if tables is not None:
+        films, rows, files = read_plan(tables)
+        texts = {path.name: path.read_bytes() for path in files}
+    else:
+        films = plan_films(patients, abnormality, seed, names)
+        rows = {
+            f"{film.case(lesion)}_{lesion.number}": film.row(lesion, seed) for film in films for lesion in film.lesions
+        }
+        texts = {name: text.encode() for name, text in table_texts(films, seed).items()}
+    write_text(output / "Licence.txt", licence())
+    for name, content in texts.items():
+        write_bytes(output / ("csv" if layout == "kaggle_jpeg" else ".") / name, content)
+    tasks = (delayed(_write_film)(output, film, _rows_of(film, rows), layout, seed, size, difficulty) for film in films)
+    results = Parallel(n_jobs=jobs, return_as="generator")(tasks)
+    lesions: dict[str, LesionTruth] = {}
+    info: list[Mapping[str, str]] = []
+    for truths, info_rows in tqdm(
+        results, total=len(films), desc="phantoms", unit="image", disable=None if progress else True
+    ):
+        lesions |= truths
+        info += info_rows
+    if layout == "kaggle_jpeg":
+        write_text(output / "csv" / "dicom_info.csv", dicom_info_text(info))
+    if "stray_files" in names and tables is None:
+        _write_stray_files(output)
+    shown = {name: tuple(film.name for film in films if name in film.quirks) for name in sorted(names)}
+    return CbisPhantomSummary(
+        layout=layout,
+        rows={name: sum(_table_of(key) == name for key in rows) for name in sorted(texts)},
+        patients=len({film.patient for film in films}),
+        images=len(films),
+        quirks=shown if tables is None else {},
+        lesions=lesions,
+    )
+
+
+def _table_of(lesion_name: str) -> str:
+    kind, subset = lesion_name.split("_")[0].split("-")
+    return f"{kind.lower()}_case_description_{'train' if subset == 'Training' else 'test'}_set.csv"
+
+
+def _rows_of(film: FilmPlan, rows: Mapping[str, Row]) -> list[Row]:
+    return [rows[f"{film.case(lesion)}_{lesion.number}"] for lesion in film.lesions]
+
+
+def _write_film(
+    output: Path, film: FilmPlan, rows: Sequence[Row], layout: str, seed: int, size: int, difficulty: str
+) -> tuple[dict[str, LesionTruth], list[dict[str, str]]]:
+    """Draw one film and write everything that shows it."""
+    pixels, masks = draw_film(film, seed=seed, size=size, difficulty=difficulty)
+    info: list[dict[str, str] | None] = []
+    for case, row in {film.case(lesion): row for lesion, row in zip(film.lesions, rows, strict=True)}.items():
+        if "missing_image" not in film.quirks:
+            part = 0.6 if "truncated_image" in film.quirks else 1.0
+            info.append(
+                write_picture(output, layout, Picture("image", case, row["image file path"], pixels), part=part)
+            )
+    truths: dict[str, LesionTruth] = {}
+    for lesion, row, mask in zip(film.lesions, rows, masks, strict=True):
+        name = f"{film.case(lesion)}_{lesion.number}"
+        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = (float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
+        truths[name] = LesionTruth(film.name, box, int(mask.sum()), lesion.pathology)
+        crop = pixels[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+        crop_path, mask_path = row["cropped image file path"], row["ROI mask file path"]
+        if "swapped_columns" in lesion.quirks:
+            crop_path, mask_path = mask_path, crop_path
+        lone = Path(crop_path).parent != Path(mask_path).parent
+        if not lesion.quirks & {"missing_crop", "mask_stretched_unclear"}:
+            info.append(write_picture(output, layout, Picture("crop", name, crop_path, crop, lone)))
+        if "missing_mask" not in lesion.quirks:
+            picture = Picture("mask", name, mask_path, _mask_pixels(mask, pixels, lesion), lone)
+            part = 0.6 if "truncated_mask" in lesion.quirks else 1.0
+            info.append(write_picture(output, layout, picture, part=part))
+    return truths, [row for row in info if row is not None]
+
+
+def draw_film(
+    film: FilmPlan, *, seed: int, size: int, difficulty: str = "realistic"
+) -> tuple[NDArray[np.uint16], list[Mask]]:
+    """A film, uint16 (size, width), and a bool mask of each of its lesions; a function of its arguments alone."""
+    key = [seed, int(film.patient.split("_")[1]), film.side == "LEFT"]
+    shape = draw_shape(np.random.default_rng([*key, 31]))
+    rng = np.random.default_rng([*key, film.view == "MLO", 32])
+    if film.view == "CC":
+        shape = replace(shape, muscle_width=0.0)
+    level = DIFFICULTIES[difficulty]
+    drawn = max(size, 128)  # a breast of fewer pixels has no room for its parts
+    density = {1: "F", 2: "G", 3: "G"}.get(film.density, "D")
+    breast = draw_breast(rng, drawn, film.side[0], density, shape, level.clutter)
+    image, free = breast.image.copy(), breast.tissue & ~breast.muscle
+    masks = []
+    for lesion in film.lesions:
+        mask = np.zeros(image.shape, np.bool_)
+        contrast = rng.uniform(*(SUBTLE if rng.random() < level.subtle_fraction else level.contrast))
+        for _ in range(2 if "several_components" in lesion.quirks else 1):
+            kind = "CALC" if lesion.kind == "calc" else str(rng.choice(_SHAPES))
+            row, column, radius = choose_place(rng, kind, free, breast.gland, max(level.smallest, 0.02))
+            patch = draw_mass(rng, kind, radius, contrast)
+            add_centred(image, patch.added, (row, column))
+            add_centred(mask, patch.mask, (row, column))
+            free &= ~circle_mask((column + 0.5, row + 0.5), 1.3 * radius, free.shape)
+        masks.append(mask)
+    film_pixels = expose_film(rng, breast, image, labels=drawn == size, scan_edges=False)
+    columns = slice(*breast.film_columns)
+    level16: NDArray[Any] = np.clip(film_pixels[:, columns] * 62000, 1, 65535)
+    cut = [mask[:, columns] for mask in masks]
+    if drawn != size:
+        width = max(round(level16.shape[1] * size / drawn), 1)
+        level16 = cv2.resize(level16, (width, size), interpolation=cv2.INTER_AREA)
+        cut = [cv2.resize(mask.astype(np.uint8), (width, size), interpolation=cv2.INTER_LINEAR) > 0 for mask in cut]
+    return level16.astype(np.uint16), cut
+
+
+def _mask_pixels(mask: Mask, pixels: NDArray[np.uint16], lesion: LesionPlan) -> NDArray[Any]:
+    """What stands in the mask's file."""
+    values = mask.astype(np.uint8) * np.uint8(255)
+    height, width = mask.shape
+    if "empty_mask" in lesion.quirks:
+        return np.zeros_like(values)
+    if "mask_not_binary" in lesion.quirks:
+        return pixels
+    if "mask_rescaled" in lesion.quirks:
+        size_wh = round(1.15 * width), round(1.15 * height)
+        return np.asarray(cv2.resize(values, size_wh, interpolation=cv2.INTER_NEAREST))
+    if lesion.quirks & {"mask_stretched", "mask_stretched_unclear"}:
+        rows, columns = max(height // 16, 4), max(width // 16, 4)
+        cut = values[rows:] if not mask[:rows].any() else values[:-rows]
+        return np.pad(cut, ((0, 0), (columns, 0)))
+    return values
+
+
+def _write_stray_files(output: Path) -> None:
+    write_bytes(output / ".DS_Store", b"\0\0\0\1Bud1")
+    write_bytes(output / "CBIS-DDSM" / "LICENSE", b"text\n")
+    write_bytes(output / "CBIS-DDSM" / "notes.xlsx", b"PK\3\4 no workbook")
+    write_bytes(output / "CBIS-DDSM" / "thumbnail.png", b"no picture")
+    (output / "CBIS-DDSM" / "Mass-Training_P_09999_LEFT_CC" / uid("stray")).mkdir(parents=True, exist_ok=True)
+
+
+def _check_options(
+    patients: int,
+    abnormality: str,
+    layout: str,
+    size: int,
+    seed: int,
+    quirks: Collection[str],
+    difficulty: str,
+    jobs: int,
+) -> frozenset[str]:
+    if not 1 <= patients <= MAX_PATIENTS:
+        raise InputError(f"patients {patients}: expected 1 to {MAX_PATIENTS}")
+    for name, value, choices in (
+        ("abnormality", abnormality, ("mass", "calc", "both")),
+        ("layout", layout, LAYOUTS),
+        ("difficulty", difficulty, tuple(DIFFICULTIES)),
+    ):
+        if value not in choices:
+            raise InputError(f"{name} {value!r}: expected one of {', '.join(choices)}")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(f"size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
+    if seed < 0:
+        raise InputError(f"seed {seed}: expected 0 or more")
+    if jobs == 0:
+        raise InputError("jobs 0: expected 1 or more, or -1 for all cores")
+    names = [quirks] if isinstance(quirks, str) else quirks
+    unknown = sorted(set(names) - set(CBIS_QUIRK_HELP))
+    if unknown:
+        raise InputError(f"quirks {', '.join(unknown)}: expected some of {', '.join(CBIS_QUIRK_HELP)}")
+    return frozenset(names)
+
+
+def _clear(output: Path) -> None:
+    """Make room for an archive: nothing but an older phantom archive is ever removed."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; expected a folder")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    mark = output / "Licence.txt"
+    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
+        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
+    for name in _OWN:
+        shutil.rmtree(output / name, ignore_errors=True)
+    for path in output.glob("*_case_description_*_set.csv"):
+        path.unlink()

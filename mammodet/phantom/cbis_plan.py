@@ -1,0 +1,276 @@
+"""What a phantom CBIS-DDSM archive shows: films, lesions, quirks, and the rows of its tables."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mammodet.errors import InputError
+
+TABLE_QUIRKS = {
+    "swapped_columns": "crop and mask stand in each other's column of the table",
+    "split_series": "crop and mask lie in different series, both named 000000.dcm",
+    "several_lesions": "an image with two to four lesions",
+    "odd_ids": "abnormality ids that do not start at 1",
+    "mixed_pathology": "a benign and a malignant lesion on one image",
+    "shared_image": "an image that stands in the mass and in the calcification set",
+    "leaking_patient": "a patient in training of one set and in test of the other, with the same image",
+    "zero_scores": "density 0 and assessment 0",
+    "without_callback": "a lesion that is BENIGN_WITHOUT_CALLBACK",
+}
+MASK_QUIRKS = {
+    "several_components": "a mask of two parts",
+    "mask_rescaled": "a mask 1.15 times the size of its image",
+}
+FAULTS = {
+    "mask_stretched": "a mask whose frame was cut and padded; the crop tells its place",
+    "mask_stretched_unclear": "the same without a crop",
+    "missing_image": "no full image",
+    "missing_mask": "no mask, only a crop",
+    "missing_crop": "no crop, only a mask",
+    "truncated_image": "a full image that is cut short",
+    "truncated_mask": "a mask that is cut short",
+    "empty_mask": "a mask without a pixel",
+    "mask_not_binary": "a grey picture in place of the mask",
+    "stray_files": "files that do not belong there",
+}
+CBIS_QUIRKS: tuple[str, ...] = (*TABLE_QUIRKS, *MASK_QUIRKS)
+CBIS_OPTIONAL_QUIRKS: tuple[str, ...] = tuple(FAULTS)
+CBIS_QUIRK_HELP = TABLE_QUIRKS | MASK_QUIRKS | FAULTS
+
+COLUMNS = {
+    "mass": "patient_id,breast_density,left or right breast,image view,abnormality id,abnormality type,mass shape,"
+    "mass margins,assessment,pathology,subtlety,image file path,cropped image file path,ROI mask file path",
+    "calc": "patient_id,breast density,left or right breast,image view,abnormality id,abnormality type,calc type,"
+    "calc distribution,assessment,pathology,subtlety,image file path,cropped image file path,ROI mask file path",
+}
+_WORDS = {
+    "mass": (("OVAL", "ROUND", "LOBULATED", "IRREGULAR", "N/A"), ("CIRCUMSCRIBED", "SPICULATED", "ILL_DEFINED", "NA")),
+    "calc": (("PLEOMORPHIC", "AMORPHOUS", "PUNCTATE", "N/A"), ("CLUSTERED", "SEGMENTAL", "LINEAR", "N/A")),
+}
+_KIND = {"mass": "mass", "calc": "calcification"}
+_SUBSET = {"train": "Training", "test": "Test"}
+_UID_ROOT = "1.3.6.1.4.1.9590.100.1.2"
+
+Row = dict[str, str]
+
+
+@dataclass
+class LesionPlan:
+    """One lesion, and so one row: `kind` is `mass` or `calc`, `number` its abnormality id."""
+
+    kind: str
+    subset: str
+    number: int
+    pathology: str
+    assessment: int
+    subtlety: int
+    words: tuple[str, str]
+    quirks: set[str] = field(default_factory=set)
+
+
+@dataclass
+class FilmPlan:
+    """One image with its lesions: side `LEFT` or `RIGHT`, view `CC` or `MLO`."""
+
+    patient: str
+    side: str
+    view: str
+    density: int
+    lesions: list[LesionPlan]
+    quirks: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """`P_00001_LEFT_CC`."""
+        return f"{self.patient}_{self.side}_{self.view}"
+
+    def case(self, lesion: LesionPlan) -> str:
+        """Folder of the full image in the lesion's set: `Mass-Training_P_00001_LEFT_CC`."""
+        return f"{lesion.kind.capitalize()}-{_SUBSET[lesion.subset]}_{self.name}"
+
+    def row(self, lesion: LesionPlan, seed: int) -> Row:
+        """The lesion's row, with the paths of the original layout."""
+        case = self.case(lesion)
+        roi = f"{case}_{lesion.number}"
+        series = [f"{roi}/{uid(seed, roi, 'study')}/{uid(seed, roi, 'series', number)}" for number in (0, 1)]
+        # In one series the mass sets have the crop first, the calcification sets the mask.
+        crop, mask = f"{series[0]}/000000.dcm", f"{series[0]}/000001.dcm"
+        if lesion.kind == "calc":
+            crop, mask = mask, crop
+        if "split_series" in lesion.quirks:
+            crop, mask = (f"{folder}/000000.dcm" for folder in series)
+        if "swapped_columns" in lesion.quirks:
+            crop, mask = mask, crop
+        values = (
+            self.patient,
+            str(self.density),
+            self.side,
+            self.view,
+            str(lesion.number),
+            _KIND[lesion.kind],
+            *lesion.words,
+            str(lesion.assessment),
+            lesion.pathology,
+            str(lesion.subtlety),
+            f"{case}/{uid(seed, case, 'study')}/{uid(seed, case, 'series')}/000000.dcm",
+            crop,
+            mask,
+        )
+        return dict(zip(COLUMNS[lesion.kind].split(","), values, strict=True))
+
+
+def uid(*parts: object) -> str:
+    """A UID of the archive's form that depends on the parts alone."""
+    digest = int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:16], "big")
+    return f"{_UID_ROOT}.{10**38 + digest % 10**38}"
+
+
+def plan_films(patients: int, abnormality: str, seed: int, quirks: Collection[str]) -> list[FilmPlan]:
+    """Two views of one breast for each patient, every fifth patient in the test set, and the quirks on some of them."""
+    films = []
+    for number in range(1, patients + 1):
+        rng = np.random.default_rng([seed, number, 21])
+        kind = ("mass", "calc")[number % 2 == 0] if abnormality == "both" else abnormality
+        subset = "test" if number % 5 == 0 else "train"
+        side, density = str(rng.choice(["LEFT", "RIGHT"])), int(rng.integers(1, 5))
+        for view in ("CC", "MLO"):
+            films.append(FilmPlan(f"P_{number:05d}", side, view, density, [_lesion(rng, kind, subset, 1)]))
+    _place_quirks(films, abnormality, seed, [name for name in CBIS_QUIRK_HELP if name in quirks])
+    return films
+
+
+def _lesion(rng: np.random.Generator, kind: str, subset: str, number: int, pathology: str | None = None) -> LesionPlan:
+    first, second = (str(rng.choice(words)) for words in _WORDS[kind])
+    return LesionPlan(
+        kind,
+        subset,
+        number,
+        pathology or str(rng.choice(["BENIGN", "MALIGNANT"])),
+        int(rng.integers(2, 6)),
+        int(rng.integers(1, 6)),
+        (first, second),
+    )
+
+
+def _place_quirks(films: Sequence[FilmPlan], abnormality: str, seed: int, quirks: Sequence[str]) -> None:
+    """Each quirk on a film of its own, as far as there are films; never two on one film."""
+    rng = np.random.default_rng([seed, 22])
+    free = [films[k] for k in rng.permutation(len(films))]
+    for name in quirks:
+        if name == "stray_files" or (name in ("shared_image", "leaking_patient") and abnormality != "both"):
+            continue
+
+        def fits(film: FilmPlan, name: str = name) -> bool:
+            # The official split leaks from training of the mass set to test of the calcification set.
+            return name != "leaking_patient" or (film.lesions[0].kind, film.lesions[0].subset) == ("mass", "train")
+
+        film = next((film for film in free if fits(film)), None)
+        if film is None:
+            continue
+        free.remove(film)
+        _SETTERS.get(name, _set_on_lesion(name))(film, np.random.default_rng([seed, 23, len(free)]))
+        film.quirks.add(name)
+
+
+def _set_on_lesion(name: str) -> Callable[[FilmPlan, np.random.Generator], None]:
+    def apply(film: FilmPlan, rng: np.random.Generator) -> None:
+        film.lesions[0].quirks.add(name)
+
+    return apply
+
+
+def _several(film: FilmPlan, rng: np.random.Generator) -> None:
+    first = film.lesions[0]
+    for number in range(2, int(rng.integers(3, 5))):
+        film.lesions.append(_lesion(rng, first.kind, first.subset, number, first.pathology))
+
+
+def _odd_ids(film: FilmPlan, rng: np.random.Generator) -> None:
+    film.lesions[0].number = int(rng.integers(2, 5))
+
+
+def _mixed(film: FilmPlan, rng: np.random.Generator) -> None:
+    first = film.lesions[0]
+    first.pathology = "BENIGN"
+    film.lesions.append(_lesion(rng, first.kind, first.subset, 2, "MALIGNANT"))
+
+
+def _shared(film: FilmPlan, rng: np.random.Generator) -> None:
+    first = film.lesions[0]
+    film.lesions.append(_lesion(rng, "calc" if first.kind == "mass" else "mass", first.subset, 1))
+
+
+def _leaking(film: FilmPlan, rng: np.random.Generator) -> None:
+    film.lesions.append(_lesion(rng, "calc", "test", 1))
+
+
+def _zero_scores(film: FilmPlan, rng: np.random.Generator) -> None:
+    film.density, film.lesions[0].assessment = 0, 0
+
+
+def _without_callback(film: FilmPlan, rng: np.random.Generator) -> None:
+    film.lesions[0].pathology = "BENIGN_WITHOUT_CALLBACK"
+
+
+_SETTERS: Mapping[str, Callable[[FilmPlan, np.random.Generator], None]] = {
+    "several_lesions": _several,
+    "odd_ids": _odd_ids,
+    "mixed_pathology": _mixed,
+    "shared_image": _shared,
+    "leaking_patient": _leaking,
+    "zero_scores": _zero_scores,
+    "without_callback": _without_callback,
+}
+
+
+def table_texts(films: Sequence[FilmPlan], seed: int) -> dict[str, str]:
+    """File name to CSV text, with the newline that the archive has inside the last path of every row."""
+    texts: dict[str, list[str]] = {}
+    for film in films:
+        for lesion in film.lesions:
+            name = f"{lesion.kind}_case_description_{lesion.subset}_set.csv"
+            lines = texts.setdefault(name, [COLUMNS[lesion.kind] + "\n"])
+            row = film.row(lesion, seed)
+            broken = "ROI mask file path" if lesion.kind == "mass" else "cropped image file path"
+            cells = [f'"{value}\n"' if column == broken else value for column, value in row.items()]
+            lines.append(",".join(cells) + "\n")
+    return {name: "".join(lines) for name, lines in texts.items()}
+
+
+def read_plan(tables: Path) -> tuple[list[FilmPlan], dict[str, Row], list[Path]]:
+    """The films of tables that exist already: plans, rows by lesion name, and the tables' files.
+
+    Raises:
+        InputError: no tables are there.
+    """
+    files = sorted(tables.glob("*_case_description_*_set.csv"))
+    if not files:
+        raise InputError(f"{tables}: no tables; expected mass_case_description_train_set.csv ...")
+    films: dict[str, FilmPlan] = {}
+    rows: dict[str, Row] = {}
+    for path in files:
+        kind, subset = path.name[:4], "train" if "train" in path.name else "test"
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for raw in csv.DictReader(file):
+                row = {column: (value or "").strip() for column, value in raw.items()}
+                density = int(row.get("breast_density") or row.get("breast density") or 0)
+                lesion = LesionPlan(
+                    kind,
+                    subset,
+                    int(row["abnormality id"]),
+                    row["pathology"],
+                    int(row["assessment"]),
+                    int(row["subtlety"]),
+                    ("", ""),
+                )
+                plan = FilmPlan(row["patient_id"], row["left or right breast"], row["image view"], density, [])
+                film = films.setdefault(plan.name, plan)
+                film.lesions.append(lesion)
+                rows[f"{film.case(lesion)}_{lesion.number}"] = row
+    return [films[name] for name in sorted(films)], rows, files
