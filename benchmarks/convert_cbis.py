@@ -93,7 +93,7 @@ def make_archive(folder: Path, images: int, size_hw: tuple[int, int]) -> None:
     (folder / "mass_case_description_train_set.csv").write_text(HEADER + "".join(rows), newline="")
 
 
-def straight_loop(source: Path, output: Path, max_size: int) -> None:
+def straight_loop(source: Path, output: Path, max_size: int, compression: int) -> None:
     """What a careful short script does: each image once, its masks after it."""
     output.mkdir(parents=True)
     for image_path in sorted(source.glob("*_CC/*/*/000000.dcm")):
@@ -101,7 +101,9 @@ def straight_loop(source: Path, output: Path, max_size: int) -> None:
         pixels = pydicom.dcmread(image_path).pixel_array
         scale = min(1.0, max_size / max(pixels.shape)) if max_size else 1.0
         size_wh = round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)
-        Image.fromarray(pixels).resize(size_wh, Image.Resampling.BOX).save(output / f"{case}.png")
+        Image.fromarray(pixels).resize(size_wh, Image.Resampling.BOX).save(
+            output / f"{case}.png", compress_level=compression
+        )
         for mask_path in sorted(source.glob(f"{case}_*/*/*/000001.dcm")):
             mask = Image.fromarray(pydicom.dcmread(mask_path).pixel_array).resize(size_wh, Image.Resampling.BOX)
             mask_to_rle(np.asarray(mask) >= 128)
@@ -115,7 +117,7 @@ def convert(source: Path, output: Path, max_size: int, jobs: int) -> None:
     cbis_ddsm.convert(source, output, options)
 
 
-def compare(images: int, max_size: int, rounds: int) -> None:
+def compare(images: int, max_size: int, rounds: int, compression: int) -> None:
     """Seconds of the loop and of the converter with one and with two processes, in turn."""
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "archive"
@@ -128,7 +130,7 @@ def compare(images: int, max_size: int, rounds: int) -> None:
                 if jobs:
                     convert(source, output, max_size, jobs)
                 else:
-                    straight_loop(source, output, max_size)
+                    straight_loop(source, output, max_size, compression)
                 seconds.append(time.perf_counter() - start)
                 shutil.rmtree(output)
             loop, one, two = seconds
@@ -167,6 +169,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--max-size", type=int, default=2048, help="0: full size")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--loop-compression", type=int, default=6, help="the loop's PNG level; Pillow's default is 6")
     parser.add_argument("--memory", type=int, nargs="+", metavar="COUNT", help="peak memory for so many images")
     parser.add_argument("--size", type=int, nargs=2, default=[5600, 3600], metavar=("H", "W"), help="for --memory")
     parser.add_argument("--peak", type=Path, nargs=2, help=argparse.SUPPRESS)
@@ -176,7 +179,7 @@ def main() -> None:
     elif chosen.memory:
         memory(chosen.memory, tuple(chosen.size))
     else:
-        compare(chosen.images, chosen.max_size, chosen.rounds)
+        compare(chosen.images, chosen.max_size, chosen.rounds, chosen.loop_compression)
 
 
 if __name__ == "__main__":

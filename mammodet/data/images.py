@@ -24,6 +24,13 @@ _PGM_HEADER = re.compile(
     rb"P5\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s"
 )
 
+# On mammograms of 8 and 16 bit twice as fast as OpenCV's default and smaller than it (benchmarks/write_png.py).
+_PNG_OPTIONS = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+]
+
 Pixels = NDArray[Any]  # uint8 or uint16; NumPy has no name for just these two
 
 
@@ -135,7 +142,7 @@ def to_display(pixels: Pixels) -> NDArray[np.uint8]:
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Write a grey (height, width) or an RGB (height, width, 3) PNG, lossless, whole or not at all."""
-    _write(path, ".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _write(path, ".png", pixels, _PNG_OPTIONS)
 
 
 def write_jpeg(path: Path, pixels: Pixels, *, quality: int = 95) -> None:
