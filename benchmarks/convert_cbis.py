@@ -155,7 +155,9 @@ def memory(counts: list[int], size_hw: tuple[int, int]) -> None:
 def peak(source: Path, output: Path) -> None:
     """Convert, and print this process's and the workers' highest resident memory."""
     convert(source, output, 2048, 2)
-    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss: it keeps what the parent had when it started this process.
+    status = Path("/proc/self/status").read_text()
+    ours = int(status.split("VmHWM:")[1].split()[0]) / 1024
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)  # so that the workers' use is accounted for

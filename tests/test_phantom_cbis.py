@@ -14,6 +14,7 @@ import pytest
 from mammodet import phantom
 from mammodet.errors import InputError
 from mammodet.phantom.cbis_layouts import DICOM_INFO
+from mammodet.phantom.cbis_plan import COLUMNS, plan_films
 from tools import make_phantoms
 
 
@@ -80,6 +81,40 @@ def test_dicom_files_lie_where_the_tables_say_and_carry_the_archives_tags(plain)
         assert np.array_equal(crop.pixel_array, pixels[y1:y2, x1:x2])
 
 
+# Keywords of the real files, read from a crop of Mass-Training_P_00694_RIGHT_CC_1.
+KEYWORDS = """
+SpecificCharacterSet SOPClassUID SOPInstanceUID StudyDate ContentDate StudyTime ContentTime AccessionNumber
+Modality ConversionType ReferringPhysicianName SeriesDescription PatientName PatientID PatientBirthDate PatientSex
+BodyPartExamined SecondaryCaptureDeviceManufacturer SecondaryCaptureDeviceManufacturerModelName StudyInstanceUID
+SeriesInstanceUID StudyID SeriesNumber InstanceNumber PatientOrientation Laterality SamplesPerPixel
+PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation SmallestImagePixelValue
+LargestImagePixelValue PixelData
+"""
+
+
+def test_dicom_files_have_the_real_ones_tags_and_say_that_they_are_synthetic(plain):
+    files = sorted(plain[0].rglob("*.dcm"))
+    headers = [pydicom.dcmread(path) for path in files]
+    for header in headers:
+        assert [element.keyword for element in header if not element.tag.is_private] == KEYWORDS.split()
+        assert (
+            header.private_block(0x0013, "CTP")[0x10].value.strip() == b"SYNTHETIC"
+        )  # implicit VR tells no type of private tags
+        assert header.LargestImagePixelValue == header.pixel_array.max()
+        assert all(len(header[name].value) <= 64 for name in ("SOPInstanceUID", "SeriesInstanceUID"))
+    assert len({header.SOPInstanceUID for header in headers}) == len(files)
+    assert {header.Modality for header in headers} == {"MG"}
+
+
+def test_view_from_above_shows_no_axilla(plain):
+    for path in sorted(plain[0].glob("CBIS-DDSM/*_CC/*/*/000000.dcm")):
+        pixels = pydicom.dcmread(path).pixel_array
+        left = "_LEFT_" in path.parts[-4]
+        # The chest wall is on the left of a left breast; at the top corner beside it there is film only.
+        corner, middle = (rows[:, :8] if left else rows[:, -8:] for rows in (pixels[:3], pixels[60:68]))
+        assert np.median(corner) < 0.3 * np.median(middle)
+
+
 def test_films_have_16_bits_of_depth_and_stand_upright(plain):
     folder, _ = plain
     for path in sorted(folder.glob("CBIS-DDSM/*_CC/*/*/000000.dcm"))[:3]:
@@ -117,6 +152,11 @@ def test_dated_layout(tmp_path):
         full = case.endswith(("CC", "MLO"))
         assert series.startswith("1.000000-full mammogram images-" if full else "1.000000-ROI mask images-")
         assert file_name in (("1-1.dcm",) if full else ("1-1.dcm", "1-2.dcm"))
+        # TCIA's folders end in the last five digits of the study's and the series' UID.
+        header = pydicom.dcmread(tmp_path / name, stop_before_pixels=True)
+        assert study[-5:] == header.StudyInstanceUID[-5:]
+        assert series[-5:] == header.SeriesInstanceUID[-5:]
+        assert file_name == f"1-{header.InstanceNumber}.dcm"
 
 
 def test_jpeg_edition(tmp_path):
@@ -176,6 +216,7 @@ def test_quirks_of_the_tables(quirky):
     (row,) = shown(folder, summary, "split_series")
     crop, mask = (row[f"{name} file path"].strip().split("/") for name in ("cropped image", "ROI mask"))
     assert crop[-1] == mask[-1] == "000000.dcm"
+    assert crop[1] != mask[1]  # all 104 such rows of the real tables differ in the study, too
     assert crop[2] != mask[2]
     assert len(shown(folder, summary, "several_lesions")) >= 2
     assert int(shown(folder, summary, "odd_ids")[0]["abnormality id"]) > 1
@@ -238,6 +279,17 @@ def test_older_phantoms_are_replaced_and_nothing_else(tmp_path):
     write(tmp_path, patients=2, layout="flat_png")
     assert not (tmp_path / "CBIS-DDSM").exists()
     assert len(rows(tmp_path)) == len(list((tmp_path / "png").glob("*_MASK.png")))
+    assert "CBIS-DDSM" in (tmp_path / "Licence.txt").read_text()
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match="no tables"):  # wrong tables cost no older archive
+        write(tmp_path, tables=Path("/nowhere"))
+    assert tree(tmp_path) == before
+    write(tmp_path, quirks=["stray_files"])
+    write(tmp_path, quirks=[])
+    assert not (tmp_path / ".DS_Store").exists()
+    phantom.write_mias_archive(tmp_path / "mias", patients=1, size=128, progress=False)
+    with pytest.raises(InputError, match="holds a phantom archive of mini-MIAS"):
+        write(tmp_path / "mias")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="is not empty and holds no phantom archive"):
@@ -258,6 +310,53 @@ def test_wrong_options_are_refused(tmp_path, options, message):
     with pytest.raises(InputError) as caught:
         write(tmp_path / "new", **options)
     assert str(caught.value).startswith(message)
+
+
+ROW = "P_00001,2,LEFT,CC,1,mass,OVAL,N/A,3,BENIGN,3,c/1.2/1.3/000000.dcm,c_1/1.2/1.4/000000.dcm,c_1/1.2/1.4/000001.dcm"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (ROW.replace("c/1.2/1.3", "../../.."), "line 2: image file path '../../../000000.dcm'; expected case/study"),
+        (ROW.replace("c/1.2/1.3/", ""), "line 2: image file path '000000.dcm'; expected case/study/series/000000.dcm"),
+        (ROW.replace("c/1.2/1.3/000000", "c/1.2/1.3/1-1"), "image file path 'c/1.2/1.3/1-1.dcm'; expected"),
+        (ROW.replace(",1,mass", ",x,mass"), "abnormality id 'x'; expected a whole number"),
+        (ROW.replace("P_00001,2", "P_00001,"), "breast_density ''; expected a whole number"),
+        (ROW.replace("LEFT", "L"), "patient, side and view ['P_00001', '2', 'L', 'CC']; expected P_00001, LEFT"),
+        (f"{ROW}\n{ROW}", "line 3: Mass-Training_P_00001_LEFT_CC_1 stands there twice"),
+    ],
+)
+def test_tables_of_another_form_are_refused_before_anything_is_written(tmp_path, row, message):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "mass_case_description_train_set.csv").write_text(f"{COLUMNS['mass']}\n{row}\n")
+    with pytest.raises(InputError) as caught:
+        write(tmp_path / "new", tables=tables)
+    assert message in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_table_with_other_columns_is_refused(tmp_path):
+    (tmp_path / "mass_case_description_train_set.csv").write_text("patient_id,side\nP_00001,LEFT\n")
+    with pytest.raises(
+        InputError, match=r"columns \['patient_id', 'side'\]; expected \['patient_id', 'breast_density'"
+    ):
+        write(tmp_path / "new", tables=tmp_path)
+
+
+def test_given_tables_are_copied_byte_for_byte_and_drawn_row_by_row(tmp_path):
+    first = write(tmp_path / "first", quirks=["several_lesions", "split_series", "odd_ids"])
+    again = write(tmp_path / "again", size=64, tables=tmp_path / "first")
+    assert again.lesions.keys() == first.lesions.keys()
+    for path in sorted((tmp_path / "first").glob("*.csv")):
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+    assert tree(tmp_path / "again") == tree(tmp_path / "first")
+
+
+def test_several_lesions_are_two_to_seven():
+    counts = {max(len(film.lesions) for film in plan_films(2, "mass", seed, ["several_lesions"])) for seed in range(60)}
+    assert counts == {2, 3, 4, 5, 6, 7}
 
 
 def test_tool_writes_either_archive_and_refuses_options_of_the_other(tmp_path, capsys):

@@ -105,7 +105,7 @@ def write_cbis_archive(
     """
     output = Path(output)
     names = _check_options(patients, abnormality, layout, size, seed, quirks, difficulty, jobs)
-    _clear(output)
+    # Before anything is cleared: wrong tables must not cost an older archive, and they may lie in it.
     if tables is not None:
         films, rows, files = read_plan(tables)
         texts = {path.name: path.read_bytes() for path in files}
@@ -115,7 +115,8 @@ def write_cbis_archive(
             f"{film.case(lesion)}_{lesion.number}": film.row(lesion, seed) for film in films for lesion in film.lesions
         }
         texts = {name: text.encode() for name, text in table_texts(films, seed).items()}
-    write_text(output / "Licence.txt", licence())
+    _clear(output)
+    write_text(output / "Licence.txt", licence("the CBIS-DDSM collection"))
     for name, content in texts.items():
         write_bytes(output / ("csv" if layout == "kaggle_jpeg" else ".") / name, content)
     tasks = (delayed(_write_film)(output, film, _rows_of(film, rows), layout, seed, size, difficulty) for film in films)
@@ -191,7 +192,9 @@ def draw_film(
     shape = draw_shape(np.random.default_rng([*key, 31]))
     rng = np.random.default_rng([*key, film.view == "MLO", 32])
     if film.view == "CC":
-        shape = replace(shape, muscle_width=0.0)
+        # From above there is no muscle and no axilla, and the nipple is about half-way.
+        shape = replace(shape, nipple_row=0.5, above=0.44, below=0.42, axilla=0.0, fold=0.0)
+        shape = replace(shape, muscle_width=0.0, muscle_height=1e-6)
     level = DIFFICULTIES[difficulty]
     drawn = max(size, 128)  # a breast of fewer pixels has no room for its parts
     density = {1: "F", 2: "G", 3: "G"}.get(film.density, "D")
@@ -287,6 +290,9 @@ def _clear(output: Path) -> None:
     mark = output / "Licence.txt"
     if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
         raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
+    if (output / "Info.txt").exists():
+        raise InputError(f"{output}: holds a phantom archive of mini-MIAS; choose another folder")
+    (output / ".DS_Store").unlink(missing_ok=True)
     for name in _OWN:
         shutil.rmtree(output / name, ignore_errors=True)
     for path in output.glob("*_case_description_*_set.csv"):

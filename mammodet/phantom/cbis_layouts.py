@@ -16,6 +16,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from mammodet.files import write_bytes
+from mammodet.phantom.cbis_plan import uid
 
 LAYOUTS = ("tcia", "tcia_dated", "kaggle_jpeg", "flat_png")
 DESCRIPTIONS = {"image": "full mammogram images", "crop": "cropped images", "mask": "ROI mask images"}
@@ -66,14 +67,14 @@ def write_picture(output: Path, layout: str, picture: Picture, *, part: float = 
     row = None
     if layout == "tcia":
         path, content = f"CBIS-DDSM/{picture.table_path}", dicom_bytes(picture)
-    elif layout == "tcia_dated":
-        folder = f"1.000000-{DESCRIPTIONS[picture.role if picture.lone else 'mask']}-{_number(series)}"
+    elif layout == "tcia_dated":  # the numbers are the last five digits of the UIDs
+        folder = f"1.000000-{DESCRIPTIONS[picture.role if picture.lone else 'mask']}-{series[-5:]}"
         file_name = f"1-{int(place.stem) + 1}.dcm"
-        path = f"CBIS-DDSM/{picture.case}/07-20-2016-DDSM-NA-{_number(study)}/{folder}/{file_name}"
+        path = f"CBIS-DDSM/{picture.case}/07-20-2016-DDSM-NA-{study[-5:]}/{folder}/{file_name}"
         content = dicom_bytes(picture)
     elif layout == "kaggle_jpeg":
         pixels = (picture.pixels >> 8).astype(np.uint8) if picture.pixels.dtype == np.uint16 else picture.pixels
-        path = f"jpeg/{series}/{int(place.stem) + 1}-{_number(picture.table_path) % 900 + 100}.jpg"
+        path = f"jpeg/{series}/{int(place.stem) + 1}-{_number(picture.table_path)}.jpg"
         content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         row = _dicom_info(picture, path)
     else:
@@ -84,49 +85,67 @@ def write_picture(output: Path, layout: str, picture: Picture, *, part: float = 
 
 
 def _number(text: str) -> int:
-    """Five digits that stand for a UID in the newer layout."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 90000 + 10000
+    """Three digits for the file names of the JPEG edition, which follow no rule."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 900 + 100
+
+
+def _tags(picture: Picture) -> dict[str, Any]:
+    """What the archive's files say of themselves, by DICOM keyword: no spacing, the case for a PatientID."""
+    place = PurePosixPath(picture.table_path)
+    laterality, view = picture.side_view
+    bits = 8 * picture.pixels.itemsize
+    return {
+        "SpecificCharacterSet": "ISO_IR 100",
+        "SOPClassUID": str(SecondaryCaptureImageStorage),
+        "SOPInstanceUID": uid(picture.table_path, picture.role),
+        "StudyDate": "20160720",
+        "ContentDate": "20160426",
+        "StudyTime": "214825",
+        "ContentTime": "115752.462000",
+        "AccessionNumber": "",
+        "Modality": "MG",
+        "ConversionType": "WSD",
+        "ReferringPhysicianName": "",
+        "SeriesDescription": DESCRIPTIONS[picture.role],
+        "PatientName": picture.case,
+        "PatientID": picture.case,
+        "PatientBirthDate": "",
+        "PatientSex": "",
+        "BodyPartExamined": "BREAST",
+        "SecondaryCaptureDeviceManufacturer": "MathWorks",
+        "SecondaryCaptureDeviceManufacturerModelName": "MATLAB",
+        "StudyInstanceUID": place.parts[1],
+        "SeriesInstanceUID": place.parts[2],
+        "StudyID": "DDSM",
+        "SeriesNumber": "1",
+        "InstanceNumber": str(int(place.stem) + 1),
+        "PatientOrientation": view,
+        "Laterality": laterality,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": picture.pixels.shape[0],
+        "Columns": picture.pixels.shape[1],
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": 0,
+        "SmallestImagePixelValue": int(picture.pixels.min()),
+        "LargestImagePixelValue": int(picture.pixels.max()),
+    }
 
 
 def dicom_bytes(picture: Picture) -> bytes:
-    """A secondary capture with the tags of the archive's files: no spacing, the case for a PatientID."""
-    _, study, series, _ = PurePosixPath(picture.table_path).parts
-    laterality, view = picture.side_view
-    bits = 8 * picture.pixels.itemsize
+    """A secondary capture with the tags of the archive's files."""
+    tags = _tags(picture)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ImplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    # As long as a UID may be, and one of its own for each file.
-    meta.MediaStorageSOPInstanceUID = UID(f"{series[:50]}.{_number(picture.table_path)}")
+    meta.MediaStorageSOPInstanceUID = UID(tags["SOPInstanceUID"])
     data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]
-    for name, value in (
-        ("SpecificCharacterSet", "ISO_IR 100"),
-        ("SOPClassUID", SecondaryCaptureImageStorage),
-        ("SOPInstanceUID", meta.MediaStorageSOPInstanceUID),
-        ("StudyDate", "20160720"),
-        ("Modality", "MG"),
-        ("ConversionType", "WSD"),
-        ("SeriesDescription", DESCRIPTIONS[picture.role]),
-        ("PatientName", picture.case),
-        ("PatientID", picture.case),
-        ("BodyPartExamined", "BREAST"),
-        ("StudyInstanceUID", study),
-        ("SeriesInstanceUID", series),
-        ("StudyID", "DDSM"),
-        ("SeriesNumber", "1"),
-        ("InstanceNumber", "1"),
-        ("PatientOrientation", view),
-        ("Laterality", laterality),
-        ("SamplesPerPixel", 1),
-        ("PhotometricInterpretation", "MONOCHROME2"),
-        ("Rows", picture.pixels.shape[0]),
-        ("Columns", picture.pixels.shape[1]),
-        ("BitsAllocated", bits),
-        ("BitsStored", bits),
-        ("HighBit", bits - 1),
-        ("PixelRepresentation", 0),
-    ):
+    for name, value in tags.items():
         setattr(data, name, value)
+    # The real files have the collection's name here: a phantom that leaves its folder still says what it is.
+    data.private_block(0x0013, "CTP", create=True).add_new(0x10, "LO", "SYNTHETIC")
     data.PixelData = picture.pixels.tobytes() + b"\0" * (picture.pixels.nbytes % 2)
     buffer = io.BytesIO()
     data.save_as(buffer)
@@ -134,31 +153,13 @@ def dicom_bytes(picture: Picture) -> bytes:
 
 
 def _dicom_info(picture: Picture, path: str) -> dict[str, str]:
-    _, study, series, _ = PurePosixPath(picture.table_path).parts
-    laterality, view = picture.side_view
-    bits = str(8 * picture.pixels.itemsize)
-    known = {
-        "file_path": f"CBIS-DDSM/dicom/{series}/{Path(path).stem}.dcm",
+    known = {name: str(value) for name, value in _tags(picture).items()} | {
+        "file_path": f"CBIS-DDSM/dicom/{Path(path).parent.name}/{Path(path).stem}.dcm",
         "image_path": f"CBIS-DDSM/{path}",
-        "BitsAllocated": bits,
-        "BitsStored": bits,
-        "BodyPartExamined": "BREAST",
-        "Columns": str(picture.pixels.shape[1]),
-        "Laterality": laterality,
-        "Modality": "MG",
-        "PatientID": picture.case,
-        "PatientName": picture.case,
-        "PatientOrientation": view,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "PixelRepresentation": "0",
-        "Rows": str(picture.pixels.shape[0]),
-        # Some rows of the real table have none.
-        "SeriesDescription": "" if _number(path) % 5 == 0 else DESCRIPTIONS[picture.role],
-        "SeriesInstanceUID": series,
-        "StudyID": "DDSM",
-        "StudyInstanceUID": study,
     }
-    return {column: known.get(column, "") for column in DICOM_INFO}
+    if _number(path) % 5 == 0:  # some rows of the real table have none
+        known["SeriesDescription"] = ""
+    return {column: known[column] for column in DICOM_INFO}
 
 
 def dicom_info_text(rows: Sequence[Mapping[str, str]]) -> str:

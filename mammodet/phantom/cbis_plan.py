@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mammodet.errors import InputError
+from mammodet.data.checks import check_file_name
+from mammodet.errors import InputError, raise_faults
 
 TABLE_QUIRKS = {
     "swapped_columns": "crop and mask stand in each other's column of the table",
-    "split_series": "crop and mask lie in different series, both named 000000.dcm",
-    "several_lesions": "an image with two to four lesions",
+    "split_series": "crop and mask lie in different studies and series, both named 000000.dcm",
+    "several_lesions": "an image with two to seven lesions",
     "odd_ids": "abnormality ids that do not start at 1",
     "mixed_pathology": "a benign and a malignant lesion on one image",
     "shared_image": "an image that stands in the mass and in the calcification set",
@@ -56,6 +58,7 @@ _WORDS = {
 _KIND = {"mass": "mass", "calc": "calcification"}
 _SUBSET = {"train": "Training", "test": "Test"}
 _UID_ROOT = "1.3.6.1.4.1.9590.100.1.2"
+_FORM = re.compile(r"(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)")
 
 Row = dict[str, str]
 
@@ -98,7 +101,7 @@ class FilmPlan:
         """The lesion's row, with the paths of the original layout."""
         case = self.case(lesion)
         roi = f"{case}_{lesion.number}"
-        series = [f"{roi}/{uid(seed, roi, 'study')}/{uid(seed, roi, 'series', number)}" for number in (0, 1)]
+        series = [f"{roi}/{uid(seed, roi, 'study', k)}/{uid(seed, roi, 'series', k)}" for k in (0, 1)]
         # In one series the mass sets have the crop first, the calcification sets the mask.
         crop, mask = f"{series[0]}/000000.dcm", f"{series[0]}/000001.dcm"
         if lesion.kind == "calc":
@@ -187,7 +190,7 @@ def _set_on_lesion(name: str) -> Callable[[FilmPlan, np.random.Generator], None]
 
 def _several(film: FilmPlan, rng: np.random.Generator) -> None:
     first = film.lesions[0]
-    for number in range(2, int(rng.integers(3, 5))):
+    for number in range(2, int(rng.integers(3, 9))):
         film.lesions.append(_lesion(rng, first.kind, first.subset, number, first.pathology))
 
 
@@ -247,30 +250,64 @@ def read_plan(tables: Path) -> tuple[list[FilmPlan], dict[str, Row], list[Path]]
     """The films of tables that exist already: plans, rows by lesion name, and the tables' files.
 
     Raises:
-        InputError: no tables are there.
+        InputError: no tables are there, or they hold rows or paths of another form.
     """
     files = sorted(tables.glob("*_case_description_*_set.csv"))
     if not files:
         raise InputError(f"{tables}: no tables; expected mass_case_description_train_set.csv ...")
     films: dict[str, FilmPlan] = {}
     rows: dict[str, Row] = {}
+    faults: list[str] = []
     for path in files:
-        kind, subset = path.name[:4], "train" if "train" in path.name else "test"
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            for raw in csv.DictReader(file):
-                row = {column: (value or "").strip() for column, value in raw.items()}
-                density = int(row.get("breast_density") or row.get("breast density") or 0)
-                lesion = LesionPlan(
-                    kind,
-                    subset,
-                    int(row["abnormality id"]),
-                    row["pathology"],
-                    int(row["assessment"]),
-                    int(row["subtlety"]),
-                    ("", ""),
-                )
-                plan = FilmPlan(row["patient_id"], row["left or right breast"], row["image view"], density, [])
+        for line, row in _read_rows(path):
+            try:
+                plan = _plan_of(path, row)
                 film = films.setdefault(plan.name, plan)
-                film.lesions.append(lesion)
-                rows[f"{film.case(lesion)}_{lesion.number}"] = row
+                name = f"{film.case(plan.lesions[0])}_{plan.lesions[0].number}"
+                if name in rows:
+                    raise ValueError(f"{name} stands there twice")
+            except ValueError as error:
+                faults.append(f"{path.name}, line {line}: {error}")
+                continue
+            if film is not plan:
+                film.lesions += plan.lesions
+            rows[name] = row
+    raise_faults(faults, where=str(tables), advice="Give the tables as they were published.")
     return [films[name] for name in sorted(films)], rows, files
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """The rows of a table, without the blanks around their values, and the last line of each."""
+    kind = path.name[:4]
+    columns = COLUMNS.get(kind, "").split(",")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames is None or list(reader.fieldnames) != columns:
+                raise InputError(f"{path}: columns {reader.fieldnames}; expected {columns}")
+            for raw in reader:
+                yield reader.line_num, {name: (raw[name] or "").strip() for name in columns}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error})") from None
+
+
+def _plan_of(path: Path, row: Row) -> FilmPlan:
+    """The film of one row, with its lesion; ValueError where a value is not of the archive's form."""
+    match = _FORM.fullmatch("_".join(row[name] for name in ("patient_id", "left or right breast", "image view")))
+    if match is None:
+        raise ValueError(f"patient, side and view {list(row.values())[:4]}; expected P_00001, LEFT or RIGHT, CC or MLO")
+    for column in list(row)[-3:]:
+        fault = check_file_name(row[column])
+        if fault or len(PurePosixPath(row[column]).parts) != 4 or not row[column][-10:-4].isdigit():
+            raise ValueError(f"{column} {row[column]!r}; expected case/study/series/000000.dcm")
+    scores = ("abnormality id", "assessment", "subtlety", list(row)[1])
+    number, assessment, subtlety, density = (_whole(name, row[name]) for name in scores)
+    subset = "train" if "train" in path.name else "test"
+    lesion = LesionPlan(path.name[:4], subset, number, row["pathology"], assessment, subtlety, ("", ""))
+    return FilmPlan(match[1], match[2], match[3], density, [lesion])
+
+
+def _whole(column: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{column} {text!r}; expected a whole number")
+    return int(text)

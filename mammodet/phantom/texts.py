@@ -5,12 +5,12 @@ from __future__ import annotations
 LICENCE_MARK = "SYNTHETIC MAMMOGRAMS (mammodet phantom archive)"
 
 
-def licence() -> str:
+def licence(database: str = "the mini-MIAS database of mammograms") -> str:
     return f"""{LICENCE_MARK}
 
 These images were computed by mammodet/phantom.py. They show no patient, were made from no patient's image,
 and are good for testing software only. They may be used, changed and passed on freely. The layout follows
-that of the mini-MIAS database of mammograms, which has a licence of its own.
+that of {database}, which has a licence of its own.
 """
 
 
