@@ -27,7 +27,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from converters import cbis_ddsm
-from converters.cbis_image import ImageOptions
+from converters.cbis_ddsm import ImageOptions
 from mammodet.geometry import mask_to_rle
 from mammodet.phantom.breast import draw_breast
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.cbis_archive import find_archive
+from converters.cbis_ddsm.archive import find_archive
 from mammodet.errors import InputError
 
 CASE = "Mass-Training_P_00001_LEFT_CC"

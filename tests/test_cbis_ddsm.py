@@ -18,7 +18,7 @@ from test_cbis_table import official_tables
 
 from converters import cbis_ddsm
 from converters.base import SplitOptions, Summary
-from converters.cbis_image import ImageOptions
+from converters.cbis_ddsm import ImageOptions
 from mammodet import phantom
 from mammodet.data.coco import read_coco
 from mammodet.data.dicom import read_stored

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from converters.cbis_archive import SourceFile
-from converters.cbis_roi import LesionError, is_uniform_scale, locate, read_roi, resize_mask, two_valued
+from converters.cbis_ddsm.archive import SourceFile
+from converters.cbis_ddsm.roi import LesionError, is_uniform_scale, locate, read_roi, resize_mask, two_valued
 from mammodet.data.images import write_jpeg, write_png
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.cbis_table import read_tables
+from converters.cbis_ddsm.table import read_tables
 from mammodet.errors import InputError
 
 MASS = (

@@ -15,7 +15,7 @@ import pytest
 from converters import mias
 from converters.base import SplitOptions
 from converters.mias import MiasOptions, convert, find_archive
-from converters.mias_table import Finding, parse_info
+from converters.mias.table import Finding, parse_info
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError

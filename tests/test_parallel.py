@@ -55,9 +55,9 @@ def test_local_dask_cluster_does_the_work():
 
 def test_cluster_that_does_not_answer_is_named():
     pytest.importorskip("distributed")
-    with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers"):
-        with on_backend("dask", "tcp://127.0.0.1:9"):
-            pass
+    expected = pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers")
+    with expected, on_backend("dask", "tcp://127.0.0.1:9"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from converters import cbis_ddsm, mias
+from converters import cbis_ddsm, coco, mias
 from converters.base import SplitOptions, Summary
-from converters.cbis_image import ImageOptions
 from mammodet.cli import run
 from mammodet.errors import InputError
 from mammodet.parallel import BACKENDS
@@ -17,6 +16,7 @@ from mammodet.parallel import BACKENDS
 EXAMPLE = """examples:
   python tools/convert.py mias --source all-mias --output data/mias --folds 5
   python tools/convert.py cbis_ddsm --source CBIS-DDSM --output data/cbis --abnormality mass
+  python tools/convert.py coco --source cbis_ddsm_mass_800 --output data/cbis800 --preset cbis_ddsm_mass --tables CSVS
 """
 
 
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_mias(archives, common)
     _add_cbis(archives, common)
+    _add_coco(archives, common)
     return main
 
 
@@ -116,6 +117,22 @@ def _add_cbis(archives: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--scheduler", metavar="ADDRESS", help="of the cluster, for instance tcp://host:8786")
 
 
+def _add_coco(archives: Any, common: argparse.ArgumentParser) -> None:
+    one = archives.add_parser(
+        "coco",
+        parents=[common],
+        help="COCO files that others made, joined with tables",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.set_defaults(convert=_convert_coco)
+    coco.add_arguments(one)
+
+
+def _convert_coco(chosen: argparse.Namespace) -> Summary:
+    return coco.convert(chosen.source, chosen.output, coco.options_from(chosen))
+
+
 def _splits(chosen: argparse.Namespace) -> SplitOptions:
     return SplitOptions(chosen.test_fraction, chosen.val_fraction, chosen.folds, chosen.seed)
 
@@ -130,7 +147,7 @@ def _convert_cbis(chosen: argparse.Namespace) -> Summary:
     max_size = default_size if chosen.max_size is None else chosen.max_size
     options = cbis_ddsm.CbisOptions(
         abnormality=chosen.abnormality,
-        image=ImageOptions(
+        image=cbis_ddsm.ImageOptions(
             file_format=chosen.format,
             max_size=max_size or None,
             categories=chosen.categories,

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.base import Quarantined
-from converters.cbis_archive import SourceFile
-from converters.cbis_roi import LesionError, Roi, read_roi, resize_mask
-from converters.cbis_table import RoiRow
+from converters.cbis_ddsm.archive import SourceFile
+from converters.cbis_ddsm.roi import LesionError, Roi, read_roi, resize_mask
+from converters.cbis_ddsm.table import RoiRow
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import read_dicom
 from mammodet.data.images import DICOM_SUFFIXES, read_image, write_jpeg, write_png

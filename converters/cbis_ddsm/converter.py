@@ -16,9 +16,9 @@ from typing import Any
 
 import mammodet
 from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
-from converters.cbis_archive import Archive, SourceFile, find_archive
-from converters.cbis_image import ABNORMALITIES, ARCHIVE_LINK, ImageOptions, ImageResult, ImageTask, convert_image
-from converters.cbis_table import RoiRow, Tables, read_tables
+from converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
+from converters.cbis_ddsm.image import ABNORMALITIES, ARCHIVE_LINK, ImageOptions, ImageResult, ImageTask, convert_image
+from converters.cbis_ddsm.table import RoiRow, Tables, read_tables
 from converters.journal import Journal, files_fingerprint
 from mammodet.data.coco import from_json, to_json
 from mammodet.data.splits import Splits, check_shares, make_splits

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.cbis_archive import SourceFile
+from converters.cbis_ddsm.archive import SourceFile
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import DICOM_SUFFIXES, read_image, read_size_hw
 from mammodet.errors import InputError

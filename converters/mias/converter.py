@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
-from converters.mias_table import FilmEntry, Finding, parse_info
+from converters.mias.table import FilmEntry, Finding, parse_info
 from mammodet.data.breast import find_breast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
 from mammodet.data.splits import check_shares, make_splits

@@ -1,0 +1,175 @@
+"""One image of a COCO file: checked, copied or linked, with its lesions and labels."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.base import Quarantined
+from converters.coco.boxes import Boxes, Category, read_boxes
+from converters.coco.join import ImageFacts
+from converters.coco.source import CocoId, SourceImage
+from mammodet.data.breast import find_breast
+from mammodet.data.checks import short
+from mammodet.data.images import read_image
+from mammodet.errors import InputError
+from mammodet.files import write_bytes
+from mammodet.records import ImageRecord, Lesion
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTask:
+    """What one image needs: `target` is its file name in the data set, `label` and `subset` those of its COCO file."""
+
+    image_id: int
+    image: SourceImage
+    path: Path
+    target: str
+    label: str
+    subset: str | None
+    facts: ImageFacts
+    categories: Mapping[CocoId, Category]
+
+
+@dataclass(frozen=True, slots=True)
+class HowToConvert:
+    """`images`: `copy` or `link`; `without_boxes`: what an image without boxes is, `unknown` or `normal`."""
+
+    output: Path
+    source_name: str
+    images: str = "copy"
+    without_boxes: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """`record` is None where the image is quarantined; `mismatch`: boxes and rows, where their numbers differ."""
+
+    record: ImageRecord | None
+    quarantine: tuple[Quarantined, ...]
+    facts: Counter[str]
+    mismatch: tuple[int, int] | None = None
+
+
+def set_aside(image: SourceImage, label: str, reason: str) -> tuple[Quarantined, ...]:
+    """The quarantine entries of an image and of everything on it."""
+    lost = [
+        Quarantined("annotation", f"{image.name}, {name}", f"its image is left out: {reason}", label)
+        for name, _ in image.annotations
+    ]
+    return Quarantined("image", image.name, reason, label), *lost
+
+
+def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
+    """Check an image, write it to the output, and make its record."""
+    try:
+        pixels = read_image(task.path)
+    except InputError as error:
+        return ImageResult(None, set_aside(task.image, task.label, str(error)), Counter())
+    height, width = pixels.shape
+    if fault := _size_fault(task.image, (height, width)):
+        return ImageResult(None, set_aside(task.image, task.label, fault), Counter())
+    boxes = read_boxes(task.image, (height, width), task.categories, task.label)
+    target = how.output / task.target
+    if how.images == "link":
+        _write_link(target, task.path)
+    else:
+        write_bytes(target, task.path.read_bytes())
+    facts = task.facts
+    boxes.lesions = [_with_attributes(lesion, facts) for lesion in boxes.lesions]
+    notes = [*facts.notes, *(f"annotation quarantined: {item.reason}" for item in boxes.quarantine)]
+    marked = len(boxes.lesions) + len(boxes.lost)
+    mismatch = (marked, facts.lesion_rows) if facts.lesion_rows not in (None, marked) else None
+    if mismatch:
+        notes.append(f"has {mismatch[0]} boxes and {mismatch[1]} rows: attributes may belong to other lesions")
+    labels = image_labels(boxes, facts, how.without_boxes)
+    fewer = mismatch is not None and mismatch[0] < mismatch[1]
+    record = ImageRecord(
+        image_id=task.image_id,
+        file_name=task.target,
+        size_hw=(height, width),
+        patient_id=facts.patient_id,
+        laterality=facts.laterality,
+        view=facts.view,
+        density=facts.density,
+        birads=facts.birads,
+        labels=labels,
+        source=how.source_name,
+        breast_box_xyxy=find_breast(pixels).box_xyxy,
+        unlocalized=bool(boxes.lost) or fewer or (labels["tumor"] == 1 and not boxes.lesions),
+        notes=tuple(notes),
+        lesions=tuple(boxes.lesions),
+    )
+    return ImageResult(record, tuple(boxes.quarantine), boxes.facts, mismatch)
+
+
+def _size_fault(image: SourceImage, size_hw: tuple[int, int]) -> str | None:
+    told = [image.item.get(key) for key in ("height", "width")]
+    for key, side in zip(("height", "width"), told, strict=True):
+        if isinstance(side, bool) or not isinstance(side, int | float) or side != int(side):
+            return f"'{key}' is {short(side)}; expected a whole number of pixels"
+    if (told[0], told[1]) == size_hw:
+        return None
+    return (
+        f"the JSON says {told[0]}x{told[1]}, the file is {size_hw[0]}x{size_hw[1]} (height x width): where its "
+        "boxes lie cannot be told; take the images that the JSON was made for, or write the files' sizes into it "
+        "if the boxes were drawn on these"
+    )
+
+
+def _write_link(target: Path, path: Path) -> None:
+    """A symbolic link, in one step, in place of whatever stands there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".link.", dir=target.parent))
+    try:
+        os.symlink(path.resolve(), folder / "link")
+        os.replace(folder / "link", target)
+    except (OSError, NotImplementedError) as error:
+        raise InputError(f"{target}: no symbolic link can be made here ({error}); use --images copy") from None
+    finally:
+        (folder / "link").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _with_attributes(lesion: Lesion, facts: ImageFacts) -> Lesion:
+    return Lesion(
+        lesion.category,
+        lesion.box_xyxy,
+        lesion.rle,
+        lesion.geometry,
+        {**lesion.attributes, **facts.attributes},
+        lesion.ignore,
+    )
+
+
+def image_labels(boxes: Boxes, facts: ImageFacts, without_boxes: str) -> dict[str, int | None]:
+    """The worst of what is known; None where something that is left out could be worse.
+
+    Args:
+        without_boxes: `normal` where an image without boxes and rows was looked at and found empty.
+    """
+    kept = [lesion for lesion in boxes.lesions if not lesion.ignore]
+    lost = [category for category in boxes.lost if category is not None and not category.ignore]
+    rows_normal = bool(facts.pathologies) and set(facts.pathologies) == {"normal"}
+    undecided = len(boxes.lesions) > len(kept) or len(boxes.lost) > len(lost) or bool(facts.left_out)
+    tumor: int | None = None
+    if kept or lost or (facts.lesion_rows or 0) > 0 or "malignant" in facts.pathologies:
+        tumor = 1
+    elif not undecided and (rows_normal or (without_boxes == "normal" and not facts.pathologies)):
+        tumor = 0
+    on_boxes = [str(lesion.attributes.get("pathology", "unknown")) for lesion in kept]
+    if "malignant" in (*facts.pathologies, *on_boxes):
+        return {"tumor": tumor, "malignant": 1}
+    if tumor == 0:
+        return {"tumor": 0, "malignant": 0}
+    known: Sequence[str] = facts.pathologies
+    hidden = any(word in ("malignant", "unknown") for word in facts.left_out)
+    if not known:
+        known = [*on_boxes, *("unknown" for _ in lost)]
+        hidden = hidden or undecided
+    benign = bool(known) and all(word in ("benign", "normal") for word in known)
+    return {"tumor": tumor, "malignant": 0 if benign and not hidden else None}

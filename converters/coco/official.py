@@ -1,0 +1,57 @@
+"""CBIS-DDSM's own split, as its tables have it, against the folders of a COCO edition of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from converters.base import Summary
+from converters.coco.join import ImageFacts, Joined
+from converters.coco.tables import Row
+
+
+def official_side(row: Row) -> str | None:
+    """`train` or `test`: by the case's name in the image's path, else by the table's name."""
+    for text in ((row.word("image file path") or "").split("/")[0], row.table):
+        found = re.search(r"train|test", text.lower())
+        if found:
+            return found[0]
+    return None
+
+
+def check_official(summary: Summary, images: Sequence[tuple[str | None, ImageFacts]], joined: Joined) -> None:
+    """Compare the subset of each image with the tables', and warn of patients that the other tables hold elsewhere.
+
+    Args:
+        images: (subset that its COCO file is told to be, facts).
+    """
+    sides: dict[str, set[str]] = {}
+    elsewhere: list[str] = []
+    for subset, facts in images:
+        official = {side for row in facts.rows if (side := official_side(row))}
+        sides.setdefault(facts.patient_id, set()).update(official)
+        if subset is not None and official and {"val": "train"}.get(subset, subset) not in official:
+            elsewhere.append(f"{facts.patient_id} {facts.laterality} {facts.view}")
+    summary.checks["as the official split"] = {"images": len(images) - len(elsewhere), "elsewhere": len(elsewhere)}
+    if elsewhere:
+        shown = ", ".join(sorted(elsewhere)[:5])
+        summary.warnings.append(
+            f"{len(elsewhere)} images lie on another side than in the official split, for instance {shown}; figures do "
+            "not compare with those of the official test set"
+        )
+    others: dict[str, set[str]] = {}
+    for row in joined.tables.left_out if joined.tables else ():
+        side = official_side(row)
+        patient = row.word("patient id")
+        if side and patient in sides:
+            others.setdefault(patient, set()).add(side)
+    crossing = sorted(patient for patient, found in others.items() if not found <= sides[patient])
+    if crossing:
+        summary.warnings.append(
+            f"{len(crossing)} patients stand on the other side of the official split in the tables of the other "
+            f"abnormality; do not train on both sets with it: {', '.join(crossing)}"
+        )
+    summary.warnings.append(
+        "CBIS-DDSM has no normal images: tumor/no tumor cannot be learnt on it alone, and an image without a lesion of "
+        "one kind can hold the other"
+    )

@@ -1,0 +1,137 @@
+"""What a conversion of COCO files tells: counts that add up, and warnings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from converters.base import Summary
+from converters.coco.boxes import Categories
+from converters.coco.image import ImageResult, ImageTask
+from converters.coco.join import IMAGE_KEYS, Joined
+from converters.coco.options import CocoOptions
+from converters.coco.source import CocoFile, SourceImage
+from mammodet.records import ImageRecord
+
+MOST_NAMES = 5  # how many are listed where there can be many
+_IMAGE_KEYS = {"id", "file_name", "width", "height", *IMAGE_KEYS}
+_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore"}
+_ANNOTATION_KEYS |= {"attributes", "geometry"}
+
+
+def count(
+    summary: Summary,
+    files: Sequence[CocoFile],
+    categories: Categories,
+    joined: Joined,
+    tasks: Sequence[ImageTask],
+    results: Sequence[ImageResult],
+) -> None:
+    """Add the counts to a summary whose quarantine is complete; `results` in the order of `tasks`."""
+    images = [image for file in files for image in file.images]
+    records = [result.record for result in results if result.record is not None]
+    lesions = [lesion for record in records for lesion in record.lesions]
+    aside = Counter(item.what for item in summary.quarantine)
+    annotations = sum(file.annotation_count for file in files)
+    summary.counts["files"] = ", ".join(f"{file.label} ({file.subset or 'subset not told'})" for file in files)
+    summary.counts["images"] = {"listed": len(images), "converted": len(records), "quarantined": aside["image"]}
+    summary.counts["annotations"] = {
+        "listed": annotations,
+        "converted": len(lesions),
+        "quarantined": aside["annotation"],
+    }
+    summary.counts["patients"] = len({record.patient_id for record in records})
+    told = Counter(task.subset or "not told" for task, result in zip(tasks, results, strict=True) if result.record)
+    summary.counts["images as told"] = dict(sorted(told.items()))
+    summary.counts["category"] = dict(Counter(lesion.category for lesion in lesions if not lesion.ignore))
+    if ignored := sum(lesion.ignore for lesion in lesions):
+        summary.counts["ignored regions"] = ignored
+    if categories.unused:
+        summary.counts["unused categories"] = ", ".join(categories.unused)
+    facts: Counter[str] = Counter()
+    for result in results:
+        facts.update(result.facts)
+    summary.counts |= {name: count for name, count in sorted(facts.items()) if count}
+    for name in ("tumor", "malignant"):
+        labels = Counter({1: "yes", 0: "no", None: "not known"}[record.label(name)] for record in records)
+        summary.counts[name] = dict(sorted(labels.items(), reverse=True))
+    attributes = Counter(name for lesion in lesions for name in lesion.attributes)
+    if attributes:
+        summary.counts["attributes of lesions"] = dict(attributes)
+    if joined.tables:
+        summary.counts["tables"] = ", ".join(path.name for path in joined.tables.files)
+        summary.counts["rows"] = {
+            "meant": len(joined.tables.rows),
+            "joined": len(joined.tables.rows) - len(joined.unused),
+            "of no image": len(joined.unused),
+            "images without": joined.unmatched,
+        }
+    if left := _keys_left(images):
+        summary.counts["JSON keys left out"] = left
+    lost = aside["image"] + len(records) - len(images), aside["annotation"] + len(lesions) - annotations
+    if lost != (0, 0):
+        raise AssertionError(f"images and annotations do not add up: {lost} more come out than go in")
+
+
+def _keys_left(images: Sequence[SourceImage]) -> dict[str, int]:
+    """Keys of images and annotations that the data set has no place for."""
+    left = Counter(f"image {key}" for image in images for key in image.item if key not in _IMAGE_KEYS)
+    for image in images:
+        for _, item in image.annotations:
+            left.update(f"annotation {key}" for key in item if key not in _ANNOTATION_KEYS)
+    return dict(sorted(left.items()))
+
+
+def _names(names: Sequence[str], most: int = MOST_NAMES) -> str:
+    more = f" ... (in all {len(names)})" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def warn_of(
+    summary: Summary,
+    files: Sequence[CocoFile],
+    joined: Joined,
+    records: Sequence[ImageRecord],
+    tasks: Sequence[ImageTask],
+    results: Sequence[ImageResult],
+    options: CocoOptions,
+    kind: str,
+) -> None:
+    """Add what the user should look at; `kind`: `given` or `holdout`."""
+    warn = summary.warnings.append
+    mismatches = [
+        f"{task.image.name} ({result.mismatch[0]} boxes, {result.mismatch[1]} rows)"
+        for task, result in zip(tasks, results, strict=True)
+        if result.mismatch and result.record
+    ]
+    if options.join.tables:
+        summary.checks["boxes and rows differ"] = len(mismatches)
+    if mismatches:
+        warn(f"{len(mismatches)} images have another number of boxes than of rows: {_names(mismatches, 20)}")
+    if joined.unused:
+        places = [f"{row.table} line {row.line}" for row in joined.unused]
+        warn(f"{len(places)} rows of the tables belong to no image: {_names(places)}")
+    if joined.shared:
+        warn(
+            f"{joined.shared} images share their rows with another image: several exposures, or copies that an export "
+            "has augmented; of copies keep one, and let training augment"
+        )
+    if joined.tables and joined.tables.skipped:
+        warn(f"tables left aside: {'; '.join(joined.tables.skipped)}")
+    if joined.unmatched:
+        warn(f"{joined.unmatched} images have no row; they are kept with what their boxes and names say (notes)")
+    if repeated := sum(file.repeated_ids for file in files):
+        warn(f"{repeated} annotations have the id of another one; all got new ids")
+    unknown = sum(not record.has_truth for record in records)
+    if unknown:
+        warn(
+            f"{unknown} images have neither boxes nor rows: nothing is known of them, and they are neither learnt nor "
+            "scored; if they were looked at and are normal, say --without-boxes normal"
+        )
+    if len({record.size_hw for record in records}) == 1 and len(records) > 1:
+        height, width = records[0].size_hw
+        if height == width:
+            warn(f"all images are {height}x{width}: films are not square, these were stretched, or padded")
+    untold = [file.label for file in files if file.subset is None]
+    if kind == "holdout" and untold and len(untold) < len(files):
+        warn(f"not every file tells its subset ({_names(untold)}): all were pooled and divided anew")
