@@ -26,6 +26,7 @@ from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_
 from mammodet.engine.train import BEST, LAST, Machines, prepare, train
 from mammodet.errors import InputError
 from mammodet.modeling.build import build_model
+from mammodet.phantom import write_cbis_archive
 from mammodet.records import Lesion
 from mammodet.trace import Trace
 
@@ -380,6 +381,22 @@ def test_predict_skips_and_lists_unreadable_images(trained: Path, phantom_root: 
     assert {item.file_name for item in skipped} == {"text.png", cut.name}
     assert len(read_predictions(path).images) == 2
     assert len(json.loads((tmp_path / "out" / "skipped.json").read_text())) == 2
+
+
+def test_predict_reads_a_folder_of_dicom_files_with_what_their_headers_say(trained: Path, tmp_path: Path) -> None:
+    write_cbis_archive(tmp_path / "archive ü", patients=2, size=128, quirks=(), progress=False)
+    folder = tmp_path / "archive ü" / "CBIS-DDSM"
+    found, unreadable = folder_dataset(folder, ["lesion"])
+    assert not unreadable
+    assert len(found.images) == 12  # 4 images, their crops and masks
+    films = [record for record in found.images if str(record.patient_id).endswith(("CC", "MLO"))]
+    assert [(record.laterality, record.view) for record in films] == [
+        (str(record.patient_id).split("_")[3][0], str(record.patient_id).split("_")[4]) for record in films
+    ]
+    predictor = Predictor.from_checkpoint(trained / BEST, "cpu")
+    path, skipped = predict_to_folder(predictor, replace(found, images=tuple(films)), folder, tmp_path / "out")
+    assert not skipped
+    assert [item.view for item in read_predictions(path).images] == [record.view for record in films]
 
 
 def test_predict_on_a_folder_equals_predict_on_the_data_set(trained: Path, phantom_root: Path) -> None:

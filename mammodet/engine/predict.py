@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
@@ -19,7 +18,7 @@ import mammodet
 from mammodet.config import Config
 from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate
-from mammodet.data.images import IMAGE_SUFFIXES
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.outputs import to_predictions
@@ -252,7 +251,9 @@ def _read_partial(path: Path, key: str) -> dict[int, ImagePrediction]:
 
 
 def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, list[Skipped]]:
-    """The images below a folder as a data set without truth, ordered by name; nothing is known of patients.
+    """The images below a folder as a data set without truth, ordered by name.
+
+    Of a DICOM file patient, side, view and pixel spacing are taken from its header; of other files nothing is known.
 
     Returns:
         the data set, and the files whose header cannot be read.
@@ -263,10 +264,11 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
         if folder.exists():
             raise InputError(f"{folder}: is a file; --input is a folder of images, or a data set's JSON file")
         raise InputError(f"{folder}: no such folder; --input is a folder of images or a data set's JSON file")
+    suffixes = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
     records: list[ImageRecord] = []
     unreadable: list[Skipped] = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file() or path.name.startswith("."):
+        if path.suffix.lower() not in suffixes or not path.is_file() or path.name.startswith("."):
             continue
         name = path.relative_to(folder).as_posix()
         try:
@@ -276,13 +278,28 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
             unreadable.append(Skipped(shown, "its name is not UTF-8; rename it"))
             continue
         try:
-            with Image.open(path) as image:  # reads the header only
-                width, height = image.size
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
-            unreadable.append(Skipped(name, f"{path}: cannot be read as an image ({error})"))
-            continue
-        records.append(ImageRecord(image_id=len(records) + 1, file_name=name, size_hw=(height, width)))
+            records.append(_bare_record(path, name, len(records) + 1))
+        except InputError as error:
+            unreadable.append(Skipped(name, str(error)))
     if not records:
         reasons = "; ".join(item.reason for item in unreadable[:3])
-        raise InputError(f"{folder}: no readable image; expected {', '.join(IMAGE_SUFFIXES)}. {reasons}".strip())
+        raise InputError(f"{folder}: no readable image; expected {', '.join(suffixes)}. {reasons}".strip())
     return Dataset(tuple(categories), tuple(records)), unreadable
+
+
+def _bare_record(path: Path, name: str, number: int) -> ImageRecord:
+    """What a file's header tells."""
+    if path.suffix.lower() not in DICOM_SUFFIXES:
+        return ImageRecord(image_id=number, file_name=name, size_hw=read_size_hw(path))
+    from mammodet.data.dicom import read_header  # here, since importing pydicom takes a while
+
+    header = read_header(path)
+    return ImageRecord(
+        image_id=number,
+        file_name=name,
+        size_hw=header.size_hw,
+        patient_id=header.patient_id,
+        laterality=header.laterality,
+        view=header.view,
+        spacing_mm_rc=header.spacing_mm_rc,
+    )
