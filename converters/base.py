@@ -20,7 +20,7 @@ from typing import Any
 
 import mammodet
 from mammodet.data.coco import data_hash, write_coco
-from mammodet.data.splits import Splits
+from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
 from mammodet.files import write_json, write_text
 from mammodet.records import SUBSETS, Dataset, ImageRecord
@@ -154,6 +154,35 @@ def _remove_stale(output: Path, written: set[Path]) -> None:
         for path in output.glob(pattern):
             if path not in written:
                 path.unlink()
+
+
+def split_records(
+    records: Sequence[ImageRecord], chosen: SplitOptions, given: Mapping[str, str] | None = None
+) -> Splits:
+    """Divide the patients of records, stratified by the worst that each has; `given` as in `make_splits`."""
+    strata: dict[str, str] = {}
+    for record in records:
+        patient = str(record.patient_id)
+        strata[patient] = max(strata.get(patient, ""), _stratum(record))
+    return make_splits(
+        strata,
+        test_fraction=chosen.test_fraction,
+        val_fraction=chosen.val_fraction,
+        folds=chosen.folds,
+        seed=chosen.seed,
+        given={patient: given[patient] for patient in strata} if given is not None else None,
+    )
+
+
+def _stratum(record: ImageRecord) -> str:
+    """Rising in seriousness when compared as text: normal < not known < tumor < malignant."""
+    if record.label("malignant") == 1:
+        kind = "3 malignant"
+    elif record.label("tumor") == 1:
+        kind = "2 tumor"
+    else:
+        kind = "0 normal" if record.label("tumor") == 0 else "1 not known"
+    return kind + (" unlocalized" if record.unlocalized else "")
 
 
 def split_counts(records: Sequence[ImageRecord]) -> dict[str, int]:

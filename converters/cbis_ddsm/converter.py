@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import mammodet
-from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
+from converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
 from converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
 from converters.cbis_ddsm.image import ABNORMALITIES, ARCHIVE_LINK, ImageOptions, ImageResult, ImageTask, convert_image
 from converters.cbis_ddsm.table import RoiRow, Tables, read_tables
 from converters.journal import Journal, files_fingerprint
 from mammodet.data.coco import from_json, to_json
-from mammodet.data.splits import Splits, check_shares, make_splits
+from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
 from mammodet.parallel import in_processes, on_backend
@@ -97,7 +97,9 @@ def convert(source: Path, output: Path, options: CbisOptions) -> Summary:
         raise InputError(f"{source}: no image could be converted ({reasons})")
     if image_options.file_format == "reference":
         _link(source, output)
-    splits = _split(records, given, image_options.patient_prefix, options.splits)
+    prefix = image_options.patient_prefix
+    sides = {f"{prefix}{patient}": subset for patient, subset in given.items()} if given else None
+    splits = split_records(records, options.splits, sides)
     _count(summary, archive, tables, selected, records, facts)
     _warn(summary, tables, selected, absent, records, options)
     write_outputs(output, _categories(options), records, splits, summary)
@@ -269,24 +271,6 @@ def _link(source: Path, output: Path) -> None:
             f"{link}: a link to the archive cannot be made here ({error.strerror}); use --format png16 or jpg, "
             "or a disk with symbolic links"
         ) from None
-
-
-def _split(
-    records: Sequence[ImageRecord], given: Mapping[str, str] | None, prefix: str, chosen: SplitOptions
-) -> Splits:
-    strata: dict[str, str] = {}
-    for record in records:
-        kind = "2 malignant" if record.label("malignant") == 1 else "1 benign"
-        patient = str(record.patient_id)
-        strata[patient] = max(strata.get(patient, ""), kind)
-    return make_splits(
-        strata,
-        test_fraction=chosen.test_fraction,
-        val_fraction=chosen.val_fraction,
-        folds=chosen.folds,
-        seed=chosen.seed,
-        given={patient: given[patient.removeprefix(prefix)] for patient in strata} if given else None,
-    )
 
 
 def _count(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from converters.base import Quarantined, Summary, check_folders, write_outputs
+from converters.base import Quarantined, Summary, check_folders, split_records, write_outputs
 from converters.coco.boxes import Categories, plan_categories
 from converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
 from converters.coco.join import Joined, check_rule, join_images
@@ -20,7 +20,7 @@ from converters.coco.official import check_official
 from converters.coco.options import PRESETS, CocoOptions
 from converters.coco.source import CocoFile, ImageFinder, SourceImage, find_coco_files
 from converters.coco.summary import MOST_NAMES, count, warn_of
-from mammodet.data.splits import check_shares, make_splits
+from mammodet.data.splits import check_shares
 from mammodet.errors import InputError, raise_faults
 from mammodet.parallel import in_parallel
 from mammodet.records import SUBSETS, ImageRecord
@@ -253,30 +253,7 @@ def _split_and_write(
     summary: Summary,
     options: CocoOptions,
 ) -> None:
-    strata: dict[str, str] = {}
-    for record in records:
-        patient = str(record.patient_id)
-        strata[patient] = max(strata.get(patient, ""), _stratum(record))
-    chosen = options.splits
-    splits = make_splits(
-        strata,
-        test_fraction=chosen.test_fraction,
-        val_fraction=chosen.val_fraction,
-        folds=chosen.folds,
-        seed=chosen.seed,
-        given={patient: given[patient] for patient in strata} if given is not None else None,
-    )
+    splits = split_records(records, options.splits, given)
     if given is not None and "test" not in splits.holdout.values():
         summary.warnings.append("no file is told to be the test set: there is none (--split holdout makes one)")
     write_outputs(output, categories.names, records, splits, summary)
-
-
-def _stratum(record: ImageRecord) -> str:
-    """Falling in seriousness when compared as text from the end: normal < not known < tumor < malignant."""
-    if record.label("malignant") == 1:
-        kind = "3 malignant"
-    elif record.label("tumor") == 1:
-        kind = "2 tumor"
-    else:
-        kind = "0 normal" if record.label("tumor") == 0 else "1 not known"
-    return kind + (" unlocalized" if record.unlocalized else "")

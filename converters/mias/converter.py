@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.base import Quarantined, SplitOptions, Summary, check_folders, write_outputs
+from converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
 from converters.mias.table import FilmEntry, Finding, parse_info
 from mammodet.data.breast import find_breast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
-from mammodet.data.splits import check_shares, make_splits
+from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask, mask_to_rle, rle_box
 from mammodet.parallel import in_parallel
@@ -149,16 +149,7 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
         raise InputError(f"{source}: no image could be converted ({reasons})")
 
     records = [film.record for film in films]
-    strata: dict[str, str] = {}
-    for record in records:
-        strata[str(record.patient_id)] = max(strata.get(str(record.patient_id), ""), _stratum(record))
-    splits = make_splits(
-        strata,
-        test_fraction=chosen.test_fraction,
-        val_fraction=chosen.val_fraction,
-        folds=chosen.folds,
-        seed=chosen.seed,
-    )
+    splits = split_records(records, chosen)
     summary = Summary(archive.name, str(source), str(output), quarantine=quarantine)
     _count(summary, records, [entries[Path(record.file_name).stem] for record in records])
     _check_origin(summary, films)
@@ -294,17 +285,6 @@ def _labels(findings: Sequence[Finding], scheme: Mapping[str, str]) -> tuple[dic
     if left_out and not malignant:
         malignant = None
     return {"tumor": 1 if kept else None, "malignant": malignant}, notes
-
-
-def _stratum(record: ImageRecord) -> str:
-    """Falling in seriousness when compared as text from the end: normal < left out < benign < malignant."""
-    if record.label("malignant") == 1:
-        kind = "3 malignant"
-    elif record.label("tumor") == 1:
-        kind = "2 benign"
-    else:
-        kind = "0 normal" if record.label("tumor") == 0 else "1 left out"
-    return kind + (" unlocalized" if record.unlocalized else "")
 
 
 def _count(summary: Summary, records: Sequence[ImageRecord], entries: Sequence[FilmEntry]) -> None:
