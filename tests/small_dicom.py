@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
 
 MAMMOGRAM = "1.2.840.10008.5.1.4.1.1.1.2"  # Digital Mammography X-Ray Image Storage - For Presentation
 
@@ -48,6 +48,7 @@ def save(path: Path, dataset: Dataset, syntax: UID = ExplicitVRLittleEndian, *, 
     if header:
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.file_meta.MediaStorageSOPClassUID = MAMMOGRAM
         dataset.save_as(path, enforce_file_format=True)
     else:
         dataset.save_as(path, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
@@ -103,3 +104,10 @@ def jpeg_lossless(pixels: NDArray[Any], bits: int, *, predictor: int = 1) -> byt
 
 def _segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def j2k_lossless(pixels: NDArray[Any], bits: int) -> bytes:
+    """A lossless JPEG 2000 stream; the encoder takes no image below 32 pixels a side."""
+    dataset = image(pixels, bits)
+    dataset.compress(JPEG2000Lossless, pixels)
+    return next(generate_frames(dataset.PixelData, number_of_frames=1)).rstrip(b"\0")

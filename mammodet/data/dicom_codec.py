@@ -22,7 +22,7 @@ from mammodet.data.dicom_j2k import check_j2k
 from mammodet.errors import InputError
 
 MOST_PIXELS = 2**28
-_PLUGINS = {"JPEG 2000": "pylibjpeg-openjpeg", "JPEG": "pylibjpeg-libjpeg", "RLE": "pylibjpeg-rle"}
+_PACKAGES = {"JPEG 2000": "pylibjpeg-openjpeg", "JPEG": "pylibjpeg-libjpeg"}
 # Start-of-frame markers (ITU-T T.81 table B.1; T.87 for JPEG-LS) that each family of transfer syntaxes allows.
 _FRAMES_OF_SYNTAX = {
     "1.2.840.10008.1.2.4.50": (0xC0,),
@@ -84,7 +84,8 @@ def decode(file: DicomFile, stored: StoredFormat) -> NDArray[Any]:
         "pixel_keyword": "PixelData",
         "pixel_vr": element.vr or "OW",
     }
-    plugin = "pylibjpeg" if file.syntax.is_encapsulated else ""
+    # Of RLE, pylibjpeg's decoder panics on damaged streams with what is no Exception; pydicom's own needs a second.
+    plugin = "pydicom" if file.syntax == RLELossless else "pylibjpeg" if file.syntax.is_encapsulated else ""
     # A decoder meets hostile bytes here and may raise anything.
     try:
         with quiet():
@@ -177,8 +178,8 @@ def _family(path: Path, syntax: UID) -> str:
             f"{path}: the transfer syntax {syntax.name} ({syntax}) is not read here; expected an uncompressed file, "
             "JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 or RLE. Convert it, e.g. with gdcmconv --raw."
         )
-    if "pylibjpeg" not in get_decoder(syntax).available_plugins:
-        raise InputError(f"{path}: no decoder for {syntax.name}; pip install pylibjpeg {_PLUGINS[family]}")
+    if family in _PACKAGES and "pylibjpeg" not in get_decoder(syntax).available_plugins:
+        raise InputError(f"{path}: no decoder for {syntax.name}; pip install pylibjpeg {_PACKAGES[family]}")
     return family
 
 

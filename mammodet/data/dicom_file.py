@@ -7,6 +7,7 @@ with what the file holds.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import struct
 import warnings
@@ -86,10 +87,18 @@ class _BoundedFile(io.BufferedReader):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings of the libraries: what matters of them is raised here, as errors."""
+    """No warnings and log lines of the libraries: what matters of them is raised here, as errors."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "openjpeg")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager

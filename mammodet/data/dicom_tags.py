@@ -61,7 +61,7 @@ _NOT_FILM = {"DI", "DV", "DRW", "SYN"}
 
 def raw_bytes(dataset: Dataset, keyword: str) -> bytes | None:
     """Bytes of an element as the file holds them, None where it is missing or its kind has none."""
-    element = dataset.get_item(keyword) if keyword in dataset else None
+    element = dataset.get_item(keyword, keep_deferred=True) if keyword in dataset else None
     value = element.value if isinstance(element, RawDataElement) else None
     return value if isinstance(value, bytes) else None
 

@@ -195,7 +195,7 @@ def _words(item: Dataset, keyword: str) -> bytes | None:
 
 
 def _order(item: Dataset) -> str:
-    element = item.get_item("LUTDescriptor")
+    element = item.get_item("LUTDescriptor", keep_deferred=True)
     return "<" if not isinstance(element, RawDataElement) or element.is_little_endian else ">"
 
 
