@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import threading
 import tracemalloc
 import warnings
 import zlib
@@ -24,6 +26,7 @@ from pydicom.uid import (
 from small_dicom import MAMMOGRAM, compressed, image, j2k_lossless, jpeg_baseline, jpeg_lossless, save
 
 from mammodet.data.dicom import DicomHeader, read_dicom, read_header, read_stored
+from mammodet.data.dicom.file import quiet
 from mammodet.errors import InputError
 
 # Of pydicom, which is told to write nonsense.
@@ -480,3 +483,24 @@ def test_deep_nesting_ends_in_an_error_or_an_image(tmp_path):
     (tmp_path / "x.dcm").write_bytes(meta[:start] + (begin + item) * 5000)
     with pytest.raises(InputError, match="the header cannot be parsed"):
         read_header(tmp_path / "x.dcm")
+
+
+def test_libraries_are_heard_again_when_the_last_thread_has_read(tmp_path):
+    """Silence is a switch of the whole process: threads that overlap must not leave it on."""
+    filters, level = list(warnings.filters), logging.getLogger("pydicom").level
+    first_is_in, second_is_out = threading.Event(), threading.Event()
+
+    def long() -> None:
+        with quiet:
+            first_is_in.set()
+            second_is_out.wait(10)
+
+    thread = threading.Thread(target=long)
+    thread.start()
+    assert first_is_in.wait(10)
+    with quiet:
+        pass
+    assert logging.getLogger("pydicom").level > logging.CRITICAL  # the other one still reads
+    second_is_out.set()
+    thread.join()
+    assert (list(warnings.filters), logging.getLogger("pydicom").level) == (filters, level)

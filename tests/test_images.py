@@ -146,7 +146,8 @@ def test_truncated_pgm_says_how_much_is_missing(tmp_path):
         ("x.pgm", b"P5\nwide high\n255\n", "the PGM header is damaged"),
         ("x.pgm", b"P5\n" + b"9" * 5000 + b" 2\n255\n" + bytes(9), "the PGM header is damaged"),
         ("x.pgm", b"P5\n0 0\n255\n", "cannot be decoded"),
-        ("x.dcm", b"DICM", "cannot read '.dcm' files; expected one of .png"),
+        ("x.dcm", b"DICM", "is not a DICOM file"),
+        ("x.nii", b"abc", "cannot read '.nii' files; expected one of .png"),
         ("x", b"abc", "cannot read '' files"),
     ],
 )

@@ -2,9 +2,9 @@
 
 | step | where it is written down |
 |---|---|
-| open, parse, refuse what is no DICOM image (`dicom_file`) | PS3.5, PS3.10 |
-| decode, after checking the codestream against the header (`dicom_codec`, `dicom_j2k`) | PS3.5 annex A |
-| stored values to the modality's values, then to a window's output (`dicom_window`) | PS3.3 C.11.1, C.11.2 |
+| open, parse, refuse what is no DICOM image (`file`) | PS3.5, PS3.10 |
+| decode, after checking the codestream against the header (`codec`, `j2k`) | PS3.5 annex A |
+| stored values to the modality's values, then to a window's output (`window`) | PS3.3 C.11.1, C.11.2 |
 | MONOCHROME1 inverted, after the window: tissue is bright | PS3.3 C.7.6.3.1.2 |
 
 Not read: tomosynthesis and other multi-frame files, colour, floating point. Pixel Padding Value and Presentation LUT
@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from mammodet.data import dicom_tags as tags
-from mammodet.data.dicom_codec import MOST_PIXELS, StoredFormat, decode, pixel_element
-from mammodet.data.dicom_file import DicomFile, open_dicom
-from mammodet.data.dicom_window import Window, value_table, windows
-from mammodet.data.images import Pixels
+from mammodet.data.dicom import tags
+from mammodet.data.dicom.codec import MOST_PIXELS, StoredFormat, decode, pixel_element
+from mammodet.data.dicom.file import DicomFile, open_dicom
+from mammodet.data.dicom.window import Window, value_table, windows
 from mammodet.errors import InputError
 
 _TEXTS = {
@@ -57,6 +56,7 @@ _TAGS = [
         *_TEXTS.values(),
     )
 ]
+Pixels = NDArray[Any]  # uint8 or uint16
 _PIXELS_AT_ONCE = 2**20  # NumPy makes 8-byte indices of what is looked up
 
 

@@ -17,8 +17,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
-from mammodet.data.dicom_file import UNDEFINED_LENGTH, DicomFile, PixelElement, quiet
-from mammodet.data.dicom_j2k import check_j2k
+from mammodet.data.dicom.file import UNDEFINED_LENGTH, DicomFile, PixelElement, quiet
+from mammodet.data.dicom.j2k import check_j2k
 from mammodet.errors import InputError
 
 MOST_PIXELS = 2**28
@@ -88,7 +88,7 @@ def decode(file: DicomFile, stored: StoredFormat) -> NDArray[Any]:
     plugin = "pydicom" if file.syntax == RLELossless else "pylibjpeg" if file.syntax.is_encapsulated else ""
     # A decoder meets hostile bytes here and may raise anything.
     try:
-        with quiet():
+        with quiet:
             pixels = get_decoder(file.syntax).as_array(value, index=0, raw=True, decoding_plugin=plugin, **options)[0]
     except Exception as error:
         lines = str(error).splitlines() or [type(error).__name__]

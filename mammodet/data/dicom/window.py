@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from mammodet.data import dicom_tags as tags
-from mammodet.data.dicom_codec import StoredFormat
+from mammodet.data.dicom import tags
+from mammodet.data.dicom.codec import StoredFormat
 from mammodet.errors import InputError
 
 Values = NDArray[np.float64]

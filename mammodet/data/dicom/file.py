@@ -10,10 +10,11 @@ import io
 import logging
 import os
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -85,20 +86,37 @@ class _BoundedFile(io.BufferedReader):
         return super().read(size)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and log lines of the libraries: what matters of them is raised here, as errors."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "openjpeg")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
+class _Quiet:
+    """No warnings and log lines of the libraries, for as long as any thread is inside.
+
+    Both are switches of the whole process: the first thread in turns them off, the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._restore = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._restore.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            for logger in (logging.getLogger(name) for name in ("pydicom", "openjpeg")):
+                self._restore.callback(logger.setLevel, logger.level)
                 logger.setLevel(logging.CRITICAL + 1)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._restore.close()
+
+
+#: What the libraries would print and matters is raised here, as errors: `with quiet: ...`
+quiet = _Quiet()
 
 
 @contextmanager
@@ -128,7 +146,7 @@ def _parse(path: Path, file: _BoundedFile, tags: list[int]) -> DicomFile:
     _check_looks_like_dicom(path, file)
     # The parser meets hostile bytes here and may raise anything at all (struct.error, RecursionError, KeyError, ...).
     try:
-        with quiet():
+        with quiet:
             stated = _stated_syntax(file)
             if stated == DeflatedExplicitVRLittleEndian:
                 stream: BinaryIO = _inflate(path, file)

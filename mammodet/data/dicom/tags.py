@@ -14,7 +14,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from mammodet.data.dicom_file import quiet
+from mammodet.data.dicom.file import quiet
 
 #: PS3.16 CID 4014 "View for Mammography": SCT code and the SNOMED-RT code it replaced, to the ACR's short name.
 VIEW_OF_CODE = {
@@ -71,7 +71,7 @@ def value(dataset: Dataset, keyword: str) -> Any:
     if keyword not in dataset:
         return None
     try:
-        with quiet():
+        with quiet:
             found = dataset[keyword].value
     except Exception:  # pydicom's converters raise whatever hostile bytes lead them to
         return None
