@@ -82,6 +82,11 @@ class Summary:
 
 def check_folders(source: Path, output: Path) -> None:
     """Refuse a missing source, and an output that would write into the archive."""
+    for folder in (source, output):
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{str(folder)!a}: its name is not UTF-8; rename the folder") from None
     if not source.exists():
         raise InputError(f"{source}: no such folder; --source is the archive's unpacked folder")
     if not source.is_dir():
@@ -146,6 +151,13 @@ def write_outputs(
     summary.checks["split hash"] = splits.hash[:12]
     summary.checks["data hash"] = data_hash(Dataset(tuple(categories), tuple(placed)))[:12]
     write_json(output / "summary.json", asdict(summary), indent=1)
+
+
+def remove_tables(output: Path) -> None:
+    """Remove the JSON files of an earlier conversion, which must not outlive its images."""
+    _remove_stale(output, set())
+    for name in ("all.json", "splits.json", "summary.json", "quarantine.csv"):
+        (output / name).unlink(missing_ok=True)
 
 
 def _remove_stale(output: Path, written: set[Path]) -> None:

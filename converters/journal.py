@@ -33,9 +33,9 @@ class Journal:
             for line in lines[1:]:
                 try:
                     key, fingerprint, value = json.loads(line)
-                except ValueError:  # cut short by a kill
+                    self._entries[key] = (fingerprint, value)
+                except (ValueError, TypeError):  # cut short by a kill
                     continue
-                self._entries[key] = (fingerprint, value)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self._path, "a" if whole else "w", encoding="utf-8")
         if not whole:

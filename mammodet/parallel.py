@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from tqdm import tqdm
 
 from mammodet.errors import InputError
@@ -52,9 +53,10 @@ def in_processes(
     """
     if not tasks:
         return
-    pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    results = pool(delayed(work)(*task) for task in tasks)
+    pool = Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator_unordered", batch_size=1)
+    results: Any = None
     try:
+        results = pool(delayed(work)(*task) for task in tasks)
         bar = tqdm(
             results,
             total=done + len(tasks),
@@ -64,8 +66,14 @@ def in_processes(
             disable=None if progress else True,
         )
         yield from bar
+    except (BrokenProcessPool, BrokenPipeError) as error:
+        raise InputError(
+            f"{name}: a worker process was ended from outside, as a rule for lack of memory; use fewer --jobs "
+            f"({type(error).__name__})"
+        ) from None
     finally:
-        results.close()
+        if results is not None:
+            results.close()
 
 
 @contextmanager

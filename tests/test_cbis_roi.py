@@ -193,3 +193,10 @@ def test_crop_that_fits_in_two_places_is_not_sure():
     assert locate(image[10:60, 10:60], image) is None
     assert locate(np.full((20, 20), 7, np.uint16), image) is None
     assert locate(picture(300, 300), image) is None
+
+
+def test_enlarging_never_loses_a_lesion():
+    # 77x37 to 96x46, one pixel: the nearest new centres see less than half of it, in both directions together.
+    for row in range(30, 40):
+        assert resize_mask(mask_of((77, 37), (row, 18, 1, 1)) > 0, (96, 46)).any()
+    assert not resize_mask(np.zeros((77, 37), bool), (96, 46)).any()

@@ -216,3 +216,41 @@ def test_real_tables_have_their_known_totals():
     }
     assert len({row.image_key for row in tables.rows}) == 3032
     assert sum(row.pathology == "BENIGN_WITHOUT_CALLBACK" for row in tables.rows) == 682
+
+
+def test_row_saved_twice_is_one_row(tmp_path):
+    write(tmp_path, MASS + MASS_ROW)
+    write(tmp_path, (MASS + MASS_ROW).replace("\n", "\r\n"), "copy.csv")
+    tables = read_tables([tmp_path])
+    assert (len(tables.rows), tables.quarantine, tables.incomplete) == (1, (), frozenset())
+
+
+def test_rows_that_contradict_each_other_leave_their_image_incomplete(tmp_path):
+    tables = read_tables([write(tmp_path, MASS + MASS_ROW.replace("MALIGNANT", "BENIGN") + MASS_ROW)])
+    assert len(tables.quarantine) == 1
+    assert tables.incomplete == {("P_00001", "L", "CC")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_tables_of_spreadsheets_are_read(tmp_path, encoding):
+    assert len(read_tables([write(tmp_path, MASS + MASS_ROW, encoding=encoding)]).rows) == 1
+
+
+def test_form_feed_in_a_cell_ends_no_row(tmp_path):
+    (row,) = read_tables([write(tmp_path, MASS + MASS_ROW.replace("IRREGULAR", "IRREG\fULAR"))]).rows
+    assert row.attributes["shape"] == "IRREG\fULAR"
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "missing"), (MASS, "has a header and not one row")])
+def test_official_table_without_rows_is_refused_beside_a_good_one(tmp_path, text, message):
+    write(tmp_path, CALC + CALC_ROW, "calc_case_description_test_set.csv")
+    with pytest.raises(InputError, match=message):
+        read_tables([write(tmp_path, text)])
+
+
+def test_unrelated_files_that_are_no_tables_do_not_stop_the_conversion(tmp_path):
+    write(tmp_path, MASS + MASS_ROW)
+    (tmp_path / "one_line.csv").write_text("a" * 200_000)
+    (tmp_path / "huge.csv").touch()
+    os.truncate(tmp_path / "huge.csv", 2**28 + 1)
+    assert len(read_tables([tmp_path]).rows) == 1

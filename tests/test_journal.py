@@ -61,3 +61,12 @@ def test_fingerprint_tells_a_changed_and_a_missing_file(tmp_path):
     first = files_fingerprint([path])
     path.write_text("three")
     assert len({str(missing), str(first), str(files_fingerprint([path]))}) == 3
+
+
+def test_lines_that_are_json_but_no_entry_are_forgotten(tmp_path):
+    path = tmp_path / "j.jsonl"
+    write(path, 0, ("a", "f", 1))
+    with open(path, "a") as file:
+        file.write('null\n12\n[[1], "f", 2]\n')
+    with Journal(path, 0) as journal:
+        assert journal.get("a", "f") == 1

@@ -71,3 +71,27 @@ def test_wrong_backends_are_refused(backend, address, message):
     with pytest.raises(InputError) as caught, on_backend(backend, address):
         pass
     assert str(caught.value) == message
+
+
+def die(number: int) -> int:
+    os._exit(1)
+
+
+def test_worker_that_dies_is_told_in_words():
+    with pytest.raises(InputError, match="a worker process was ended from outside"):
+        list(in_processes(die, TASKS, jobs=2, name="x", progress=False))
+
+
+def test_no_more_processes_than_tasks(monkeypatch):
+    asked = []
+
+    class Pool:
+        def __init__(self, n_jobs, **_):
+            asked.append(n_jobs)
+
+        def __call__(self, calls):
+            return (function(*args, **options) for function, args, options in calls)
+
+    monkeypatch.setattr("mammodet.parallel.Parallel", Pool)
+    assert len(list(in_processes(square, TASKS, jobs=1000, name="x", progress=False))) == 12
+    assert asked == [12]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mammodet.data.checks import check_file_name
-from mammodet.data.images import IMAGE_SUFFIXES
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from mammodet.errors import InputError
 
 _CASE = r"(?:Mass|Calc)-(?:Training|Test)_P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO)(?:_\d+)?"
@@ -95,7 +95,7 @@ def find_archive(source: Path) -> Archive:
         series = folder.name if _UID.fullmatch(folder.name) else None
         for name in names:
             path = folder / name
-            dicom = name.lower().endswith(".dcm")
+            dicom = path.suffix.lower() in DICOM_SUFFIXES
             if dicom and case is not None:
                 by_case.setdefault(case, []).append(SourceFile(path, _claim(folder.name)))
                 layouts["tcia_dated" if _DATED.fullmatch(folder.name) else "tcia"] += 1
@@ -119,7 +119,17 @@ def find_archive(source: Path) -> Archive:
             f"{source}: no images of CBIS-DDSM; expected folders or files named like Mass-Training_P_00001_LEFT_CC, "
             f"or the JPEG edition with csv/dicom_info.csv and jpeg/{found}"
         )
+    _check_names(file.path for group in (*by_case.values(), *by_series.values()) for file in group)
     return Archive(source, dict(layouts), by_case, by_series)
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    """Refuse names that no JSON file can hold, before anything is converted."""
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{str(path)!a}: its name is not UTF-8; rename it") from None
 
 
 def _walk(source: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import mammodet
-from converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
+from converters.base import (
+    Quarantined,
+    SplitOptions,
+    Summary,
+    check_folders,
+    remove_tables,
+    split_records,
+    write_outputs,
+)
 from converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
 from converters.cbis_ddsm.image import ABNORMALITIES, ARCHIVE_LINK, ImageOptions, ImageResult, ImageTask, convert_image
 from converters.cbis_ddsm.table import RoiRow, Tables, read_tables
@@ -102,6 +110,7 @@ def convert(source: Path, output: Path, options: CbisOptions) -> Summary:
     splits = split_records(records, options.splits, sides)
     _count(summary, archive, tables, selected, records, facts)
     _warn(summary, tables, selected, absent, records, options)
+    _warn_of_cases_without_row(summary, tables, archive, options.abnormality)
     write_outputs(output, _categories(options), records, splits, summary)
     return summary
 
@@ -205,6 +214,9 @@ def _convert_all(
             if result is not None:
                 results[number] = result
         waiting = [(number, task, source, output, image) for number, task in enumerate(tasks) if number not in results]
+        if waiting:
+            # Until the new tables are written: images change under the old ones.
+            remove_tables(output)
         with on_backend(options.backend if waiting else None, options.scheduler if waiting else None):
             for number, result in in_processes(
                 _convert_numbered,
@@ -216,6 +228,8 @@ def _convert_all(
             ):
                 journal.put(tasks[number].name, fingerprints[number], _to_entry(result, categories))
                 results[number] = result
+    for left in (output / "images").glob(".P_*.tmp.*"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     return [results[number] for number in range(len(tasks))]
 
 
@@ -239,8 +253,11 @@ def _to_entry(result: ImageResult, categories: Sequence[str]) -> dict[str, Any]:
 
 
 def _from_entry(entry: Any, output: Path) -> ImageResult | None:
-    """A result of the journal, None where there is none or its image file is gone."""
-    if entry is None:
+    """A result of the journal; None where there is none, its image file is gone, or one of its files was refused.
+
+    What refused a file may have been mended without a change of the file: its permissions, a disk, a missing decoder.
+    """
+    if entry is None or any(item["file"] for item in entry["quarantine"]):
         return None
     record = from_json(entry["dataset"], where=JOURNAL).images[0] if entry["dataset"] else None
     if record and not record.file_name.startswith(ARCHIVE_LINK) and not (output / record.file_name).is_file():
@@ -313,9 +330,9 @@ def _warn(
 ) -> None:
     missing = sum(item.what == "image" for item in absent)
     if missing:
+        wanted = len({row.image_key for row in rows})
         summary.warnings.append(
-            f"{missing} of {missing + len(records)} images are not in this part of the archive; quarantine.csv "
-            "lists them"
+            f"{missing} of {wanted} images are not in this part of the archive; quarantine.csv lists them"
         )
     if tables.quarantine:
         summary.warnings.append(f"{len(tables.quarantine)} rows of the tables cannot be used (quarantine.csv)")
@@ -338,6 +355,18 @@ def _warn(
         "CBIS-DDSM has no normal images: labels tumor/no tumor cannot be learnt on it alone, and an image without a "
         "mass can hold a calcification"
     )
+
+
+def _warn_of_cases_without_row(summary: Summary, tables: Tables, archive: Archive, abnormality: str) -> None:
+    """Images that no table speaks of: a table is missing, or lost some of its rows."""
+    known = {name for row in tables.rows for name in (row.image_case, row.name)}
+    kinds = {"mass": ("Mass-",), "calc": ("Calc-",), "both": ("Mass-", "Calc-")}[abnormality]
+    unknown = sorted(case for case in archive.by_case if case not in known and case.startswith(kinds))
+    if unknown:
+        summary.warnings.append(
+            f"{len(unknown)} cases of the archive have no usable row in the tables and were not converted, for "
+            f"instance {', '.join(unknown[:3])}; is a table missing?"
+        )
 
 
 def _leaks(rows: Sequence[RoiRow]) -> list[str]:

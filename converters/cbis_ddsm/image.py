@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from converters.base import Quarantined
 from converters.cbis_ddsm.archive import SourceFile
-from converters.cbis_ddsm.roi import LesionError, Roi, read_roi, resize_mask
+from converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resize_mask, two_valued
 from converters.cbis_ddsm.table import RoiRow
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import read_dicom
@@ -102,6 +102,10 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
             text = f"its image cannot be read: {reason}"
             quarantine.append(Quarantined("lesion", row.name, text, _names(files, source)))
         return ImageResult(None, tuple(quarantine), facts)
+    # The image stands in the other set too, but the user's copy of this file is damaged all the same.
+    quarantine.extend(
+        Quarantined("file", task.name, _relative(fault, source)) for fault in faults if "no file for" not in fault
+    )
     other_images = {case: _difference(pixels, files) for case, files in task.cases.items() if case != base and files}
     facts["images in both sets"] += len(task.cases) > 1
     stored, trace = _fit_size(pixels, options.max_size)
@@ -154,7 +158,11 @@ def _read_first(
     for case, files in cases.items():
         if not files:
             faults.append(f"no file for {case}")
-        for file in sorted(files, key=lambda file: (file.claim not in (None, "image"), file.path)):
+        # Of two copies the one that has lost nothing: a DICOM file before the JPEG edition's.
+        for file in sorted(files, key=lambda file: (is_lossy(file.path), file.path)):
+            if file.claim not in (None, "image"):
+                faults.append(f"{file.path}: is named a {file.claim}, not a full image")
+                continue
             try:
                 return case, file.path, _read_full(file.path), faults
             except InputError as error:
@@ -163,7 +171,10 @@ def _read_first(
 
 
 def _read_full(path: Path) -> NDArray[Any]:
-    return read_dicom(path, window=None)[0] if path.suffix.lower() in DICOM_SUFFIXES else read_image(path)
+    pixels = read_dicom(path, window=None)[0] if path.suffix.lower() in DICOM_SUFFIXES else read_image(path)
+    if two_valued(pixels, lossy=False) is not None:
+        raise InputError(f"{path}: has no more than two values; expected a mammogram, this is a mask or an empty image")
+    return pixels
 
 
 def _difference(pixels: NDArray[Any], files: Sequence[SourceFile]) -> str | None:

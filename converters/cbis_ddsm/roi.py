@@ -50,6 +50,11 @@ class Roi:
     crop_agrees: bool | None
 
 
+def is_lossy(path: Path) -> bool:
+    """Whether a file's values are only nearly what they were."""
+    return path.suffix.lower() in _LOSSY
+
+
 def read_pixels(path: Path) -> NDArray[Any]:
     """The pixels of a file of the archive as they are stored, (height, width)."""
     return read_stored(path) if path.suffix.lower() in DICOM_SUFFIXES else read_image(path)
@@ -75,10 +80,12 @@ def read_roi(files: Sequence[SourceFile], image: NDArray[Any]) -> Roi:
         except InputError as error:
             faults.append(str(error))
     candidates = [file for file in files if file.path in sizes and _fit(sizes[file.path], size_hw) is not None]
-    candidates.sort(key=lambda file: (_fit(sizes[file.path], size_hw), file.claim != "mask", file.path))
+    candidates.sort(
+        key=lambda file: (_fit(sizes[file.path], size_hw), is_lossy(file.path), file.claim != "mask", file.path)
+    )
     for file in candidates:
         try:
-            mask = two_valued(read_pixels(file.path), lossy=file.path.suffix.lower() in _LOSSY)
+            mask = two_valued(read_pixels(file.path), lossy=is_lossy(file.path))
         except InputError as error:
             faults.append(str(error))
             continue
@@ -125,6 +132,9 @@ def two_valued(pixels: NDArray[Any], *, lossy: bool) -> Mask | None:
         lossy: JPEG leaves rings around edges; values then only have to keep away from the middle.
     """
     low, high = int(pixels.min()), int(pixels.max())
+    sample = pixels[::61, ::61]  # tells most grey pictures without another look at all of it
+    if not lossy and np.any((sample != low) & (sample != high)):
+        return None
     if lossy:
         grey = np.count_nonzero((pixels > 64) & (pixels < 192))
         if grey > 0.02 * pixels.size or (low < 64 < high < 192):
@@ -172,7 +182,8 @@ def resize_mask(mask: Mask, size_hw: tuple[int, int]) -> Mask:
     (height, width), (new_height, new_width) = mask.shape, size_hw
     if new_height > height or new_width > width:
         cover = cv2.resize(mask.view(np.uint8) * np.uint8(255), (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(cover >= 128)
+        # A lesion of a pixel or two is nowhere covered by a half.
+        return np.asarray(cover >= max(min(128, int(cover.max())), 1))
     resized = np.zeros(size_hw, dtype=bool)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):

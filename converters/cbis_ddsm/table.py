@@ -7,10 +7,12 @@ saved by spreadsheets, with `;` or a byte order mark. They are told by their col
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
 _ABNORMALITY = {"mass": "mass", "calcification": "calc", "calc": "calc"}
 _SIDE = {"LEFT": "L", "RIGHT": "R", "L": "L", "R": "R"}
 _MOST_BYTES = 2**28
+#: A file of this name is meant to be one of the tables, whatever it holds.
+_OFFICIAL_NAME = re.compile(r"(mass|calc)_case_description", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +133,17 @@ def read_tables(places: Sequence[Path]) -> Tables:
     faults: list[str] = []
     contents: set[bytes] = set()
     for path in _candidates(places):
+        meant = path in places or _OFFICIAL_NAME.search(path.name) is not None
+        if not meant and path.stat().st_size > _MOST_BYTES:
+            continue
         try:
             content = _read_bytes(path)
             if content in contents:  # a second copy, as in archives that were unpacked twice
                 continue
-            found = _parse(path, content, explicit=path in places)
+            found = _parse(path, content, explicit=meant)
         except csv.Error as error:
-            faults.append(f"{path}: cannot be read as a table ({error})")
+            if meant:
+                faults.append(f"{path}: cannot be read as a table ({error})")
             continue
         except InputError as error:
             faults.append(str(error))
@@ -154,7 +162,7 @@ def read_tables(places: Sequence[Path]) -> Tables:
             f"{', '.join(str(place) for place in places)}: no table; expected mass_case_description_train_set.csv, "
             "calc_case_description_test_set.csv ... Where they lie elsewhere, name them with --tables"
         )
-    rows = _without_doubles(rows, quarantine)
+    rows = _without_doubles(rows, quarantine, incomplete)
     return Tables(tuple(rows), tuple(used), tuple(quarantine), frozenset(incomplete))
 
 
@@ -180,11 +188,8 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(path: Path, content: bytes, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str, _RowError]]] | None:
     """Rows of one file; None where its columns are not those of a table and nobody said that it is one."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    lines = text.splitlines(keepends=True)
+    # Not str.splitlines: it also breaks at form feeds and the like, inside of a row.
+    lines = list(io.StringIO(_decode(content), newline=""))
     header_line = lines[0] if lines else ""
     delimiter = max(",;\t", key=header_line.count)
     columns = {_column(name) for name in next(csv.reader([header_line], delimiter=delimiter), [])}
@@ -219,7 +224,18 @@ def _parse(path: Path, content: bytes, *, explicit: bool) -> tuple[list[RoiRow],
             rows.append(_row(place, dict(zip(names, (cell.strip() for cell in cells), strict=True)), path.name))
         except _RowError as error:
             bad.append((place, error))
+    if not rows and not bad:
+        raise InputError(f"{path}: has a header and not one row; the file is damaged or cut short")
     return rows, bad
+
+
+def _decode(content: bytes) -> str:
+    try:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # a spreadsheet's "Unicode text"
+            return content.decode("utf-16")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def _column(name: str) -> str:
@@ -303,11 +319,15 @@ def _subset(image_path: str, table: str) -> str | None:
     return None
 
 
-def _without_doubles(rows: Sequence[RoiRow], quarantine: list[Quarantined]) -> list[RoiRow]:
-    """Rows with names of their own; a second row of one name is quarantined."""
+def _without_doubles(
+    rows: Sequence[RoiRow], quarantine: list[Quarantined], incomplete: set[tuple[str, str, str]]
+) -> list[RoiRow]:
+    """Rows with names of their own; a second row that says the same, as in a table saved anew, is dropped, and one
+    that says something else is quarantined."""
     seen: dict[str, RoiRow] = {}
     for row in rows:
         first = seen.setdefault(row.name, row)
-        if first is not row:
+        if replace(first, place=row.place) != row:
+            incomplete.add(row.image_key)
             quarantine.append(Quarantined("row", row.place, f"{row.name} occurs in {first.place} already"))
     return list(seen.values())
