@@ -350,6 +350,16 @@ def test_subset_of_one_kind_is_found(planted):
     ]
 
 
+def test_archive_of_one_kind_is_a_note(planted):
+    for part in planted.json.values():
+        part["annotations"] = []
+        for image in part["images"]:
+            image["labels"], image["unlocalized"] = {"tumor": 0, "malignant": None}, False
+    [finding] = planted.audit().findings
+    assert (finding.check, finding.severity) == ("one_sided_archive", "note")
+    assert finding.items[0].text.startswith("train, val, test: none of ")
+
+
 def test_images_without_a_patient_are_told(planted):
     planted.normal[0]["patient_id"] = None
     assert planted.found() == [("no_patient_id", "warning")]

@@ -110,28 +110,52 @@ def _describe(copy: Copy, first: AuditedImage, second: AuditedImage) -> str:
 
 
 def check_labels_per_subset(images: Sequence[AuditedImage]) -> list[Finding]:
-    """Every subset has positive and negative images, where the label is known at all."""
-    items = []
+    """Every subset has positive and negative images, where the label is known at all.
+
+    Where no subset has any of a kind, that is what the archive is like (CBIS-DDSM has no normal images), and a note.
+    """
+    items, whole = [], []
     for label in ("tumor", "malignant"):
-        for part, members in by_part(images).items():
-            values = [image.record.label(label) for image in members if image.record.label(label) is not None]
-            for value, word in ((1, "positive"), (0, "negative")):
-                if values and value not in values:
-                    items.append(
-                        Item(f"{part}: none of {count(len(values), 'image')} is {label}-{word} ({label}={value})")
-                    )
-    if not items:
-        return []
-    return [
-        Finding(
-            "one_sided_subset",
-            "warning",
-            f"{count(len(items), 'subset')} without any positive or any negative image",
-            "Both kinds in every subset: without negatives there is no specificity, without positives no sensitivity.",
-            "Make the subset larger, split stratified by label, or do not report that label's ROC on it.",
-            tuple(items),
+        known = {
+            part: [image.record.label(label) for image in members if image.record.label(label) is not None]
+            for part, members in by_part(images).items()
+        }
+        known = {part: values for part, values in known.items() if values}
+        for value, word in ((1, "positive"), (0, "negative")):
+            lacking = [part for part, values in known.items() if value not in values]
+            text = f"is {label}-{word} ({label}={value})"
+            if lacking and len(lacking) == len(known):
+                total = count(sum(len(values) for values in known.values()), "image")
+                whole.append(Item(f"{', '.join(lacking)}: none of {total} {text}"))
+            else:
+                items += [Item(f"{part}: none of {count(len(known[part]), 'image')} {text}") for part in lacking]
+    expected = (
+        "Both kinds in every subset: without negatives there is no specificity, without positives no sensitivity."
+    )
+    found = []
+    if items:
+        found.append(
+            Finding(
+                "one_sided_subset",
+                "warning",
+                f"{count(len(items), 'subset')} without any positive or any negative image",
+                expected,
+                "Make the subset larger, split stratified by label, or do not report that label's ROC on it.",
+                tuple(items),
+            )
         )
-    ]
+    if whole:
+        found.append(
+            Finding(
+                "one_sided_archive",
+                "note",
+                f"{count(len(whole), 'label')} of one value on every image",
+                expected,
+                "Do not train or report that label on this data alone; add an archive that has the other kind.",
+                tuple(whole),
+            )
+        )
+    return found
 
 
 def check_malignant_share(images: Sequence[AuditedImage]) -> list[Finding]:
