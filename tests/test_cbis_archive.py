@@ -1,5 +1,6 @@
 """Finding the files of CBIS-DDSM in each layout; the files here are empty, since only names count."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,10 @@ def test_link_back_up_does_not_go_round_for_ever(tmp_path):
     touch(tmp_path, f"a/{CASE}/x.dcm")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert len(find_archive(tmp_path).files(CASE)) == 1
+
+
+def test_what_is_no_file_is_passed_over(tmp_path):
+    touch(tmp_path, f"{CASE}/x.dcm")
+    os.mkfifo(tmp_path / CASE / "pipe.dcm")
+    (tmp_path / CASE / "gone.dcm").symlink_to(tmp_path / "nowhere.dcm")
+    assert found(tmp_path, CASE) == [(f"{CASE}/x.dcm", None)]

@@ -150,6 +150,13 @@ def test_lesion_without_a_usable_mask_is_refused_with_its_reason(tmp_path, pictu
     assert refusal(tmp_path, **pictures) == reason
 
 
+def test_inverted_mask_is_refused_where_its_crop_tells(tmp_path):
+    inverted = 255 - mask_of((400, 300), (50, 50, 120, 150))  # 85 % of the image
+    assert refusal(tmp_path, mask=inverted, crop=picture(120, 150)) == (
+        "its mask mask.png covers 85 % of the image, its crop has only 120x150 pixels: is the mask inverted?"
+    )
+
+
 def test_damaged_mask_is_refused_by_name(tmp_path):
     (file,) = files(tmp_path, mask=mask_of((400, 300), (9, 9, 9, 9)))
     file.path.write_bytes(file.path.read_bytes()[:-30])

@@ -77,8 +77,9 @@ def test_words_for_nothing_are_left_out(tmp_path, word):
         lambda text: text.replace("breast_density", "Breast Density").replace("patient_id", "Patient ID"),
         lambda text: text.rstrip("\n"),
         lambda text: text + ",,,,,,,,,,,,,\n\n",
+        lambda text: text.replace(",3,LEFT,CC,2,", ",3.0,LEFT,CC,2.0,"),
     ],
-    ids=["byte order mark", "CRLF", "semicolons", "other header", "no last line end", "blank rows"],
+    ids=["byte order mark", "CRLF", "semicolons", "other header", "no last line end", "blank rows", "floats"],
 )
 def test_copies_saved_by_other_programs_are_the_same(tmp_path, change):
     plain = read_tables([write(tmp_path / "plain", MASS + MASS_ROW)])

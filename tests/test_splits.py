@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from mammodet.data.splits import make_splits
+from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
 
 
@@ -129,3 +129,33 @@ def test_impossible_splits_are_refused(options, message):
 def test_no_patients_are_refused():
     with pytest.raises(InputError, match="0 patients leave none to train on"):
         split({}, folds=0)
+
+
+GIVEN = {f"p{number:02d}": "test" if number < 4 else "train" for number in range(20)}
+
+
+def given(sides: dict[str, str], **options) -> Splits:
+    chosen = {"test_fraction": 0.5, "val_fraction": 0.2, "folds": 0, "seed": 0} | options
+    return make_splits(dict.fromkeys(sides, "a"), given=sides, **chosen)
+
+
+def test_given_test_set_stays_and_validation_comes_from_training():
+    splits = given(GIVEN, folds=4)
+    assert splits.name == "official"
+    assert {name for name, side in splits.holdout.items() if side == "test"} == {"p00", "p01", "p02", "p03"}
+    assert list(splits.holdout.values()).count("val") == 4  # a fifth of all 20
+    assert set(splits.folds) == {name for name, side in GIVEN.items() if side == "train"}
+
+
+def test_given_validation_set_is_kept():
+    sides = GIVEN | {"p19": "val"}
+    assert given(sides).holdout == sides
+
+
+def test_given_test_set_alone_needs_no_training():
+    assert set(given(dict.fromkeys("abc", "test")).holdout.values()) == {"test"}
+
+
+def test_given_split_that_leaves_none_to_train_on_is_refused():
+    with pytest.raises(InputError, match="leave none to train on"):
+        given(GIVEN, val_fraction=0.9)

@@ -31,6 +31,7 @@ _CASE_FOLDER = re.compile(_CASE)
 _CASE_FILE = re.compile(rf"({_CASE})(?![0-9])[ _.-]*([A-Za-z]*).*", re.DOTALL)
 _UID = re.compile(r"\d+(?:\.\d+){5,}")
 _DATED = re.compile(r"\d+\.\d+-.*")
+_SYSTEM_FOLDERS = ("lost+found", "system volume information", "$recycle.bin", ".trashes")
 _ROLES = {"full": "image", "image": "image", "mask": "mask", "roi": "mask", "crop": "crop", "cropped": "crop"}
 
 LAYOUTS = {
@@ -95,6 +96,8 @@ def find_archive(source: Path) -> Archive:
         series = folder.name if _UID.fullmatch(folder.name) else None
         for name in names:
             path = folder / name
+            if not path.is_file():  # a pipe, or a link to nothing
+                continue
             dicom = path.suffix.lower() in DICOM_SUFFIXES
             if dicom and case is not None:
                 by_case.setdefault(case, []).append(SourceFile(path, _claim(folder.name)))
@@ -136,6 +139,8 @@ def _walk(source: Path) -> Iterator[tuple[Path, list[str]]]:
     """Folders and their files, in order; what cannot be opened is told, not passed over."""
 
     def refuse(error: OSError) -> None:
+        if Path(str(error.filename)).name.lower() in _SYSTEM_FOLDERS:
+            return
         raise InputError(f"{error.filename}: cannot be opened ({error.strerror})")
 
     seen: set[str] = set()

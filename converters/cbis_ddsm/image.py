@@ -95,7 +95,8 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
     quarantine: list[Quarantined] = []
     base, path, pixels, faults = _read_first(task.cases)
     if pixels is None or path is None:
-        reason = _relative("; ".join(faults), source)
+        absent = [f"no file for {case}" for case, files in task.cases.items() if not files]
+        reason = _relative("; ".join([*faults, *absent]), source)
         images = [file for group in task.cases.values() for file in group]
         quarantine = [Quarantined("image", task.name, reason, _names(images, source))]
         for row, files in zip(task.rows, task.roi_files, strict=True):
@@ -103,9 +104,7 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
             quarantine.append(Quarantined("lesion", row.name, text, _names(files, source)))
         return ImageResult(None, tuple(quarantine), facts)
     # The image stands in the other set too, but the user's copy of this file is damaged all the same.
-    quarantine.extend(
-        Quarantined("file", task.name, _relative(fault, source)) for fault in faults if "no file for" not in fault
-    )
+    quarantine.extend(Quarantined("file", task.name, _relative(fault, source)) for fault in faults)
     other_images = {case: _difference(pixels, files) for case, files in task.cases.items() if case != base and files}
     facts["images in both sets"] += len(task.cases) > 1
     stored, trace = _fit_size(pixels, options.max_size)
@@ -156,8 +155,6 @@ def _read_first(
     """The first full image that can be read: its case, file, pixels; and the faults of those before it."""
     faults: list[str] = []
     for case, files in cases.items():
-        if not files:
-            faults.append(f"no file for {case}")
         # Of two copies the one that has lost nothing: a DICOM file before the JPEG edition's.
         for file in sorted(files, key=lambda file: (is_lossy(file.path), file.path)):
             if file.claim not in (None, "image"):

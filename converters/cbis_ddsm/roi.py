@@ -96,7 +96,15 @@ def read_roi(files: Sequence[SourceFile], image: NDArray[Any]) -> Roi:
         crops = [path for path in sizes if path != file.path]
         crop_path = min(crops, key=lambda path: sizes[path]) if crops else None
         placed, note = _to_image(mask, image, crop_path)
-        return Roi(placed, file.path, note, _same_size(placed, sizes[crop_path]) if crop_path else None)
+        agrees = _same_size(placed, sizes[crop_path]) if crop_path else None
+        covered = np.count_nonzero(placed) / placed.size
+        if agrees is False and crop_path and covered > 0.5:
+            height, width = sizes[crop_path]
+            raise LesionError(
+                f"its mask {file.path.name} covers {100 * covered:.0f} % of the image, its crop has only "
+                f"{height}x{width} pixels: is the mask inverted?"
+            )
+        return Roi(placed, file.path, note, agrees)
     for file in files:
         if file.path in sizes and file not in candidates:
             height, width = sizes[file.path]

@@ -221,7 +221,7 @@ def _parse(path: Path, content: bytes, *, explicit: bool) -> tuple[list[RoiRow],
         try:
             if len(cells) != len(names):
                 raise _RowError(f"{len(cells)} cells, the header has {len(names)}")
-            rows.append(_row(place, dict(zip(names, (cell.strip() for cell in cells), strict=True)), path.name))
+            rows.append(_row(place, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), path.name))
         except _RowError as error:
             bad.append((place, error))
     if not rows and not bad:
@@ -236,6 +236,11 @@ def _decode(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+def _clean(cell: str) -> str:
+    """Without white space; `3.0`, as programs write numbers of a column with gaps, is 3."""
+    return re.sub(r"^(\d+)\.0$", r"\1", cell.strip())
 
 
 def _column(name: str) -> str:

@@ -87,7 +87,8 @@ def make_splits(
         val = _take(remaining, min(val_fraction * len(order) / len(remaining), 1.0)) if remaining else set()
     else:
         val = _take(remaining, val_fraction / (1 - test_fraction))
-    if len(val) == len(remaining) and not (given is not None and test):
+    nobody = given is not None and "train" not in given.values()  # the user holds a test set alone
+    if len(val) == len(remaining) and not nobody:
         raise InputError(f"splits: {len(strata)} patients leave none to train on")
     if folds > len(remaining):
         raise InputError(f"splits: {folds} folds for {len(remaining)} patients outside the test set")
