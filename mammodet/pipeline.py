@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+import io
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,17 @@ from numpy.typing import NDArray
 
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.images import read_image, to_display
-from mammodet.data.predictions import Predictions, match_to_dataset, read_predictions
+from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, read_predictions
 from mammodet.errors import InputError
-from mammodet.evaluation.evaluate import evaluate, to_table
-from mammodet.evaluation.froc import MatchRule
-from mammodet.files import file_hash, write_json
-from mammodet.records import Dataset, ImageRecord
-from mammodet.reporting.gallery import write_overlays
-from mammodet.reporting.html import write_report
+from mammodet.evaluation.admission import admit
+from mammodet.evaluation.evaluate import Entry, Evaluation, evaluate
+from mammodet.evaluation.masks import PAIR_FIGURES
+from mammodet.evaluation.options import Options
+from mammodet.evaluation.summary import to_table
+from mammodet.files import file_hash, write_json, write_text
+from mammodet.records import LABELS, Dataset, ImageRecord
+
+METRICS, REPORT = "metrics.json", "report.html"
 
 
 def image_reader(root: Path) -> Callable[[ImageRecord], NDArray[np.uint8]]:
@@ -28,73 +33,200 @@ def image_reader(root: Path) -> Callable[[ImageRecord], NDArray[np.uint8]]:
 
 def evaluate_files(
     ground_truth: Path,
-    predictions_path: Path,
+    predictions: Sequence[Path],
     output: Path,
     *,
-    match: MatchRule = "iou@0.2",
-    over_images: str = "max",
-    ignore_extra: bool = False,
-    allow_leakage: bool = False,
+    names: Sequence[str] = (),
+    options: Options | None = None,
+    allow: Collection[str] = (),
+    train_json: Path | None = None,
     history: Path | None = None,
     report: bool = True,
+    score_threshold: float = 0.3,
     command: str = "",
+    progress: bool = True,
 ) -> dict[str, Any]:
-    """Score a predictions file, print the table, write `metrics.json` and `report.html`.
+    """Score predictions files, print the table, and write what follows from it.
 
+    Writes `metrics.json`, `lesions.csv` and `images.csv` (what became of each, for a user's own questions), and with
+    `report` also `report.html`, `model_card.md` (one per model) and `curves/` (CSV, SVG, PNG).
+
+    Args:
+        names: of the models; by default from the files' paths.
+        allow: refusals to override, keys of `mammodet.evaluation.admission.REFUSALS`.
+        train_json: what the models were trained on, where their predictions do not say.
     Raises:
-        InputError: faulty files, files that do not belong together, or patients of the training among those of the
-            ground truth (unless `allow_leakage`).
+        InputError: faulty files, or a reason to refuse that is not allowed: each with its ids.
     """
+    options = options or Options()
+    names = _model_names(predictions, names)
     dataset = read_coco(ground_truth)
-    predictions = read_predictions(predictions_path)
-    _check_categories(dataset, predictions, ground_truth, predictions_path)
-    matched = match_to_dataset(predictions.images, dataset, ignore_extra=ignore_extra)
-    leaked = leaking_patients(dataset, predictions)
-    if leaked and not allow_leakage:
-        shown = ", ".join(leaked[:10]) + (f", ... ({len(leaked)} in all)" if len(leaked) > 10 else "")
-        raise InputError(
-            f"{ground_truth}: the model has seen these patients in training or validation: {shown}. A figure on them "
-            "says nothing about new patients. Evaluate on test.json, or see the figure anyway with "
-            "tools/evaluate.py --allow-leakage, which is stamped on the report."
-        )
-    model = predictions.model
-    protocol = {
+    train = read_coco(train_json) if train_json is not None else None
+    entries, overrides = [], []
+    for name, path in zip(names, predictions, strict=True):
+        entry, overridden = _entry(name, path, dataset, ground_truth, train, allow)
+        entries.append(entry)
+        prefix = f"{name}: " if len(names) > 1 else ""
+        overrides += [f"{prefix}{one}" for one in overridden]
+    split = dataset.info.get("split") or {}
+    facts = {
         "ground_truth": str(ground_truth),
         "ground_truth_hash": data_hash(dataset),
-        "split_hash": (dataset.info.get("split") or {}).get("hash"),
-        "predictions": str(predictions_path),
-        "predictions_sha256": file_hash(predictions_path),
-        "checkpoint_sha256": model.get("checkpoint_sha256"),
-        "trained_on_data_hash": model.get("data_hash"),
-        "trained_on_split_hash": model.get("split_hash"),
-        "patients_seen_in_training": len(leaked) if model.get("patients") else None,
+        "split_name": split.get("name"),
+        "split_subset": split.get("subset"),
+        "split_hash": split.get("hash"),
     }
-    metrics = evaluate(dataset, matched, match=match, over_images=over_images, protocol=protocol)
-    if leaked:
-        metrics["notes"].insert(
-            0,
-            f"LEAKAGE: {len(leaked)} of these patients were in training or validation. These figures say nothing about "
-            "new patients.",
-        )
-    if not model.get("patients"):
-        metrics["notes"].append(
-            "The predictions file does not say on which patients its model was trained: leakage could not be checked."
-        )
-    write_json(output / "metrics.json", metrics, indent=1)
-    print(to_table(metrics))
+    try:
+        result = evaluate(dataset, entries, options, facts=facts, overrides=overrides, progress=progress)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    write_json(output / METRICS, result.metrics, indent=1)
+    write_text(output / "lesions.csv", _lesions_csv(dataset, result))
+    write_text(output / "images.csv", _images_csv(dataset, entries))
+    print(to_table(result.metrics))
     if report:
-        write_report(
-            output / "report.html",
-            title=f"{ground_truth.resolve().parent.name}: {ground_truth.name}",
-            dataset=dataset,
-            predictions=matched,
-            metrics=metrics,
-            image_reader=image_reader(ground_truth.parent),
-            history_csv=history if history is not None and history.exists() else None,
-            command=command,
-        )
+        _write_report(ground_truth, dataset, entries, result.metrics, output, history, score_threshold, command)
         print(f"wrote {output}/metrics.json; open {output}/report.html")
-    return metrics
+    else:
+        print(f"wrote {output}/metrics.json")
+    return result.metrics
+
+
+def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """Given names, or the shortest end of each path that tells it from the others.
+
+    Raises:
+        InputError: another number of names, or two alike.
+    """
+    if not names:
+        parts = [path.resolve().with_suffix("").parts for path in paths]
+        if all(one[-1] == "predictions" and len(one) > 2 for one in parts):  # the folder tells more
+            parts = [one[:-1] for one in parts]
+        for depth in range(1, max(map(len, parts)) + 1):
+            found = ["/".join(one[-depth:]) for one in parts]
+            if len(set(found)) == len(found):
+                return found
+    if len(names) != len(paths) or len(set(names)) != len(names) or not all(name.strip() for name in names):
+        same = [str(path) for path in paths] if not names else list(names)
+        raise InputError(f"--names {same}: expected {len(paths)}, one for each predictions file, no two alike")
+    return list(names)
+
+
+def _entry(
+    name: str, path: Path, dataset: Dataset, ground_truth: Path, train: Dataset | None, allow: Collection[str]
+) -> tuple[Entry, tuple[str, ...]]:
+    repairs = Repairs()
+    predictions = read_predictions(path, repairs)
+    admitted = admit(
+        dataset, predictions, truth=str(ground_truth), source=str(path), repairs=repairs, train=train, allow=allow
+    )
+    model = predictions.model
+    facts = {
+        "predictions": str(path),
+        "predictions_sha256": file_hash(path),
+        "checkpoint": model.get("checkpoint"),
+        "checkpoint_sha256": model.get("checkpoint_sha256"),
+        "imported_from": model.get("imported_from"),
+        "trained_on_data_hash": model.get("data_hash") or (data_hash(train) if train is not None else None),
+        "trained_on_split_hash": model.get("split_hash"),
+        "patients_seen_in_training": admitted.patients_seen,
+        "version": model.get("version"),
+    }
+    notes = []
+    if admitted.patients_seen:
+        notes.append(
+            f"LEAKAGE: {admitted.patients_seen} of these patients were in training or validation. These figures say "
+            "nothing about new patients."
+        )
+    if admitted.patients_seen is None:
+        notes.append(
+            "The predictions do not say on which patients the model was trained: leakage could not be checked "
+            "(--train-json names its training file)."
+        )
+    entry = Entry(name, admitted.predictions, {key: value for key, value in facts.items() if value is not None}, notes)
+    return entry, admitted.overrides
+
+
+def _write_report(
+    ground_truth: Path,
+    dataset: Dataset,
+    entries: Sequence[Entry],
+    metrics: dict[str, Any],
+    output: Path,
+    history: Path | None,
+    score_threshold: float,
+    command: str,
+) -> None:
+    # here, since plotting takes a second to import that figures alone do not need
+    from mammodet.reporting.card import model_card
+    from mammodet.reporting.curves import write_curves
+    from mammodet.reporting.html import write_report
+
+    write_curves(output / "curves", metrics)
+    for number in range(len(entries)):
+        name = "model_card.md" if len(entries) == 1 else f"model_card_{number + 1}.md"
+        write_text(output / name, model_card(metrics, number))
+    write_report(
+        output / REPORT,
+        title=f"{ground_truth.resolve().parent.name}: {ground_truth.name}",
+        dataset=dataset,
+        models=[(entry.name, entry.predictions) for entry in entries],
+        metrics=metrics,
+        image_reader=image_reader(ground_truth.parent),
+        history_csv=history if history is not None and history.exists() else None,
+        command=command,
+        score_threshold=score_threshold,
+    )
+
+
+def _lesions_csv(dataset: Dataset, result: Evaluation) -> str:
+    """One row per model and lesion to be found."""
+    attributes = list(
+        dict.fromkeys(key for record in dataset.images for lesion in record.lesions for key in lesion.attributes)
+    )
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(
+        ["model", "image_id", "file_name", "patient_id", "laterality", "view", "density", "category"]
+        + ["x1", "y1", "x2", "y2", "score", "fppi", *PAIR_FIGURES]
+        + [f"attribute {key}" for key in attributes]
+    )
+    for model, outcomes in result.outcomes.items():
+        for outcome in outcomes:
+            record = dataset.images[outcome.image]
+            lesion = record.lesions[outcome.position]
+            table.writerow(
+                [model, record.image_id, record.file_name, record.patient_id, record.laterality, record.view]
+                + [record.density, lesion.category, *lesion.box_xyxy, outcome.score, outcome.threshold_fppi]
+                + [outcome.agreement.get(figure) for figure in PAIR_FIGURES]
+                + [lesion.attributes.get(key) for key in attributes]
+            )
+    return buffer.getvalue()
+
+
+def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
+    """One row per model and image: its labels, its scores by every rule, its detections."""
+    rules = sorted(
+        {rule for entry in entries for prediction in entry.predictions for rule in prediction.scores_by_rule}
+    )
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(
+        ["model", "image_id", "file_name", "patient_id", "laterality", "view", "density", "n_lesions", "n_detections"]
+        + [f"label {label}" for label in LABELS]
+        + [f"score {label}" for label in LABELS]
+        + [f"score {label} by {rule}" for rule in rules for label in LABELS]
+    )
+    for entry in entries:
+        for record, prediction in zip(dataset.images, entry.predictions, strict=True):
+            table.writerow(
+                [entry.name, record.image_id, record.file_name, record.patient_id, record.laterality, record.view]
+                + [record.density, sum(not lesion.ignore for lesion in record.lesions), len(prediction.detections)]
+                + [record.label(label) for label in LABELS]
+                + [prediction.scores.get(label) for label in LABELS]
+                + [prediction.scores_by_rule.get(rule, {}).get(label) for rule in rules for label in LABELS]
+            )
+    return buffer.getvalue()
 
 
 def _check_categories(dataset: Dataset, predictions: Predictions, ground_truth: Path, predictions_path: Path) -> None:
@@ -103,12 +235,6 @@ def _check_categories(dataset: Dataset, predictions: Predictions, ground_truth: 
             f"{predictions_path}: its categories are {list(predictions.categories)}, those of {ground_truth} are "
             f"{list(dataset.categories)}; predict with a model that was trained on the same categories"
         )
-
-
-def leaking_patients(dataset: Dataset, predictions: Predictions) -> list[str]:
-    """Patients of a data set that the model of the predictions was trained or chosen on."""
-    seen = set(predictions.model.get("patients") or ())
-    return sorted(seen & {record.patient_id for record in dataset.images if record.patient_id})
 
 
 def draw_files(
@@ -154,6 +280,8 @@ def draw_files(
         by_id = {prediction.image_id: prediction for prediction in predictions.images}
     else:
         raise InputError("--ground-truth, --predictions: give at least one of them")
+    from mammodet.reporting.gallery import write_overlays
+
     if predictions is None or ground_truth is None:
         options["side_by_side"] = False  # one of both panels would show nothing
     if not root.is_dir():

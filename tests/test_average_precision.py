@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from small_cases import dataset, image, lesion, prediction, random_case
 
-from mammodet.data.coco import write_coco
-from mammodet.data.predictions import Predictions, write_predictions
-from mammodet.evaluation.average_precision import average_precision
+from mammodet.data.coco import to_json, write_coco
+from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
+from mammodet.evaluation.average_precision import AveragePrecision, average_precision
+from mammodet.evaluation.flat import flat_detections, flat_lesions
+from mammodet.evaluation.sizes import MILLIMETRES, PIXELS
 
 A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
 PERFECT = {"AP": 1.0, "AP50": 1.0, "AP75": 1.0}
@@ -130,3 +134,105 @@ def test_average_precision_of_each_category_is_at_iou_one_half():
 def test_average_precision_does_not_depend_on_the_order_of_detections():
     data = dataset(image(1, lesion(A)))
     assert average_precision(data, [prediction(1, (A, 0.5), (FAR, 0.9))], "bbox")["AP50"] == pytest.approx(0.5)
+
+
+# Sizes, weights, and a long run of odd cases against pycocotools.
+
+
+def with_spacing(data, spacing):
+    return replace(data, images=tuple(replace(record, spacing_mm_rc=spacing) for record in data.images))
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(12))
+def test_average_precision_equals_pycocotools_on_odd_cases(tmp_path, kind, seed):
+    """Many ties, shuffled image ids, crowds of detections, images without any, and COCO's areas."""
+    data, predictions = random_case(
+        seed, categories=("mass", "calc")[: 1 + seed % 2], images=25, decimals=1 + seed % 3 // 2
+    )
+    order = np.random.default_rng(seed).permutation(len(data.images))
+    data = replace(
+        data,
+        images=tuple(replace(one, image_id=int(number)) for one, number in zip(data.images, order, strict=True)),
+    )
+    predictions = [replace(one, image_id=int(number)) for one, number in zip(predictions, order, strict=True)]
+    expected = plain_pycocotools(tmp_path, data, predictions, kind)
+    found = average_precision(data, predictions, kind, by_size=True)
+    names = ["AP", "AP50", "AP75", *(f"AP/{label}" for label in PIXELS)]
+    official = [None if value < 0 else float(value) for value in expected.stats[:6]]
+    assert [found[name] for name in names] == official
+
+
+def test_sizes_in_millimetres_equal_pycocotools_with_extents_for_areas(tmp_path):
+    data, predictions = random_case(3, images=40)
+    data = with_spacing(data, (0.8, 0.5))
+    found = average_precision(data, predictions, "bbox", by_size=True)
+    truth = COCO()
+    truth.dataset = to_json(data)
+
+    def extent(box):
+        return max(box[2] * 0.5, box[3] * 0.8)
+
+    for one in truth.dataset["annotations"]:
+        one["area"] = extent(one["bbox"])
+    truth.createIndex()
+    results = [
+        {**detection, "image_id": one.image_id}
+        for one in predictions
+        for detection in prediction_to_json(one)["detections"]
+    ]
+    answers = truth.loadRes(results)
+    for one in answers.dataset["annotations"]:
+        one["area"] = extent(one["bbox"])
+    evaluation = COCOeval(truth, answers, "bbox")
+    evaluation.params.imgIds = [record.image_id for record in data.images if not record.unlocalized]
+    evaluation.params.areaRng = [[0, 1e10], *map(list, MILLIMETRES.values())]
+    evaluation.params.areaRngLbl = ["all", *MILLIMETRES]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval["precision"]
+    for position, label in enumerate(MILLIMETRES, start=1):
+        values = precision[:, :, :, position, -1]
+        known = values[values > -1]
+        assert found[f"AP/{label}"] == (float(known.mean()) if known.size else None)
+    assert found["AP/up to 10 mm"] is not None
+    assert found["AP/10 to 20 mm"] is not None
+
+
+def test_a_lesion_without_spacing_belongs_to_no_size_in_millimetres():
+    data = dataset(image(1, lesion(A), spacing_mm_rc=(0.5, 0.5)), image(2, lesion((5, 5, 95, 95))))
+    found = average_precision(data, [prediction(1, (A, 0.9)), prediction(2)], "bbox", by_size=True)
+    assert found["AP50/up to 10 mm"] == pytest.approx(1.0)
+    assert found["AP50/20 to 50 mm"] is None
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(6))
+def test_weighted_average_precision_equals_pycocotools_on_repeated_patients(tmp_path, kind, seed):
+    data, predictions = random_case(seed, categories=("mass", "calc"), images=12, decimals=4)
+    rng = np.random.default_rng(seed)
+    clusters, weights = rng.integers(0, 6, len(data.images)), rng.integers(0, 3, 6)
+    measure = AveragePrecision(data, flat_detections(data, predictions), flat_lesions(data), clusters, (kind,))
+    row = dict(zip(measure.names, measure.row(weights.astype(float)), strict=True))
+    copies = [position for position in range(len(data.images)) for _ in range(weights[clusters[position]])]
+    again = replace(
+        data,
+        images=tuple(replace(data.images[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)),
+    )
+    expected = plain_pycocotools(
+        tmp_path,
+        again,
+        [replace(predictions[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)],
+        kind,
+    )
+    for position, name in enumerate(("AP", "AP50", "AP75")):
+        assert row[f"detection/{kind}/{name}"] == pytest.approx(float(expected.stats[position]), abs=1e-12)
+
+
+def test_more_than_a_hundred_detections_of_an_image_are_cut_as_in_pycocotools(tmp_path):
+    rng = np.random.default_rng(0)
+    boxes = [(x, y, x + 20, y + 20) for x, y in rng.integers(0, 79, (150, 2))]
+    data = dataset(image(1, lesion(boxes[0]), lesion(boxes[120])))
+    predictions = [prediction(1, *((box, 0.9 - n / 200) for n, box in enumerate(boxes)))]
+    expected = plain_pycocotools(tmp_path, data, predictions, "bbox")
+    assert average_precision(data, predictions, "bbox")["AP"] == float(expected.stats[0])

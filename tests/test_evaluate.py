@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from small_cases import dataset, image, lesion, prediction, random_case
 
 from mammodet.evaluation.average_precision import average_precision
-from mammodet.evaluation.evaluate import evaluate, level_figures, to_table, validation_figures
-from mammodet.evaluation.froc import froc
+from mammodet.evaluation.cases import cases
+from mammodet.evaluation.evaluate import Entry, evaluate, validation_figures
+from mammodet.evaluation.froc import DENOMINATORS, froc
+from mammodet.evaluation.options import Options
+from mammodet.evaluation.roc import classification_figures
+from mammodet.evaluation.summary import to_table
 
 A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
+
+
+def metrics_of(data, predictions, **options):
+    """metrics.json of one model, without intervals unless asked for, and the model's part of it."""
+    options = Options(**{"resamples": 0, **options})
+    metrics = evaluate(data, [Entry("ours", predictions)], options).metrics
+    return metrics, metrics["models"][0]
+
+
+def level_figures(data, predictions, level, label, how="max"):
+    chosen = cases(data, predictions, level, label, how)
+    return classification_figures(chosen.labels, chosen.scores) if len(chosen) else None
+
 
 #: patient, side, tumor label, score
 WOMEN = (
@@ -60,7 +78,8 @@ def test_level_figures_join_images_as_by_hand(level, how, positive, negative, au
     found = level_figures(data, predictions, level, "tumor", how)
     assert (found["n_positive"], found["n_negative"]) == (positive, negative)
     assert found["roc_auc"] == pytest.approx(auc)
-    assert evaluate(data, predictions, over_images=how)[level]["tumor"]["roc_auc"] == pytest.approx(auc)
+    _, model = metrics_of(data, predictions, over_images=how)
+    assert model[level]["tumor"]["roc_auc"] == pytest.approx(auc)
 
 
 def test_level_figures_are_none_without_scores_or_known_labels():
@@ -69,8 +88,8 @@ def test_level_figures_are_none_without_scores_or_known_labels():
     predictions = [prediction(1, scores=scores), prediction(2, scores=scores)]
     assert level_figures(data, predictions, "image", "tumor") is None
     assert level_figures(data, predictions, "image", "malignant") is None
-    metrics = evaluate(data, predictions)
-    assert metrics["image"] == metrics["breast"] == metrics["patient"] == {}
+    _, model = metrics_of(data, predictions)
+    assert model["image"] == model["breast"] == model["patient"] == {}
 
 
 def test_level_figures_take_the_label_of_an_image_that_has_no_score():
@@ -94,22 +113,66 @@ def test_level_figures_show_the_auc_of_every_rule():
     predictions = [
         prediction(number, scores={"tumor": 0.5}, scores_by_rule=rules) for number, rules in enumerate(by_rule, start=1)
     ]
-    found = level_figures(data, predictions, "image", "tumor")
+    _, model = metrics_of(data, predictions)
+    found = model["image"]["tumor"]
     assert found["roc_auc"] == 0.5
-    assert found["roc_auc_by_rule"] == {"head": 1.0, "max": 0.0}
+    assert {rule: one["roc_auc"] for rule, one in found["by_rule"].items()} == {"head": 1.0, "max": 0.0}
 
 
-def test_evaluate_holds_the_same_figures_as_its_parts():
+def without_intervals(figures):
+    return {name: value for name, value in figures.items() if not name.endswith("_ci95")}
+
+
+@pytest.mark.parametrize("count_seconds", [True, False])
+def test_evaluate_holds_the_same_figures_as_its_parts(count_seconds):
     data, predictions = random_case(4, categories=("mass", "calc"))
-    metrics = evaluate(data, predictions, match="center", protocol={"checkpoint_sha256": "abc"})
-    assert metrics["detection"]["bbox"] == average_precision(data, predictions, "bbox")
-    assert metrics["detection"]["segm"] == average_precision(data, predictions, "segm")
-    assert metrics["froc"] == froc(data, predictions, "center").to_json()
-    assert set(metrics["froc_other_rules"]) == {"iou@0.1", "iou@0.2", "iou@0.5"}
-    assert metrics["froc_other_rules"]["iou@0.1"]["cpm"] == froc(data, predictions, "iou@0.1").to_json()["cpm"]
-    assert metrics["protocol"]["checkpoint_sha256"] == "abc"
-    assert metrics["protocol"]["match"] == "center"
-    assert metrics["protocol"]["n_lesions"] == metrics["froc"]["n_lesions"]
+    metrics, model = metrics_of(data, predictions, match="center", count_seconds=count_seconds)
+    for kind in ("bbox", "segm"):
+        assert without_intervals(model["detection"][kind]) == average_precision(data, predictions, kind)
+    facts = metrics["protocol"]
+    assert (facts["match"], facts["denominator"]) == ("center", "all images")
+    assert facts["duplicates"] == ("false positive" if count_seconds else "ignored")
+    assert facts["n_lesions"] == model["froc"]["n_lesions"]
+    curves = [model["froc"], *model["froc_others"]]
+    rules = ["iou@0.1", "iou@0.2", "iou@0.5", "center", "mask_iou@0.5"]
+    assert {(one["match"], one["denominator"]) for one in curves} == {(r, d) for r in rules for d in DENOMINATORS}
+    for one in curves:
+        expected = froc(
+            data, predictions, one["match"], denominator=one["denominator"], count_seconds=count_seconds
+        ).to_json()
+        assert one["cpm"] == pytest.approx(expected["cpm"], abs=1e-12)
+        assert [point["sensitivity"] for point in one["points"]] == pytest.approx(
+            [point["sensitivity"] for point in expected["points"]], abs=1e-12
+        )
+        assert one["n_images"] == expected["n_images"]
+
+
+def test_evaluate_stamps_facts_and_overrides():
+    data, predictions = random_case(4)
+    entry = Entry("ours", predictions, {"checkpoint_sha256": "abc"}, ["a note"])
+    metrics = evaluate(data, [entry], Options(resamples=0), facts={"split_hash": "s"}, overrides=["leakage"]).metrics
+    assert metrics["protocol"]["split_hash"] == "s"
+    assert metrics["protocol"]["overrides"] == ["leakage"]
+    assert metrics["models"][0]["protocol"] == {"checkpoint_sha256": "abc"}
+    assert "a note" in metrics["models"][0]["notes"]
+    assert "OVERRIDDEN: leakage" in to_table(metrics)
+
+
+def test_categories_are_scored_against_their_own_lesions():
+    data = dataset(image(1, lesion(A, "mass"), lesion(B, "calc")), categories=("mass", "calc"))
+    _, model = metrics_of(data, [prediction(1, (A, 0.9, 1), (B, 0.8, 1))])
+    assert model["froc"]["points"][3]["sensitivity"] == 1.0
+    assert model["froc_by_category"]["mass"]["cpm"] == 1.0
+    assert model["froc_by_category"]["calc"]["cpm"] == 0.0
+
+
+def test_outcomes_tell_what_became_of_each_lesion():
+    data = dataset(image(1, lesion(A), lesion(B)), image(2, lesion(A, ignore=True)))
+    predictions = [prediction(1, (FAR, 0.9), (A, 0.5), masks=True), prediction(2)]
+    found, missed = evaluate(data, [Entry("ours", predictions)], Options(resamples=0)).outcomes["ours"]
+    assert (found.image, found.position, found.score, found.threshold_fppi) == (0, 0, 0.5, 0.5)
+    assert found.agreement["dice"] == 1.0
+    assert (missed.position, missed.score, missed.threshold_fppi, missed.agreement) == (1, None, None, {})
 
 
 def test_evaluate_counts_what_has_a_place():
@@ -119,7 +182,7 @@ def test_evaluate_counts_what_has_a_place():
         image(3, patient_id="q"),
         image(4),
     )
-    metrics = evaluate(data, [prediction(number) for number in range(1, 5)])
+    metrics, _ = metrics_of(data, [prediction(number) for number in range(1, 5)])
     facts = metrics["protocol"]
     assert (facts["n_images"], facts["n_patients"], facts["n_lesions"], facts["n_images_without_boxes"]) == (4, 2, 1, 1)
     assert any(note.startswith("1 images hold a lesion without a place") for note in metrics["notes"])
@@ -127,9 +190,9 @@ def test_evaluate_counts_what_has_a_place():
 
 def test_evaluate_says_that_no_lesion_has_a_place():
     data = dataset(image(1, lesion(A), unlocalized=True), image(2, lesion(A, ignore=True)))
-    metrics = evaluate(data, [prediction(1, (A, 0.9)), prediction(2)])
-    assert metrics["detection"]["bbox"]["AP"] is None
-    assert metrics["froc"]["cpm"] is None
+    metrics, model = metrics_of(data, [prediction(1, (A, 0.9)), prediction(2)])
+    assert model["detection"]["bbox"]["AP"] is None
+    assert model["froc"]["cpm"] is None
     assert any("AP and FROC cannot be computed" in note for note in metrics["notes"])
 
 
@@ -143,22 +206,25 @@ def test_evaluate_says_that_no_lesion_has_a_place():
     ],
 )
 def test_evaluate_notes_masks_that_are_no_contours(lesions, words):
-    metrics = evaluate(dataset(image(1, *lesions)), [prediction(1, (A, 0.9), masks=True)])
-    assert [words in note for note in metrics["notes"]] == [True]
-    assert metrics["detection"]["segm"]["AP"] is not None
+    _, model = metrics_of(dataset(image(1, *lesions, patient_id="p")), [prediction(1, (A, 0.9), masks=True)])
+    assert [words in note for note in model["notes"]] == [True]
+    assert model["detection"]["segm"]["AP"] is not None
 
 
 def test_evaluate_has_no_note_for_contours():
-    metrics = evaluate(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9), masks=True)])
-    assert metrics["notes"] == []
+    metrics, model = metrics_of(dataset(image(1, lesion(A), patient_id="p")), [prediction(1, (A, 0.9), masks=True)])
+    assert metrics["notes"] == model["notes"] == []
 
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_evaluate_scores_masks_only_where_both_sides_have_them(masks):
     boxes = dataset(image(1, lesion(A, geometry="box", with_mask=False)))
-    assert "segm" not in evaluate(boxes, [prediction(1, (A, 0.9), masks=masks)])["detection"]
-    contours = evaluate(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9), masks=masks)])["detection"]
-    assert ("segm" in contours) is masks
+    _, model = metrics_of(boxes, [prediction(1, (A, 0.9), masks=masks)])
+    assert "segm" not in model["detection"]
+    assert model["masks"] is None
+    _, model = metrics_of(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9), masks=masks)])
+    assert ("segm" in model["detection"]) is masks
+    assert (model["masks"] is not None) is masks
 
 
 @pytest.mark.parametrize(
@@ -174,7 +240,7 @@ def test_evaluate_scores_masks_only_where_both_sides_have_them(masks):
     ],
 )
 def test_metrics_are_finite_json_and_make_a_table(data, predictions):
-    metrics = evaluate(data, predictions)
+    metrics, _ = metrics_of(data, predictions, resamples=100)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     table = to_table(metrics)
     assert f"{len(data.images)} images" in table
@@ -185,12 +251,64 @@ def test_evaluate_refuses_predictions_in_another_order():
     data = dataset(image(1), image(2))
     for predictions in ([prediction(2), prediction(1)], [prediction(1)], [prediction(1), prediction(3)]):
         with pytest.raises(ValueError, match="in the same order"):
-            evaluate(data, predictions)
+            evaluate(data, [Entry("ours", predictions)])
 
 
-def test_evaluate_refuses_an_unknown_way_of_joining():
-    with pytest.raises(ValueError, match="'median': expected max or mean"):
-        evaluate(dataset(image(1)), [prediction(1)], over_images="median")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"over_images": "median"}, "'median': expected max or mean"),
+        ({"match": "iou@2"}, "expected center, iou@T or mask_iou@T"),
+        ({"denominator": "films"}, "expected one of all images, normal images, positive images"),
+        ({"resamples": 10}, "expected 0 for no intervals, or at least 100"),
+        ({"resamples": -1}, "expected 0 for no intervals, or at least 100"),
+        ({"mask_score": 1.5}, "expected a number from 0 to 1"),
+    ],
+)
+def test_options_refuse_what_they_do_not_know(options, words):
+    with pytest.raises(ValueError, match=words):
+        Options(**options)
+
+
+def test_evaluate_refuses_models_of_one_name_and_none():
+    data = dataset(image(1))
+    with pytest.raises(ValueError, match="each with a name of its own"):
+        evaluate(data, [Entry("a", [prediction(1)]), Entry("a", [prediction(1)])])
+    with pytest.raises(ValueError, match="expected at least one"):
+        evaluate(data, [])
+
+
+def test_evaluate_refuses_a_mask_rule_without_masks():
+    with pytest.raises(ValueError, match="the predictions hold no masks"):
+        metrics_of(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9))], match="mask_iou@0.5")
+
+
+def test_notes_that_all_models_share_are_told_once():
+    data = dataset(image(1, lesion(A, geometry="circle"), patient_id="p"))
+    entries = [Entry(name, [prediction(1, (A, 0.9), masks=True)], notes=[name]) for name in "ab"]
+    metrics = evaluate(data, entries, Options(resamples=0)).metrics
+    assert [len(model["notes"]) for model in metrics["models"]] == [1, 1]
+    assert len(metrics["notes"]) == 1
+    assert "circles" in metrics["notes"][0]
+
+
+def test_comparison_is_the_paired_difference():
+    data, predictions = random_case(6, images=30)
+    worse = [
+        replace(one, detections=replace(one.detections, scores=one.detections.scores[::-1])) for one in predictions
+    ]
+    entries = [Entry("first", predictions), Entry("second", worse)]
+    metrics = evaluate(data, entries, Options(resamples=200)).metrics
+    [comparison] = metrics["comparisons"]
+    first, second = (model["froc"]["cpm"] for model in metrics["models"])
+    figure = comparison["figures"]["froc/cpm"]
+    assert (comparison["first"], comparison["second"]) == ("first", "second")
+    assert figure["difference"] == pytest.approx(second - first)
+    assert figure["ci95"][0] <= figure["difference"] <= figure["ci95"][1]
+    assert 0 < figure["p"] <= 1
+    again = evaluate(data, entries, Options(resamples=200)).metrics
+    assert again == metrics
+    assert evaluate(data, entries, Options(resamples=200, seed=1)).metrics["comparisons"] != metrics["comparisons"]
 
 
 def test_validation_figures_are_flat_and_leave_out_what_is_not_known():

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_cases import dataset, image, lesion, prediction, random_case
+from small_cases import box_mask, dataset, image, lesion, prediction, random_case
 
-from mammodet.evaluation.froc import FPPI_POINTS, MATCH_RULES, froc
+from mammodet.evaluation.flat import flat_detections, flat_lesions
+from mammodet.evaluation.froc import DENOMINATORS, FPPI_POINTS, CurveMaker, FrocFigures, denominator_images, froc
+from mammodet.evaluation.matching import match_all
+
+BOX_RULES = ("iou@0.1", "iou@0.2", "iou@0.35", "iou@0.5", "center")
 
 A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
 
@@ -22,16 +27,23 @@ def fits(box, target, rule):
             return None
         distance = math.hypot(x - (target[0] + target[2]) / 2, y - (target[1] + target[3]) / 2)
         return -distance / math.sqrt((target[2] - target[0]) * (target[3] - target[1]))
+    if rule.startswith("mask"):  # the masks of these cases fill their boxes, rounded to whole pixels
+        box, target = [round(value) for value in box], [round(value) for value in target]
     width = max(min(box[2], target[2]) - max(box[0], target[0]), 0)
     height = max(min(box[3], target[3]) - max(box[1], target[1]), 0)
     area = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (box, target)) - width * height
-    return width * height / area if width * height / area >= float(rule[4:]) else None
+    return width * height / area if width * height / area >= float(rule.partition("@")[2]) else None
 
 
-def slow_froc(data, predictions, rule):
+def slow_froc(data, predictions, rule, denominator="all images", count_seconds=True):
     """(threshold, false positives per image, sensitivity) for every score that occurs, everything recounted."""
     scored = [(r, p.detections) for r, p in zip(data.images, predictions, strict=True) if not r.unlocalized]
     lesions = sum(not one.ignore for record, _ in scored for one in record.lesions)
+    counted = {
+        "all images": lambda record: True,
+        "normal images": lambda record: not record.lesions and record.labels.get("tumor") != 1,
+        "positive images": lambda record: any(not one.ignore for one in record.lesions),
+    }[denominator]
     points = []
     for threshold in sorted({float(s) for _, found in scored for s in found.scores}, reverse=True):
         true = false = 0
@@ -40,37 +52,109 @@ def slow_froc(data, predictions, rule):
             kept = [k for k in range(len(found)) if found.scores[k] >= threshold]
             for k in sorted(kept, key=lambda k, found=found: -found.scores[k]):
                 box = found.boxes_xyxy[k].tolist()
-                free = {
+                possible = {
                     position: fits(box, one.box_xyxy, rule)
                     for position, one in enumerate(record.lesions)
-                    if not one.ignore and position not in taken and fits(box, one.box_xyxy, rule) is not None
+                    if not one.ignore and fits(box, one.box_xyxy, rule) is not None
                 }
+                free = {position: fit for position, fit in possible.items() if position not in taken}
                 regions = [one.box_xyxy for one in record.lesions if one.ignore]
                 if free:
                     taken.add(max(free, key=lambda position, free=free: free[position]))
                     true += 1
+                elif possible and not count_seconds:
+                    continue
                 elif all(fits(box, region, r) is None for region in regions for r in (rule, "center")):
-                    false += 1
-        points.append((threshold, false / len(scored), true / lesions))
+                    false += counted(record)
+        points.append((threshold, false / sum(counted(record) for record, _ in scored), true / lesions))
     return points
 
 
-@pytest.mark.parametrize("rule", MATCH_RULES)
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+@pytest.mark.parametrize("rule", [*BOX_RULES, "mask_iou@0.2", "mask_iou@0.5"])
 @pytest.mark.parametrize(("seed", "decimals"), [(0, 1), (1, 1), (2, 3)])
-def test_froc_equals_a_slow_recount(rule, seed, decimals):
-    data, predictions = random_case(seed, images=15, decimals=decimals, whole_pixels=False)
-    curve = froc(data, predictions, rule)
-    expected = slow_froc(data, predictions, rule)
+def test_froc_equals_a_slow_recount(rule, seed, decimals, denominator):
+    data, predictions = random_case(seed, images=15, decimals=decimals, whole_pixels=rule.startswith("mask"))
+    data = replace(
+        data, images=tuple(replace(one, labels={"tumor": int(one.image_id % 7 == 0)}) for one in data.images)
+    )
+    count_seconds = seed != 1
+    curve = froc(data, predictions, rule, denominator=denominator, count_seconds=count_seconds)
+    expected = slow_froc(data, predictions, rule, denominator, count_seconds)
     assert (curve.thresholds[0], curve.fppi[0], curve.sensitivity[0]) == (np.inf, 0.0, 0.0)
-    # A threshold at which only detections on ignored regions come in has no point of its own.
+    # A threshold at which only detections that count neither way come in has no point of its own.
     assert set(curve.thresholds[1:]) <= {threshold for threshold, _, _ in expected}
     assert len(expected) > 5
     for threshold, fppi, sensitivity in expected:
         last = np.flatnonzero(curve.thresholds >= threshold)[-1]
         assert (curve.fppi[last], curve.sensitivity[last]) == pytest.approx((fppi, sensitivity), abs=1e-12)
     for point in (0.0, 0.07, 0.125, 0.3, 1.0, 4.0):
-        best = max([sensitivity for _, fppi, sensitivity in expected if fppi <= point], default=0.0)
+        best = max([sensitivity for _, fppi, sensitivity in expected if fppi <= point + 1e-12], default=0.0)
         assert curve.at(point) == pytest.approx(best)
+
+
+def as_float(value):
+    return math.nan if value is None else value
+
+
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+@pytest.mark.parametrize("seed", range(6))
+def test_weighted_froc_equals_the_curve_of_repeated_images(seed, denominator):
+    data, predictions = random_case(seed, images=14, decimals=1, whole_pixels=False)
+    rng = np.random.default_rng(seed)
+    clusters = rng.integers(0, 6, len(data.images))
+    weights = rng.integers(0, 3, 6)
+    found, lesions = flat_detections(data, predictions), flat_lesions(data)
+    maker = CurveMaker(found, lesions, match_all(found, lesions, "iou@0.2"), clusters)
+    measure = FrocFigures(
+        [maker.curve("x", maker.false_positives(denominator_images(data, denominator)), grid=(0.05, 8.0))]
+    )
+    row = dict(zip(measure.names, measure.row(weights.astype(float)), strict=True))
+    copies = [position for position in range(len(data.images)) for _ in range(weights[clusters[position]])]
+    again = dataset(*(replace(data.images[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)))
+    expected = froc(again, [predictions[p] for p in copies], "iou@0.2", denominator=denominator)
+    for point in (*FPPI_POINTS, 0.05, 8.0):
+        name = f"x/sensitivity@{point:g}" if point in FPPI_POINTS else f"x/band@{point:g}"
+        assert row[name] == pytest.approx(as_float(expected.at(point)), abs=1e-12, nan_ok=True)
+    assert row["x/cpm"] == pytest.approx(as_float(expected.cpm), abs=1e-12, nan_ok=True)
+
+
+def test_second_detections_can_count_neither_way():
+    data = dataset(image(1, lesion(A)))
+    predictions = [prediction(1, (A, 0.9), ((11, 11, 30, 30), 0.8), (FAR, 0.7))]
+    assert froc(data, predictions, count_seconds=False).fppi.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_denominators_count_false_positives_on_their_images_alone():
+    data = dataset(
+        image(1, lesion(A)), image(2), image(3, labels={"tumor": 1}), image(4, lesion(A, ignore=True)), image(5)
+    )
+    predictions = [prediction(number, (FAR, 0.9 - number / 10)) for number in range(1, 6)]
+    found = {name: froc(data, predictions, denominator=name) for name in DENOMINATORS}
+    assert [found[name].images for name in DENOMINATORS] == [5, 2, 1]
+    assert [float(found[name].fppi[-1]) for name in DENOMINATORS] == [1.0, 1.0, 1.0]
+    assert found["normal images"].thresholds.tolist() == pytest.approx([np.inf, 0.7, 0.4])
+    assert found["positive images"].thresholds.tolist() == pytest.approx([np.inf, 0.8])
+
+
+def test_without_normal_images_their_curve_knows_nothing():
+    curve = froc(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9))], denominator="normal images")
+    assert (curve.images, curve.at(1.0), curve.cpm) == (0, None, None)
+
+
+def test_mask_rule_looks_at_the_masks_and_not_at_the_boxes():
+    upper, lower = box_mask((10, 10, 30, 20)), box_mask((10, 20, 30, 30))
+    target = replace(lesion(A), rle=upper)
+    one = prediction(1, (A, 0.9), masks=True)
+    crossed = replace(one, detections=replace(one.detections, rles=[lower]))
+    assert froc(dataset(image(1, target)), [crossed], "iou@0.5").at(0.0) == 1.0
+    assert froc(dataset(image(1, target)), [crossed], "mask_iou@0.1").at(0.0) == 0.0
+
+
+def test_threshold_at_is_the_lowest_that_keeps_to_the_limit():
+    data = dataset(image(1, lesion(A)), image(2))
+    curve = froc(data, [prediction(1, (FAR, 0.9), (A, 0.6)), prediction(2, (FAR, 0.5))])
+    assert [curve.threshold_at(point) for point in (0.0, 0.5, 1.0)] == [None, 0.6, 0.5]
 
 
 def test_froc_counts_a_second_detection_of_one_lesion_as_false():
@@ -211,9 +295,9 @@ def test_froc_ignores_categories():
     assert froc(data, [prediction(1, (A, 0.9, 1))]).at(0.0) == 1.0
 
 
-@pytest.mark.parametrize("rule", ["iou@0.3", "mask_iou@0.2", "centre", ""])
+@pytest.mark.parametrize("rule", ["iou@0", "iou@1.1", "iou", "mask@0.2", "centre", "iou@x", ""])
 def test_froc_refuses_an_unknown_rule(rule):
-    with pytest.raises(ValueError, match=r"expected one of iou@0\.1"):
+    with pytest.raises(ValueError, match=r"expected center, iou@T or mask_iou@T"):
         froc(dataset(image(1)), [prediction(1)], rule)
 
 

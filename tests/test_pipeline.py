@@ -13,12 +13,21 @@ import pytest
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.errors import InputError
+from mammodet.evaluation.options import Options
 from mammodet.files import file_hash
-from mammodet.pipeline import draw_files, evaluate_files, leaking_patients
+from mammodet.pipeline import draw_files
+from mammodet.pipeline import evaluate_files as evaluate_many
 from mammodet.records import Detections, ImagePrediction
 
 ROOT = Path(__file__).parents[1]
 MODEL = {"checkpoint_sha256": "abc", "patients": ["someone else"], "data_hash": "d", "split_hash": "s"}
+
+
+QUICK = Options(resamples=0)
+
+
+def evaluate_files(truth, predictions, output, **options):
+    return evaluate_many(truth, [predictions], output, **{"options": QUICK, "progress": False, **options})
 
 
 def invent(record):
@@ -55,31 +64,45 @@ def test_evaluate_files_writes_metrics_and_report(truth, write, tmp_path, capsys
     predictions = write()
     metrics = evaluate_files(truth, predictions, tmp_path / "eval", command="make <again>")
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == metrics
-    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["metrics.json", "report.html"]
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == [
+        "curves",
+        "images.csv",
+        "lesions.csv",
+        "metrics.json",
+        "model_card.md",
+        "report.html",
+    ]
     report = (tmp_path / "eval" / "report.html").read_text()
     assert "make &lt;again&gt;" in report
     assert f"{truth.parent.name}: val.json" in report
     dataset = read_coco(truth)
-    facts = metrics["protocol"]
+    facts, [model] = metrics["protocol"], metrics["models"]
     assert facts["n_images"] == len(dataset.images) > 4
     assert facts["ground_truth_hash"] == data_hash(dataset)
-    assert facts["predictions_sha256"] == file_hash(predictions)
     assert facts["split_hash"] == dataset.info["split"]["hash"]
+    facts = model["protocol"]
+    assert facts["predictions_sha256"] == file_hash(predictions)
     assert (facts["checkpoint_sha256"], facts["trained_on_data_hash"], facts["trained_on_split_hash"]) == (
         "abc",
         "d",
         "s",
     )
     assert facts["patients_seen_in_training"] == 0
-    assert not any("leakage" in note.lower() for note in metrics["notes"])
-    assert metrics["froc"]["points"][0]["sensitivity"] == 1.0
-    assert metrics["detection"]["bbox"]["AP50"] == pytest.approx(1.0)
+    assert not any("leakage" in note.lower() for note in [*metrics["notes"], *model["notes"]])
+    assert model["froc"]["points"][0]["sensitivity"] == 1.0
+    assert model["detection"]["bbox"]["AP50"] == pytest.approx(1.0)
     assert "ROC AUC" in capsys.readouterr().out
 
 
 def test_evaluate_files_without_report_writes_metrics_only(truth, write, tmp_path):
-    evaluate_files(truth, write(), tmp_path / "eval", report=False, match="center", over_images="mean")
-    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["metrics.json"]
+    evaluate_files(
+        truth,
+        write(),
+        tmp_path / "eval",
+        report=False,
+        options=Options(match="center", over_images="mean", resamples=0),
+    )
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["images.csv", "lesions.csv", "metrics.json"]
     facts = json.loads((tmp_path / "eval" / "metrics.json").read_text())["protocol"]
     assert (facts["match"], facts["over_images"]) == ("center", "mean")
 
@@ -96,16 +119,19 @@ def test_evaluate_files_refuses_patients_of_the_training(truth, write, tmp_path)
     predictions = write(model={"patients": [*patients, "someone else"]})
     with pytest.raises(InputError) as error:
         evaluate_files(truth, predictions, tmp_path / "eval")
-    assert f"validation: {patients[0]}, {patients[1]}. " in str(error.value)
-    assert "--allow-leakage" in str(error.value)
+    assert f"  - patient {patients[0]}\n  - patient {patients[1]}\n" in str(error.value)
+    assert "in training or validation (2):" in str(error.value)
+    assert "--allow leakage" in str(error.value)
     assert not (tmp_path / "eval").exists()
 
 
 def test_evaluate_files_stamps_leakage_that_is_allowed(truth, write, tmp_path):
     patient = read_coco(truth).images[0].patient_id
-    metrics = evaluate_files(truth, write(model={"patients": [patient]}), tmp_path / "eval", allow_leakage=True)
-    assert metrics["notes"][0].startswith("LEAKAGE: 1 of these patients")
-    assert metrics["protocol"]["patients_seen_in_training"] == 1
+    metrics = evaluate_files(truth, write(model={"patients": [patient]}), tmp_path / "eval", allow=["leakage"])
+    [model] = metrics["models"]
+    assert model["notes"][0].startswith("LEAKAGE: 1 of these patients")
+    assert metrics["protocol"]["overrides"] == [f"patients or images of the training are scored (1: patient {patient})"]
+    assert model["protocol"]["patients_seen_in_training"] == 1
     assert "LEAKAGE: 1 of these patients" in (tmp_path / "eval" / "report.html").read_text()
     assert "LEAKAGE" in (tmp_path / "eval" / "metrics.json").read_text()
 
@@ -113,15 +139,9 @@ def test_evaluate_files_stamps_leakage_that_is_allowed(truth, write, tmp_path):
 @pytest.mark.parametrize("model", [{}, {"patients": []}, {"patients": None}])
 def test_evaluate_files_says_that_leakage_could_not_be_checked(truth, write, tmp_path, model):
     metrics = evaluate_files(truth, write(model=model), tmp_path / "eval", report=False)
-    assert any("leakage could not be checked" in note for note in metrics["notes"])
-    assert metrics["protocol"]["patients_seen_in_training"] is None
-
-
-def test_leaking_patients_are_named_in_order(truth):
-    dataset = read_coco(truth)
-    known = sorted({str(record.patient_id) for record in dataset.images})
-    assert leaking_patients(dataset, Predictions((), (), {"patients": [*known[::-1], "x"]})) == known
-    assert leaking_patients(dataset, Predictions((), (), {})) == []
+    [model] = metrics["models"]
+    assert any("leakage could not be checked" in note for note in model["notes"])
+    assert "patients_seen_in_training" not in model["protocol"]
 
 
 def test_evaluate_files_refuses_other_categories(truth, write, tmp_path):
@@ -135,16 +155,16 @@ def test_evaluate_files_refuses_other_categories(truth, write, tmp_path):
 def test_evaluate_files_passes_over_extra_predictions_on_request_only(truth, write, tmp_path, phantom_root):
     others = [invent(record) for record in read_coco(phantom_root / "test.json").images]
     predictions = write(change=lambda images: images + others)
-    with pytest.raises(InputError, match="no such image in the ground truth"):
+    with pytest.raises(InputError, match="Predictions for images that the ground truth lacks"):
         evaluate_files(truth, predictions, tmp_path / "eval", report=False)
-    metrics = evaluate_files(truth, predictions, tmp_path / "eval", report=False, ignore_extra=True)
+    metrics = evaluate_files(truth, predictions, tmp_path / "eval", report=False, allow=["extra"])
     assert metrics["protocol"]["n_images"] == len(read_coco(truth).images)
 
 
 def test_evaluate_files_names_an_image_without_prediction(truth, write, tmp_path):
     missing = read_coco(truth).images[0].file_name
     predictions = write(change=lambda images: images[1:])
-    with pytest.raises(InputError, match=f"image '{missing}' .*: has no prediction"):
+    with pytest.raises(InputError, match=rf"Images without a prediction \(1\):\n  - image '{missing}'"):
         evaluate_files(truth, predictions, tmp_path / "eval")
 
 

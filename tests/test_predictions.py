@@ -14,6 +14,7 @@ from small_cases import box_mask, dataset, image, lesion, prediction
 from mammodet.data.predictions import (
     FORMAT,
     Predictions,
+    Repairs,
     match_to_dataset,
     prediction_from_json,
     prediction_to_json,
@@ -21,7 +22,8 @@ from mammodet.data.predictions import (
     write_predictions,
 )
 from mammodet.errors import InputError
-from mammodet.evaluation.evaluate import evaluate
+from mammodet.evaluation.evaluate import Entry, evaluate
+from mammodet.evaluation.options import Options
 from mammodet.geometry import rle_to_mask
 from mammodet.records import Detections, ImagePrediction
 
@@ -147,6 +149,28 @@ def test_all_faults_are_told_at_once(tmp_path):
     assert "image 'c.png': 'detections' is missing" in message
     assert "image 4: expected an object" in message
     assert "'breasts' is 'none'; expected a list of objects" in message
+
+
+def test_scores_and_second_entries_can_be_mended_on_request(tmp_path):
+    value = good_value()
+    value["images"].append(copy.deepcopy(value["images"][1]))
+    value["images"][2]["detections"] = []
+    value["images"][0]["scores"]["tumor"] = 1.5
+    value["images"][0]["detections"][0]["score"] = -2
+    (tmp_path / "predictions.json").write_text(json.dumps(value))
+    repairs = Repairs()
+    found = read_predictions(tmp_path / "predictions.json", repairs)
+    assert repairs.scores == [
+        "image 'images/im1.png': detection score is -2",
+        "image 'images/im1.png': score 'tumor' is 1.5",
+    ]
+    assert repairs.duplicates == [
+        "image_id 2 stands 2 times; expected once",
+        "file_name 'images/im2.png' stands 2 times; expected once",
+    ]
+    assert [one.image_id for one in found.images] == [1, 2]
+    assert found.images[0].scores["tumor"] == 1.0
+    assert found.images[0].detections.scores.min() == 0.0
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.0001, True, "0.5", None, [0.5], 10**400])
@@ -361,8 +385,8 @@ def test_mutated_files_give_only_input_errors(tmp_path):
         mutate(value, rng)
         try:
             predictions = read_value(tmp_path, value)
-            metrics = evaluate(data, match_to_dataset(predictions.images, data))
-            json.dumps(metrics, allow_nan=False)
+            entry = Entry("mutated", match_to_dataset(predictions.images, data))
+            json.dumps(evaluate(data, [entry], Options(resamples=0)).metrics, allow_nan=False)
             outcomes["scored"] += 1
         except InputError:
             outcomes["refused"] += 1
@@ -443,7 +467,6 @@ def test_missing_extra_and_wrongly_sized_predictions_are_told_at_once():
     assert "image 'images/im1.png': predicted at (100, 99), the data set says (100, 100)" in message
     assert "image 'images/im2.png' (id 2): has no prediction" in message
     assert "prediction for 'images/im3.png': no such image" in message
-    assert "--ignore-extra" in message
 
 
 def test_extra_predictions_are_passed_over_on_request():

@@ -6,9 +6,18 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
-from mammodet.evaluation.roc import classification_figures
+from mammodet.evaluation.cases import Cases
+from mammodet.evaluation.roc import FIGURES, LabelFigures, ScoreFigures, classification_figures, reliability
 
 
 @pytest.mark.parametrize("levels", [2, 5, 10_000])
@@ -16,7 +25,7 @@ from mammodet.evaluation.roc import classification_figures
 def test_classification_figures_equal_scikit_learn(seed, levels):
     rng = np.random.default_rng(seed)
     labels = rng.random(200) < (0.5, 0.1, 0.9, 0.3)[seed]
-    scores = rng.integers(0, levels, 200) / levels + 0.2 * labels
+    scores = (rng.integers(0, levels, 200) / levels + 0.2 * labels) / 1.2
     found = classification_figures(labels.astype(int), scores)
     assert found["roc_auc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     assert found["pr_auc"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
@@ -28,6 +37,71 @@ def test_classification_figures_equal_scikit_learn(seed, levels):
     np.testing.assert_allclose(found["pr"]["recall"], recall[-2::-1], atol=1e-12)
     assert found["sensitivity_at_90_specificity"] == pytest.approx(tpr[fpr <= 0.1 + 1e-9].max())
     assert (found["n_positive"], found["n_negative"]) == (labels.sum(), 200 - labels.sum())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_partial_auc_brier_log_loss_and_f1_equal_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(150) < (0.5, 0.1, 0.9)[seed % 3]).astype(int)
+    scores = (rng.integers(0, (7, 100_000)[seed % 2] + 1, 150) / (7, 100_000)[seed % 2]) ** 2
+    found = classification_figures(labels, scores)
+    assert found["partial_auc"] == pytest.approx(roc_auc_score(labels, scores, max_fpr=0.2), abs=1e-12)
+    assert found["brier"] == pytest.approx(brier_score_loss(labels, scores), abs=1e-12)
+    assert found["log_loss"] == pytest.approx(log_loss(labels, scores), rel=1e-9)
+    assert found["f1_at_half"] == pytest.approx(f1_score(labels, scores >= 0.5), abs=1e-12)
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    assert found["specificity_at_90_sensitivity"] == pytest.approx(1 - fpr[tpr >= 0.9 - 1e-9].min())
+
+
+def test_pf1_and_ece_by_hand():
+    found = classification_figures([1, 0, 1], [0.9, 0.3, 0.6])
+    # Of 1.8 counted positives 1.5 are true: precision 1.5 / 1.8, recall 1.5 / 2, F1 = 2 * 1.5 / (2 + 1.8).
+    assert found["pf1"] == pytest.approx(3 / 3.8)
+    # Bins 0.9, 0.3, 0.6 hold one case each: gaps 0.1, 0.3, 0.4, each a third.
+    assert found["ece"] == pytest.approx(0.8 / 3)
+    # In one bin gaps of either sign meet: (1 - 0.75) + (0 - 0.71).
+    assert classification_figures([1, 0], [0.75, 0.71])["ece"] == pytest.approx(0.46 / 2)
+
+
+def test_reliability_counts_bins_by_hand():
+    found = reliability([1, 0, 1, 1], [0.0, 0.05, 0.1, 1.0])
+    assert found["count"] == [2, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert found["mean_score"][:3] == [0.025, 0.1, None]
+    assert found["share_positive"] == [0.5, 1.0, *[None] * 7, 1.0]
+    assert found["edges"][0] == 0
+    assert found["edges"][-1] == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_weighted_figures_equal_those_of_repeated_cases(seed):
+    rng = np.random.default_rng(seed)
+    clusters = rng.integers(0, 12, 60)
+    labels, scores = rng.integers(0, 2, 60), rng.integers(0, 9, 60) / 8
+    weights = rng.integers(0, 4, 12)
+    repeated = np.repeat(np.arange(60), weights[clusters])
+    expected = classification_figures(labels[repeated], scores[repeated])
+    row = ScoreFigures("x", labels, scores, clusters).row(weights.astype(float))
+    assert row == pytest.approx([expected[name] for name in FIGURES], abs=1e-12)
+
+
+def test_weighted_figures_of_one_class_are_not_defined():
+    measure = ScoreFigures("x", [1, 0], [0.8, 0.1], [0, 1])
+    row = dict(zip(FIGURES, measure.row(np.array([2.0, 0.0])), strict=True))
+    assert np.isnan(row["roc_auc"])
+    assert np.isnan(row["partial_auc"])
+    assert row["brier"] == pytest.approx(0.04)
+    assert np.isnan(measure.row(np.zeros(2))).all()
+
+
+def test_label_figures_by_hand():
+    chosen = Cases(
+        (("1",),) * 5, (None,) * 5, np.arange(5), np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.5, 0.4, 0.1])
+    )
+    measure = LabelFigures("x", chosen, 0.4, np.arange(5))
+    assert measure.counts() == {"tp": 1, "fp": 2, "tn": 1, "fn": 1}
+    assert measure.row(np.ones(5)) == pytest.approx([1 / 2, 1 / 3, 1 / 3, 1 / 2, 2 / 5, 2 / 5])
+    # Without the third case, and the first twice: tp 2, fp 1, tn 1, fn 1.
+    assert measure.row(np.array([2.0, 1, 0, 1, 1])) == pytest.approx([2 / 3, 1 / 2, 2 / 3, 1 / 2, 3 / 5, 4 / 6])
 
 
 def test_roc_auc_counts_ties_half():
@@ -67,10 +141,16 @@ def test_classification_figures_refuse_wrong_shapes(labels, scores):
 
 @pytest.mark.parametrize(
     ("labels", "scores"),
-    [([0, 2], [0.1, 0.2]), ([0, None], [0.1, 0.2]), ([0, float("nan")], [0.1, 0.2]), ([0, 1], [0.1, float("nan")])],
+    [
+        ([0, 2], [0.1, 0.2]),
+        ([0, None], [0.1, 0.2]),
+        ([0, float("nan")], [0.1, 0.2]),
+        ([0, 1], [0.1, float("nan")]),
+        ([0, 1], [0.1, 1.1]),
+    ],
 )
 def test_classification_figures_refuse_unknown_labels_and_scores(labels, scores):
-    with pytest.raises(ValueError, match="expected labels 0 or 1, and finite scores"):
+    with pytest.raises(ValueError, match="expected labels 0 or 1, and scores in"):
         classification_figures(labels, scores)
 
 

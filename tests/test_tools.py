@@ -77,7 +77,7 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "ROC AUC" in done.stdout
     metrics = json.loads((work / "out/eval_test/metrics.json").read_text(encoding="utf-8"))
-    assert metrics["protocol"]["patients_seen_in_training"] == 0
+    assert metrics["models"][0]["protocol"]["patients_seen_in_training"] == 0
 
     done = call(
         "predict.py", "--checkpoint", "out/best.ckpt", "--input", "data/images", "--output", "preds", folder=work
@@ -86,12 +86,13 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     scored = ("evaluate.py", "--ground-truth", "data/test.json", "--predictions", "preds/predictions.json")
     done = call(*scored, "--output", "eval", folder=work)
     assert done.returncode == 2
-    assert "--ignore-extra" in done.stderr
-    done = call(*scored, "--output", "eval", "--ignore-extra", "--history", "out/metrics.csv", folder=work)
+    assert "--allow extra" in done.stderr
+    done = call(*scored, "--output", "eval", "--allow", "extra", "--history", "out/metrics.csv", folder=work)
     assert done.returncode == 0, done.stderr
     one = json.loads((work / "eval/metrics.json").read_text(encoding="utf-8"))
-    assert one["image"]["tumor"]["roc_auc"] == metrics["image"]["tumor"]["roc_auc"]
-    assert one["detection"] == metrics["detection"]
+    [one], [expected] = one["models"], metrics["models"]
+    assert one["image"]["tumor"]["roc_auc"] == expected["image"]["tumor"]["roc_auc"]
+    assert one["detection"] == expected["detection"]
     assert "<html" in (work / "eval/report.html").read_text(encoding="utf-8")
 
     leaked = call(
@@ -102,7 +103,8 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
         "preds/predictions.json",
         "--output",
         "eval2",
-        "--ignore-extra",
+        "--allow",
+        "extra",
         folder=work,
     )
     assert leaked.returncode == 2

@@ -94,7 +94,7 @@ def _evaluate(config: Config, command: str, device: str) -> int:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
     evaluate_files(
         truth,
-        path,
+        [path],
         output,
         history=Path(config.model.weights).parent / "metrics.csv",
         command=command,

@@ -10,6 +10,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from mammodet.records import Rle
+from mammodet.run_lengths import check_counts
 
 
 @dataclass
@@ -110,37 +111,3 @@ def check_polygon(polygon: Any, height: int, width: int) -> None:
     for numbers, side in ((polygon[::2], width), (polygon[1::2], height)):
         if min(numbers) < -side or max(numbers) > 2 * side:
             raise ValueError(f"a polygon leaves the image (to {min(numbers):g} and {max(numbers):g}, side {side})")
-
-
-def check_counts(counts: bytes, pixels: int) -> None:
-    """Refuse compressed run lengths that do not cover the image; the C decoder would write past its buffer.
-
-    Raises:
-        ValueError: saying what is wrong with them.
-    """
-    total, position = 0, 0
-    values: list[int] = []
-    while position < len(counts):
-        number, shift, more = 0, 0, True
-        while more:
-            if position >= len(counts):
-                raise ValueError("run lengths are cut short")
-            char = counts[position] - 48
-            if not 0 <= char < 64:
-                raise ValueError(f"run lengths hold the character {chr(counts[position])!r}")
-            number |= (char & 0x1F) << shift
-            more = bool(char & 0x20)
-            if shift > 30:
-                raise ValueError("a run length has more than 32 bits")
-            position += 1
-            shift += 5
-            if not more and char & 0x10:
-                number |= -1 << shift
-        if len(values) > 2:
-            number += values[-2]
-        if number < 0:
-            raise ValueError("run lengths hold a negative run")
-        values.append(number)
-        total += number
-    if total != pixels:
-        raise ValueError(f"run lengths cover {total} pixels, the image has {pixels}")

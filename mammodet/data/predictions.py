@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mammodet.data.checks import check_counts, check_file_name
+from mammodet.data.checks import check_file_name
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json, write_json
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
-from mammodet.records import LATERALITIES, Dataset, Detections, ImagePrediction, Rle
+from mammodet.records import LATERALITIES, Dataset, Detections, ImagePrediction, ImageRecord, Rle
+from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
 
@@ -39,6 +40,14 @@ class Predictions:
     patients: tuple[Mapping[str, Any], ...] = ()
 
 
+@dataclass
+class Repairs:
+    """Faults of a predictions file that can be mended, and were: one line each."""
+
+    scores: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+
+
 def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
     """One image's entry."""
     found = prediction.detections
@@ -46,8 +55,8 @@ def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
     items = []
     for index in range(len(found)):
         item: dict[str, Any] = {
-            "bbox": [round(float(value), 2) for value in boxes[index]],
-            "score": round(float(found.scores[index]), 6),
+            "bbox": [round(float(value), 6) for value in boxes[index]],
+            "score": float(found.scores[index]),
             "category_id": int(found.category_ids[index]),
         }
         if found.rles is not None:
@@ -61,11 +70,8 @@ def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
         "patient_id": prediction.patient_id,
         "laterality": prediction.laterality,
         "view": prediction.view,
-        "scores": {name: round(value, 6) for name, value in prediction.scores.items()},
-        "scores_by_rule": {
-            rule: {name: round(value, 6) for name, value in scores.items()}
-            for rule, scores in prediction.scores_by_rule.items()
-        },
+        "scores": dict(prediction.scores),
+        "scores_by_rule": {rule: dict(scores) for rule, scores in prediction.scores_by_rule.items()},
         "detections": items,
     }
 
@@ -85,12 +91,27 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     )
 
 
-def prediction_from_json(item: Any, where: str) -> ImagePrediction:
+def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) -> ImagePrediction:
     """Read one image's entry.
 
+    Args:
+        repairs: where to note scores outside [0, 1], which are then clipped; None to refuse them.
     Raises:
         ValueError: saying what is wrong with it.
     """
+
+    def score(value: Any, name: str) -> float:
+        if repairs is not None and isinstance(value, int | float) and not isinstance(value, bool):
+            if not 0 <= value <= 1:
+                repairs.scores.append(f"{where}: {name} is {value!r:.60}")
+            value = min(max(value, 0.0), 1.0)
+        return _score(value, name)
+
+    def scores_of(value: Any, name: str) -> dict[str, float]:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name}s are {value!r:.60}; expected an object of numbers in [0, 1]")
+        return {key: score(member, f"{name} '{key}'") for key, member in value.items()}
+
     if not isinstance(item, dict):
         raise ValueError(f"{where}: expected an object")
     try:
@@ -108,7 +129,7 @@ def prediction_from_json(item: Any, where: str) -> ImagePrediction:
         if not isinstance(by_rule, dict):
             raise ValueError(f"'scores_by_rule' is {by_rule!r:.60}; expected an object")
         boxes = xywh_to_xyxy([_bbox(entry["bbox"]) for entry in found])
-        scores = np.array([_score(entry["score"], "detection score") for entry in found], dtype=np.float64)
+        scores = np.array([score(entry["score"], "detection score") for entry in found], dtype=np.float64)
         categories = np.array([_integer(entry["category_id"], "category_id", 1) for entry in found], dtype=np.int64)
         with_masks = any("segmentation" in entry for entry in found)
         rles = [_rle(entry["segmentation"], size_hw) for entry in found] if with_masks else None
@@ -117,14 +138,14 @@ def prediction_from_json(item: Any, where: str) -> ImagePrediction:
             image_id=_integer(item["image_id"], "image_id"),
             file_name=str(file_name),
             size_hw=size_hw,
-            scores=_scores(item["scores"], "score"),
+            scores=scores_of(item["scores"], "score"),
             detections=Detections(
                 boxes[order],
                 scores[order],
                 categories[order],
                 [rles[index] for index in order] if rles is not None else ([] if not found else None),
             ),
-            scores_by_rule={rule: _scores(values, f"{rule} score") for rule, values in by_rule.items()},
+            scores_by_rule={rule: scores_of(values, f"{rule} score") for rule, values in by_rule.items()},
             patient_id=_text(item.get("patient_id"), "patient_id"),
             laterality=laterality,
             view=_text(item.get("view"), "view"),
@@ -139,12 +160,6 @@ def _score(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} is {value!r:.60}; expected a number in [0, 1]")
     return float(value)
-
-
-def _scores(value: Any, name: str) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}s are {value!r:.60}; expected an object of numbers in [0, 1]")
-    return {key: _score(member, f"{name} '{key}'") for key, member in value.items()}
 
 
 def _integer(value: Any, name: str, least: int = -(2**53), most: int = 2**53) -> int:
@@ -177,9 +192,12 @@ def _rle(value: Any, size_hw: tuple[int, int]) -> Rle:
     return Rle(size=list(size_hw), counts=value["counts"])
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
     """Read and check a predictions file.
 
+    Args:
+        repairs: where to note scores outside [0, 1], which are clipped, and second entries of an image, which are
+            dropped; None to refuse both.
     Raises:
         InputError: with every fault in the file.
     """
@@ -195,7 +213,7 @@ def read_predictions(path: Path) -> Predictions:
         name = item.get("file_name", position) if isinstance(item, dict) else position
         where = f"image {name!r:.200}"
         try:
-            image = prediction_from_json(item, where)
+            image = prediction_from_json(item, where, repairs)
         except ValueError as error:
             faults.append(str(error))
             continue
@@ -206,7 +224,10 @@ def read_predictions(path: Path) -> Predictions:
     for key in ("image_id", "file_name"):
         for member, count in Counter(getattr(image, key) for image in images).items():
             if count > 1:
-                faults.append(f"{key} {member!r} stands {count} times; expected once")
+                notes = faults if repairs is None else repairs.duplicates
+                notes.append(f"{key} {member!r} stands {count} times; expected once")
+    for key in ("image_id", "file_name"):
+        images = list({getattr(image, key): image for image in reversed(images)}.values())[::-1]
     model = value.get("model") or {}
     if not isinstance(model, dict) or not _is_list_of(str, model.get("patients")):
         faults.append("'model' cannot be read; expected an object whose 'patients' are a list of texts")
@@ -232,6 +253,37 @@ def _is_list_of(kind: type, value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(member, kind) for member in value))
 
 
+def unmatched(predictions: Sequence[ImagePrediction], dataset: Dataset) -> tuple[list[str], list[str]]:
+    """Images that no prediction could belong to, and predictions that belong to no image, in words."""
+    pairs, extra = _pair(predictions, dataset)
+    stems = {Path(prediction.file_name).stem for prediction in predictions}
+    missing = [
+        _name(record) for record, prediction in pairs if prediction is None and Path(record.file_name).stem not in stems
+    ]
+    return missing, [repr(name) for name in extra]
+
+
+def _name(record: ImageRecord) -> str:
+    return f"image {record.file_name!r} (id {record.image_id})"
+
+
+def _pair(
+    predictions: Sequence[ImagePrediction], dataset: Dataset
+) -> tuple[list[tuple[ImageRecord, ImagePrediction | None]], list[str]]:
+    """Each image with its prediction, and the names of predictions that are left over."""
+    by_name = {prediction.file_name: prediction for prediction in predictions}
+    stems = Counter(Path(prediction.file_name).stem for prediction in predictions)
+    by_stem = {Path(prediction.file_name).stem: prediction for prediction in predictions}
+    sought = Counter(Path(record.file_name).stem for record in dataset.images)
+    pairs: list[tuple[ImageRecord, ImagePrediction | None]] = []
+    for record in dataset.images:
+        stem = Path(record.file_name).stem
+        unique = stems[stem] == sought[stem] == 1
+        pairs.append((record, by_name.get(record.file_name) or (by_stem[stem] if unique else None)))
+    used = {prediction.file_name for _, prediction in pairs if prediction is not None}
+    return pairs, [name for name in by_name if name not in used]
+
+
 def match_to_dataset(
     predictions: Sequence[ImagePrediction],
     dataset: Dataset,
@@ -248,26 +300,22 @@ def match_to_dataset(
         InputError: images without a prediction (unless `ignore_missing`), of another size, ambiguous names, or
             predictions for images that the data set lacks (unless `ignore_extra`).
     """
-    by_name = {prediction.file_name: prediction for prediction in predictions}
+    pairs, extra = _pair(predictions, dataset)
     stems = Counter(Path(prediction.file_name).stem for prediction in predictions)
-    by_stem = {Path(prediction.file_name).stem: prediction for prediction in predictions}
     sought = Counter(Path(record.file_name).stem for record in dataset.images)
     matched: list[ImagePrediction] = []
-    used: set[str] = set()
     faults: list[str] = []
-    for record in dataset.images:
+    for record, prediction in pairs:
         stem = Path(record.file_name).stem
-        unique = stems[stem] == sought[stem] == 1
-        prediction = by_name.get(record.file_name) or (by_stem[stem] if unique else None)
         if prediction is None:
-            if ignore_missing and not stems[stem]:
-                continue
-            reason = "has no prediction"
-            if stems[stem] and not unique:
-                reason += f" of this path, and {stems[stem]} predictions and {sought[stem]} images share its name"
-            faults.append(f"image {record.file_name!r} (id {record.image_id}): {reason}")
+            if stems[stem]:
+                faults.append(
+                    f"{_name(record)}: has no prediction of this path, and {stems[stem]} predictions and "
+                    f"{sought[stem]} images share its name"
+                )
+            elif not ignore_missing:
+                faults.append(f"{_name(record)}: has no prediction")
             continue
-        used.add(prediction.file_name)
         if prediction.size_hw != record.size_hw:
             faults.append(
                 f"image {record.file_name!r}: predicted at {prediction.size_hw}, the data set says {record.size_hw} "
@@ -285,12 +333,10 @@ def match_to_dataset(
             )
         )
     if not ignore_extra:
-        extra = [name for name in by_name if name not in used]
         faults += [f"prediction for {name!r}: no such image in the ground truth" for name in extra]
     raise_faults(
         faults,
         where="predictions against ground truth",
-        advice="Predict the images of the ground-truth file (skipped.json beside the predictions names unread ones); "
-        "tools/evaluate.py passes over additional predictions with --ignore-extra.",
+        advice="Predict the images of the ground-truth file (skipped.json beside the predictions names unread ones).",
     )
     return matched

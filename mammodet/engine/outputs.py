@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -44,9 +44,9 @@ def to_predictions(
                 image_id=record.image_id,
                 file_name=record.file_name,
                 size_hw=record.size_hw,
-                scores=scores,
+                scores=_rounded(scores),
                 detections=to_detections(found, trace, with_masks),
-                scores_by_rule=by_rule,
+                scores_by_rule={rule: _rounded(values) for rule, values in by_rule.items()},
                 patient_id=record.patient_id,
                 laterality=record.laterality,
                 view=record.view,
@@ -55,8 +55,15 @@ def to_predictions(
     return predictions
 
 
+def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in scores.items()}
+
+
 def to_detections(found: dict[str, Tensor], trace: Trace, with_masks: bool) -> Detections:
-    """One image's detections in native pixels; what falls wholly into the crop's outside is gone."""
+    """One image's detections in native pixels; what falls wholly into the crop's outside is gone.
+
+    Boxes are rounded to hundredths of a pixel and scores to six digits: more would be noise, and files half as long again.
+    """
     boxes = trace.boxes_backward(found["boxes"].detach().double().cpu().numpy())
     scores = found["scores"].detach().double().cpu().numpy().clip(0, 1)
     labels = found["labels"].cpu().numpy()
@@ -66,7 +73,7 @@ def to_detections(found: dict[str, Tensor], trace: Trace, with_masks: bool) -> D
         # Half precision from mixed-precision runs is no type that OpenCV resizes.
         masks = found["masks"].detach().float().cpu().numpy()[:, 0]
         rles = [trace.mask_backward(_cut(masks[index])) for index in keep]
-    return Detections(boxes[keep], scores[keep], labels[keep].astype(np.int64), rles)
+    return Detections(boxes[keep].round(2), scores[keep].round(6), labels[keep].astype(np.int64), rles)
 
 
 def _cut(mask: np.ndarray) -> np.ndarray:

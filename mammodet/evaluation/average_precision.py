@@ -1,89 +1,288 @@
-"""COCO average precision of boxes and masks, by pycocotools."""
+"""COCO average precision of boxes and masks, equal to pycocotools' to the last digit, and weighted by patient.
+
+pycocotools keeps its matches inside Python objects, image by image. Here they are flat arrays, so that a resample of
+the patients costs one pass over them and not a new evaluation.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from numpy.typing import NDArray
 
-from mammodet.data.coco import to_json
-from mammodet.data.predictions import prediction_to_json
-from mammodet.geometry import clip_boxes, patch_to_rle
-from mammodet.records import BoxXYXY, Dataset, ImagePrediction, Lesion, Rle
+from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints, flat_detections, flat_lesions
+from mammodet.evaluation.flat import lesion_rles as masks_of
+from mammodet.evaluation.matching import (
+    Floats,
+    Pairs,
+    make_pairs,
+    pair_box_iou,
+    pair_mask_iou,
+    pair_rows,
+    rank_within,
+    rounds,
+)
+from mammodet.evaluation.sizes import SizeBins, box_sides_xywh, size_bins
+from mammodet.geometry import rle_area
+from mammodet.records import Dataset, ImagePrediction, Rle
 
 Kind = Literal["bbox", "segm"]
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+MOST_DETECTIONS = 100  # per image and category
 
 
-def average_precision(dataset: Dataset, predictions: Sequence[ImagePrediction], kind: Kind) -> dict[str, float | None]:
-    """AP50:95, AP50 and AP75 over all categories.
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of the detections of a category, in falling order of score, at each IoU threshold.
+
+    Attributes:
+        hits: positions of those that find a lesion, per threshold.
+        passed: positions of those that count neither way, per threshold.
+        passed_before: how many of those stand before each hit, per threshold.
+        targets: cluster of each lesion to be found.
+    """
+
+    hits: tuple[Ints, ...]
+    passed: tuple[Ints, ...]
+    passed_before: tuple[Ints, ...]
+    targets: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class _Category:
+    clusters: Ints  # of each detection, in falling order of score
+    outcomes: Mapping[str, _Outcome]  # by kind, and by kind and size
+
+
+class AveragePrecision:
+    """AP50:95, AP50 and AP75, per category and per size, for any weights of the patients.
 
     Images on which a lesion is known but has no place take no part; ignored regions count neither way. A lesion
     without a mask stands with its box for one.
 
     Args:
-        predictions: one per image of the data set, in its order, with the same image ids.
+        clusters: int (images,), the patient of each image.
+        kinds: `bbox`, `segm`.
+        sizes: bins of lesion size that get figures of their own; None for none.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        found: FlatDetections,
+        lesions: FlatLesions,
+        clusters: Ints,
+        kinds: Sequence[Kind] = ("bbox",),
+        sizes: SizeBins | None = None,
+    ) -> None:
+        self._names = dataset.categories
+        self._kinds, self._sizes = tuple(kinds), sizes
+        ids = np.array([record.image_id for record in dataset.images], dtype=np.int64)
+        image_ranks = np.empty(len(ids), dtype=np.int64)
+        image_ranks[np.argsort(ids, kind="stable")] = np.arange(len(ids))
+        masks = masks_of(dataset, lesions) if "segm" in self._kinds else ()
+        self._categories = [
+            _category(number, found, lesions, masks, clusters, image_ranks, self._kinds, sizes)
+            for number in range(1, len(self._names) + 1)
+        ]
+        self.names = tuple(self._layout())
+
+    def _layout(self) -> list[str]:
+        names = []
+        for kind in self._kinds:
+            names += [f"detection/{kind}/{name}" for name in ("AP", "AP50", "AP75")]
+            if len(self._names) > 1:
+                names += [f"detection/{kind}/AP50/{category}" for category in self._names]
+        for label in self._sizes.labels if self._sizes else ():
+            names += [f"ap_by_size/{label}/{kind}/{name}" for kind in self._kinds for name in ("AP", "AP50")]
+        return names
+
+    def row(self, weights: Floats) -> Floats:
+        """Every figure (len(names),) for one set of weights (clusters,); NaN where no lesion is to be found."""
+        figures: list[float] = []
+        totals = [np.cumsum(weights[category.clusters]) for category in self._categories]
+        for kind in self._kinds:
+            precision, valid = self._precision(kind, weights, totals)
+            figures += [_mean(precision[:, :, valid]), _mean(precision[0][:, valid]), _mean(precision[5][:, valid])]
+            if len(self._names) > 1:
+                figures += [
+                    _mean(precision[0, :, number]) if valid[number] else np.nan for number in range(len(self._names))
+                ]
+        for label in self._sizes.labels if self._sizes else ():
+            for kind in self._kinds:
+                precision, valid = self._precision(f"{kind}/{label}", weights, totals)
+                figures += [_mean(precision[:, :, valid]), _mean(precision[0][:, valid])]
+        return np.array(figures)
+
+    def _precision(self, key: str, weights: Floats, totals: Sequence[Floats]) -> tuple[Floats, Bools]:
+        """Interpolated precision (thresholds, recalls, categories), and which categories have a lesion to be found."""
+        precision = np.zeros((len(THRESHOLDS), len(RECALLS), len(self._categories)))
+        valid = np.zeros(len(self._categories), dtype=bool)
+        for number, (category, total) in enumerate(zip(self._categories, totals, strict=True)):
+            outcome = category.outcomes[key]
+            wanted = weights[outcome.targets].sum()
+            valid[number] = wanted > 0
+            if wanted > 0:
+                for step in range(len(THRESHOLDS)):
+                    precision[step, :, number] = _interpolate(category, outcome, step, weights, total, wanted)
+        return precision, valid
+
+
+def _interpolate(
+    category: _Category, outcome: _Outcome, step: int, weights: Floats, total: Floats, wanted: float
+) -> Floats:
+    """Precision at each of the 101 recalls: only at a hit does recall grow, and precision peak."""
+    hits = outcome.hits[step]
+    values = np.zeros(len(RECALLS))
+    if not len(hits):
+        return values
+    true = np.cumsum(weights[category.clusters[hits]])
+    passed = np.concatenate([[0.0], np.cumsum(weights[category.clusters[outcome.passed[step]]])])
+    false = total[hits] - true - passed[outcome.passed_before[step]]
+    precision = true / (false + true + np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(true / wanted, RECALLS, side="left")
+    reached = places < len(hits)
+    values[reached] = precision[places[reached]]
+    return values
+
+
+def _mean(values: Floats) -> float:
+    return float(np.mean(np.ascontiguousarray(values).ravel())) if values.size else float("nan")
+
+
+def _category(
+    number: int,
+    found: FlatDetections,
+    lesions: FlatLesions,
+    masks: Sequence[Rle],
+    clusters: Ints,
+    image_ranks: Ints,
+    kinds: Sequence[Kind],
+    sizes: SizeBins | None,
+) -> _Category:
+    rows = np.flatnonzero(found.categories == number)
+    ranks = rank_within(found.images[rows])
+    rows, ranks = rows[ranks < MOST_DETECTIONS], ranks[ranks < MOST_DETECTIONS]
+    targets = np.flatnonzero(lesions.categories == number)
+    images, target_images = found.images[rows], lesions.images[targets]
+    order = np.lexsort((ranks, image_ranks[images], -found.scores[rows]))
+    pairs = make_pairs(images, target_images)
+    crowd = lesions.ignored[targets]
+    found_xywh, target_xywh = box_sides_xywh(found.boxes_xyxy[rows]), box_sides_xywh(lesions.boxes_xyxy[targets])
+    overlaps: dict[str, Floats] = {}
+    for kind in kinds:
+        if kind == "bbox":
+            overlap = pair_box_iou(found_xywh[pairs.found], target_xywh[pairs.lesion], crowd[pairs.lesion])
+        else:
+            assert found.rles is not None  # for the type checker: AveragePrecision is asked for masks where they are
+            overlap = pair_mask_iou(pairs, [found.rles[row] for row in rows], [masks[int(row)] for row in targets], crowd)
+        overlaps[kind] = overlap
+    outcomes = {}
+    for kind in kinds:
+        for label, inside, fits in _bins(sizes, kind, found, rows, targets):
+            ignored = crowd | ~inside
+            matched = _match(pairs, images, overlaps[kind], ignored, crowd)
+            on_ignored = np.where(matched >= 0, _take(ignored, matched), ~fits[:, None])
+            outcomes[label] = _outcome(matched[order], on_ignored[order], clusters[target_images[~ignored]])
+    return _Category(clusters[images[order]], outcomes)
+
+
+def _bins(
+    sizes: SizeBins | None, kind: Kind, found: FlatDetections, rows: Ints, targets: Ints
+) -> list[tuple[str, Bools, Bools]]:
+    """(name, lesions (m,) inside, detections (n,) inside) of all sizes, then of each bin."""
+    bins = [(str(kind), np.ones(len(targets), dtype=bool), np.ones(len(rows), dtype=bool))]
+    if sizes is None:
+        return bins
+    if sizes.by_area and kind == "segm" and found.rles is not None:
+        own = np.array([rle_area(found.rles[row]) for row in rows], dtype=np.float64)
+    else:
+        own = sizes.of_detections[rows]
+    for label, (low, high) in zip(sizes.labels, sizes.ranges, strict=True):
+        of_lesions = sizes.of_lesions[targets]
+        bins.append((f"{kind}/{label}", (of_lesions >= low) & (of_lesions <= high), (own >= low) & (own <= high)))
+    return bins
+
+
+def _take(values: Bools, places: Ints) -> Bools:
+    return values[places] if len(values) else np.zeros(places.shape, dtype=bool)
+
+
+def _match(pairs: Pairs, groups: Ints, overlap: Floats, ignored: Bools, crowd: Bools) -> Ints:
+    """The lesion that each detection takes at each threshold (n, thresholds), by the rules of pycocotools.
+
+    The best free lesion to be found, else the best free region to ignore; of equal ones, the last. Crowds stay free.
+    """
+    least = np.minimum(THRESHOLDS, 1 - 1e-10)
+    taken = np.full((len(groups), len(least)), -1, dtype=np.int64)
+    free = np.ones((len(ignored), len(least)), dtype=bool)
+    steps = np.arange(len(least))
+    for rows in rounds(pairs, groups):
+        places, begins = pair_rows(pairs, rows)
+        lesion, count = pairs.lesion[places], pairs.count[rows]
+        possible = (overlap[places, None] >= least) & free[lesion]
+        for counted in (True, False):
+            fit = np.where(possible & (ignored[lesion] != counted)[:, None], overlap[places, None], 0.0)
+            best = np.maximum.reduceat(fit, begins, axis=0)
+            is_best = (fit > 0) & (fit == np.repeat(best, count, axis=0))
+            last = np.maximum.reduceat(np.where(is_best, np.arange(len(places))[:, None], -1), begins, axis=0)
+            hit = (last >= 0) & (taken[rows] < 0)
+            first, step = np.nonzero(hit)
+            chosen = lesion[last[hit]]
+            taken[rows[first], step] = chosen
+            kept = ~crowd[chosen]
+            free[chosen[kept], steps[step[kept]]] = False
+    return taken
+
+
+def _outcome(matched: Ints, on_ignored: Bools, targets: Ints) -> _Outcome:
+    hits, passed, before = [], [], []
+    for step in range(matched.shape[1]):
+        hit = np.flatnonzero((matched[:, step] >= 0) & ~on_ignored[:, step])
+        skipped = np.flatnonzero(on_ignored[:, step])
+        hits.append(hit)
+        passed.append(skipped)
+        before.append(np.searchsorted(skipped, hit))
+    return _Outcome(tuple(hits), tuple(passed), tuple(before), targets)
+
+
+def average_precision(
+    dataset: Dataset, predictions: Sequence[ImagePrediction], kind: Kind, *, by_size: bool = False
+) -> dict[str, float | None]:
+    """AP50:95, AP50 and AP75 over all categories.
+
+    Args:
+        predictions: one per image of the data set, in its order.
         kind: `bbox` or `segm`.
+        by_size: with `AP/SIZE` and `AP50/SIZE` for each bin of lesion size, too.
     Returns:
         `AP`, `AP50`, `AP75`, and `AP50/NAME` per category where there are several; None where no lesion is to be found.
+    Raises:
+        ValueError: masks of a model that gives none.
     """
-    scored = [record for record in dataset.images if not record.unlocalized]
-    if kind == "segm":
-        scored = [
-            replace(record, lesions=tuple(_with_mask(one, record.size_hw) for one in record.lesions))
-            for record in scored
-        ]
-    ids = {record.image_id for record in scored}
-    truth = to_json(Dataset(dataset.categories, tuple(scored)))
-    results: list[dict[str, Any]] = []
-    for prediction in predictions:
-        if prediction.image_id not in ids:
-            continue
-        for item in prediction_to_json(prediction)["detections"]:
-            results.append({**item, "image_id": prediction.image_id})
-    lesions = [lesion.category for record in scored for lesion in record.lesions if not lesion.ignore]
-    parts = dataset.categories if len(dataset.categories) > 1 else ()
-    if not lesions or not results:  # pycocotools cannot load an empty list of results
-        nothing = 0.0 if lesions else None
-        return {
-            **dict.fromkeys(("AP", "AP50", "AP75"), nothing),
-            **{f"AP50/{name}": 0.0 if name in lesions else None for name in parts},
-        }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(results), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    figures: dict[str, float | None] = {
-        name: _figure(evaluation.stats[position]) for position, name in enumerate(("AP", "AP50", "AP75"))
-    }
-    # precision: (IoU thresholds, recalls, categories, areas, detections per image)
-    for position, name in enumerate(parts):
-        precision = evaluation.eval["precision"][0, :, position, 0, -1]
-        valid = precision[precision > -1]
-        figures[f"AP50/{name}"] = float(valid.mean()) if valid.size else None
+    found, lesions = flat_detections(dataset, predictions), flat_lesions(dataset)
+    if kind == "segm" and found.rles is None and len(found):
+        raise ValueError("mask AP: some detections have no mask")
+    sizes = size_bins(dataset, found, lesions) if by_size else None
+    measure = AveragePrecision(dataset, found, lesions, np.zeros(len(dataset.images), dtype=np.int64), (kind,), sizes)
+    values = dict(zip(measure.names, measure.row(np.ones(1)), strict=True))
+    figures: dict[str, float | None] = {}
+    for name, value in values.items():
+        group, _, rest = name.partition("/")
+        if group == "detection":
+            key = rest.partition("/")[2]
+        else:
+            label, _, figure = rest.rsplit("/", 2)
+            key = f"{figure}/{label}"
+        figures[key] = None if np.isnan(value) else float(value)
     return figures
 
 
-def _with_mask(lesion: Lesion, size_hw: tuple[int, int]) -> Lesion:
-    return lesion if lesion.rle else replace(lesion, rle=_box_rle(lesion.box_xyxy, size_hw))
-
-
-def _box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int]) -> Rle:
-    """The box as a mask, at least one pixel large."""
-    height, width = size_hw
-    x1, y1, x2, y2 = (int(value) for value in clip_boxes([box_xyxy], size_hw)[0].round())
-    left, top = min(x1, width - 1), min(y1, height - 1)
-    return patch_to_rle(np.ones((max(y2 - top, 1), max(x2 - left, 1)), dtype=bool), (left, top), size_hw)
-
-
-def _figure(value: float) -> float | None:
-    return float(value) if value > -1 else None
+def as_figures(values: NDArray[np.float64]) -> list[float | None]:
+    """Numbers with None for NaN, for JSON."""
+    return [None if np.isnan(value) else float(value) for value in values]

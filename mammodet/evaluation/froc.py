@@ -4,17 +4,178 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mammodet.geometry import as_boxes, box_area, box_iou
+from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints, flat_detections, flat_lesions
+from mammodet.evaluation.flat import lesion_rles as masks_of
+from mammodet.evaluation.matching import Floats, Matches, match_all
 from mammodet.records import Dataset, ImagePrediction
 
-MatchRule = Literal["iou@0.1", "iou@0.2", "iou@0.5", "center"]
-MATCH_RULES: tuple[MatchRule, ...] = ("iou@0.1", "iou@0.2", "iou@0.5", "center")
 FPPI_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+DENOMINATORS = ("all images", "normal images", "positive images")
+BAND_FPPI = tuple(float(value) for value in np.geomspace(0.05, 8.0, 45))
+_MOST_POINTS = 4000  # of a curve in metrics.json
+_SLACK = 1e-9  # of a count of false positives, against rounding in fppi * images
+
+
+def denominator_images(dataset: Dataset, denominator: str) -> Bools:
+    """bool (images,): on which images false positives are counted, and by whose number they are divided.
+
+    `all images` are those on which every lesion has a place; `normal images` those of them that show no lesion, no
+    region to ignore and have no positive tumor label; `positive images` those with a lesion to be found.
+
+    Raises:
+        ValueError: another denominator.
+    """
+    if denominator not in DENOMINATORS:
+        raise ValueError(f"denominator {denominator!r}: expected one of {', '.join(DENOMINATORS)}")
+    if denominator == "all images":
+        chosen = [not record.unlocalized for record in dataset.images]
+    elif denominator == "normal images":
+        chosen = [
+            not record.unlocalized and not record.lesions and record.label("tumor") != 1 for record in dataset.images
+        ]
+    else:
+        chosen = [
+            not record.unlocalized and any(not lesion.ignore for lesion in record.lesions) for record in dataset.images
+        ]
+    return np.array(chosen, dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
+class FalsePositives:
+    """False positives in falling order of score.
+
+    Attributes:
+        clusters: patient of each.
+        bounds: position, among all detections in falling order of score, of the first that has the same score: a
+            threshold that keeps one of them out keeps all of its score out.
+        images: patients of the images by whose number they are divided.
+    """
+
+    clusters: Ints
+    bounds: Ints
+    images: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What a FROC curve is counted from.
+
+    Attributes:
+        name: before `/sensitivity@FPPI` and `/cpm`.
+        false: may be shared by curves (lesions of one kind are found at the same thresholds as all).
+        hits: positions of detections that find a lesion, among all in falling order of score.
+        hit_clusters, lesion_clusters: patients of those hits, and of the lesions to be found.
+        grid: false positives per image at which the sensitivity is told, besides FPPI_POINTS.
+    """
+
+    name: str
+    false: FalsePositives
+    hits: Ints
+    hit_clusters: Ints
+    lesion_clusters: Ints
+    grid: tuple[float, ...] = ()
+
+
+class FrocFigures:
+    """Sensitivities at fixed false positives per image, and their mean, of many curves, for any weights of patients."""
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        self.curves = tuple(curves)
+        self.names = tuple(
+            name
+            for curve in self.curves
+            for name in (
+                *(f"{curve.name}/sensitivity@{point:g}" for point in FPPI_POINTS),
+                f"{curve.name}/cpm",
+                *(f"{curve.name}/band@{point:.6g}" for point in curve.grid),
+            )
+        )
+
+    def row(self, weights: Floats) -> Floats:
+        """Every figure (len(names),) for one set of weights (clusters,); NaN without lesions or images."""
+        figures: list[Floats] = []
+        counted: dict[int, tuple[Floats, float]] = {}
+        for curve in self.curves:
+            key = id(curve.false)
+            if key not in counted:
+                counted[key] = (np.cumsum(weights[curve.false.clusters]), float(weights[curve.false.images].sum()))
+            false, images = counted[key]
+            lesions = float(weights[curve.lesion_clusters].sum())
+            size = len(FPPI_POINTS) + 1 + len(curve.grid)
+            if not lesions or not images:
+                figures.append(np.full(size, np.nan))
+                continue
+            found = np.concatenate([[0.0], np.cumsum(weights[curve.hit_clusters])])
+            limits = np.array([*FPPI_POINTS, *curve.grid]) * images + _SLACK
+            allowed = np.searchsorted(false, limits, side="right")
+            bounds = np.append(curve.false.bounds, np.iinfo(np.int64).max)[allowed]
+            sensitivity = found[np.searchsorted(curve.hits, bounds)] / lesions
+            points, band = sensitivity[: len(FPPI_POINTS)], sensitivity[len(FPPI_POINTS) :]
+            figures.append(np.concatenate([points, [points.mean()], band]))
+        return np.concatenate(figures) if figures else np.zeros(0)
+
+
+class CurveMaker:
+    """Curves of one set of matched detections.
+
+    Args:
+        clusters: int (images,), the patient of each image.
+    """
+
+    def __init__(self, found: FlatDetections, lesions: FlatLesions, matches: Matches, clusters: Ints) -> None:
+        self._found, self._lesions, self._matches, self._clusters = found, lesions, matches, clusters
+        self._order = np.argsort(-found.scores, kind="stable")
+        scores = found.scores[self._order]
+        begins = np.append(True, scores[1:] != scores[:-1])[: len(scores)]
+        self._run_start = np.maximum.accumulate(np.where(begins, np.arange(len(scores)), 0)) if len(scores) else begins
+
+    def false_positives(self, images: Bools) -> FalsePositives:
+        """Those on some of the images (images,), divided by the number of these."""
+        image = self._found.images[self._order]
+        is_false = (self._matches.lesion < 0) & ~self._matches.passed
+        places = np.flatnonzero(is_false[self._order] & images[image])
+        return FalsePositives(
+            self._clusters[image[places]],
+            self._run_start[places].astype(np.int64),
+            self._clusters[np.flatnonzero(images)],
+        )
+
+    def curve(
+        self, name: str, false: FalsePositives, lesions: Bools | None = None, grid: tuple[float, ...] = ()
+    ) -> Curve:
+        """A curve over some of the lesions (lesions,), or all; those to ignore never count."""
+        wanted = ~self._lesions.ignored if lesions is None else lesions & ~self._lesions.ignored
+        lesion = self._matches.lesion[self._order]
+        places = np.flatnonzero((lesion >= 0) & np.append(wanted, False)[lesion])
+        return Curve(
+            name,
+            false,
+            places,
+            self._clusters[self._lesions.images[lesion[places]]],
+            self._clusters[self._lesions.images[wanted]],
+            grid,
+        )
+
+    def points(self, images: Bools) -> tuple[Floats, Floats, Floats]:
+        """Thresholds, false positives per image and sensitivities of the whole curve, from nothing found on."""
+        scores = self._found.scores[self._order]
+        on_images = images[self._found.images[self._order]]
+        hit = (self._matches.lesion >= 0)[self._order]
+        false = ~hit & ~self._matches.passed[self._order] & on_images
+        counted = hit | false
+        scores, hit, false = scores[counted], hit[counted], false[counted]
+        # Detections of one score stand or fall together: the curve has a point at the last of each run of equal ones.
+        ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if scores.size else np.zeros(0, dtype=int)
+        lesions = int((~self._lesions.ignored).sum())
+        return (
+            np.concatenate([[np.inf], scores[ends]]),
+            np.concatenate([[0.0], np.cumsum(false)[ends] / max(int(images.sum()), 1)]),
+            np.concatenate([[0.0], np.cumsum(hit)[ends] / max(lesions, 1)]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,122 +184,91 @@ class Froc:
 
     Attributes:
         match: the rule by which a detection hits a lesion.
+        denominator: the images on which false positives are counted.
         thresholds: float (n,) falling; the curve starts at infinity with nothing found.
-        fppi: false positives per image at each, over all scored images.
+        fppi: false positives per image at each.
         sensitivity: share of lesions found at each.
         lesions, images: how many were scored.
     """
 
     match: str
-    thresholds: NDArray[np.float64]
-    fppi: NDArray[np.float64]
-    sensitivity: NDArray[np.float64]
+    denominator: str
+    thresholds: Floats
+    fppi: Floats
+    sensitivity: Floats
     lesions: int
     images: int
 
     def at(self, fppi: float) -> float | None:
         """Sensitivity at the lowest threshold that keeps to `fppi` false positives per image; None without lesions."""
-        if not self.lesions:
+        if not self.lesions or not self.images:
             return None
-        return float(self.sensitivity[np.flatnonzero(self.fppi <= fppi + 1e-12)].max(initial=0.0))
+        within = self.fppi * self.images <= fppi * self.images + _SLACK
+        return float(self.sensitivity[np.flatnonzero(within)].max(initial=0.0))
+
+    def threshold_at(self, fppi: float) -> float | None:
+        """The lowest threshold that keeps to `fppi` false positives per image; None where no score does."""
+        within = np.flatnonzero(self.fppi * self.images <= fppi * self.images + _SLACK)
+        value = float(self.thresholds[within[-1]]) if self.images and len(within) else float("inf")
+        return None if np.isinf(value) else value
+
+    @property
+    def cpm(self) -> float | None:
+        """Mean sensitivity at FPPI_POINTS; None without lesions."""
+        known = [value for value in map(self.at, FPPI_POINTS) if value is not None]
+        return sum(known) / len(known) if known else None
+
+    def corners(self) -> dict[str, list[float | None]]:
+        """`fppi`, `sensitivity`, `threshold` (None for infinity) where the curve turns, as in metrics.json."""
+        rise = np.diff(self.sensitivity) > 0
+        kept = np.flatnonzero(np.append(True, rise) | np.append(rise, True))
+        if len(kept) > _MOST_POINTS:
+            kept = kept[np.unique(np.linspace(0, len(kept) - 1, _MOST_POINTS).round().astype(int))]
+        return {
+            "fppi": self.fppi[kept].tolist(),
+            "sensitivity": self.sensitivity[kept].tolist(),
+            "threshold": [None if np.isinf(value) else float(value) for value in self.thresholds[kept]],
+        }
 
     def to_json(self) -> dict[str, Any]:
-        """As in metrics.json."""
-        points = [{"fppi": point, "sensitivity": self.at(point)} for point in FPPI_POINTS]
-        known = [float(point["sensitivity"]) for point in points if point["sensitivity"] is not None]
+        """As in metrics.json, without intervals."""
         return {
             "match": self.match,
-            "denominator": "all images",
+            "denominator": self.denominator,
             "n_images": self.images,
             "n_lesions": self.lesions,
-            "points": points,
-            "cpm": sum(known) / len(known) if known else None,
-            "curve": {
-                "fppi": self.fppi.tolist(),
-                "sensitivity": self.sensitivity.tolist(),
-                "threshold": [None if np.isinf(value) else float(value) for value in self.thresholds],
-            },
+            "points": [{"fppi": point, "sensitivity": self.at(point)} for point in FPPI_POINTS],
+            "cpm": self.cpm,
+            "curve": self.corners(),
         }
 
 
-def froc(dataset: Dataset, predictions: Sequence[ImagePrediction], match: MatchRule = "iou@0.2") -> Froc:
+def froc(
+    dataset: Dataset,
+    predictions: Sequence[ImagePrediction],
+    match: str = "iou@0.2",
+    *,
+    denominator: str = "all images",
+    count_seconds: bool = True,
+) -> Froc:
     """The FROC curve over all images on which every lesion has a place, whatever the category.
-
-    The highest-scoring detection takes its best free lesion; each lesion is found once, a second detection on it is a
-    false positive. A detection that takes no lesion and matches an ignored region, or has its centre in one, counts
-    neither way.
 
     Args:
         predictions: one per image of the data set, in its order.
+        match: `iou@T`, `mask_iou@T` or `center`; `mammodet.evaluation.matching.match_all` says the rest.
+        denominator: one of DENOMINATORS.
+        count_seconds: whether a second detection of a found lesion is a false positive; else it counts neither way.
     """
-    if match not in MATCH_RULES:
-        raise ValueError(f"match {match!r}: expected one of {', '.join(MATCH_RULES)}")
-    scores: list[float] = []
-    hits: list[bool] = []
-    lesions = images = 0
-    for record, prediction in zip(dataset.images, predictions, strict=True):
-        if record.unlocalized:
-            continue
-        images += 1
-        wanted = as_boxes([lesion.box_xyxy for lesion in record.lesions if not lesion.ignore])
-        ignored = as_boxes([lesion.box_xyxy for lesion in record.lesions if lesion.ignore])
-        lesions += len(wanted)
-        for score, hit in _match_image(prediction, wanted, ignored, match):
-            scores.append(score)
-            hits.append(hit)
-    return _curve(np.array(scores), np.array(hits, dtype=bool), lesions, images, match)
+    found, lesions = flat_detections(dataset, predictions), flat_lesions(dataset)
+    masks = masks_of(dataset, lesions) if match.startswith("mask") else None
+    matches = match_all(found, lesions, match, masks=masks, count_seconds=count_seconds)
+    maker = CurveMaker(found, lesions, matches, np.zeros(len(dataset.images), dtype=np.int64))
+    return whole_curve(maker, dataset, lesions, match, denominator)
 
 
-def _match_image(
-    prediction: ImagePrediction, wanted: NDArray[np.float64], ignored: NDArray[np.float64], match: MatchRule
-) -> list[tuple[float, bool]]:
-    found = prediction.detections
-    order = np.argsort(-found.scores, kind="stable")
-    boxes = found.boxes_xyxy[order]
-    quality = match_quality(boxes, wanted, match)
-    # A region can be much larger than any detection inside it, so that their IoU alone says nothing.
-    on_ignored = np.any(
-        (match_quality(boxes, ignored, match) > 0) | (match_quality(boxes, ignored, "center") > 0), axis=1
-    )
-    free = np.ones(len(wanted), dtype=bool)
-    outcome: list[tuple[float, bool]] = []
-    for row, score in enumerate(found.scores[order]):
-        candidates = np.where(free, quality[row], 0.0)
-        if candidates.size and candidates.max() > 0:
-            free[int(candidates.argmax())] = False
-            outcome.append((float(score), True))
-        elif not on_ignored[row]:
-            outcome.append((float(score), False))
-    return outcome
-
-
-def match_quality(boxes: NDArray[np.float64], lesions: NDArray[np.float64], match: MatchRule) -> NDArray[np.float64]:
-    """How well each box (n, 4) fits each lesion's box (m, 4): (n, m), 0 where it is no match.
-
-    Under `center` a match is a centre inside the lesion's box, and the nearer centre fits better.
-    """
-    if match == "center":
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        inside = (centres[:, None] >= lesions[None, :, :2]) & (centres[:, None] <= lesions[None, :, 2:])
-        middles = (lesions[:, :2] + lesions[:, 2:]) / 2
-        distance = np.linalg.norm(centres[:, None] - middles[None], axis=2)
-        size = np.sqrt(np.maximum(box_area(lesions), 1e-9))[None]
-        return np.where(inside.all(axis=2), 1 / (1 + distance / size), 0.0)
-    overlap = box_iou(boxes, lesions)
-    return np.where(overlap >= float(match.removeprefix("iou@")), overlap, 0.0)
-
-
-def _curve(scores: NDArray[np.float64], hits: NDArray[np.bool_], lesions: int, images: int, match: str) -> Froc:
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], hits[order]
-    # Detections of one score stand or fall together: the curve has a point at the last of each run of equal scores.
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if scores.size else np.zeros(0, dtype=int)
-    found, false = np.cumsum(hits)[ends], np.cumsum(~hits)[ends]
-    return Froc(
-        match=match,
-        thresholds=np.concatenate([[np.inf], scores[ends]]),
-        fppi=np.concatenate([[0.0], false / max(images, 1)]),
-        sensitivity=np.concatenate([[0.0], found / max(lesions, 1)]),
-        lesions=lesions,
-        images=images,
-    )
+def whole_curve(maker: CurveMaker, dataset: Dataset, lesions: FlatLesions, match: str, denominator: str) -> Froc:
+    """The curve of matched detections, with every point."""
+    images = denominator_images(dataset, denominator)
+    thresholds, fppi, sensitivity = maker.points(images)
+    wanted = int((~lesions.ignored).sum())
+    return Froc(match, denominator, thresholds, fppi, sensitivity, wanted, int(images.sum()))

@@ -1,13 +1,13 @@
-"""Curves as figures, and figures as SVG or PNG. No window system, no global pyplot state."""
+"""Curves as figures and as CSV, and figures as SVG or PNG. No window system, no global pyplot state."""
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -16,13 +16,26 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from mammodet.files import write_bytes, write_text
+from mammodet.reporting.report_csv import curve_tables, file_stems, to_csv
+from mammodet.reporting.report_values import (
+    LEVELS,
+    Model,
+    by_level,
+    entries,
+    is_number,
+    labels_of,
+    models_of,
+    section,
+    short,
+)
+
 # after Okabe & Ito, shifted so that each is seen on white and on black
 COLOURS = ("#1F83C6", "#D55E00", "#009E73", "#CC79A7", "#A6761D", "#56B4E9", "#7A5195", "#888888")
 LINE_STYLES = ("-", "--", "-.", ":")
 INK = "#010203"  # a colour that nothing else has: in an SVG it becomes the text colour of the page around it
 MUTED = "#8a8f98"
 FPPI_RANGE = (0.05, 8.0)
-LEVELS = ("image", "breast", "patient")
 _SVG_METADATA = ("Date", "Creator", "Format", "Type")  # no time, no version: equal figures are equal text
 _RC: Any = {
     "font.family": "DejaVu Sans",
@@ -56,12 +69,20 @@ _RC: Any = {
 
 def to_svg(figure: Figure) -> str:
     """A figure as an `<svg>` element to stand in a page: text in the page's colour, a clear ground."""
+    text = _svg(figure, transparent=True).replace(INK, "currentColor")
+    return text[text.index("<svg") :]
+
+
+def to_svg_file(figure: Figure) -> bytes:
+    """A figure as an SVG file of its own, on white."""
+    return _svg(figure, facecolor="white").encode("utf-8", "backslashreplace")
+
+
+def _svg(figure: Figure, **options: Any) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context(_RC):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(_SVG_METADATA))
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    return text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, Arial, sans-serif")
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(_SVG_METADATA), **options)
+    return buffer.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, Arial, sans-serif")
 
 
 def to_png(figure: Figure, *, dpi: int = 150) -> bytes:
@@ -72,18 +93,19 @@ def to_png(figure: Figure, *, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
-def froc_figure(froc: Mapping[str, Any] | None) -> Figure:
-    """Lesion sensitivity against false positives per image, logarithmic from 0.05 to 8.
+def froc_figure(models: Sequence[Model]) -> Figure:
+    """Lesion sensitivity against false positives per image, logarithmic from 0.05 to 8, one line per model.
 
     Args:
-        froc: `curve` {fppi, sensitivity}, `points` [{fppi, sensitivity}] (drawn as dots), `match`,
-            `denominator`, `cpm`; each may be missing or None. Left of 0.05 the curve is drawn at 0.05.
+        models: names, and mappings with `froc`: `curve` {fppi, sensitivity}, `band` {fppi, low, high} (the 95 %
+            interval, shaded), `points` [{fppi, sensitivity}] (dots), `match`, `denominator`, `cpm`; each may be
+            missing or None. Left of 0.05 a curve is drawn at 0.05.
     """
-    froc = froc or {}
-    denominator = froc.get("denominator") or "denominator not stated"
+    found = [(name, section(model, "froc")) for name, model in models]
+    first = next((froc for _, froc in found if froc), {})
 
     def draw(axes: Axes) -> None:
-        axes.set_title(f"FROC{_suffix(froc.get('match'), ', match ')}")
+        axes.set_title(f"FROC, match {short(first['match'])}" if first.get("match") else "FROC")
         axes.set_xscale("log")
         axes.set_xlim(*FPPI_RANGE)
         axes.set_ylim(-0.02, 1.02)
@@ -91,167 +113,226 @@ def froc_figure(froc: Mapping[str, Any] | None) -> Figure:
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "1/16" if value < 0.1 else f"{value:g}"))
-        axes.set_xlabel(f"false positives per image ({denominator})")
+        axes.set_xlabel(f"false positives per image ({first.get('denominator') or 'denominator not stated'})")
         axes.set_ylabel("lesion sensitivity")
-        fppi, sensitivity = _pairs(froc.get("curve"), "fppi", "sensitivity")
-        low, high = FPPI_RANGE
-        points = [point for point in froc.get("points") or [] if isinstance(point, Mapping)]
-        dots_x, dots_y = _numbers([p.get("fppi") for p in points], [p.get("sensitivity") for p in points])
-        if len(fppi) == 0 and len(dots_x) == 0:
+        heights = [
+            _draw_froc(axes, name if len(found) > 1 else "", froc, COLOURS[index % len(COLOURS)])
+            for index, (name, froc) in enumerate(found)
+        ]
+        drawn = np.concatenate(heights) if heights else np.zeros(0)
+        if len(drawn) == 0:
             _say(axes, "no curve: no lesions to find,\nor no detections to count")
             return
-        label = f"CPM {froc['cpm']:.3f}" if _is_number(froc.get("cpm")) else "sensitivity"
-        if len(fppi) == 1:
-            axes.plot(np.clip(fppi, low, high), sensitivity, "o", color=COLOURS[0], markersize=7, label=label)
+        if len(found) == 1 and len(_pairs(found[0][1].get("curve"), "fppi", "sensitivity")[0]) == 1:
             _say(axes, "a single operating point", at=0.06)
-        elif len(fppi):
-            x = np.clip(fppi, low, None)
-            if x.max() < high:  # no lower threshold is left: more false positives find nothing more
-                axes.plot([x.max(), high], [sensitivity[np.argmax(x)]] * 2, ":", color=COLOURS[0], linewidth=1.4)
-            axes.plot(x, sensitivity, drawstyle="steps-post", color=COLOURS[0], label=label)
-        axes.plot(dots_x, dots_y, "o", color=COLOURS[1], markersize=5.5, label="reported points", zorder=3)
-        for x_value, y_value in zip(dots_x, dots_y, strict=True):
-            axes.annotate(
-                f"{y_value:.2f}",
-                (x_value, y_value),
-                (6, -11),
-                textcoords="offset points",
-                fontsize=8.5,
-                color=INK,
-            )
-        axes.legend(loc="upper left" if np.median([*sensitivity, *dots_y]) < 0.45 else "lower right")
+        _legend(axes, "upper left" if np.median(drawn) < 0.45 else "lower right")
 
     return _figure(draw)
 
 
-def roc_figure(levels: Mapping[str, Any] | None, label: str = "tumor") -> Figure:
-    """Sensitivity against 1 - specificity, one line per level.
+def _draw_froc(axes: Axes, name: str, froc: Mapping[str, Any], colour: str) -> np.ndarray:
+    """One model's curve, band and points; the heights that were drawn, so that the legend finds room."""
+    low, high = FPPI_RANGE
+    fppi, sensitivity = _pairs(froc.get("curve"), "fppi", "sensitivity")
+    points = entries(froc, "points")
+    dots_x, dots_y = _numbers([p.get("fppi") for p in points], [p.get("sensitivity") for p in points])
+    figure = f"CPM {froc['cpm']:.3f}" if is_number(froc.get("cpm")) else "sensitivity"
+    label: str | None = f"{short(name)}: {figure}" if name else figure
+    band = section(froc, "band")
+    x_low, y_low = _pairs(band, "fppi", "low")
+    x_high, y_high = _pairs(band, "fppi", "high")
+    if len(x_low) and np.array_equal(x_low, x_high):
+        axes.fill_between(
+            np.clip(x_low, low, None), y_low, y_high, step="post", color=colour, alpha=0.16, linewidth=0,
+            label=None if name else "95 % interval",
+        )  # fmt: skip
+    if len(fppi) == 1:
+        axes.plot(np.clip(fppi, low, high), sensitivity, "o", color=colour, markersize=7, label=label)
+        label = None
+    elif len(fppi):
+        x = np.clip(fppi, low, None)
+        if x.max() < high:  # no lower threshold is left: more false positives find nothing more
+            axes.plot([x.max(), high], [sensitivity[np.argmax(x)]] * 2, ":", color=colour, linewidth=1.4)
+        axes.plot(x, sensitivity, drawstyle="steps-post", color=colour, label=label)
+        label = None
+    if len(dots_x):
+        dots_colour = colour if name else COLOURS[1]
+        label = label if name else "reported points"
+        axes.plot(dots_x, dots_y, "o", color=dots_colour, markersize=5.5 if not name else 4.5, label=label, zorder=3)
+    for x_value, y_value in zip(dots_x, dots_y, strict=True) if not name else ():
+        axes.annotate(
+            f"{y_value:.2f}", (x_value, y_value), (6, -11), textcoords="offset points", fontsize=8.5, color=INK
+        )
+    return np.concatenate([sensitivity, dots_y])
+
+
+def roc_figure(models: Sequence[Model], label: str = "tumor") -> Figure:
+    """Sensitivity against 1 - specificity, one line per level and model.
+
+    With one model each level has its colour; with several each model has, and each level its kind of line.
 
     Args:
-        levels: `image`, `breast`, `patient` to {label: {roc: {fpr, tpr}, roc_auc, n_positive, n_negative}};
-            other keys are passed over, so that the whole metrics mapping may come.
+        models: names, and mappings of `image`, `breast`, `patient` to {label: {roc: {fpr, tpr}, roc_auc, n_positive,
+            n_negative}}; each may be missing or None.
         label: `tumor`, `malignant`, ...
     """
 
     def draw(axes: Axes) -> None:
-        axes.set_title(f"ROC, {label}")
+        axes.set_title(f"ROC, {short(label)}")
         axes.set_xlabel("1 - specificity (part of negatives)")
         axes.set_ylabel("sensitivity (part of positives)")
         _unit_square(axes)
         axes.plot([0, 1], [0, 1], linestyle=":", color=MUTED, linewidth=1.2)
-        _draw_levels(axes, levels, label, ("roc", "fpr", "tpr"), "roc_auc", "AUC")
+        _draw_levels(axes, models, label, ("roc", "fpr", "tpr"), "roc_auc", "AUC")
 
-    return _figure(draw, size=(5.2, 4.4))
+    return _figure(draw, size=(5.2, 4.4 + _legend_room(models, label)))
 
 
-def pr_figure(levels: Mapping[str, Any] | None, label: str = "tumor") -> Figure:
-    """Precision against recall, one line per level, the prevalence dotted; arguments as `roc_figure`."""
+def pr_figure(models: Sequence[Model], label: str = "tumor") -> Figure:
+    """Precision against recall, one line per level and model, the prevalence dotted; arguments as `roc_figure`."""
 
     def draw(axes: Axes) -> None:
-        axes.set_title(f"precision and recall, {label}")
+        axes.set_title(f"precision and recall, {short(label)}")
         axes.set_xlabel("recall (part of positives)")
         axes.set_ylabel("precision (part of those called positive)")
         _unit_square(axes)
-        _draw_levels(axes, levels, label, ("pr", "recall", "precision"), "pr_auc", "area")
+        _draw_levels(axes, models, label, ("pr", "recall", "precision"), "pr_auc", "area")
 
-    return _figure(draw, size=(5.2, 4.4))
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of Lightning's `metrics.csv`: column to number, without blank, broken and non-finite cells."""
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        rows = []
-        for row in csv.DictReader(file):
-            numbers = {name: _number(cell) for name, cell in row.items() if isinstance(name, str)}
-            rows.append({name: value for name, value in numbers.items() if value is not None})
-    return [row for row in rows if row]
+    return _figure(draw, size=(5.2, 4.4 + _legend_room(models, label)))
 
 
-def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Losses, validation metrics and learning rate over the training steps, a panel each.
+def reliability_figure(models: Sequence[Model], label: str = "tumor") -> Figure:
+    """Share of positive cases against mean score, per bin of the score: on the diagonal, scores are probabilities.
+
+    Larger dots are bins of more cases; calibrated scores are hollow and thinner. Arguments as `roc_figure`, with
+    `reliability` {mean_score, share_positive, count}, `ece`, and `calibrated` of the same.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.set_title(f"reliability, {short(label)}")
+        axes.set_xlabel("mean score in the bin")
+        axes.set_ylabel("share of positive cases in the bin")
+        _unit_square(axes)
+        axes.plot([0, 1], [0, 1], linestyle=":", color=MUTED, linewidth=1.2)
+        drawn = False
+        for name, level, figures in by_level(models, label):
+            colour, line = _style_of(models, name, level)
+            for scores, kind in ((figures, ""), (section(figures, "calibrated"), ", calibrated")):
+                x, y, sizes = _bins(section(scores, "reliability"))
+                if len(x) == 0:
+                    continue
+                drawn = True
+                text = f"{_line_name(models, name, level)}{kind}"
+                text += f": ECE {scores['ece']:.3f}" if is_number(scores.get("ece")) else ""
+                axes.plot(x, y, linestyle=line, color=colour, label=text, linewidth=1.1 if kind else 1.8)
+                axes.scatter(x, y, s=sizes, facecolors="none" if kind else colour, edgecolors=colour, zorder=3)
+        if drawn:
+            _legend(axes, "upper left")
+        else:
+            _say(axes, f"no reliability was measured for {short(label)}")
+
+    return _figure(draw, size=(5.2, 4.4 + _legend_room(models, label)))
+
+
+def _bins(reliability: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean score, share of positives and dot size of the bins that hold cases."""
+    columns = [reliability.get(name) or [] for name in ("mean_score", "share_positive", "count")]
+    rows = [[_number(value) for value in row] for row in zip_longest(*columns)]
+    good = np.array([row for row in rows if None not in row[:2]], dtype=np.float64).reshape(-1, 3)
+    count = np.nan_to_num(good[:, 2], nan=1.0)
+    return good[:, 0], good[:, 1], 16 + 60 * count / max(count.max(initial=1.0), 1.0)
+
+
+def figures_of(metrics: Mapping[str, Any]) -> dict[str, Figure]:
+    """All curves of the metrics by file name without suffix: `froc`, `roc_tumor`, `pr_tumor`, `reliability_tumor`."""
+    models = models_of(metrics)
+    figures = {"froc": froc_figure(models)}
+    for label, stem in file_stems(labels_of(models)).items():
+        figures[f"roc_{stem}"] = roc_figure(models, label)
+        figures[f"pr_{stem}"] = pr_figure(models, label)
+        figures[f"reliability_{stem}"] = reliability_figure(models, label)
+    return figures
+
+
+def write_curves(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
+    """Write every curve as CSV, its numbers as they stand in the metrics, and every figure as SVG and PNG.
+
+    CSV files, each with the model's name in the column `model`: `froc.csv` (fppi, sensitivity, threshold),
+    `froc_band.csv` (fppi, low, high), and per level and label `roc_...`, `pr_...` and `reliability_...`, whose column
+    `scores` is `as predicted` or `calibrated`. A curve that no model has is not written; an empty field is not known.
 
     Args:
-        rows: of `read_history`, sparse: columns with `loss` are losses, `lr...` learning rates,
-            other `val/...` metrics.
+        folder: made where it is missing.
+        metrics: what `metrics.json` holds.
+    Returns:
+        the files' paths, in the order in which they were written.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row if isinstance(name, str)))
-    axis = "step" if any(_is_number(row.get("step")) for row in rows) else "epoch"
-    rates = [name for name in names if name.split("/")[-1].startswith(("lr", "learning_rate"))]
-    losses = [name for name in names if "loss" in name and name not in rates]
-    metrics = [name for name in names if name.startswith(("val", "test")) and name not in losses]
-    panels = (("losses", losses), ("validation metrics", metrics), ("learning rate", rates))
-    epochs = [int(row["epoch"]) for row in rows if _is_number(row.get("epoch"))]
-    x_label = "optimiser step" if axis == "step" else "epoch"
-    if axis == "step" and epochs:
-        x_label += f" (epochs 0 to {max(epochs)})" if max(epochs) else " (one epoch)"
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(11.5, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axes, (title, columns) in zip(figure.subplots(1, 3), panels, strict=True):
-            axes.set_title(title)
-            axes.set_xlabel(x_label)
-            drawn = [_draw_series(axes, rows, axis, name, index) for index, name in enumerate(columns)]
-            if not any(drawn):
-                _say(axes, f"no {title} in the log")
-                continue
-            axes.margins(y=0.08)
-            if title == "losses":
-                axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-            elif title == "validation metrics" and axes.get_ylim()[1] <= 1.3:
-                axes.set_ylim(-0.02, 1.02)
-            if title == "learning rate":
-                axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=2)
-    return figure
-
-
-def _draw_series(axes: Axes, rows: Sequence[Mapping[str, Any]], axis: str, name: str, index: int) -> bool:
-    pairs = [(row.get(axis), row.get(name)) for row in rows]
-    x, y = _numbers([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    if "AP" in name:  # pycocotools writes -1 for "not defined"
-        x, y = x[y >= 0], y[y >= 0]
-    if len(x) == 0:
-        return False
-    order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
-    total = name.split("/")[-1] in ("loss", "loss_step", "loss_epoch", "loss_total", "total_loss")
-    axes.plot(
-        x, y, label=name, color=COLOURS[index % len(COLOURS)],
-        linestyle=LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)],
-        linewidth=2.4 if total else 1.4, marker="o" if len(x) <= 30 else None, markersize=3.5,
-    )  # fmt: skip
-    return True
+    folder = Path(folder)
+    written = []
+    for name, table in curve_tables(metrics).items():
+        if table[1]:
+            written.append(folder / f"{name}.csv")
+            write_text(written[-1], to_csv(table))
+    for name, figure in figures_of(metrics).items():
+        for suffix, content in ((".svg", to_svg_file(figure)), (".png", to_png(figure))):
+            written.append(folder / f"{name}{suffix}")
+            write_bytes(written[-1], content)
+    return written
 
 
 def _draw_levels(
-    axes: Axes,
-    levels: Mapping[str, Any] | None,
-    label: str,
-    curve: tuple[str, str, str],
-    area: str,
-    area_name: str,
+    axes: Axes, models: Sequence[Model], label: str, curve: tuple[str, str, str], area: str, area_name: str
 ) -> None:
     drawn = False
-    for index, level in enumerate(LEVELS):
-        section = ((levels or {}).get(level) or {}).get(label) or {}
-        x, y = _pairs(section.get(curve[0]), curve[1], curve[2])
+    several = len(models) > 1
+    prevalences: set[float] = set()
+    for name, level, figures in by_level(models, label):
+        x, y = _pairs(figures.get(curve[0]), curve[1], curve[2])
         if len(x) == 0:
             continue
         drawn = True
-        value = section.get(area)
-        positive, negative = _number(section.get("n_positive")), _number(section.get("n_negative"))
-        text = f"{level}: {area_name} {value:.3f}" if _is_number(value) else f"{level}: {area_name} not defined"
+        colour, line = _style_of(models, name, level)
+        value = figures.get(area)
+        text = f"{_line_name(models, name, level)}: {area_name} "
+        text += f"{value:.3f}" if is_number(value) else "not defined"
+        positive, negative = _number(figures.get("n_positive")), _number(figures.get("n_negative"))
         if positive is not None and negative is not None:
-            text += f" ({positive:g} pos., {negative:g} neg.)"
-            if area == "pr_auc" and positive + negative:
-                prevalence = positive / (positive + negative)
-                axes.axhline(prevalence, linestyle=":", color=COLOURS[index], linewidth=1.2)
-        style = {"marker": "o"} if len(x) == 1 else {"linestyle": LINE_STYLES[index]}
-        axes.plot(x, y, color=COLOURS[index], label=text, **style)  # type: ignore[arg-type]
+            text += "" if several else f" ({positive:g} pos., {negative:g} neg.)"
+            if area == "pr_auc" and positive + negative and positive / (positive + negative) not in prevalences:
+                prevalences.add(positive / (positive + negative))
+                ground = MUTED if several else colour
+                axes.axhline(positive / (positive + negative), linestyle=":", color=ground, linewidth=1.2)
+        style = {"marker": "o"} if len(x) == 1 else {"linestyle": line}
+        axes.plot(x, y, color=colour, label=text, **style)  # type: ignore[arg-type]
     if drawn:
-        axes.legend(loc="lower right" if area == "roc_auc" else "lower left", fontsize=8.5)
+        _legend(axes, "lower right" if area == "roc_auc" else "lower left")
     else:
-        _say(axes, f"no curve: {label} needs images\nof both kinds, with a score")
+        _say(axes, f"no curve: {short(label)} needs cases\nof both kinds, with a score")
+
+
+def _style_of(models: Sequence[Model], name: str, level: str) -> tuple[str, str]:
+    """Colour and kind of line: colours tell models apart, or the levels of the only model."""
+    style = LEVELS.index(level)
+    names = [other for other, _ in models]
+    return COLOURS[(names.index(name) if len(models) > 1 else style) % len(COLOURS)], LINE_STYLES[style]
+
+
+def _line_name(models: Sequence[Model], name: str, level: str) -> str:
+    return f"{short(name)}, {level}" if len(models) > 1 else level
+
+
+def _legend_room(models: Sequence[Model], label: str) -> float:
+    """Inches below the axes, where the legend has more lines than fit inside."""
+    lines = sum(1 for _ in by_level(models, label))
+    return 0.2 * lines if len(models) > 1 else 0.0
+
+
+def _legend(axes: Axes, place: Literal["upper left", "lower left", "lower right"]) -> None:
+    """Inside the axes; below them where it has many lines."""
+    if len(axes.get_legend_handles_labels()[1]) > 4:
+        axes.figure.legend(loc="outside lower center", fontsize=8.5)
+    else:
+        axes.legend(loc=place, fontsize=8.5)
 
 
 def _figure(draw: Callable[[Axes], None], size: tuple[float, float] = (6.4, 4.4)) -> Figure:
@@ -269,14 +350,6 @@ def _unit_square(axes: Axes) -> None:
 
 def _say(axes: Axes, text: str, *, at: float = 0.5) -> None:
     axes.text(0.5, at, text, transform=axes.transAxes, ha="center", va="center", color=MUTED, fontsize=11)
-
-
-def _suffix(value: Any, before: str) -> str:
-    return f"{before}{value}" if value else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _number(cell: Any) -> float | None:

@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
-import base64
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from mammodet.files import write_text
-from mammodet.records import Dataset, ImagePrediction, ImageRecord
-from mammodet.reporting.curves import (
-    LEVELS,
-    froc_figure,
-    pr_figure,
-    read_history,
-    roc_figure,
-    to_svg,
-    training_figure,
+from mammodet.records import Dataset, ImagePrediction
+from mammodet.reporting import report_tables as tables
+from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, protocol_facts
+from mammodet.reporting.curves import COLOURS, froc_figure, pr_figure, reliability_figure, roc_figure, to_svg
+from mammodet.reporting.gallery import render
+from mammodet.reporting.overlay import OverlayOptions
+from mammodet.reporting.ranking import DEFAULT_RULE, known_rule
+from mammodet.reporting.report_gallery import (
+    ImageReader,
+    Judged,
+    choose_gallery,
+    gallery,
+    judge_all,
+    prediction_notes,
 )
-from mammodet.reporting.gallery import encode, render, shrink
-from mammodet.reporting.overlay import (
-    OverlayOptions,
-    facts_text,
-    prediction_text,
-    side_by_side,
-    truth_text,
+from mammodet.reporting.report_training import training_section
+from mammodet.reporting.report_values import (
+    UNKNOWN,
+    Cell,
+    Model,
+    cell,
+    interval,
+    labels_of,
+    models_of,
+    number,
+    section,
+    sensitivity_at,
+    texts,
+    words,
 )
-from mammodet.reporting.ranking import Verdict, image_error, judge
-
-__all__ = ["image_error", "write_report"]
 
 PANEL_HEIGHT = 640
 PICTURES_BYTES = 4_000_000  # of all pictures together, before base64 makes a third more of them
-LEVEL_NAMES = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "n_positive": "positive", "n_negative": "negative"}
-DETECTION_NAMES = {"bbox": "boxes", "segm": "masks"}
+GLOSSARY = (
+    ("95 % CI", "the interval under a value: where chance in choosing patients would mostly leave it"),
+    ("FPPI", "false positives per image: detections that hit no lesion, divided by the denominator's images"),
+    ("sensitivity", "part of the positives that are found; of lesions in FROC, of cases elsewhere"),
+    ("specificity", "part of the negatives that are called negative"),
+    ("CPM", "mean of the lesion sensitivities at the FPPI of the table"),
+    ("AP50, AP75", "average precision, a box or mask being right from IoU 0.5, 0.75; AP50:95: mean over 0.5 to 0.95"),
+    ("IoU", "intersection over union of two boxes or masks"),
+    ("match", "when a detection finds a lesion: iou@t from that IoU, center where its centre lies in the lesion's box"),
+    ("ROC AUC", "probability that a positive case scores above a negative one; 0.5 is chance"),
+    ("PR AUC", "area under precision and recall; chance is the share of positive cases"),
+    ("pF1", "F1 with scores taken as probabilities, without a threshold"),
+    ("PPV, NPV", "part of the cases called positive (negative) that are; they change with the share of positives"),
+    ("TP, FP, TN, FN", "true and false positives, true and false negatives, in cases"),
+    ("Brier score, ECE, log loss", "distance of scores from the truth as probabilities; 0 is best"),
+    ("Dice, HD95", "agreement of two outlines: overlap, 1 is best; 95th percentile of their distance, 0 is best"),
+    ("breast, patient", "all images of one side, or of one person, joined to one score"),
+)
 
 
 def write_report(
@@ -46,9 +67,9 @@ def write_report(
     *,
     title: str,
     dataset: Dataset,
-    predictions: Sequence[ImagePrediction],
+    models: Sequence[tuple[str, Sequence[ImagePrediction]]],
     metrics: Mapping[str, Any],
-    image_reader: Callable[[ImageRecord], NDArray[np.uint8]],
+    image_reader: ImageReader,
     history_csv: Path | None = None,
     command: str = "",
     gallery_size: int = 24,
@@ -56,22 +77,25 @@ def write_report(
 ) -> None:
     """Write the report, whole or not at all.
 
-    A quarter of the gallery is kept for images without an error, the rest goes to the worst by
-    `mammodet.reporting.ranking.judge`. Only the gallery's images are read, one at a time; one that cannot be
-    read leaves a message in its place.
+    Every model has a gallery: images with missed lesions, with false positives, with a wrong label, and a quarter for
+    images without an error. Only the galleries' images are read, one at a time; one that cannot be read leaves a
+    message in its place. What counts as found follows the match rule of the metrics' protocol.
 
     Args:
         path: of the HTML file.
         title: its heading.
         dataset: images with ground truth.
-        predictions: of these images; images without one are counted in a note, and not ranked.
-        metrics: what `metrics.json` holds; each section may be missing, each value None.
+        models: name and predictions of each; images without a prediction are counted in a note.
+        metrics: what `metrics.json` holds (mammodet-metrics/2); each section may be missing, each value None.
         image_reader: gives an image as uint8 (H, W), at the size that its record says.
         history_csv: Lightning's `metrics.csv`, for the training curves.
         command: the command line that makes this report again.
-        gallery_size: how many pictures; 24 keep the page below about 6 MB.
-        score_threshold: from which score a detection counts as made, in the gallery.
+        gallery_size: how many pictures per model; all pictures together stay below about 4 MB.
+        score_threshold: from which score a detection counts as made, in the galleries.
     """
+    measured = models_of(metrics)
+    protocol = section(metrics, "protocol")
+    rule = known_rule(protocol.get("match"))
     options = OverlayOptions(
         score_threshold=score_threshold,
         crop_to_breast=True,
@@ -80,230 +104,158 @@ def write_report(
         captions=False,
         categories=dataset.categories,
     )
-    by_id = {prediction.image_id: prediction for prediction in predictions}
+    duplicates = str(protocol.get("duplicates") or "")
+    count_seconds = not any(word in duplicates for word in ("ignore", "neither", "not counted"))
     judged = [
-        (
-            record,
-            by_id[record.image_id],
-            judge(record, by_id[record.image_id], score_threshold=score_threshold),
+        judge_all(
+            dataset,
+            predictions,
+            score_threshold=score_threshold,
+            rule=rule or DEFAULT_RULE,
+            count_seconds=count_seconds,
         )
-        for record in dataset.images
-        if record.image_id in by_id
+        for _, predictions in models
     ]
-    worst, clean = choose_gallery(judged, gallery_size)
-    budget = PICTURES_BYTES // max(1, len(worst) + len(clean))
-    cards = [_card(*item, image_reader=image_reader, options=options, budget=budget) for item in worst + clean]
-    labels = _labels(metrics)
     page = render(
         "report.html.j2",
         title=title,
-        protocol=[(str(name), _cell(value)) for name, value in _section(metrics, "protocol").items()],
-        notes=[*_notes(metrics), *_prediction_notes(dataset, by_id)],
-        tiles=_tiles(metrics),
-        detection=_table(_section(metrics, "detection"), DETECTION_NAMES, {}),
-        froc=Markup(to_svg(froc_figure(_section(metrics, "froc")))),
-        froc_points=_froc_points(metrics),
-        froc_section=_section(metrics, "froc"),
-        levels=[
-            {
-                "label": label,
-                "roc": Markup(to_svg(roc_figure(metrics, label))),
-                "pr": Markup(to_svg(pr_figure(metrics, label))),
-                "table": _table({level: _section(metrics, level, label) for level in LEVELS}, {}, LEVEL_NAMES),
-            }
-            for label in labels
-        ],
-        training=_training(history_csv),
-        worst=cards[: len(worst)],
-        clean=cards[len(worst) :],
-        n_wrong=sum(verdict.kind not in ("clean", "not judged") for _, _, verdict in judged),
-        n_judged=sum(verdict.kind != "not judged" for _, _, verdict in judged),
-        n_clean=sum(verdict.is_clean for _, _, verdict in judged),
+        alarms=alarms(metrics),
+        protocol=protocol_facts(metrics),
+        model_facts=[(name, model_facts(metrics, (name, model))) for name, model in measured],
+        tiles=_tiles(measured),
+        notes=_notes(metrics, measured, dataset, models),
+        detection=_detection(metrics, measured),
+        levels=[_level(measured, label) for label in labels_of(measured)],
+        masks=tables.mask_table(measured),
+        mask_notes=_mask_notes(measured),
+        strata=tables.strata_tables(measured),
+        comparisons=tables.comparison_tables(metrics),
+        training=training_section(history_csv),
+        galleries=_galleries(models, judged, image_reader, options, gallery_size),
+        gallery_rule=rule or DEFAULT_RULE,
+        rule_is_known=rule is not None,
         threshold=f"{score_threshold:.2f}",
+        intended_use=INTENDED_USE,
+        limits=[(name, known_limits(metrics, (name, model))) for name, model in measured],
+        versions=[(str(name), words(value)) for name, value in section(protocol, "versions").items()],
+        glossary=GLOSSARY,
         command=command,
     )
     write_text(Path(path), page)
 
 
-Judged = tuple[ImageRecord, ImagePrediction, Verdict]
-
-
-def choose_gallery(judged: Sequence[Judged], size: int) -> tuple[list[Judged], list[Judged]]:
-    """The worst images, the largest error first; and clean ones, with lesions and without in turn.
-
-    Args:
-        judged: images with prediction and verdict.
-        size: of both lists together; a quarter of it is for clean images, where there are so many.
-    """
-    wrong = [item for item in judged if item[2].kind not in ("clean", "not judged")]
-    wrong.sort(key=lambda item: (-item[2].error, item[0].file_name))
-    right = sorted((item for item in judged if item[2].is_clean), key=lambda item: item[2].error)
-    turns: dict[bool, int] = {True: 0, False: 0}
-    placed = []
-    for item in right:
-        has_lesions = bool(item[0].lesions)
-        placed.append((turns[has_lesions], not has_lesions, item))
-        turns[has_lesions] += 1
-    placed.sort(key=lambda entry: entry[:2])
-    clean = [entry[2] for entry in placed][: max(0, size) // 4]
-    return wrong[: max(0, size) - len(clean)], clean
-
-
-def _card(
-    record: ImageRecord,
-    prediction: ImagePrediction,
-    verdict: Verdict,
-    *,
-    image_reader: Callable[[ImageRecord], NDArray[np.uint8]],
+def _galleries(
+    models: Sequence[tuple[str, Sequence[ImagePrediction]]],
+    judged: Sequence[Sequence[Judged]],
+    reader: ImageReader,
     options: OverlayOptions,
-    budget: int,
-) -> dict[str, Any]:
-    card: dict[str, Any] = {
-        "file_name": record.file_name,
-        "facts": facts_text(record),
-        "truth": truth_text(record),
-        "prediction": prediction_text(prediction, options),
-        "verdict": verdict,
-        "error": f"{verdict.error:.2f}",
-        "picture": None,
-        "failure": "",
-    }
-    try:
-        picture = side_by_side(image_reader(record), record, prediction, options)
-    except (OSError, ValueError) as error:
-        card["failure"] = str(error)
-        return card
-    card["height"], card["width"] = picture.shape[:2]
-    card["picture"] = "data:image/jpeg;base64," + base64.b64encode(_small_jpeg(picture, budget)).decode("ascii")
-    return card
+    size: int,
+) -> list[dict[str, Any]]:
+    choices = [choose_gallery(items, size) for items in judged]
+    pictures = sum(len(part) for choice in choices for part in choice)
+    budget = PICTURES_BYTES // max(1, pictures)
+    return [
+        {"model": name, **gallery(items, choice, reader, options, budget=budget)}
+        for (name, _), items, choice in zip(models, judged, choices, strict=True)
+    ]
 
 
-def _small_jpeg(picture: NDArray[np.uint8], budget: int) -> bytes:
-    """JPEG of at most about `budget` bytes: coarser first, then smaller."""
-    for quality in (86, 76, 64, 50):
-        content = encode(picture, quality=quality)
-        if len(content) <= budget:
-            return content
-    while len(content) > budget and picture.shape[1] > 300:
-        picture = shrink(picture, int(picture.shape[1] * 0.75))
-        content = encode(picture, quality=50)
-    return content
-
-
-def _section(metrics: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """A mapping inside the metrics; empty where it, or anything above it, is missing or None."""
-    section: Any = metrics
-    for name in names:
-        section = section.get(name) if isinstance(section, Mapping) else None
-    return section if isinstance(section, Mapping) else {}
-
-
-def _cell(value: Any) -> str:
-    """A value for a table: three digits for fractions, a dash for unknown, `0.41 to 0.52` for a pair."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "\u2013"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
-    if isinstance(value, list | tuple):
-        if len(value) == 2 and all(isinstance(item, int | float) for item in value):
-            return f"{_cell(value[0])} to {_cell(value[1])}"
-        return ", ".join(_cell(item) for item in value)
-    return str(value)
-
-
-def _is_cell(value: Any) -> bool:
-    return not isinstance(value, Mapping | list | tuple) or (isinstance(value, list | tuple) and len(value) <= 2)
-
-
-def _table(
-    rows: Mapping[str, Any], row_names: Mapping[str, str], column_names: Mapping[str, str]
-) -> dict[str, list[Any]]:
-    """Header and rows of all single values in a mapping of mappings; curves are left out."""
-    found = {name: row for name, row in rows.items() if isinstance(row, Mapping) and row}
-    columns = list(dict.fromkeys(key for row in found.values() for key, value in row.items() if _is_cell(value)))
+def _detection(metrics: Mapping[str, Any], models: Sequence[Model]) -> dict[str, Any]:
+    """What stands under the heading of the lesions."""
+    froc = next((section(model, "froc") for _, model in models if section(model, "froc")), {})
+    facts = {**section(metrics, "protocol"), **{key: value for key, value in froc.items() if value is not None}}
+    rule = [
+        f"{name} {words(facts[key])}"
+        for key, name in (("match", "match"), ("denominator", "denominator"), ("duplicates", "second detections"))
+        if facts.get(key)
+    ]
     return {
-        "head": [_column_name(str(column), column_names) for column in columns],
-        "rows": [
-            (row_names.get(name, name), [_cell(row.get(column)) for column in columns]) for name, row in found.items()
-        ],
+        "froc": Markup(to_svg(froc_figure(models))),
+        "rule": "; ".join(rule),
+        "sensitivity": tables.sensitivity_table(models),
+        "others": tables.other_rules_table(models),
+        "average_precision": tables.average_precision_table(models),
+        "sizes": tables.size_table(models),
     }
 
 
-def _column_name(key: str, names: Mapping[str, str]) -> str:
-    if key.endswith("_ci95"):
-        return f"{_column_name(key.removesuffix('_ci95'), names)}, 95 % CI"
-    return names.get(key, key.replace("_", " "))
+def _level(models: Sequence[Model], label: str) -> dict[str, Any]:
+    """What stands under the heading of one label."""
+    return {
+        "label": label,
+        "roc": Markup(to_svg(roc_figure(models, label))),
+        "pr": Markup(to_svg(pr_figure(models, label))),
+        "reliability": Markup(to_svg(reliability_figure(models, label))),
+        "figures": tables.level_table(models, label),
+        "rules": tables.aggregation_table(models, label),
+        "operating": tables.operating_table(models, label),
+        "calibration": tables.calibration_table(models, label),
+    }
 
 
-def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    froc, tumor = _section(metrics, "froc"), _section(metrics, "image", "tumor")
-    at_one = [
-        point.get("sensitivity")
-        for point in froc.get("points") or []
-        if isinstance(point, Mapping) and point.get("fppi") == 1
-    ]
-    sizes = [f"{tumor[key]} {LEVEL_NAMES[key]}" for key in ("n_positive", "n_negative") if tumor.get(key) is not None]
-    boxes, masks = _section(metrics, "detection", "bbox"), _section(metrics, "detection", "segm")
-    rule = ", ".join(str(froc[key]) for key in ("match", "denominator") if froc.get(key))
-    tiles = [
-        ("box AP50", boxes.get("AP50"), f"AP50:95 {_cell(boxes.get('AP'))}"),
-        ("mask AP50", masks.get("AP50"), f"AP50:95 {_cell(masks.get('AP'))}"),
-        ("sensitivity at 1 FPPI", at_one[0] if at_one else None, f"CPM {_cell(froc.get('cpm'))}; {rule}"),
-        ("image AUC, tumor", tumor.get("roc_auc"), ", ".join(sizes)),
-    ]
+def _tiles(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """The headline figures, each with a line per model."""
+    figures = [_headline(model) for _, model in models] or [_headline({})]
+    names = [name for name, _ in models] or [""]
     return [
         {
-            "name": name,
-            "value": _cell(value),
-            "detail": "not measured" if value is None else detail.strip("; "),
+            "name": title,
+            "lines": [
+                {
+                    "model": name if len(models) > 1 else "",
+                    "colour": COLOURS[position % len(COLOURS)],
+                    "value": of_model[title][0].value,
+                    "interval": of_model[title][0].interval,
+                    "detail": "not measured" if of_model[title][0].value == UNKNOWN else of_model[title][1],
+                }
+                for position, (name, of_model) in enumerate(zip(names, figures, strict=True))
+            ],
         }
-        for name, value, detail in tiles
+        for title in figures[0]
     ]
 
 
-def _froc_points(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    points = _section(metrics, "froc").get("points") or []
-    return [
-        (f"{point['fppi']:g}", _cell(point.get("sensitivity")))
-        for point in points
-        if isinstance(point, Mapping) and isinstance(point.get("fppi"), int | float)
-    ]
+def _headline(model: Mapping[str, Any]) -> dict[str, tuple[Cell, str]]:
+    """Title to value and what stands under it."""
+    froc, boxes, masks = (
+        section(model, "froc"),
+        section(model, "detection", "bbox"),
+        section(model, "detection", "segm"),
+    )
+    value, between = sensitivity_at(froc, 1)
+    rule = ", ".join(str(froc[key]) for key in ("match", "denominator") if froc.get(key))
+    found: dict[str, tuple[Cell, str]] = {
+        "lesion sensitivity at 1 FPPI": (Cell(number(value), interval(between)), rule),
+        "CPM": (cell(froc, "cpm"), "mean of 0.125 to 4 FPPI"),
+        "box AP50": (cell(boxes, "AP50"), f"AP50:95 {cell(boxes, 'AP').value}"),
+        "mask AP50": (cell(masks, "AP50"), f"AP50:95 {cell(masks, 'AP').value}"),
+    }
+    for level in ("image", "patient"):
+        tumor = section(model, level, "tumor")
+        cases = [
+            f"{number(tumor[key])} {name}"
+            for key, name in (("n_positive", "positive"), ("n_negative", "negative"))
+            if tumor.get(key) is not None
+        ]
+        found[f"{level} ROC AUC, tumor"] = (cell(tumor, "roc_auc"), ", ".join(cases))
+    return found
 
 
-def _labels(metrics: Mapping[str, Any]) -> list[str]:
-    found = [label for level in LEVELS for label, section in _section(metrics, level).items() if section]
-    return list(dict.fromkeys(str(label) for label in found))
-
-
-def _notes(metrics: Mapping[str, Any]) -> list[str]:
-    notes = metrics.get("notes") or []
-    return [notes] if isinstance(notes, str) else [str(note) for note in notes]
-
-
-def _prediction_notes(dataset: Dataset, by_id: Mapping[int, ImagePrediction]) -> list[str]:
-    known = {record.image_id for record in dataset.images}
-    missing, unknown = len(known - by_id.keys()), len(by_id.keys() - known)
-    notes = []
-    if missing:
-        notes.append(f"{missing} of {len(known)} images have no prediction; they are not in the gallery")
-    if unknown:
-        notes.append(f"{unknown} predictions belong to no image of the ground truth; they are not in the gallery")
+def _notes(
+    metrics: Mapping[str, Any],
+    measured: Sequence[Model],
+    dataset: Dataset,
+    models: Sequence[tuple[str, Sequence[ImagePrediction]]],
+) -> list[str]:
+    several = max(len(measured), len(models)) > 1
+    notes = texts(metrics, "notes")
+    for name, model in measured:
+        notes += [f"{name}: {note}" if several else note for note in texts(model, "notes")]
+    for name, predictions in models:
+        notes += [f"{name}: {note}" if several else note for note in prediction_notes(dataset, predictions)]
     return notes
 
 
-def _training(history_csv: Path | None) -> dict[str, Any]:
-    """The training curves, or in `missing` why there are none."""
-    if history_csv is None:
-        return {"figure": None, "missing": "No training log was given."}
-    try:
-        rows = read_history(Path(history_csv))
-    except OSError as error:
-        return {
-            "figure": None,
-            "missing": f"The training log {history_csv} could not be read: {error.strerror}.",
-        }
-    if not rows:
-        return {"figure": None, "missing": f"The training log {history_csv} is empty."}
-    return {"figure": Markup(to_svg(training_figure(rows))), "missing": ""}
+def _mask_notes(models: Sequence[Model]) -> list[str]:
+    notes = [note for _, model in models for note in texts(section(model, "masks"), "note")]
+    return list(dict.fromkeys(notes))

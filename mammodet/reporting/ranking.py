@@ -1,20 +1,45 @@
 """How wrong a prediction is for one image, so that the worst are looked at first.
 
-This ranks pictures; it is not a metric. `mammodet.evaluation` measures.
+This ranks pictures; it is not a metric. `mammodet.evaluation` measures, and what counts as found here follows its rule.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from mammodet.geometry import as_boxes, box_iou
-from mammodet.records import ImagePrediction, ImageRecord, Lesion
+from mammodet.errors import InputError
+from mammodet.evaluation.flat import flat_detections, flat_lesions, lesion_rles
+from mammodet.evaluation.matching import match_all, parse_rule
+from mammodet.records import Dataset, ImagePrediction, ImageRecord, Lesion
 
-MATCH_IOU = 0.2
+DEFAULT_RULE = "iou@0.2"
 Kind = Literal["missed lesion", "false positive", "image label", "clean", "not judged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Which detection found which lesion.
+
+    Attributes:
+        found: detection to lesion, as positions in `detections` and in `record.lesions`.
+        false: detections that found nothing, the strongest first; those on ignored regions are left out.
+        second: those of `false` that lie on a lesion which a stronger detection had found.
+    """
+
+    found: dict[int, int]
+    false: tuple[int, ...]
+    second: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A lesion that no detection found at the threshold; `score` is that of the best below it, None without one."""
+
+    lesion: Lesion
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +51,16 @@ class Verdict:
         kind: which one that is; `clean` where nothing is wrong at the threshold.
         reason: one sentence for a person.
         judged_boxes: whether lesions and false positives were compared at all.
+        missed: lesions not found at the threshold.
+        false_score: of the strongest false positive at or above the threshold; None without one.
     """
 
     error: float
     kind: Kind
     reason: str
     judged_boxes: bool
+    missed: tuple[Missed, ...] = ()
+    false_score: float | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -39,71 +68,107 @@ class Verdict:
         return self.kind == "clean"
 
 
-def match_lesions(record: ImageRecord, prediction: ImagePrediction) -> dict[int, int]:
-    """Detection to lesion, as positions: the highest score first, one to one.
+def known_rule(rule: Any) -> str | None:
+    """The rule, where it is one that pictures can follow: `iou@T`, `mask_iou@T` or `center`; else None."""
+    if not isinstance(rule, str):
+        return None
+    try:
+        parse_rule(rule)
+    except ValueError:
+        return None
+    return rule
 
-    A detection finds a lesion where their boxes overlap with IoU >= 0.2 or the detection's centre lies in the
-    lesion's box; among several, the one with the largest IoU. Categories are not compared.
+
+def match_detections(
+    record: ImageRecord, prediction: ImagePrediction, rule: str = DEFAULT_RULE, *, count_seconds: bool = True
+) -> Matches:
+    """Match as the FROC curve does (`mammodet.evaluation.matching.match_all`); nothing on an unlocalized image.
+
+    Args:
+        record: lesions, ignored ones among them.
+        prediction: of the same image.
+        rule: `iou@T`, `mask_iou@T` or `center`.
+        count_seconds: whether a second detection of a lesion is a false positive; else it counts neither way.
+    Raises:
+        InputError: another rule, or one that needs masks for a prediction without.
     """
-    boxes = prediction.detections.boxes_xyxy
-    targets = as_boxes([lesion.box_xyxy for lesion in record.lesions])
-    overlaps = box_iou(boxes, targets)
-    centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
-    inside = np.all((centres >= targets[None, :, :2]) & (centres < targets[None, :, 2:]), axis=2)
-    found: dict[int, int] = {}
-    for index in np.argsort(-prediction.detections.scores, kind="stable"):
-        free = [
-            lesion
-            for lesion in range(len(targets))
-            if lesion not in found.values() and (overlaps[index, lesion] >= MATCH_IOU or inside[index, lesion])
-        ]
-        if free:
-            found[int(index)] = max(free, key=lambda lesion: overlaps[index, lesion])
-    return found
+    if not len(prediction.detections):
+        return Matches({}, (), frozenset())
+    dataset = Dataset(tuple(dict.fromkeys(lesion.category for lesion in record.lesions)), (record,))
+    lesions, detections = flat_lesions(dataset), flat_detections(dataset, [prediction])
+    try:
+        masks = lesion_rles(dataset, lesions) if parse_rule(rule)[0] == "mask_iou" else None
+        matched = match_all(detections, lesions, rule, masks=masks, count_seconds=count_seconds)
+    except ValueError as error:
+        raise InputError(f"image {record.file_name!r}: {error}") from None
+    order = np.argsort(-prediction.detections.scores, kind="stable")[: len(detections)]
+    false = np.flatnonzero((matched.lesion < 0) & ~matched.passed)
+    return Matches(
+        {int(order[row]): int(matched.lesion[row]) for row in np.flatnonzero(matched.lesion >= 0)},
+        tuple(int(order[row]) for row in false),
+        frozenset(int(order[row]) for row in false if matched.overlapping[row] >= 0),
+    )
 
 
 def judge(
-    record: ImageRecord, prediction: ImagePrediction, *, score_threshold: float = 0.3, label: str = "tumor"
+    record: ImageRecord,
+    prediction: ImagePrediction,
+    *,
+    score_threshold: float = 0.3,
+    label: str = "tumor",
+    rule: str = DEFAULT_RULE,
+    count_seconds: bool = True,
 ) -> Verdict:
     """Compare a prediction with the ground truth of its image.
 
     The error is the largest of
 
-    - a missed lesion: 1 - the score of the detection matched to it (`match_lesions`), 1 without any, for
+    - a missed lesion: 1 - the score of the detection matched to it (`match_detections`), 1 without any, for
       every lesion whose match is below `score_threshold`;
-    - a false positive: the score of the strongest detection that is matched to no lesion; a second detection
-      of one lesion is one too;
+    - a false positive: the score of the strongest one;
     - the image label: |label - score|.
 
-    Where not every lesion has a usable place (`has_complete_boxes` is false), only the image label is judged.
+    On an image with a lesion without a place (`unlocalized`), only the image label is judged.
 
     Args:
         record: ground truth.
         prediction: of the same image.
         score_threshold: from which score a detection counts as made.
         label: name of the image label.
+        rule, count_seconds: as in `match_detections`.
     """
     if not record.has_truth:
         return Verdict(0.0, "not judged", "no ground truth to compare with", False)
     faults: list[tuple[float, Kind, str, bool]] = []  # error, kind, words, wrong at the threshold
-    if record.has_complete_boxes:
-        faults += _box_faults(record, prediction, score_threshold)
-    truth, score = record.label(label), prediction.scores.get(label)
-    if truth is not None and score is not None:
-        words = f"image label: {label} is {truth}, predicted {score:.2f}"
-        faults.append((abs(truth - score), "image label", words, (score >= 0.5) != bool(truth)))
-    if not faults and not record.has_complete_boxes:
+    missed: tuple[Missed, ...] = ()
+    false_score = None
+    if not record.unlocalized:
+        matches = match_detections(record, prediction, rule, count_seconds=count_seconds)
+        missed = _missed(record, prediction, matches, score_threshold)
+        faults += [(1 - (lesion.score or 0.0), "missed lesion", _missed_words(lesion), True) for lesion in missed]
+        if matches.false:
+            strongest = matches.false[0]
+            score = float(prediction.detections.scores[strongest])
+            what = "second detection of one lesion, with" if strongest in matches.second else "false positive with"
+            faults.append((score, "false positive", f"{what} score {score:.2f}", score >= score_threshold))
+            false_score = score if score >= score_threshold else None
+    truth, score_of_label = record.label(label), prediction.scores.get(label)
+    if truth is not None and score_of_label is not None:
+        words = f"image label: {label} is {truth}, predicted {score_of_label:.2f}"
+        faults.append((abs(truth - score_of_label), "image label", words, (score_of_label >= 0.5) != bool(truth)))
+    if not faults and record.unlocalized:
         return Verdict(0.0, "not judged", "nothing on it that can be compared", False)
     error = max((fault[0] for fault in faults), default=0.0)
     wrong = sorted((fault for fault in faults if fault[3]), key=lambda fault: -fault[0])
+    judged_boxes = not record.unlocalized
     if not wrong:
-        return Verdict(error, "clean", _praise(record), record.has_complete_boxes)
+        return Verdict(error, "clean", _praise(record), judged_boxes)
     reason = "; ".join(fault[2] for fault in wrong[:3])
     if len(wrong) > 3:
         reason += f"; and {len(wrong) - 3} more"
-    if not record.has_complete_boxes:
+    if not judged_boxes:
         reason += " (boxes not judged: not every lesion has a place)"
-    return Verdict(error, wrong[0][1], reason, record.has_complete_boxes)
+    return Verdict(error, wrong[0][1], reason, judged_boxes, missed, false_score)
 
 
 def image_error(
@@ -114,47 +179,32 @@ def image_error(
     return verdict.error, verdict.reason
 
 
-def _box_faults(
-    record: ImageRecord, prediction: ImagePrediction, score_threshold: float
-) -> list[tuple[float, Kind, str, bool]]:
-    faults: list[tuple[float, Kind, str, bool]] = []
-    scores = prediction.detections.scores
-    found = match_lesions(record, prediction)
-    best = {lesion: float(scores[index]) for index, lesion in found.items()}
-    for position, lesion in enumerate(record.lesions):
-        score = best.get(position)
-        if score is not None and score >= score_threshold:
-            continue
-        seen = "nothing found there" if score is None else f"best matching score {score:.2f}"
-        words = f"missed lesion ({_describe(lesion)}): {seen}"
-        faults.append((1 - (score or 0.0), "missed lesion", words, True))
-    loose = [index for index in range(len(scores)) if index not in found]
-    if loose:
-        strongest = max(loose, key=lambda index: float(scores[index]))
-        score = float(scores[strongest])
-        words = f"false positive with score {score:.2f}"
-        if _centre_in_lesion(record, prediction, strongest):
-            words = f"second detection of one lesion, with score {score:.2f}"
-        faults.append((score, "false positive", words, score >= score_threshold))
-    return faults
+def _missed(
+    record: ImageRecord, prediction: ImagePrediction, matches: Matches, score_threshold: float
+) -> tuple[Missed, ...]:
+    best = {lesion: float(prediction.detections.scores[index]) for index, lesion in matches.found.items()}
+    return tuple(
+        Missed(lesion, best.get(position))
+        for position, lesion in enumerate(record.lesions)
+        if not lesion.ignore and best.get(position, -1.0) < score_threshold
+    )
 
 
-def _centre_in_lesion(record: ImageRecord, prediction: ImagePrediction, index: int) -> bool:
-    x1, y1, x2, y2 = prediction.detections.boxes_xyxy[index]
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    boxes = [lesion.box_xyxy for lesion in record.lesions]
-    return any(left <= x < right and top <= y < bottom for left, top, right, bottom in boxes)
+def _missed_words(missed: Missed) -> str:
+    seen = "nothing found there" if missed.score is None else f"best matching score {missed.score:.2f}"
+    return f"missed lesion ({describe(missed.lesion)}): {seen}"
 
 
-def _describe(lesion: Lesion) -> str:
+def describe(lesion: Lesion) -> str:
+    """Abnormality and pathology, or the category where neither is known."""
     values = [lesion.attributes.get(name) for name in ("abnormality", "pathology")]
     return ", ".join(str(value)[:60] for value in values if value not in (None, "")) or lesion.category
 
 
 def _praise(record: ImageRecord) -> str:
-    if not record.has_complete_boxes:
+    if record.unlocalized:
         return "the image label is right (boxes not judged: not every lesion has a place)"
-    count = len(record.lesions)
+    count = sum(not lesion.ignore for lesion in record.lesions)
     if not count:
         return "no lesion, and none reported"
     found = "the lesion was found" if count == 1 else f"all {count} lesions were found"

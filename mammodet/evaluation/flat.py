@@ -1,0 +1,139 @@
+"""Lesions and detections of a whole data set as flat arrays, so that matching and counting need no loop over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodet.geometry import Boxes, as_boxes, clip_boxes, patch_to_rle
+from mammodet.records import BoxXYXY, Dataset, ImagePrediction, Lesion, Rle
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class FlatLesions:
+    """Lesions with a place, image after image, in each image's own order.
+
+    Attributes:
+        images: int (n,), position of the image in the data set.
+        boxes_xyxy: float (n, 4).
+        categories: int (n,), 1-based.
+        ignored: bool (n,), regions that count neither way.
+        lesions: the records themselves.
+    """
+
+    images: Ints
+    boxes_xyxy: Boxes
+    categories: Ints
+    ignored: Bools
+    lesions: tuple[Lesion, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class FlatDetections:
+    """Detections on images whose lesions all have a place, image after image, in each the highest score first.
+
+    Attributes:
+        images: int (n,), position of the image in the data set.
+        boxes_xyxy: float (n, 4).
+        scores: float (n,).
+        categories: int (n,), 1-based.
+        rles: n masks; None for a model without masks.
+    """
+
+    images: Ints
+    boxes_xyxy: Boxes
+    scores: NDArray[np.float64]
+    categories: Ints
+    rles: tuple[Rle, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def flat_lesions(dataset: Dataset) -> FlatLesions:
+    """The lesions of all images but those on which a lesion is known to be without a place."""
+    rows = [
+        (position, lesion)
+        for position, record in enumerate(dataset.images)
+        if not record.unlocalized
+        for lesion in record.lesions
+    ]
+    lesions = tuple(lesion for _, lesion in rows)
+    numbers = {name: dataset.category_id(name) for name in dataset.categories}
+    return FlatLesions(
+        np.array([position for position, _ in rows], dtype=np.int64),
+        as_boxes([lesion.box_xyxy for lesion in lesions]),
+        np.array([numbers[lesion.category] for lesion in lesions], dtype=np.int64),
+        np.array([lesion.ignore for lesion in lesions], dtype=bool),
+        lesions,
+    )
+
+
+def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) -> FlatDetections:
+    """The detections on all images but those on which a lesion is known to be without a place.
+
+    Args:
+        predictions: one per image of the data set, in its order.
+    """
+    found = [
+        (position, prediction.detections)
+        for position, (record, prediction) in enumerate(zip(dataset.images, predictions, strict=True))
+        if not record.unlocalized and len(prediction.detections)
+    ]
+    if not found:
+        nothing = np.zeros(0, dtype=np.int64)
+        with_masks = any(prediction.detections.rles is not None for prediction in predictions)
+        return FlatDetections(nothing, np.zeros((0, 4)), np.zeros(0), nothing, () if with_masks else None)
+    orders = [np.argsort(-one.scores, kind="stable") for _, one in found]
+    with_masks = all(one.rles is not None for _, one in found)
+    return FlatDetections(
+        np.repeat([position for position, _ in found], [len(one) for _, one in found]),
+        np.concatenate([one.boxes_xyxy[order] for (_, one), order in zip(found, orders, strict=True)]),
+        np.concatenate([one.scores[order] for (_, one), order in zip(found, orders, strict=True)]),
+        np.concatenate([one.category_ids[order] for (_, one), order in zip(found, orders, strict=True)]),
+        tuple(
+            one.rles[index]
+            for (_, one), order in zip(found, orders, strict=True)
+            for index in order
+            if one.rles is not None
+        )
+        if with_masks
+        else None,
+    )
+
+
+def lesion_rles(dataset: Dataset, lesions: FlatLesions) -> tuple[Rle, ...]:
+    """A mask for each lesion: its own, or its box where it has none."""
+    return tuple(
+        lesion.rle or box_rle(lesion.box_xyxy, dataset.images[position].size_hw)
+        for position, lesion in zip(lesions.images, lesions.lesions, strict=True)
+    )
+
+
+def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int]) -> Rle:
+    """The box as a mask, at least one pixel large."""
+    height, width = size_hw
+    x1, y1, x2, y2 = (int(value) for value in clip_boxes([box_xyxy], size_hw)[0].round())
+    left, top = min(x1, width - 1), min(y1, height - 1)
+    return patch_to_rle(np.ones((max(y2 - top, 1), max(x2 - left, 1)), dtype=bool), (left, top), size_hw)
+
+
+def take_detections(found: FlatDetections, rows: NDArray[np.int64]) -> FlatDetections:
+    """Some of the detections, in their order."""
+    return replace(
+        found,
+        images=found.images[rows],
+        boxes_xyxy=found.boxes_xyxy[rows],
+        scores=found.scores[rows],
+        categories=found.categories[rows],
+        rles=tuple(found.rles[row] for row in rows) if found.rles is not None else None,
+    )

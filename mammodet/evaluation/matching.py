@@ -1,0 +1,254 @@
+"""Which detection finds which lesion, for all images at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints
+from mammodet.geometry import as_boxes, box_area, box_iou
+from mammodet.records import Rle
+
+Floats = NDArray[np.float64]
+MATCH_RULES = ("iou@0.1", "iou@0.2", "iou@0.5", "center", "mask_iou@0.5")  # reported beside the chosen one
+
+
+def parse_rule(match: str) -> tuple[str, float]:
+    """`iou@T` and `mask_iou@T` with 0 < T <= 1, or `center`, as (kind, T).
+
+    Raises:
+        ValueError: anything else.
+    """
+    kind, _, digits = match.partition("@")
+    if match == "center":
+        return "center", 0.0
+    try:
+        threshold = float(digits)
+    except ValueError:
+        threshold = 0.0
+    if kind not in ("iou", "mask_iou") or not 0 < threshold <= 1:
+        raise ValueError(
+            f"match rule {match!r}: expected center, iou@T or mask_iou@T with T above 0 and at most 1, as in iou@0.2"
+        )
+    return kind, threshold
+
+
+def match_quality(boxes: NDArray[np.float64], lesions: NDArray[np.float64], match: str) -> Floats:
+    """How well each box (n, 4) fits each lesion's box (m, 4): (n, m), 0 where it is no match.
+
+    Under `center` a match is a centre inside the lesion's box, and the nearer centre fits better.
+
+    Args:
+        match: `iou@T` or `center`.
+    """
+    kind, threshold = parse_rule(match)
+    if kind == "center":
+        first, second = np.meshgrid(np.arange(len(boxes)), np.arange(len(lesions)), indexing="ij")
+        fit = _centre_quality(as_boxes(boxes)[first.ravel()], as_boxes(lesions)[second.ravel()])
+        return fit.reshape(len(boxes), len(lesions))
+    if kind != "iou":
+        raise ValueError(f"match rule {match!r}: needs masks; expected iou@T or center for boxes")
+    overlap = box_iou(boxes, lesions)
+    return np.where(overlap >= threshold, overlap, 0.0)
+
+
+def _centre_quality(boxes: Floats, lesions: Floats) -> Floats:
+    """Of pairs of boxes (n, 4) and (n, 4): (n,)."""
+    centres, middles = (boxes[:, :2] + boxes[:, 2:]) / 2, (lesions[:, :2] + lesions[:, 2:]) / 2
+    inside = ((centres >= lesions[:, :2]) & (centres <= lesions[:, 2:])).all(axis=1)
+    size = np.sqrt(np.maximum(box_area(lesions), 1e-9))
+    return np.where(inside, 1 / (1 + np.linalg.norm(centres - middles, axis=1) / size), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Every detection beside every lesion of its group (an image, or a category on an image).
+
+    Attributes:
+        found, lesion: int (p,), positions; sorted by `found`, within it by `lesion`.
+        start, count: int (n,): which rows belong to each detection.
+    """
+
+    found: Ints
+    lesion: Ints
+    start: Ints
+    count: Ints
+
+
+def make_pairs(found_groups: Ints, lesion_groups: Ints) -> Pairs:
+    """Pairs of equal group number."""
+    order = np.argsort(lesion_groups, kind="stable")
+    ranked = lesion_groups[order]
+    first = np.searchsorted(ranked, found_groups, "left")
+    count = np.searchsorted(ranked, found_groups, "right") - first
+    start = np.cumsum(count) - count
+    found = np.repeat(np.arange(len(found_groups)), count)
+    within = np.arange(len(found)) - start[found]
+    return Pairs(found, order[first[found] + within], start, count)
+
+
+def pair_box_iou(found_xywh: Floats, lesion_xywh: Floats, crowd: Bools) -> Floats:
+    """IoU (p,) of pairs of boxes, in the arithmetic of pycocotools; for a crowd, the share of the detection inside."""
+    low = np.maximum(found_xywh[:, :2], lesion_xywh[:, :2])
+    high = np.minimum(found_xywh[:, 2:] + found_xywh[:, :2], lesion_xywh[:, 2:] + lesion_xywh[:, :2])
+    sides = np.maximum(high - low, 0)
+    shared = sides[:, 0] * sides[:, 1]
+    area, other = found_xywh[:, 2] * found_xywh[:, 3], lesion_xywh[:, 2] * lesion_xywh[:, 3]
+    union = np.where(crowd, area, area + other - shared)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+
+def pair_mask_iou(pairs: Pairs, found: Sequence[Rle], lesions: Sequence[Rle], crowd: Bools) -> Floats:
+    """IoU (p,) of pairs of masks, by pycocotools; for a crowd (per lesion), the share of the detection inside.
+
+    Detections of one group must stand together.
+    """
+    values = np.zeros(len(pairs.found))
+    rows = np.flatnonzero(pairs.count > 0)
+    if not len(rows):
+        return values
+    # one call for a run of detections that meet the same lesions
+    first = pairs.lesion[pairs.start[rows]]
+    begins = np.flatnonzero(np.concatenate([[True], (first[1:] != first[:-1]) | (np.diff(rows) != 1)]))
+    for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True):
+        run = rows[begin:end]
+        start, count = pairs.start[run[0]], pairs.count[run[0]]
+        targets = pairs.lesion[start : start + count]
+        overlap = coco_mask.iou(
+            [found[row] for row in run], [lesions[row] for row in targets], crowd[targets].astype(np.uint8).tolist()
+        )
+        values[start : start + len(run) * count] = np.asarray(overlap).ravel()
+    return values
+
+
+def rank_within(groups: Ints) -> Ints:
+    """Position (n,) of each row among the rows of its group, in the order in which they stand."""
+    order = np.argsort(groups, kind="stable")
+    ranked = groups[order]
+    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]]) if len(ranked) else np.zeros(0, dtype=bool)
+    first = np.maximum.accumulate(np.where(begins, np.arange(len(ranked)), 0)) if len(ranked) else ranked
+    ranks = np.empty(len(groups), dtype=np.int64)
+    ranks[order] = np.arange(len(ranked)) - first
+    return ranks
+
+
+def rounds(pairs: Pairs, groups: Ints) -> list[Ints]:
+    """Detections that have a lesion beside them, divided so that each group gives one to each round, in its order."""
+    rows = np.flatnonzero(pairs.count > 0)
+    ranks = rank_within(groups[rows])
+    order = np.argsort(ranks, kind="stable")
+    ends = np.cumsum(np.bincount(ranks))
+    return [part for part in np.split(rows[order], ends) if len(part)]
+
+
+def pair_rows(pairs: Pairs, rows: Ints) -> tuple[Ints, Ints]:
+    """The pairs of some detections, and where each detection's begin among them."""
+    count = pairs.count[rows]
+    begins = np.cumsum(count) - count
+    within = np.arange(int(count.sum())) - np.repeat(begins, count)
+    return np.repeat(pairs.start[rows], count) + within, begins
+
+
+def assign(pairs: Pairs, groups: Ints, quality: Floats, n_lesions: int) -> Ints:
+    """The lesion that each detection takes: its best among those still free, each group's first detection first.
+
+    Args:
+        groups: of each detection, whose rows stand in falling order of score within a group.
+        quality: (p,) of each pair, 0 where it is no match; of equal ones, the first lesion is taken.
+    Returns:
+        int (n,), -1 where no lesion is taken.
+    """
+    taken = np.full(len(groups), -1, dtype=np.int64)
+    free = np.ones(n_lesions, dtype=bool)
+    for rows in rounds(pairs, groups):
+        places, begins = pair_rows(pairs, rows)
+        fit = np.where(free[pairs.lesion[places]], quality[places], 0.0)
+        best = np.maximum.reduceat(fit, begins)
+        count = pairs.count[rows]
+        is_best = (fit == np.repeat(best, count)) & (fit > 0)
+        place = np.minimum.reduceat(np.where(is_best, np.arange(len(fit)), len(fit)), begins)
+        hit = best > 0
+        lesion = pairs.lesion[places[place[hit]]]
+        taken[rows[hit]] = lesion
+        free[lesion] = False
+    return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What became of each detection under a match rule.
+
+    Attributes:
+        lesion: int (n,), position of the lesion that it finds; -1 for none.
+        passed: bool (n,): finds none and lies on a region to ignore (or is a second detection, where those are not
+            counted): counts neither way.
+        overlapping: int (n,), the lesion that it fits best, free or not; -1 for none.
+    """
+
+    lesion: Ints
+    passed: Bools
+    overlapping: Ints
+
+
+def match_all(
+    found: FlatDetections,
+    lesions: FlatLesions,
+    match: str,
+    *,
+    masks: Sequence[Rle] | None = None,
+    count_seconds: bool = True,
+) -> Matches:
+    """Match detections to lesions, whatever their categories.
+
+    The highest-scoring detection takes its best free lesion; each lesion is found once. A detection that finds none
+    and matches an ignored region, or has its centre in one, counts neither way.
+
+    Args:
+        masks: of the lesions, for the rule `mask_iou@T`.
+        count_seconds: whether a second detection of a found lesion is a false positive; else it counts neither way.
+    Raises:
+        ValueError: a rule that needs masks where there are none.
+    """
+    pairs = make_pairs(found.images, lesions.images)
+    quality = _quality(pairs, found, lesions, match, masks)
+    ignored = lesions.ignored[pairs.lesion]
+    taken = assign(pairs, found.images, np.where(ignored, 0.0, quality), len(lesions))
+    # A region can be much larger than any detection inside it, so that their IoU alone says nothing.
+    centred = _centre_quality(found.boxes_xyxy[pairs.found], lesions.boxes_xyxy[pairs.lesion]) > 0
+    on_ignored = np.zeros(len(found), dtype=bool)
+    on_ignored[pairs.found[ignored & ((quality > 0) | centred)]] = True
+    overlapping = assign_each(pairs, np.where(ignored, 0.0, quality))
+    passed = on_ignored if count_seconds else on_ignored | (overlapping >= 0)
+    return Matches(taken, passed & (taken < 0), overlapping)
+
+
+def assign_each(pairs: Pairs, quality: Floats) -> Ints:
+    """The lesion that each detection fits best, whether others take it or not; -1 for none."""
+    best = np.full(len(pairs.start), -1, dtype=np.int64)
+    order = np.lexsort((-pairs.lesion, quality))  # the best last, so that it stays
+    order = order[quality[order] > 0]
+    best[pairs.found[order]] = pairs.lesion[order]
+    return best
+
+
+def _quality(
+    pairs: Pairs, found: FlatDetections, lesions: FlatLesions, match: str, masks: Sequence[Rle] | None
+) -> Floats:
+    kind, threshold = parse_rule(match)
+    first, second = found.boxes_xyxy[pairs.found], lesions.boxes_xyxy[pairs.lesion]
+    if kind == "center":
+        return _centre_quality(first, second)
+    if kind == "mask_iou":
+        if found.rles is None or masks is None:
+            raise ValueError(f"match rule {match!r}: the predictions hold no masks; choose iou@T or center")
+        overlap = pair_mask_iou(pairs, found.rles, masks, np.zeros(len(lesions), dtype=bool))
+    else:
+        shared = np.clip(np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2]), 0, None)
+        area = shared.prod(axis=1)
+        union = box_area(first) + box_area(second) - area
+        overlap = np.divide(area, union, out=np.zeros_like(area), where=union > 0)
+    return np.where(overlap >= threshold, overlap, 0.0)

@@ -1,0 +1,48 @@
+"""By which rules a data set is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mammodet.evaluation.cases import OVER_IMAGES
+from mammodet.evaluation.froc import DENOMINATORS
+from mammodet.evaluation.matching import parse_rule
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The protocol, as far as it can be chosen.
+
+    Attributes:
+        match: `iou@T`, `mask_iou@T` or `center`: when a detection finds a lesion.
+        denominator: on which images false positives are counted.
+        count_seconds: whether a second detection of a found lesion is a false positive; else it counts neither way.
+        over_images: `max` or `mean`: how the images of a breast or a patient are joined.
+        resamples: of the patients, for intervals; 0 for none.
+        seed: of the resamples.
+        mask_score: from which score a detection belongs to the mask of its image.
+    """
+
+    match: str = "iou@0.2"
+    denominator: str = "all images"
+    count_seconds: bool = True
+    over_images: str = "max"
+    resamples: int = 1000
+    seed: int = 0
+    mask_score: float = 0.5
+
+    def __post_init__(self) -> None:
+        parse_rule(self.match)
+        if self.denominator not in DENOMINATORS:
+            raise ValueError(f"denominator {self.denominator!r}: expected one of {', '.join(DENOMINATORS)}")
+        if self.over_images not in OVER_IMAGES:
+            raise ValueError(f"over_images {self.over_images!r}: expected max or mean")
+        if self.resamples < 0 or 0 < self.resamples < 100:
+            raise ValueError(f"resamples {self.resamples}: expected 0 for no intervals, or at least 100")
+        if not 0 <= self.mask_score <= 1:
+            raise ValueError(f"mask_score {self.mask_score}: expected a number from 0 to 1")
+
+    @property
+    def duplicates(self) -> str:
+        """What a second detection of a found lesion is, in words."""
+        return "false positive" if self.count_seconds else "ignored"

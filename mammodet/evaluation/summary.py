@@ -1,0 +1,99 @@
+"""The headline figures of metrics.json as text for the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mammodet.evaluation.cases import LEVELS
+
+
+def to_table(metrics: Mapping[str, Any]) -> str:
+    """The headline figures of every model, with their intervals where there are some."""
+    facts = metrics["protocol"]
+    lines = [f"{facts['n_images']} images, {facts['n_patients']} patients, {facts['n_lesions']} lesions with a place"]
+    lines += [f"  OVERRIDDEN: {override}" for override in facts["overrides"]]
+    for model in metrics["models"]:
+        if len(metrics["models"]) > 1:
+            lines.append(f"{model['name']}")
+        lines += _model(model)
+    for pair in metrics["comparisons"]:
+        lines.append(f"{pair['second']} - {pair['first']}")
+        for name, figure in pair["figures"].items():
+            if name in HEADLINES:
+                interval = _interval(figure["ci95"])
+                p = "" if figure["p"] is None else f"   p = {figure['p']:.3f}"
+                lines.append(f"  {name.replace('/', ' '):<34}{figure['difference']:+.3f}{interval}{p}")
+    if facts["resamples"]:
+        lines.append(f"  in brackets: {facts['interval']}, {facts['resamples']} resamples, seed {facts['seed']}")
+    lines += [f"  note: {note}" for note in metrics["notes"]]
+    return "\n".join(lines)
+
+
+#: Of a comparison on the screen; metrics.json holds more.
+HEADLINES = (
+    "detection/bbox/AP50",
+    "detection/segm/AP50",
+    "froc/sensitivity@1",
+    "froc/cpm",
+    *(f"{level}/{label}/roc_auc" for level in LEVELS for label in ("tumor", "malignant")),
+)
+
+
+def _model(model: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for kind, title in (("bbox", "box"), ("segm", "mask")):
+        figures = model["detection"].get(kind)
+        if figures:
+            shown = "   ".join(
+                f"{name} {_show(value)}{_interval(figures.get(f'{name}_ci95')) if name == 'AP50' else ''}"
+                for name, value in figures.items()
+                if not name.endswith("_ci95")
+            )
+            lines.append(f"  {title:<10} {shown}")
+    curve = model["froc"]
+    points = curve["points"]
+    lines.append(
+        f"  FROC       {'false positives per image':<28}" + "".join(f"{point['fppi']:>8g}" for point in points)
+    )
+    found = "".join(f"{_show(point['sensitivity']):>8}" for point in points)
+    lines.append(
+        f"             {'lesions found (' + curve['match'] + ')':<28}{found}   "
+        f"mean (CPM) {_show(curve['cpm'])}{_interval(curve['cpm_ci95'])}"
+    )
+    if curve["denominator"] != "all images":
+        lines.append(f"             counted on {curve['denominator']}")
+    for level in LEVELS:
+        for label, figures in model[level].items():
+            lines.append(
+                f"  {level:<8} {label:<10} ROC AUC {_show(figures['roc_auc'])}{_interval(figures['roc_auc_ci95'])}   "
+                f"PR AUC {_show(figures['pr_auc'])}   "
+                f"({figures['n_positive']} of {figures['n_positive'] + figures['n_negative']} positive)"
+            )
+            if level == "image" and figures.get("by_rule"):
+                rules = "".join(f"   {rule} {_show(one['roc_auc'])}" for rule, one in figures["by_rule"].items())
+                lines.append(f"      AUC by rule:{rules}")
+            for point in figures.get("operating_points", ())[:1]:
+                lines.append(
+                    f"      at {point['threshold']:.3f} ({point['goal']} on validation): sensitivity "
+                    f"{_show(point['sensitivity'])}{_interval(point['sensitivity_ci95'])}   specificity "
+                    f"{_show(point['specificity'])}{_interval(point['specificity_ci95'])}"
+                )
+    masks = model.get("masks")
+    if masks and masks["n_pairs"]:
+        distance = "  -  " if masks["hd95_px"] is None else f"{masks['hd95_px']:.1f} px"
+        if masks["hd95_mm"] is not None:
+            distance = f"{masks['hd95_mm']:.1f} mm"
+        lines.append(
+            f"  outlines   Dice {_show(masks['dice'])}{_interval(masks['dice_ci95'])}   IoU {_show(masks['iou'])}   "
+            f"HD95 {distance}   ({masks['n_pairs']} found lesions)"
+        )
+    return lines + [f"  note: {note}" for note in model["notes"]]
+
+
+def _show(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
+
+
+def _interval(interval: list[float] | None) -> str:
+    return "" if not interval else f" [{interval[0]:.2f}, {interval[1]:.2f}]"

@@ -1,0 +1,151 @@
+"""Reasons not to score: each found, each named with its ids, each overridden and stamped on request only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from small_cases import dataset, image, lesion, prediction
+
+from mammodet.data.coco import data_hash
+from mammodet.data.predictions import Predictions, Repairs
+from mammodet.errors import InputError
+from mammodet.evaluation.admission import REFUSALS, admit
+
+A = (10, 10, 30, 30)
+
+
+def truth(subset="test", split_hash="s1"):
+    data = dataset(
+        image(1, lesion(A), patient_id="p1"), image(2, patient_id="p2", laterality="L"), image(3, patient_id="p2")
+    )
+    return replace(data, info={"split": {"name": "holdout", "subset": subset, "hash": split_hash}})
+
+
+def said(model, images=None):
+    images = [prediction(number, (A, 0.9)) for number in (1, 2, 3)] if images is None else images
+    return Predictions(tuple(images), ("mass",), model)
+
+
+def check(data, predictions, **more):
+    return admit(data, predictions, truth="test.json", source="a.json", **more)
+
+
+def refusal(data, predictions, **more):
+    with pytest.raises(InputError) as error:
+        check(data, predictions, **more)
+    return str(error.value)
+
+
+def test_predictions_without_a_fault_are_admitted():
+    data = truth()
+    model = {"patients": ["q"], "data_hash": "other", "split_hash": "s1", "predicted_data_hash": data_hash(data)}
+    admitted = check(data, said(model))
+    assert (admitted.overrides, admitted.patients_seen) == ((), 0)
+    assert [one.image_id for one in admitted.predictions] == [1, 2, 3]
+    assert admitted.predictions[1].laterality == "L"
+
+
+def test_nothing_is_known_of_a_model_that_names_no_patients():
+    assert check(truth(), said({})).patients_seen is None
+
+
+CASES = {
+    "leakage": (truth(), said({"patients": ["p2", "q"]}), {}, ["patient p2"]),
+    "truth": (truth(), said({"patients": ["q"], "predicted_data_hash": "f" * 64}), {}, ["ffffffffffff"]),
+    "missing": (truth(), said({"patients": ["q"]}, [prediction(1)]), {}, ["'images/im2.png' (id 2)", "(id 3)"]),
+    "extra": (
+        truth(),
+        said({"patients": ["q"]}, [prediction(number) for number in (1, 2, 3, 7)]),
+        {},
+        ["images/im7.png"],
+    ),
+    "duplicates": (
+        truth(),
+        said({"patients": ["q"]}),
+        {"repairs": Repairs(duplicates=["image_id 2 stands 2 times"])},
+        ["2 times"],
+    ),
+    "scores": (truth(), said({"patients": ["q"]}), {"repairs": Repairs(scores=["image 'x': score is 7"])}, ["is 7"]),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_each_reason_is_told_with_ids_and_overridden_on_request(kind):
+    data, predictions, more, words = CASES[kind]
+    message = refusal(data, predictions, **more)
+    assert message.startswith("a.json is not scored on test.json:")
+    assert f"--allow {kind}: {REFUSALS[kind]}" in message
+    assert message.count("--allow") == 1
+    for word in words:
+        assert word in message
+    assert refusal(data, predictions, **more, allow=[other for other in REFUSALS if other != kind]) == message
+    admitted = check(data, predictions, **more, allow=[kind])
+    [override] = admitted.overrides
+    assert override.startswith(REFUSALS[kind])
+    assert words[0] in override
+    assert [one.image_id for one in admitted.predictions] == [1, 2, 3]
+
+
+def test_all_reasons_are_told_at_once():
+    message = refusal(truth(), said({"patients": ["p1"]}, [prediction(1), prediction(2), prediction(9)]))
+    for kind in ("leakage", "missing", "extra"):
+        assert f"--allow {kind}" in message
+
+
+def test_long_lists_are_counted():
+    message = refusal(truth(), said({"patients": ["q"]}, [prediction(n) for n in (1, 2, 3, *range(10, 60))]))
+    assert "Predictions for images that the ground truth lacks (50):" in message
+    assert "... and 25 more" in message
+
+
+def test_an_image_without_prediction_counts_as_silent_when_allowed():
+    blank = check(
+        truth(), said({"patients": ["q"]}, [prediction(1, (A, 0.9), masks=True)]), allow=["missing"]
+    ).predictions[1]
+    assert len(blank.detections) == 0
+    assert blank.detections.rles == []
+    assert blank.scores == {}
+    assert blank.patient_id == "p2"
+
+
+@pytest.mark.parametrize("subset", ["train", "val"])
+def test_the_training_part_of_the_same_split_is_leakage_without_any_patient_id(subset):
+    assert f"it is the {subset} part of the split" in refusal(truth(subset), said({"split_hash": "s1"}))
+
+
+def test_the_training_file_itself_is_leakage():
+    data = truth()
+    assert "its data hash is that of the training file" in refusal(data, said({"data_hash": data_hash(data)}))
+
+
+def test_another_division_is_refused_where_patients_are_not_named():
+    message = refusal(truth(), said({"split_hash": "s2"}))
+    assert "another division of the data (split hash s2, here s1)" in message
+    assert "--train-json" in message
+    assert check(truth(), said({"split_hash": "s2", "patients": ["q"]})).patients_seen == 0
+    other = dataset(image(9, patient_id="q"))
+    assert check(truth(), said({"split_hash": "s2"}), train=other).patients_seen == 0
+
+
+def test_a_training_file_is_searched_for_patients_and_for_images_without_any():
+    train = dataset(image(1, patient_id="p2"), image(2))
+    message = refusal(
+        replace(truth(), images=(*truth().images, image(4))),
+        said({}, [prediction(n) for n in (1, 2, 3, 4)]),
+        train=train,
+    )
+    assert "patient p2 (of --train-json)" in message
+    bare = dataset(image(1), image(2))
+    assert "image 'images/im2.png' (of --train-json)" in refusal(
+        bare, said({}, [prediction(1), prediction(2)]), train=train
+    )
+
+
+def test_other_categories_cannot_be_overridden():
+    predictions = replace(said({}), categories=("calc",))
+    assert "its categories are ['calc']" in refusal(truth(), predictions, allow=list(REFUSALS))
+
+
+def test_unknown_overrides_are_refused():
+    assert "expected some of leakage" in refusal(truth(), said({}), allow=["everything"])

@@ -1,0 +1,136 @@
+"""The model card and the words for figures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from small_metrics import HOSTILE, small_metrics, without
+
+from mammodet.errors import InputError
+from mammodet.reporting.card import known_limits, model_card
+from mammodet.reporting.report_values import interval, models_of, number, p_value, path_name
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.4125, "0.412"), (1.0, "1.000"), (0.99961, "1.000"), (3.456, "3.46"), (34.21, "34.2"), (1234.5, "1234"),
+        (7, "7"), (-0.0124, "\u22120.012"), (-0.0001, "0.000"), (None, "\u2013"), (math.nan, "\u2013"), ("x", "\u2013"),
+    ],
+)  # fmt: skip
+def test_number_has_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_number_with_its_sign():
+    assert (number(0.03, sign=True), number(-0.03, sign=True), number(0.0, sign=True)) == (
+        "+0.030",
+        "\u22120.030",
+        "0.000",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([0.41, 0.52], "0.41 to 0.52"), ([-0.02, 0.08], "\u22120.02 to 0.08"), ([0.981, 0.992], "0.981 to 0.992"),
+        ([28.04, 41.0], "28.0 to 41.0"), (None, ""), ([0.1], ""), ([None, 0.2], ""),
+    ],
+)  # fmt: skip
+def test_interval_has_two_digits_and_a_third_where_it_is_narrow(value, text):
+    assert interval(value) == text
+
+
+def test_small_p_values_are_not_zero():
+    assert (p_value(0.0004), p_value(0.21), p_value(None)) == ("< 0.001", "0.210", "\u2013")
+
+
+def test_path_name_reads_as_a_figure():
+    assert path_name("detection/segm/AP50/mass") == "mask AP50 mass"
+    assert path_name("froc/cpm") == "CPM"
+    assert path_name("image/tumor/roc_auc") == "image, tumor: ROC AUC"
+    assert path_name("detection/bbox/AP") == "box AP50:95"
+
+
+def test_model_card_tells_the_facts():
+    card = model_card(small_metrics())
+    for words in (
+        "# Model card: first",
+        "Not a medical device",
+        "- predictions file: runs/first/predictions.json",
+        "- split of the training: the same as evaluated on",
+        "- match: iou@0.2",
+        "| box AP50 | 0.710 | 0.61 to 0.79 |",
+        "| lesion sensitivity at 1 FPPI | 0.625 | 0.41 to 0.80 |",
+        "| lesion sensitivity at 4 FPPI | \u2013 | \u2013 |",
+        "| image, tumor: ROC AUC | 0.900 | 0.71 to 0.98 |",
+        "### density",
+        "| D | 8 | 5 | 0.500 | 0.510 |",
+    ):
+        assert words in card
+
+
+def test_model_card_derives_limits_from_the_facts():
+    card = model_card(small_metrics())
+    for words in (
+        "Few patients (12)",
+        "1 images hold a lesion without a place",
+        "Few positive cases of tumor at the level of the patient (3).",
+        "Strata of fewer than 10 patients: density D (5).",
+        "Lowest sensitivity at 1 FPPI of all strata: 0.500 at density D.",
+        "Not measured: label malignant.",
+        "circles take no part",
+        "3 lesions have no drawn contour",
+        "one image holds a lesion without a place",
+    ):
+        assert words in card
+    assert "Override" not in card
+    assert "leakage" not in card
+    assert "No calibration" not in card
+
+
+def test_model_card_of_a_doubtful_evaluation_says_so():
+    metrics = small_metrics()
+    metrics["protocol"].update(overrides=["--allow-leakage"], split_subset="val", resamples=0, n_normal_images=0)
+    metrics["models"][0]["protocol"] = {"patients_seen_in_training": 3}
+    limits = known_limits(metrics, models_of(metrics)[0])
+    assert limits[:2] == [
+        "Override: --allow-leakage",
+        "first: 3 of these patients were seen in training. Its figures say nothing about new patients.",
+    ]
+    for words in ("on the subset val", "No intervals", "No image without a lesion", "No calibration"):
+        assert any(words in limit for limit in limits)
+
+
+def test_model_card_is_of_the_model_that_was_asked_for():
+    metrics = small_metrics("first", "second")
+    assert "| CPM | 0.438 |" in model_card(metrics, 0)
+    card = model_card(metrics, 1)
+    assert "# Model card: second" in card
+    assert "| CPM | 0.688 |" in card
+    assert "first" not in card.replace("runs/first", "")
+    with pytest.raises(InputError, match="model_index 2: the metrics hold 2 models"):
+        model_card(metrics, 2)
+
+
+def test_model_card_escapes_markup():
+    metrics = small_metrics(f"{HOSTILE} | *x* [a](b)\n# y")
+    metrics["models"][0]["strata"][0]["value"] = "a|b"
+    metrics["notes"] = ["1. one\n- two", "<img src=x onerror=y>", "\ud800"]
+    card = model_card(metrics)
+    assert "<" not in card
+    assert "# Model card: &lt;script&gt;alert(1)&lt;/script&gt; \\| \\*x\\* \\[a\\](b) \\# y\n" in card
+    assert "\n| a\\|b |" in card
+    assert "\n- 1\\. one - two\n" in card
+    assert card.encode("utf-8")
+
+
+def test_model_card_survives_whatever_is_missing():
+    for metrics in without(small_metrics()):
+        if models_of(metrics):
+            assert model_card(metrics).startswith("# Model card: ")
+    bare = model_card({"models": [{}]})
+    assert "# Model card: model 1" in bare
+    assert "carry no protocol" in bare
+    assert "leakage could not be checked" in bare
