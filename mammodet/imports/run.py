@@ -1,0 +1,110 @@
+"""From another program's files to a predictions file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mammodet
+from mammodet.data.coco import data_hash, read_coco
+from mammodet.data.predictions import Predictions
+from mammodet.errors import InputError
+from mammodet.files import canonical_hash, file_hash
+from mammodet.imports import coco, table, ultralytics, yolo
+from mammodet.imports.base import Collector, ImportSummary, Wording
+from mammodet.imports.options import ImportOptions
+from mammodet.records import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How one format is read; `by_id`: its class ids are those of the data set that it was run on."""
+
+    read: Callable[[Path, Collector], None]
+    wording: Wording
+    by_id: bool = False
+
+
+FORMATS = {
+    "coco": Format(coco.read, coco.WORDING, by_id=True),
+    "detectron2": Format(coco.read, coco.WORDING, by_id=True),
+    "yolo": Format(yolo.read, yolo.WORDING),
+    "csv": Format(table.read, table.WORDING),
+    "ultralytics": Format(ultralytics.read, ultralytics.WORDING),
+}
+
+
+def import_predictions(
+    source_format: str, source: Path, ground_truth: Path, options: ImportOptions | None = None
+) -> tuple[Predictions, ImportSummary]:
+    """Read another program's detections.
+
+    Args:
+        source_format: one of `FORMATS`.
+        source: its file or folder.
+        ground_truth: the data set file whose images were predicted; it gives ids, names, sizes and patients.
+    Returns:
+        One prediction for every image of the ground truth, in its order; what was counted on the way.
+    Raises:
+        InputError: with every fault: images or classes that the ground truth lacks, boxes that leave their image, ...
+    """
+    if source_format not in FORMATS:
+        raise InputError(f"format {source_format!r}: expected one of {', '.join(FORMATS)}")
+    options = options or ImportOptions()
+    chosen = FORMATS[source_format]
+    dataset = read_coco(ground_truth)
+    collector = Collector(dataset, options, chosen.wording, by_id=chosen.by_id)
+    # Before the long work: what is wrong with these files should not be told after it.
+    model = {"source": source_format, "name": options.name or source.stem, **_training(options, collector.summary)}
+    chosen.read(source, collector)
+    images = collector.finish(source)
+    model |= {
+        "imported_from": str(source),
+        "imported_sha256": source_hash(source),
+        "predicted_data_hash": data_hash(dataset),
+        "options": options.to_json(),
+        "predicted_with": f"import by mammodet {mammodet.__version__}",
+    }
+    return Predictions(images, dataset.categories, model), collector.summary
+
+
+def source_hash(source: Path) -> str:
+    """SHA-256 of a file; of a folder, over the names and hashes of its files, hidden ones left out."""
+    if source.is_file():
+        return file_hash(source)
+    paths = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return canonical_hash({path.relative_to(source).as_posix(): file_hash(path) for path in paths})
+
+
+def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
+    """What is known of the model's training: patients, hashes, checkpoint; None where nothing is."""
+    facts: dict[str, Any] = {"checkpoint": None, "checkpoint_sha256": None}
+    if options.checkpoint_file is not None:
+        if not options.checkpoint_file.is_file():
+            raise InputError(f"--checkpoint-file {options.checkpoint_file}: no such file")
+        facts |= {
+            "checkpoint": str(options.checkpoint_file),
+            "checkpoint_sha256": file_hash(options.checkpoint_file),
+        }
+    datasets = [read_coco(path) for path in options.train_jsons]
+    facts |= {"patients": None, "data_hash": None, "split_hash": None}
+    if not datasets:
+        summary.warnings.append("--train-json was not given: evaluation cannot check leakage, and will say so")
+        return facts
+    records = [record for dataset in datasets for record in dataset.images]
+    without = sum(record.patient_id is None for record in records)
+    if without:
+        summary.warnings.append(
+            f"{without} of {len(records)} training images have no patient: leakage through them cannot be seen"
+        )
+    facts["patients"] = sorted({record.patient_id for record in records if record.patient_id is not None})
+    facts["data_hash"], facts["split_hash"] = data_hash(datasets[0]), _split_hash(datasets[0])
+    return facts
+
+
+def _split_hash(dataset: Dataset) -> str | None:
+    split = dataset.info.get("split")
+    value = split.get("hash") if isinstance(split, dict) else None
+    return value if isinstance(value, str) else None
