@@ -62,7 +62,7 @@ def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
 def to_detections(found: dict[str, Tensor], trace: Trace, with_masks: bool) -> Detections:
     """One image's detections in native pixels; what falls wholly into the crop's outside is gone.
 
-    Boxes are rounded to hundredths of a pixel and scores to six digits: more would be noise, and files half as long again.
+    Boxes are rounded to hundredths of a pixel and scores to six digits: more is noise, and makes files longer.
     """
     boxes = trace.boxes_backward(found["boxes"].detach().double().cpu().numpy())
     scores = found["scores"].detach().double().cpu().numpy().clip(0, 1)

@@ -180,7 +180,9 @@ def _category(
             overlap = pair_box_iou(found_xywh[pairs.found], target_xywh[pairs.lesion], crowd[pairs.lesion])
         else:
             assert found.rles is not None  # for the type checker: AveragePrecision is asked for masks where they are
-            overlap = pair_mask_iou(pairs, [found.rles[row] for row in rows], [masks[int(row)] for row in targets], crowd)
+            overlap = pair_mask_iou(
+                pairs, [found.rles[row] for row in rows], [masks[int(row)] for row in targets], crowd
+            )
         overlaps[kind] = overlap
     outcomes = {}
     for kind in kinds:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from pycocotools import mask as coco_mask
+from scipy.spatial import cKDTree
 
 from mammodet.evaluation.flat import FlatDetections, FlatLesions, Ints
 from mammodet.evaluation.matching import Floats, Matches
@@ -79,7 +80,7 @@ def mask_agreement(
             rle for rle, score in zip(detections.rles or (), detections.scores, strict=True) if score >= score_threshold
         ]
         images.append(position)
-        unions.append(_overlap_figures(*_patches(kept, targets)))
+        unions.append(_overlap_figures(kept, targets))
     return MaskAgreement(
         np.array(places, dtype=np.int64),
         np.array(rows, dtype=np.float64).reshape(-1, len(PAIR_FIGURES)),
@@ -90,35 +91,26 @@ def mask_agreement(
     )
 
 
-def _patches(first: Sequence[Rle], second: Sequence[Rle]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The unions of two lists of masks, in the box that holds both."""
-    boxes = np.array([rle_box(rle) for rle in (*first, *second) if rle_area(rle)]).reshape(-1, 4)
-    if not len(boxes):
-        return np.zeros((0, 0), dtype=bool), np.zeros((0, 0), dtype=bool)
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-    unions = []
-    for masks in (first, second):
-        union = np.zeros((box[3] - box[1], box[2] - box[0]), dtype=bool)
-        for rle in masks:
-            union |= mask_patch(rle, box)
-        unions.append(union)
-    return unions[0], unions[1]
-
-
-def _overlap_figures(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
-    """Dice and IoU of two masks of one shape; NaN where both are empty."""
-    both, areas = int((first & second).sum()), int(first.sum()) + int(second.sum())
+def _overlap_figures(first: Sequence[Rle], second: Sequence[Rle]) -> tuple[float, float]:
+    """Dice and IoU of the unions of two lists of masks; NaN where both are empty."""
+    one, two = (coco_mask.merge(list(masks)) if masks else None for masks in (first, second))
+    areas = sum(int(coco_mask.area(mask)) for mask in (one, two) if mask is not None)
     if not areas:
         return float("nan"), float("nan")
-    return 2 * both / areas, both / (areas - both)
+    shared = 0 if one is None or two is None else int(coco_mask.area(coco_mask.merge([one, two], intersect=True)))
+    return 2 * shared / areas, shared / (areas - shared)
 
 
 def _pair_figures(first: Rle, second: Rle, spacing_mm_rc: tuple[float, float] | None) -> tuple[float, ...]:
-    one, two = _patches([first], [second])
-    dice, iou = _overlap_figures(one, two)
+    dice, iou = _overlap_figures([first], [second])
+    x1, y1, x2, y2 = np.array([rle_box(rle) for rle in (first, second) if rle_area(rle)]).T
+    box = (int(x1.min()), int(y1.min()), int(x2.max()), int(y2.max()))
+    one, two = mask_patch(first, box), mask_patch(second, box)
     pixels = hausdorff95(one, two)
-    return dice, iou, pixels, hausdorff95(one, two, spacing_mm_rc) if spacing_mm_rc else float("nan")
+    if spacing_mm_rc is None:
+        return dice, iou, pixels, float("nan")
+    rows, columns = spacing_mm_rc
+    return dice, iou, pixels, pixels * rows if rows == columns else hausdorff95(one, two, spacing_mm_rc)
 
 
 def hausdorff95(
@@ -136,14 +128,15 @@ def hausdorff95(
     """
     if not first.any() or not second.any():
         return float("nan")
-    one, two = _border(first), _border(second)
-    forth = distance_transform_edt(~two, sampling=spacing_rc)[one]
-    back = distance_transform_edt(~one, sampling=spacing_rc)[two]
+    one, two = (np.argwhere(_border(mask)) * np.array(spacing_rc) for mask in (first, second))
+    forth, back = cKDTree(two).query(one)[0], cKDTree(one).query(two)[0]
     return float(max(np.percentile(forth, 95), np.percentile(back, 95)))
 
 
 def _border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(mask & ~binary_erosion(mask), dtype=bool)
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.asarray(mask & ~inner, dtype=bool)
 
 
 class MeanFigures:
