@@ -16,6 +16,7 @@ from mammodet.data.images import read_image, to_display
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, read_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.admission import admit
+from mammodet.evaluation.calibration_file import Calibration, check_belongs, read_calibration
 from mammodet.evaluation.evaluate import Entry, Evaluation, evaluate
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
@@ -23,7 +24,7 @@ from mammodet.evaluation.summary import to_table
 from mammodet.files import file_hash, write_json, write_text
 from mammodet.records import LABELS, Dataset, ImageRecord
 
-METRICS, REPORT = "metrics.json", "report.html"
+METRICS, REPORT, LESIONS, IMAGES, CURVES = "metrics.json", "report.html", "lesions.csv", "images.csv", "curves"
 
 
 def image_reader(root: Path) -> Callable[[ImageRecord], NDArray[np.uint8]]:
@@ -40,6 +41,7 @@ def evaluate_files(
     options: Options | None = None,
     allow: Collection[str] = (),
     train_json: Path | None = None,
+    calibrations: Sequence[Path] = (),
     history: Path | None = None,
     report: bool = True,
     score_threshold: float = 0.3,
@@ -55,6 +57,7 @@ def evaluate_files(
         names: of the models; by default from the files' paths.
         allow: refusals to override, keys of `mammodet.evaluation.admission.REFUSALS`.
         train_json: what the models were trained on, where their predictions do not say.
+        calibrations: one file of tools/calibrate.py per predictions file, or none.
     Raises:
         InputError: faulty files, or a reason to refuse that is not allowed: each with its ids.
     """
@@ -62,9 +65,15 @@ def evaluate_files(
     names = _model_names(predictions, names)
     dataset = read_coco(ground_truth)
     train = read_coco(train_json) if train_json is not None else None
+    if calibrations and len(calibrations) != len(predictions):
+        raise InputError(
+            f"--calibration: {len(calibrations)} files for {len(predictions)} of predictions; give one each"
+        )
+    fitted: list[tuple[Path, Calibration] | None] = [_read_calibration(path, options) for path in calibrations]
+    fitted = fitted or [None] * len(predictions)
     entries, overrides = [], []
-    for name, path in zip(names, predictions, strict=True):
-        entry, overridden = _entry(name, path, dataset, ground_truth, train, allow)
+    for name, path, calibration in zip(names, predictions, fitted, strict=True):
+        entry, overridden = _entry(name, path, dataset, ground_truth, train, calibration, allow)
         entries.append(entry)
         prefix = f"{name}: " if len(names) > 1 else ""
         overrides += [f"{prefix}{one}" for one in overridden]
@@ -80,9 +89,10 @@ def evaluate_files(
         result = evaluate(dataset, entries, options, facts=facts, overrides=overrides, progress=progress)
     except ValueError as error:
         raise InputError(str(error)) from None
+    clear_evaluation(output)
     write_json(output / METRICS, result.metrics, indent=1)
-    write_text(output / "lesions.csv", _lesions_csv(dataset, result))
-    write_text(output / "images.csv", _images_csv(dataset, entries))
+    write_text(output / LESIONS, _lesions_csv(dataset, result))
+    write_text(output / IMAGES, _images_csv(dataset, entries))
     print(to_table(result.metrics))
     if report:
         _write_report(ground_truth, dataset, entries, result.metrics, output, history, score_threshold, command)
@@ -90,6 +100,15 @@ def evaluate_files(
     else:
         print(f"wrote {output}/metrics.json")
     return result.metrics
+
+
+def clear_evaluation(output: Path) -> None:
+    """Remove what an earlier evaluation wrote: figures of two evaluations must not stand side by side."""
+    for name in (METRICS, REPORT, LESIONS, IMAGES):
+        (output / name).unlink(missing_ok=True)
+    curves = [path for path in (output / CURVES).glob("*") if path.suffix in (".csv", ".svg", ".png")]
+    for path in [*output.glob("model_card*.md"), *curves]:
+        path.unlink()
 
 
 def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -112,13 +131,39 @@ def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     return list(names)
 
 
+def _read_calibration(path: Path, options: Options) -> tuple[Path, Calibration]:
+    calibration = read_calibration(path)
+    if calibration.provenance.over_images != options.over_images:
+        raise InputError(
+            f"{path}: was fitted on scores joined by {calibration.provenance.over_images!r}; evaluate with "
+            f"--over-images {calibration.provenance.over_images}, or calibrate with --over-images {options.over_images}"
+        )
+    return path, calibration
+
+
 def _entry(
-    name: str, path: Path, dataset: Dataset, ground_truth: Path, train: Dataset | None, allow: Collection[str]
+    name: str,
+    path: Path,
+    dataset: Dataset,
+    ground_truth: Path,
+    train: Dataset | None,
+    fitted: tuple[Path, Calibration] | None,
+    allow: Collection[str],
 ) -> tuple[Entry, tuple[str, ...]]:
     repairs = Repairs()
     predictions = read_predictions(path, repairs)
+    calibration = fitted[1] if fitted else None
+    if fitted and calibration:
+        check_belongs(calibration, predictions.model, str(fitted[0]), allow_other=True)
     admitted = admit(
-        dataset, predictions, truth=str(ground_truth), source=str(path), repairs=repairs, train=train, allow=allow
+        dataset,
+        predictions,
+        truth=str(ground_truth),
+        source=str(path),
+        repairs=repairs,
+        train=train,
+        calibration=calibration.provenance if calibration else None,
+        allow=allow,
     )
     model = predictions.model
     facts = {
@@ -131,8 +176,16 @@ def _entry(
         "trained_on_split_hash": model.get("split_hash"),
         "patients_seen_in_training": admitted.patients_seen,
         "version": model.get("version"),
+        "calibration": str(fitted[0]) if fitted else None,
+        "calibration_sha256": file_hash(fitted[0]) if fitted else None,
     }
     notes = []
+    if calibration and calibration.provenance.fitted_on_test:
+        notes.append("CALIBRATED ON TEST: its thresholds and probabilities were fitted on a test set.")
+    if calibration and calibration.provenance.checkpoint_sha256 is None:
+        notes.append(
+            "Neither calibration nor predictions name a checkpoint: that they belong together was not checked."
+        )
     if admitted.patients_seen:
         notes.append(
             f"LEAKAGE: {admitted.patients_seen} of these patients were in training or validation. These figures say "
@@ -143,8 +196,8 @@ def _entry(
             "The predictions do not say on which patients the model was trained: leakage could not be checked "
             "(--train-json names its training file)."
         )
-    entry = Entry(name, admitted.predictions, {key: value for key, value in facts.items() if value is not None}, notes)
-    return entry, admitted.overrides
+    known = {key: value for key, value in facts.items() if value is not None}
+    return Entry(name, admitted.predictions, known, notes, calibration), admitted.overrides
 
 
 def _write_report(
@@ -162,7 +215,7 @@ def _write_report(
     from mammodet.reporting.curves import write_curves
     from mammodet.reporting.html import write_report
 
-    write_curves(output / "curves", metrics)
+    write_curves(output / CURVES, metrics)
     for number in range(len(entries)):
         name = "model_card.md" if len(entries) == 1 else f"model_card_{number + 1}.md"
         write_text(output / name, model_card(metrics, number))

@@ -11,6 +11,7 @@ from mammodet.data.coco import data_hash
 from mammodet.data.predictions import Predictions, Repairs
 from mammodet.errors import InputError
 from mammodet.evaluation.admission import REFUSALS, admit
+from mammodet.evaluation.calibration_file import Provenance
 
 A = (10, 10, 30, 30)
 
@@ -140,6 +141,32 @@ def test_a_training_file_is_searched_for_patients_and_for_images_without_any():
     assert "image 'images/im2.png' (of --train-json)" in refusal(
         bare, said({}, [prediction(1), prediction(2)]), train=train
     )
+
+
+def provenance(**more):
+    return Provenance(
+        **{
+            "checkpoint_sha256": "c" * 64, "predictions_sha256": "d" * 64, "data_hash": "e" * 64, "split_hash": None,
+            "subset": "val", "patients": ("v1",), "over_images": "max", "rule": None, **more,
+        }
+    )  # fmt: skip
+
+
+def test_patients_of_the_calibration_are_leakage_too():
+    model = {"patients": ["p1"], "checkpoint_sha256": "c" * 64}
+    message = refusal(truth(), said(model), calibration=provenance(patients=("p1", "p2", "v1")))
+    assert "  - patient p1\n  - patient p2 (of the calibration)\n" in message
+
+
+def test_a_calibration_of_another_model_is_refused():
+    model = {"patients": ["q"], "checkpoint_sha256": "b" * 64}
+    message = refusal(truth(), said(model), calibration=provenance())
+    assert f"fitted for the checkpoint {'c' * 64}, this one is {'b' * 64}" in message
+    assert "--allow calibration" in message
+    admitted = check(truth(), said(model), calibration=provenance(), allow=["calibration"])
+    assert admitted.overrides[0].startswith(REFUSALS["calibration"])
+    assert check(truth(), said({"patients": ["q"]}), calibration=provenance(checkpoint_sha256=None)).overrides == ()
+    assert "this one is not known" in refusal(truth(), said({"patients": ["q"]}), calibration=provenance())
 
 
 def test_other_categories_cannot_be_overridden():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -105,6 +106,49 @@ def test_evaluate_files_without_report_writes_metrics_only(truth, write, tmp_pat
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["images.csv", "lesions.csv", "metrics.json"]
     facts = json.loads((tmp_path / "eval" / "metrics.json").read_text())["protocol"]
     assert (facts["match"], facts["over_images"]) == ("center", "mean")
+
+
+def test_an_earlier_evaluation_does_not_stand_beside_a_new_one(truth, write, tmp_path):
+    evaluate_files(truth, write(), tmp_path / "eval")
+    (tmp_path / "eval" / "mine.txt").write_text("kept")
+    evaluate_files(truth, write(), tmp_path / "eval", report=False)
+    assert {path.name for path in (tmp_path / "eval").rglob("*")} == {
+        "curves", "images.csv", "lesions.csv", "metrics.json", "mine.txt"
+    }  # fmt: skip
+
+
+def test_tables_agree_with_the_metrics(truth, write, tmp_path):
+    metrics = evaluate_files(truth, write(), tmp_path / "eval", report=False)
+    with open(tmp_path / "eval" / "lesions.csv", newline="", encoding="utf-8") as file:
+        lesions = list(csv.DictReader(file))
+    with open(tmp_path / "eval" / "images.csv", newline="", encoding="utf-8") as file:
+        images = list(csv.DictReader(file))
+    [model] = metrics["models"]
+    assert len(lesions) == metrics["protocol"]["n_lesions"]
+    assert len(images) == metrics["protocol"]["n_images"]
+    found = [row for row in lesions if row["fppi"] and float(row["fppi"]) <= 1]
+    assert len(found) / len(lesions) == model["froc"]["points"][3]["sensitivity"]
+    assert sum(row["label tumor"] == "1" for row in images) == model["image"]["tumor"]["n_positive"]
+    assert {row["model"] for row in images} == {model["name"]}
+
+
+def test_several_models_are_named_by_what_tells_them_apart(truth, write, tmp_path):
+    first = write()
+    paths = []
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+        paths.append(tmp_path / name / "predictions.json")
+        paths[-1].write_bytes(first.read_bytes())
+    options = {"options": QUICK, "progress": False}
+    metrics = evaluate_many(truth, paths, tmp_path / "eval", **options)
+    assert [model["name"] for model in metrics["models"]] == ["ours", "theirs"]
+    assert {path.name for path in (tmp_path / "eval").glob("model_card*")} == {"model_card_1.md", "model_card_2.md"}
+    assert metrics["comparisons"][0]["figures"]["froc/cpm"]["difference"] == 0
+    for names in (["one"], ["one", "one"], ["one", " "]):
+        with pytest.raises(InputError, match=r"--names .*: expected 2, one for each predictions file, no two alike"):
+            evaluate_many(truth, paths, tmp_path / "eval", names=names, **options)
+    with pytest.raises(InputError, match=r"--names .*no two alike"):
+        evaluate_many(truth, [first, first], tmp_path / "eval", **options)
 
 
 def test_report_is_titled_with_the_folder_of_a_bare_file_name(truth, write, tmp_path, monkeypatch):

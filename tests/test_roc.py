@@ -99,9 +99,11 @@ def test_label_figures_by_hand():
     )
     measure = LabelFigures("x", chosen, 0.4, np.arange(5))
     assert measure.counts() == {"tp": 1, "fp": 2, "tn": 1, "fn": 1}
-    assert measure.row(np.ones(5)) == pytest.approx([1 / 2, 1 / 3, 1 / 3, 1 / 2, 2 / 5, 2 / 5])
+    assert measure.row(np.ones(5)) == pytest.approx([1 / 2, 1 / 3, 1 / 3, 1 / 2, 2 / 5, 2 / 5, 5 / 11])
     # Without the third case, and the first twice: tp 2, fp 1, tn 1, fn 1.
-    assert measure.row(np.array([2.0, 1, 0, 1, 1])) == pytest.approx([2 / 3, 1 / 2, 2 / 3, 1 / 2, 3 / 5, 4 / 6])
+    assert measure.row(np.array([2.0, 1, 0, 1, 1])) == pytest.approx(
+        [2 / 3, 1 / 2, 2 / 3, 1 / 2, 3 / 5, 4 / 6, 10 / 15]
+    )
 
 
 def test_roc_auc_counts_ties_half():

@@ -58,6 +58,14 @@ def parser() -> argparse.ArgumentParser:
         default="max",
         help="how images of a breast are joined (%(default)s)",
     )
+    main.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="of tools/calibrate.py, one per predictions file: what its thresholds and probabilities are worth here",
+    )
     main.add_argument("--train-json", type=Path, help="what the models were trained on, where predictions do not say")
     main.add_argument(
         "--allow",
@@ -110,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         options=options,
         allow=chosen.allow,
         train_json=chosen.train_json,
+        calibrations=chosen.calibration,
         history=chosen.history,
         report=not chosen.no_report,
         score_threshold=chosen.score_threshold,

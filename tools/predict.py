@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from mammodet.cli import run
 
 EXAMPLE = """examples:
   python tools/predict.py --checkpoint output/run/best.ckpt --input some/folder --output preds/
   python tools/predict.py --checkpoint output/run/best.ckpt --input data/mias/test.json --output preds/
+  python tools/predict.py --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
+      --calibration calibration.json
 """
 
 
@@ -24,6 +27,14 @@ def parser() -> argparse.ArgumentParser:
         "--input", type=Path, required=True, help="folder of images (searched to its depth), or COCO JSON"
     )
     main.add_argument("--output", type=Path, required=True, help="folder for predictions.json")
+    main.add_argument(
+        "--calibration", type=Path, help="of tools/calibrate.py: adds labels and probabilities to the scores"
+    )
+    main.add_argument(
+        "--allow-other-checkpoint",
+        action="store_true",
+        help="take a calibration of another checkpoint; the predictions say so",
+    )
     main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
     main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
     return main
@@ -34,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     from mammodet.data.coco import read_coco
     from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
+    from mammodet.evaluation.calibration_file import read_calibration
+    from mammodet.files import read_json
 
+    calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
     predictor = Predictor.from_checkpoint(chosen.checkpoint, chosen.device)
     unreadable: list[Skipped] = []
     if chosen.input.suffix.lower() == ".json":
@@ -43,8 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
         dataset, unreadable = folder_dataset(chosen.input, predictor.facts.categories)
         root = chosen.input
     path, skipped = predict_to_folder(
-        predictor, dataset, root, chosen.output, num_workers=max(chosen.num_workers, 0), unreadable=unreadable
+        predictor,
+        dataset,
+        root,
+        chosen.output,
+        num_workers=max(chosen.num_workers, 0),
+        unreadable=unreadable,
+        calibration=calibration,
+        allow_other_checkpoint=chosen.allow_other_checkpoint,
     )
+    if calibration is not None:
+        print(label_table(read_json(path)))
     print(f"wrote {path}: {len(dataset.images) + len(unreadable) - len(skipped)} images")
     for item in skipped:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
@@ -54,6 +77,43 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if skipped else 0
+
+
+_LABELS = {"tumor": ("no tumor", "tumor"), "malignant": ("not malignant", "malignant")}  # name to words for 0 and 1
+
+
+def label_table(value: dict[str, Any], most: int = 20) -> str:
+    """The labels of a predictions file's value: of the first images, and how many breasts and patients have which."""
+    made_by = value["model"]["calibration"]
+    fitted_on = {"val": "validation", None: "validation"}.get(made_by["subset"], made_by["subset"])
+    goal = f"{made_by['goal']} on {'TEST' if made_by['fitted_on_test'] else fitted_on}"
+    lines = []
+    for image in value["images"][:most]:
+        answers = [
+            _answer(name, image["labels"][name], image["scores"][name], goal)
+            for name in _LABELS
+            if name in image["labels"]
+        ]
+        lines.append(f"{image['file_name']}  {'; '.join(answers) or 'no label: this level was not calibrated'}")
+    if len(value["images"]) > most:
+        lines.append(f"... and {len(value['images']) - most} more images")
+    for places in ("images", "breasts", "patients"):
+        labels = [(name, found["label"]) for one in value[places] for name, found in one["labels"].items()]
+        for name in sorted({name for name, _ in labels}, key=list(_LABELS).index):
+            lines.append(f"{places}: {labels.count((name, 1))} of {len(value[places])} {name}")
+        if value[places] and not labels:
+            lines.append(f"{places}: no labels, this level was not calibrated")
+    if made_by["other_checkpoint"]:
+        lines.append("The calibration was fitted for another checkpoint: its probabilities and labels may be wrong.")
+    return "\n".join(lines)
+
+
+def _answer(name: str, found: dict[str, Any], score: float, goal: str) -> str:
+    number = f"score {score:.3f}" if found["probability"] is None else f"{name} probability {found['probability']:.3f}"
+    if found["label"] is None:
+        return f"{number}: no label ({found['goal']} was not reached)"
+    sign = ">=" if found["label"] else "<"
+    return f"{number}: {_LABELS[name][found['label']]} ({sign} {found['threshold']:.3g}, {goal})"
 
 
 if __name__ == "__main__":

@@ -81,14 +81,13 @@ def _evaluate(config: Config, command: str, device: str) -> int:
         )
     from mammodet.data.coco import read_coco
     from mammodet.engine.predict import Predictor, predict_to_folder
-    from mammodet.pipeline import evaluate_files
+    from mammodet.pipeline import clear_evaluation, evaluate_files
 
     predictor = Predictor.from_checkpoint(Path(config.model.weights), device, config)
     truth = config.data.root / config.data.test
     output = config.output_dir / f"eval_{truth.stem}"
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)
-    for name in ("metrics.json", "report.html"):  # those of older predictions must not stand beside new ones
-        (output / name).unlink(missing_ok=True)
+    clear_evaluation(output)  # that of older predictions must not stand beside new ones
     path, skipped = predict_to_folder(predictor, dataset, config.data.root, output, num_workers=config.data.num_workers)
     for item in skipped:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)

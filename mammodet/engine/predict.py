@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from mammodet.data.predictions import Predictions, prediction_from_json, predict
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.outputs import to_predictions
 from mammodet.errors import InputError
-from mammodet.files import canonical_hash, file_hash, write_json, write_text
+from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
+from mammodet.files import atomic_path, canonical_hash, file_hash, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, combine
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
@@ -169,6 +170,8 @@ def predict_to_folder(
     num_workers: int = 0,
     progress: bool = True,
     unreadable: Sequence[Skipped] = (),
+    calibration: Calibration | None = None,
+    allow_other_checkpoint: bool = False,
 ) -> tuple[Path, list[Skipped]]:
     """Predict a data set and write `predictions.json` (and `skipped.json` where images could not be read).
 
@@ -177,7 +180,13 @@ def predict_to_folder(
 
     Args:
         unreadable: images that were found to be so before, to be listed with those found here.
+        calibration: adds labels and probabilities to the scores.
+        allow_other_checkpoint: take a calibration that was fitted for another checkpoint.
+    Raises:
+        InputError: no image can be predicted, or the calibration belongs to another model.
     """
+    if calibration is not None:
+        check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
     output.mkdir(parents=True, exist_ok=True)
     partial = output / "predictions.partial.jsonl"
     key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve())])
@@ -206,7 +215,14 @@ def predict_to_folder(
         raise InputError(f"{root}: no image could be predicted ({reasons})")
     images = [done[record.image_id] for record in dataset.images if record.image_id in done]
     path = output / "predictions.json"
-    write_predictions(predictor.to_file(images), path)
+    predictions = predictor.to_file(images)
+    # so that an evaluation can tell when it meets another truth; a bare folder has none
+    truth_hash = data_hash(dataset) if any(record.has_truth for record in dataset.images) else None
+    model = {**predictions.model, "predicted_data_hash": truth_hash}
+    with atomic_path(path) as whole:  # with its labels or not at all
+        write_predictions(replace(predictions, model=model), whole)
+        if calibration is not None:
+            label_predictions(whole, calibration)
     if skipped:
         write_json(
             output / "skipped.json",

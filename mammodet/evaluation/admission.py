@@ -1,4 +1,4 @@
-"""Whether predictions may be scored on a ground truth: every reason to refuse, and what stays when one is overridden."""
+"""Whether predictions may be scored on a ground truth: every reason to refuse, and what an override does."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from mammodet.data.coco import data_hash
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
 from mammodet.errors import InputError
+from mammodet.evaluation.calibration_file import Provenance
 from mammodet.records import Dataset, Detections, ImagePrediction
 
 #: What can be overridden by `--allow`, and what it then does.
 REFUSALS = {
     "leakage": "patients or images of the training are scored",
+    "calibration": "the calibration was fitted to the scores of another model",
     "truth": "the ground truth is not the one that was predicted",
     "missing": "images without a prediction count as images on which nothing was found, and have no score",
     "extra": "predictions for images that the ground truth lacks are passed over",
@@ -46,6 +48,7 @@ def admit(
     source: str,
     repairs: Repairs | None = None,
     train: Dataset | None = None,
+    calibration: Provenance | None = None,
     allow: Collection[str] = (),
 ) -> Admitted:
     """Check that predictions belong to a ground truth, and that their model has not seen its patients.
@@ -54,6 +57,7 @@ def admit(
         truth, source: names of the two files, for messages.
         repairs: what was mended when the predictions were read.
         train: the data set that the model was trained on, where its predictions do not say.
+        calibration: where probabilities and thresholds come from.
         allow: keys of REFUSALS.
     Raises:
         InputError: with every reason to refuse that is not allowed, and the ids.
@@ -70,8 +74,12 @@ def admit(
     missing, extra = unmatched(predictions.images, dataset)
     seen = set(predictions.model.get("patients") or ())
     known = bool(predictions.model.get("patients")) or train is not None
+    patients = {record.patient_id for record in dataset.images if record.patient_id}
+    fitted_on = set(calibration.patients) if calibration else set()
+    fitted = [f"patient {patient} (of the calibration)" for patient in sorted(fitted_on & patients - seen)]
     reasons = {
-        "leakage": _leakage(dataset, predictions.model, train, seen),
+        "leakage": _leakage(dataset, predictions.model, train, seen) + fitted,
+        "calibration": _other_model(predictions.model, calibration),
         "truth": _changed_truth(dataset, predictions.model),
         "missing": missing,
         "extra": extra,
@@ -87,8 +95,7 @@ def admit(
     )
     if train is not None:
         seen |= {record.patient_id for record in train.images if record.patient_id}
-    shared = seen & {record.patient_id for record in dataset.images if record.patient_id}
-    return Admitted(matched, overrides, len(shared) if known else None)
+    return Admitted(matched, overrides, len(seen & patients) if known else None)
 
 
 def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
@@ -106,6 +113,7 @@ def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
 
 _HEADS = {
     "leakage": "The model has seen what it would be scored on, in training or validation ({count}):",
+    "calibration": "The calibration belongs to another model:",
     "truth": "The ground truth has changed:",
     "missing": "Images without a prediction ({count}):",
     "extra": "Predictions for images that the ground truth lacks ({count}):",
@@ -114,6 +122,7 @@ _HEADS = {
 }
 _ADVICE = {
     "leakage": "Such a figure says nothing about new patients: evaluate on test.json.",
+    "calibration": "Predict the validation set with this model, and run tools/calibrate.py.",
     "truth": "Predict its images again, or take the ground truth that was predicted.",
     "missing": "Predict them (skipped.json beside the predictions names unread ones).",
     "extra": "Take the ground truth of all images that were predicted.",
@@ -146,6 +155,13 @@ def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str]
             if record.file_name in names and not record.patient_id
         ]
     return found
+
+
+def _other_model(model: Any, calibration: Provenance | None) -> list[str]:
+    if calibration is None or calibration.checkpoint_sha256 == model.get("checkpoint_sha256"):
+        return []  # of other programs neither may be known
+    own = model.get("checkpoint_sha256") or "not known"
+    return [f"it was fitted for the checkpoint {calibration.checkpoint_sha256 or 'not known'}, this one is {own}"]
 
 
 def _changed_truth(dataset: Dataset, model: Any) -> list[str]:

@@ -162,13 +162,13 @@ def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = BINS) -> dict[
 
 
 class LabelFigures:
-    """What a threshold is worth: sensitivity, specificity, predictive values, accuracy and F1 of score >= threshold.
+    """What calling a case positive from a threshold on is worth: FIGURES.
 
     Args:
         name: before `/FIGURE`.
     """
 
-    FIGURES = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "f1")
+    FIGURES = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "f1", "f2")
 
     def __init__(self, name: str, chosen: Cases, threshold: float, clusters: Ints) -> None:
         self.names = tuple(f"{name}/{figure}" for figure in self.FIGURES)
@@ -197,6 +197,7 @@ class LabelFigures:
                 _share(tn, tn + fn),
                 _share(tp + tn, tp + tn + fp + fn),
                 _share(2 * tp, 2 * tp + fp + fn),
+                _share(5 * tp, 5 * tp + fp + 4 * fn),
             ]
         )
 

@@ -44,6 +44,8 @@ NAMES = {
     "sensitivity_at_90_specificity": "sensitivity at 90 % specificity",
     "specificity_at_90_sensitivity": "specificity at 90 % sensitivity",
     "pf1": "pF1",
+    "f1": "F1",
+    "f2": "F2",
     "f1_at_half": "F1 at score 0.5",
     "brier": "Brier score",
     "ece": "ECE",
