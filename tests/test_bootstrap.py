@@ -76,6 +76,13 @@ def test_an_interval_needs_nineteen_in_twenty_resamples():
     assert percentile_interval(samples) is None
 
 
+def test_where_all_resamples_agree_there_is_no_interval():
+    found = bootstrap({"a": [Mean([1, 1, 1])]}, 3, resamples=100, seed=0)["a"]
+    assert found.value("mean") == 1.0
+    assert found.interval("mean") is None
+    assert found.spread("mean") == [1.0, 1.0]
+
+
 def test_two_figures_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two figures of one name"):
         bootstrap({"a": [Mean([0, 1]), Mean([1, 0])]}, 2, resamples=0, seed=0)

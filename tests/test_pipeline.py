@@ -14,6 +14,8 @@ import pytest
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.errors import InputError
+from mammodet.evaluation.calibration import OperatingPoint, Scaling
+from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, write_calibration
 from mammodet.evaluation.options import Options
 from mammodet.files import file_hash
 from mammodet.pipeline import draw_files
@@ -149,6 +151,34 @@ def test_several_models_are_named_by_what_tells_them_apart(truth, write, tmp_pat
             evaluate_many(truth, paths, tmp_path / "eval", names=names, **options)
     with pytest.raises(InputError, match=r"--names .*no two alike"):
         evaluate_many(truth, [first, first], tmp_path / "eval", **options)
+
+
+def test_a_calibration_is_measured_and_must_belong(truth, write, tmp_path):
+    fit = Fit("image", "tumor", 5, 5, Scaling(2.0, 0.0), (OperatingPoint("youden", 0.5, 5, 0, 5, 0),))
+    made_for = Provenance("abc" * 21 + "a", "c" * 64, "d" * 64, None, "val", ("v1",), "max", None)
+    path = tmp_path / "calibration.json"
+    write_calibration(Calibration("platt", ("youden",), made_for, (fit,)), path)
+    predictions = write(model={**MODEL, "checkpoint_sha256": "abc" * 21 + "a"})
+    metrics = evaluate_files(truth, predictions, tmp_path / "eval", calibrations=[path])
+    [model] = metrics["models"]
+    [point] = model["image"]["tumor"]["operating_points"]
+    assert (point["goal"], point["threshold"], point["fp"], point["specificity"]) == ("youden", 0.5, 0, 1.0)
+    hit, missed, negative = point["tp"], point["fn"], point["tn"]  # a lesion without a place is missed
+    assert hit + missed == model["image"]["tumor"]["n_positive"]
+    assert point["sensitivity"] == hit / (hit + missed)
+    # 0.9 is 9 to 1 and becomes 81 to 1, 0.25 is 1 to 3 and becomes 1 to 9
+    expected = (hit / 82**2 + missed * 0.9**2 + negative * 0.1**2) / (hit + missed + negative)
+    assert model["image"]["tumor"]["calibrated"]["brier"] == pytest.approx(expected)
+    assert model["protocol"]["calibration_sha256"] == file_hash(path)
+    assert "youden" in (tmp_path / "eval" / "report.html").read_text()
+    with pytest.raises(InputError, match="belongs to another model"):
+        evaluate_files(truth, write(), tmp_path / "eval", calibrations=[path])
+    with pytest.raises(InputError, match="evaluate with --over-images max"):
+        evaluate_files(
+            truth, predictions, tmp_path / "e", calibrations=[path], options=Options(over_images="mean", resamples=0)
+        )
+    with pytest.raises(InputError, match="2 files for 1 of predictions"):
+        evaluate_files(truth, predictions, tmp_path / "e", calibrations=[path, path])
 
 
 def test_report_is_titled_with_the_folder_of_a_bare_file_name(truth, write, tmp_path, monkeypatch):

@@ -73,11 +73,22 @@ class Estimates:
         value = self.values.get(name, float("nan"))
         return None if np.isnan(value) else float(value)
 
-    def interval(self, name: str) -> list[float] | None:
-        """Its 95 % percentile interval; None without resamples, or where too few of them define it."""
+    def spread(self, name: str) -> list[float] | None:
+        """Its 2.5 % and 97.5 % quantile; None without resamples, or where too few of them define it."""
         if self.value(name) is None or not len(self.samples):
             return None
-        return percentile_interval(self.samples[:, self.columns[name]])
+        return percentile_interval(self._sample(name))
+
+    def interval(self, name: str) -> list[float] | None:
+        """Its 95 % percentile interval: `spread`, but None where all resamples agree.
+
+        Where nothing was missed, no resample misses anything: that is no proof that nothing ever will be.
+        """
+        found = self.spread(name)
+        return found if found is not None and np.nanmin(self._sample(name)) < np.nanmax(self._sample(name)) else None
+
+    def _sample(self, name: str) -> Floats:
+        return self.samples[:, self.columns[name]]
 
 
 def percentile_interval(samples: Floats) -> list[float] | None:

@@ -188,7 +188,7 @@ class Localization:
         main = (self._options.match, self._options.denominator)
         curve = self._froc[main]
         name = _curve_name(*main)
-        band = [estimates.interval(f"{name}/band@{point:.6g}") for point in BAND_FPPI]
+        band = [estimates.spread(f"{name}/band@{point:.6g}") for point in BAND_FPPI]
         froc = {**self._froc_section(estimates, *main), "curve": curve.corners()}
         if all(item is not None for item in band):
             froc["band"] = {
