@@ -151,6 +151,13 @@ def test_all_faults_are_told_at_once(tmp_path):
     assert "'breasts' is 'none'; expected a list of objects" in message
 
 
+@pytest.mark.parametrize("key", ["checkpoint_sha256", "data_hash", "split_hash", "predicted_data_hash"])
+def test_hashes_that_are_no_text_are_refused(tmp_path, key):
+    value = good_value()
+    value["model"] = {**(value.get("model") or {}), key: [1]}
+    assert f"'model': '{key}' is [1]; expected text or null" in fault_of(tmp_path, value)
+
+
 def test_scores_and_second_entries_can_be_mended_on_request(tmp_path):
     value = good_value()
     value["images"].append(copy.deepcopy(value["images"][1]))

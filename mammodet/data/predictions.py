@@ -21,6 +21,7 @@ from mammodet.records import LATERALITIES, Dataset, Detections, ImagePrediction,
 from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
+_HASHES = ("checkpoint_sha256", "data_hash", "split_hash", "predicted_data_hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,12 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
     model = value.get("model") or {}
     if not isinstance(model, dict) or not _is_list_of(str, model.get("patients")):
         faults.append("'model' cannot be read; expected an object whose 'patients' are a list of texts")
+    else:
+        faults += [
+            f"'model': '{key}' is {model[key]!r:.60}; expected text or null"
+            for key in _HASHES
+            if not isinstance(model.get(key), str | None)
+        ]
     for key in ("breasts", "patients"):
         if not _is_list_of(dict, value.get(key)):
             faults.append(f"'{key}' is {value[key]!r:.60}; expected a list of objects")
@@ -290,8 +297,9 @@ def match_to_dataset(
     *,
     ignore_extra: bool = False,
     ignore_missing: bool = False,
+    where: str = "predictions against ground truth",
 ) -> list[ImagePrediction]:
-    """One prediction for each image of a data set, in its order.
+    """One prediction for each image of a data set, in its order; `where` names both in messages.
 
     Images meet by file name, else by the name without folder and suffix (a prediction made on a bare folder) where that
     is unique on both sides. What the data set knows (id, patient, side, view) replaces what the prediction says.
@@ -336,7 +344,7 @@ def match_to_dataset(
         faults += [f"prediction for {name!r}: no such image in the ground truth" for name in extra]
     raise_faults(
         faults,
-        where="predictions against ground truth",
+        where=where,
         advice="Predict the images of the ground-truth file (skipped.json beside the predictions names unread ones).",
     )
     return matched

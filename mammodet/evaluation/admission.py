@@ -87,7 +87,9 @@ def admit(
         "scores": repairs.scores,
     }
     _refuse({kind: found for kind, found in reasons.items() if found and kind not in allow}, truth, source)
-    matched = match_to_dataset(predictions.images, dataset, ignore_extra=True, ignore_missing=True)
+    matched = match_to_dataset(
+        predictions.images, dataset, ignore_extra=True, ignore_missing=True, where=f"{source} against {truth}"
+    )
     if missing:
         matched = _fill(dataset, matched)
     overrides = tuple(

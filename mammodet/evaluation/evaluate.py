@@ -82,7 +82,12 @@ def evaluate(
                 "same order"
             )
     clusters, n_clusters = patient_clusters(dataset)
-    places = {entry.name: Localization(dataset, entry.predictions, clusters, options) for entry in entries}
+    places = {}
+    for entry in entries:
+        try:
+            places[entry.name] = Localization(dataset, entry.predictions, clusters, options)
+        except ValueError as error:
+            raise ValueError(f"{entry.name}: {error}") from None
     levels = {
         entry.name: LevelFigures(dataset, entry.predictions, clusters, options, entry.calibration) for entry in entries
     }
