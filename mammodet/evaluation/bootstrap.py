@@ -19,6 +19,7 @@ from mammodet.records import Dataset
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+_ROUNDING = 1e-9  # of sums in another order
 _LEAST_DEFINED = 0.95  # share of the resamples in which a figure must be defined to have an interval
 
 
@@ -85,7 +86,9 @@ class Estimates:
         Where nothing was missed, no resample misses anything: that is no proof that nothing ever will be.
         """
         found = self.spread(name)
-        return found if found is not None and np.nanmin(self._sample(name)) < np.nanmax(self._sample(name)) else None
+        if found is None or np.nanmax(self._sample(name)) - np.nanmin(self._sample(name)) < _ROUNDING:
+            return None
+        return found
 
     def _sample(self, name: str) -> Floats:
         return self.samples[:, self.columns[name]]
