@@ -172,6 +172,8 @@ def _entry(
         "checkpoint": model.get("checkpoint"),
         "checkpoint_sha256": model.get("checkpoint_sha256"),
         "imported_from": model.get("imported_from"),
+        "architecture": _architecture(model.get("config")),
+        "patients_in_training": len(model["patients"]) if model.get("patients") else None,
         "trained_on_data_hash": model.get("data_hash") or (data_hash(train) if train is not None else None),
         "trained_on_split_hash": model.get("split_hash"),
         "patients_seen_in_training": admitted.patients_seen,
@@ -198,6 +200,15 @@ def _entry(
         )
     known = {key: value for key, value in facts.items() if value is not None}
     return Entry(name, admitted.predictions, known, notes, calibration), admitted.overrides
+
+
+def _architecture(config: Any) -> str | None:
+    """The detector in a few words; None where the predictions hold no config of ours."""
+    try:
+        detector, image = config["model"]["detector"], config["data"]["image"]
+        return f"{detector['arch']}, {detector['backbone']['name']}, {image['max_size']} px"
+    except (KeyError, TypeError):
+        return None
 
 
 def _write_report(

@@ -122,6 +122,22 @@ def protocol_facts(metrics: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     )
 
 
+def stamp_facts(metrics: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What stands on top of a report: the protocol, the files of each model with their hashes, the version."""
+    models = models_of(metrics)
+    facts = [*protocol_facts(metrics)]
+    for name, model in models:
+        about = section(model, "protocol")
+        prefix = f"{name}: " if len(models) > 1 else ""
+        facts += [
+            (prefix + _MODEL_FACTS.get(key, key), words(about[key]))
+            for key in ("predictions_sha256", "checkpoint_sha256")
+            if about.get(key)
+        ]
+    version = section(metrics, "protocol", "versions").get("mammodet")
+    return (*facts, *((("mammodet", words(version)),) if version else ()))
+
+
 def alarms(metrics: Mapping[str, Any]) -> list[str]:
     """What must not be overlooked: rules that were overridden, and patients seen in training."""
     models = models_of(metrics)

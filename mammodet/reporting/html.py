@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mammodet.files import write_text
 from mammodet.records import Dataset, ImagePrediction
 from mammodet.reporting import report_tables as tables
-from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, protocol_facts
+from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, stamp_facts
 from mammodet.reporting.curves import COLOURS, froc_figure, pr_figure, reliability_figure, roc_figure, to_svg
 from mammodet.reporting.gallery import render
 from mammodet.reporting.overlay import OverlayOptions
@@ -120,7 +120,7 @@ def write_report(
         "report.html.j2",
         title=title,
         alarms=alarms(metrics),
-        protocol=protocol_facts(metrics),
+        protocol=stamp_facts(metrics),
         model_facts=[(name, model_facts(metrics, (name, model))) for name, model in measured],
         tiles=_tiles(measured),
         notes=_notes(metrics, measured, dataset, models),
