@@ -75,10 +75,11 @@ def test_lesion_size_is_in_millimetres_where_spacing_is_known(spacing, values):
     assert {value for variable, value in found if variable == "lesion size"} == values
 
 
-def test_image_strata_have_the_auc_of_the_first_label_that_is_known():
+@pytest.mark.parametrize("tumor", [None, 1])
+def test_image_strata_have_the_auc_of_the_first_label_with_both_classes(tumor):
     data = dataset(
-        *(image(n, density="AB"[n % 2], labels={"tumor": None, "malignant": int(n > 2)}) for n in range(1, 5))
+        *(image(n, density="AB"[n % 2], labels={"tumor": tumor, "malignant": int(n > 2)}) for n in range(1, 5))
     )
-    found = strata(data, [prediction(n, scores={"malignant": n / 10}) for n in range(1, 5)])
+    found = strata(data, [prediction(n, scores={"malignant": n / 10, "tumor": 0.5}) for n in range(1, 5)])
     assert found["density", "A"]["label"] == "malignant"
     assert found["density", "A"]["roc_auc"] == 1.0

@@ -150,12 +150,11 @@ class Localization:
 
     def _stratum_scores(self, predictions: Sequence[ImagePrediction]) -> list[Measure]:
         measures: list[Measure] = []
-        for label in LABELS:
-            chosen = cases(self._dataset, predictions, "image", label)
-            if len(chosen):
-                break
-        else:
+        by_label = {label: cases(self._dataset, predictions, "image", label) for label in LABELS}
+        label = next((label for label, one in by_label.items() if 0 < one.labels.sum() < len(one)), None)
+        if label is None:
             return measures
+        chosen = by_label[label]
         for number, stratum in enumerate(self._strata):
             if stratum.of_images:
                 inside = stratum.images[chosen.images]
