@@ -12,7 +12,7 @@ from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_box
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Lesion
 from mammodet.reporting import report_tables as tables
-from mammodet.reporting.html import write_report
+from mammodet.reporting.html import headline_label, write_report
 from mammodet.reporting.report_values import models_of
 
 SIZE = (100, 80)
@@ -318,3 +318,13 @@ def test_report_of_noise_in_two_models_stays_below_6_megabytes(tmp_path):
     models = [("a", found), ("b", found)]
     report(tmp_path, dataset=Dataset(("mass",), images), models=models, image_reader=lambda item: noise)
     assert (tmp_path / "r.html").stat().st_size < 6_000_000
+
+
+def test_headline_takes_a_label_that_can_be_scored():
+    def model(**aucs):
+        return ("one", {"image": {label: {"roc_auc": value} for label, value in aucs.items()}})
+
+    assert headline_label([model(tumor=None, malignant=0.7)]) == "malignant"
+    assert headline_label([model(malignant=0.7, tumor=0.6)]) == "tumor"
+    assert headline_label([model(tumor=None)]) == "tumor"
+    assert headline_label([("one", {"image": None})]) == "tumor"

@@ -195,7 +195,8 @@ def _level(models: Sequence[Model], label: str) -> dict[str, Any]:
 
 def _tiles(models: Sequence[Model]) -> list[dict[str, Any]]:
     """The headline figures, each with a line per model."""
-    figures = [_headline(model) for _, model in models] or [_headline({})]
+    label = headline_label(models)
+    figures = [_headline(model, label) for _, model in models] or [_headline({}, label)]
     names = [name for name, _ in models] or [""]
     return [
         {
@@ -215,7 +216,17 @@ def _tiles(models: Sequence[Model]) -> list[dict[str, Any]]:
     ]
 
 
-def _headline(model: Mapping[str, Any]) -> dict[str, tuple[Cell, str]]:
+def headline_label(models: Sequence[Model]) -> str:
+    """The label whose AUC stands on top: `tumor`, or the first that has one, as where every image shows a tumor."""
+    labels = [label for _, model in models for label, one in section(model, "image").items() if _has_auc(one)]
+    return "tumor" if "tumor" in labels or not labels else str(labels[0])
+
+
+def _has_auc(figures: Any) -> bool:
+    return isinstance(figures, Mapping) and figures.get("roc_auc") is not None
+
+
+def _headline(model: Mapping[str, Any], label: str) -> dict[str, tuple[Cell, str]]:
     """Title to value and what stands under it."""
     froc, boxes, masks = (
         section(model, "froc"),
@@ -231,13 +242,13 @@ def _headline(model: Mapping[str, Any]) -> dict[str, tuple[Cell, str]]:
         "mask AP50": (cell(masks, "AP50"), f"AP50:95 {cell(masks, 'AP').value}"),
     }
     for level in ("image", "patient"):
-        tumor = section(model, level, "tumor")
+        figures = section(model, level, label)
         cases = [
-            f"{number(tumor[key])} {name}"
+            f"{number(figures[key])} {name}"
             for key, name in (("n_positive", "positive"), ("n_negative", "negative"))
-            if tumor.get(key) is not None
+            if figures.get(key) is not None
         ]
-        found[f"{level} ROC AUC, tumor"] = (cell(tumor, "roc_auc"), ", ".join(cases))
+        found[f"{level} ROC AUC, {label}"] = (cell(figures, "roc_auc"), ", ".join(cases))
     return found
 
 
