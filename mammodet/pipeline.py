@@ -62,6 +62,8 @@ def evaluate_files(
         InputError: faulty files, or a reason to refuse that is not allowed: each with its ids.
     """
     options = options or Options()
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: is a file; name a folder, which may be new")
     names = _model_names(predictions, names)
     dataset = read_coco(ground_truth)
     train = read_coco(train_json) if train_json is not None else None

@@ -196,6 +196,14 @@ def test_evaluate_says_that_no_lesion_has_a_place():
     assert any("AP and FROC cannot be computed" in note for note in metrics["notes"])
 
 
+def test_evaluate_says_that_the_denominator_has_no_images():
+    data = dataset(image(1, lesion(A), patient_id="p"))
+    metrics, model = metrics_of(data, [prediction(1, (A, 0.9))], denominator="normal images")
+    assert metrics["notes"] == ["There are no normal images: FROC cannot be computed by this denominator."]
+    assert model["froc"]["cpm"] is None
+    assert model["detection"]["bbox"]["AP50"] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("lesions", "words"),
     [

@@ -181,6 +181,13 @@ def test_a_calibration_is_measured_and_must_belong(truth, write, tmp_path):
         evaluate_files(truth, predictions, tmp_path / "e", calibrations=[path, path])
 
 
+def test_an_output_that_is_a_file_is_refused_before_the_work(truth, write, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(InputError, match="taken: is a file; name a folder"):
+        evaluate_files(truth, write(), tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_report_is_titled_with_the_folder_of_a_bare_file_name(truth, write, tmp_path, monkeypatch):
     predictions = write()
     monkeypatch.chdir(truth.parent)

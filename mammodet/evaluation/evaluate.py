@@ -109,7 +109,7 @@ def evaluate(
             "overrides": list(overrides),
             "versions": _versions(),
         },
-        "notes": [*_notes(dataset, first), *common],
+        "notes": [*_notes(dataset, first, options), *common],
         "models": [
             {
                 "name": entry.name,
@@ -158,7 +158,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _notes(dataset: Dataset, found: Localization) -> list[str]:
+def _notes(dataset: Dataset, found: Localization, options: Options) -> list[str]:
     notes = []
     unlocalized = sum(record.unlocalized for record in dataset.images)
     if unlocalized:
@@ -168,6 +168,8 @@ def _notes(dataset: Dataset, found: Localization) -> list[str]:
         )
     if not found.n_lesions:
         notes.append("No lesion with a place: AP and FROC cannot be computed.")
+    elif not denominator_images(dataset, options.denominator).any():
+        notes.append(f"There are no {options.denominator}: FROC cannot be computed by this denominator.")
     bare = sum(not record.patient_id for record in dataset.images)
     if bare:
         notes.append(
