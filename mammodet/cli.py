@@ -28,9 +28,7 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             _stop(f"the disk is full: {error}; nothing half-written was kept", 2)
-        if isinstance(
-            error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError | FileExistsError
-        ):
+        if error.filename is not None:
             hint = "; expected a folder" if isinstance(error, FileExistsError | NotADirectoryError) else ""
             _stop(f"{error.filename}: {error.strerror}{hint}", 2)
         raise

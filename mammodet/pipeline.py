@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from mammodet.evaluation.summary import to_table
 from mammodet.files import file_hash, write_json, write_text
 from mammodet.records import LABELS, Dataset, ImageRecord
 
+_CARD = re.compile(r"model_card(_\d+)?\.md")
+_CURVE = re.compile(r"(froc|froc_band|(roc|pr|reliability)_[a-z]+(_[a-z]+)?)\.(csv|svg|png)")
 METRICS, REPORT, LESIONS, IMAGES, CURVES = "metrics.json", "report.html", "lesions.csv", "images.csv", "curves"
 
 
@@ -62,8 +66,7 @@ def evaluate_files(
         InputError: faulty files, or a reason to refuse that is not allowed: each with its ids.
     """
     options = options or Options()
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output}: is a file; name a folder, which may be new")
+    _check_output(output, [ground_truth, *predictions, train_json, *calibrations, history])
     names = _model_names(predictions, names)
     dataset = read_coco(ground_truth)
     train = read_coco(train_json) if train_json is not None else None
@@ -73,15 +76,24 @@ def evaluate_files(
         )
     fitted: list[tuple[Path, Calibration] | None] = [_read_calibration(path, options) for path in calibrations]
     fitted = fitted or [None] * len(predictions)
-    entries, overrides = [], []
+    entries, overrides, refusals = [], [], []
     for name, path, calibration in zip(names, predictions, fitted, strict=True):
-        entry, overridden = _entry(name, path, dataset, ground_truth, train, calibration, allow)
+        try:
+            entry, overridden = _entry(name, path, dataset, ground_truth, train, calibration, allow)
+        except InputError as error:
+            refusals.append(str(error))
+            continue
         entries.append(entry)
         prefix = f"{name}: " if len(names) > 1 else ""
         overrides += [f"{prefix}{one}" for one in overridden]
+    if refusals:
+        raise InputError("\n".join(refusals))
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output):
+        pass  # a folder that cannot be written is told before the work
     split = dataset.info.get("split") or {}
     facts = {
-        "ground_truth": str(ground_truth),
+        "ground_truth": _text(ground_truth),
         "ground_truth_hash": data_hash(dataset),
         "split_name": split.get("name"),
         "split_subset": split.get("subset"),
@@ -91,10 +103,11 @@ def evaluate_files(
         result = evaluate(dataset, entries, options, facts=facts, overrides=overrides, progress=progress)
     except ValueError as error:
         raise InputError(str(error)) from None
+    lesions, images = _lesions_csv(dataset, result), _images_csv(dataset, entries)
     clear_evaluation(output)
     write_json(output / METRICS, result.metrics, indent=1)
-    write_text(output / LESIONS, _lesions_csv(dataset, result))
-    write_text(output / IMAGES, _images_csv(dataset, entries))
+    write_text(output / LESIONS, lesions)
+    write_text(output / IMAGES, images)
     print(to_table(result.metrics))
     if report:
         _write_report(ground_truth, dataset, entries, result.metrics, output, history, score_threshold, command)
@@ -106,11 +119,34 @@ def evaluate_files(
 
 def clear_evaluation(output: Path) -> None:
     """Remove what an earlier evaluation wrote: figures of two evaluations must not stand side by side."""
-    for name in (METRICS, REPORT, LESIONS, IMAGES):
-        (output / name).unlink(missing_ok=True)
-    curves = [path for path in (output / CURVES).glob("*") if path.suffix in (".csv", ".svg", ".png")]
-    for path in [*output.glob("model_card*.md"), *curves]:
-        path.unlink()
+    if not (output / METRICS).is_file():
+        return
+    ours = [output / name for name in (METRICS, REPORT, LESIONS, IMAGES)]
+    ours += [path for path in output.glob("model_card*.md") if _CARD.fullmatch(path.name)]
+    ours += [path for path in (output / CURVES).glob("*") if _CURVE.fullmatch(path.name)]
+    for path in ours:
+        path.unlink(missing_ok=True)
+
+
+def _check_output(output: Path, inputs: Sequence[Path | None]) -> None:
+    """Refuse, before any work, an output that is a file, or that would replace what is read."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: is a file; name a folder, which may be new")
+    for path in inputs:
+        if path is None:
+            continue
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(
+                f"{path}: is no regular file (a pipe?); its hash would say nothing; save it as a file first"
+            )
+        inside = path.resolve().parent in (output.resolve(), (output / CURVES).resolve())
+        if inside and (path.name in (METRICS, REPORT, LESIONS, IMAGES) or _CURVE.fullmatch(path.name)):
+            raise InputError(f"--output {output}: would replace {path}, which is read; name another folder")
+
+
+def _text(path: Path | str) -> str:
+    """A path or name as text that every file can hold; bytes that are no letters become `\\xfc`."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -124,13 +160,13 @@ def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
         if all(one[-1] == "predictions" and len(one) > 2 for one in parts):  # the folder tells more
             parts = [one[:-1] for one in parts]
         for depth in range(1, max(map(len, parts)) + 1):
-            found = ["/".join(one[-depth:]) for one in parts]
+            found = [_text("/".join(one[-depth:])) for one in parts]
             if len(set(found)) == len(found):
                 return found
     if len(names) != len(paths) or len(set(names)) != len(names) or not all(name.strip() for name in names):
         same = [str(path) for path in paths] if not names else list(names)
         raise InputError(f"--names {same}: expected {len(paths)}, one for each predictions file, no two alike")
-    return list(names)
+    return [_text(name) for name in names]
 
 
 def _read_calibration(path: Path, options: Options) -> tuple[Path, Calibration]:
@@ -169,18 +205,18 @@ def _entry(
     )
     model = predictions.model
     facts = {
-        "predictions": str(path),
+        "predictions": _text(path),
         "predictions_sha256": file_hash(path),
-        "checkpoint": model.get("checkpoint"),
+        "checkpoint": _plain(model.get("checkpoint")),
         "checkpoint_sha256": model.get("checkpoint_sha256"),
-        "imported_from": model.get("imported_from"),
+        "imported_from": _plain(model.get("imported_from")),
         "architecture": _architecture(model.get("config")),
         "patients_in_training": len(model["patients"]) if model.get("patients") else None,
         "trained_on_data_hash": model.get("data_hash") or (data_hash(train) if train is not None else None),
         "trained_on_split_hash": model.get("split_hash"),
         "patients_seen_in_training": admitted.patients_seen,
-        "version": model.get("version"),
-        "calibration": str(fitted[0]) if fitted else None,
+        "version": _plain(model.get("version")),
+        "calibration": _text(fitted[0]) if fitted else None,
         "calibration_sha256": file_hash(fitted[0]) if fitted else None,
     }
     notes = []
@@ -197,11 +233,15 @@ def _entry(
         )
     if admitted.patients_seen is None:
         notes.append(
-            "The predictions do not say on which patients the model was trained: leakage could not be checked "
-            "(--train-json names its training file)."
+            "The predictions do not say on which patients the model was trained, or images do not say whose they are: "
+            "leakage could not be checked (--train-json names the training file)."
         )
     known = {key: value for key, value in facts.items() if value is not None}
     return Entry(name, admitted.predictions, known, notes, calibration), admitted.overrides
+
+
+def _plain(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _architecture(config: Any) -> str | None:

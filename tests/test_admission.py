@@ -143,6 +143,19 @@ def test_a_training_file_is_searched_for_patients_and_for_images_without_any():
     )
 
 
+def test_images_without_patients_leave_leakage_unchecked():
+    data = replace(truth(), images=(*truth().images, image(4)))
+    predictions = said({"patients": ["q"]}, [prediction(n) for n in (1, 2, 3, 4)])
+    assert check(data, predictions).patients_seen is None
+    assert check(data, predictions, train=dataset(image(9, patient_id="r"))).patients_seen is None
+
+
+@pytest.mark.parametrize(("here", "there"), [(None, "p"), ("p", None), (None, None)])
+def test_one_image_file_on_both_sides_is_leakage_where_a_patient_is_not_named(here, there):
+    data, train = dataset(image(1, patient_id=here)), dataset(image(1, patient_id=there))
+    assert "image 'images/im1.png' (of --train-json)" in refusal(data, said({}, [prediction(1)]), train=train)
+
+
 def provenance(**more):
     return Provenance(
         **{

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mammodet.data.coco import data_hash, read_coco, to_json, write_coco
+from mammodet.data.coco import data_hash, from_json, read_coco, to_json, write_coco
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask, mask_to_rle, rle_area, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion
@@ -562,3 +562,18 @@ def test_damaged_bytes_raise_input_errors_only(tmp_path):
         except InputError:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize("split", ["test", [1], 5, {"hash": 5}, {"subset": ["test"]}])
+def test_a_split_that_is_no_object_of_texts_is_refused(split):
+    value = {"info": {"split": split}, "images": [], "categories": [{"id": 1, "name": "mass"}], "annotations": []}
+    with pytest.raises(InputError, match=r"x\.json: info\.split is"):
+        from_json(value, where="x.json")
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 2**70])
+def test_an_image_id_beyond_two_to_the_53_is_refused(number):
+    images = [{"id": number, "file_name": "a.png", "height": 9, "width": 9}]
+    value = {"images": images, "categories": [{"id": 1, "name": "mass"}], "annotations": []}
+    with pytest.raises(InputError, match="expected at most 2\\^53"):
+        from_json(value, where="x.json")

@@ -269,6 +269,8 @@ def test_evaluate_refuses_predictions_in_another_order():
         ({"match": "iou@2"}, "expected center, iou@T or mask_iou@T"),
         ({"denominator": "films"}, "expected one of all images, normal images, positive images"),
         ({"resamples": 10}, "expected 0 for no intervals, or at least 100"),
+        ({"resamples": 10**9}, "at most 100000"),
+        ({"seed": -1}, "expected 0 or more"),
         ({"resamples": -1}, "expected 0 for no intervals, or at least 100"),
         ({"mask_score": 1.5}, "expected a number from 0 to 1"),
     ],
@@ -276,6 +278,11 @@ def test_evaluate_refuses_predictions_in_another_order():
 def test_options_refuse_what_they_do_not_know(options, words):
     with pytest.raises(ValueError, match=words):
         Options(**options)
+
+
+def test_a_rule_has_one_name():
+    assert Options(match="iou@0.20").match == "iou@0.2"
+    assert Options(match="mask_iou@.50").match == "mask_iou@0.5"
 
 
 def test_evaluate_refuses_models_of_one_name_and_none():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_cases import box_mask
 
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import Predictions, write_predictions
@@ -186,6 +189,58 @@ def test_an_output_that_is_a_file_is_refused_before_the_work(truth, write, tmp_p
     with pytest.raises(InputError, match="taken: is a file; name a folder"):
         evaluate_files(truth, write(), tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_files_of_the_user_stay_where_an_evaluation_goes(truth, write, tmp_path):
+    folder = tmp_path / "eval"
+    (folder / "curves").mkdir(parents=True)
+    mine = [folder / "curves" / "my_own.csv", folder / "curves" / "photo.png", folder / "model_card_for_paper.md"]
+    for path in mine:
+        path.write_text("mine")
+    for _ in range(2):
+        evaluate_files(truth, write(), folder)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+
+
+def test_an_output_that_would_replace_an_input_is_refused(truth, write, tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(write().read_bytes())
+    with pytest.raises(InputError, match=r"would replace .*metrics.json, which is read"):
+        evaluate_files(truth, path, tmp_path)
+    assert "mammodet-predictions" in path.read_text()
+
+
+def test_a_pipe_is_refused(truth, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"pipe: is no regular file"):
+        evaluate_files(truth, tmp_path / "pipe", tmp_path / "eval")
+
+
+def test_refusals_of_all_models_are_told_at_once(truth, write, tmp_path):
+    paths = []
+    for name in ("one", "two"):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_bytes(write(change=lambda images: images[1:]).read_bytes())
+    with pytest.raises(InputError) as error:
+        evaluate_many(truth, paths, tmp_path / "eval", options=QUICK, progress=False)
+    assert "one.json is not scored" in str(error.value)
+    assert "two.json is not scored" in str(error.value)
+
+
+def test_names_that_are_no_text_do_not_stop_an_evaluation(truth, write, tmp_path):
+    metrics = evaluate_files(truth, write(), tmp_path / "eval", names=["m\udcfcnchen"])
+    assert metrics["models"][0]["name"] == "m\\udcfcnchen"
+    assert "udcfcnchen" in (tmp_path / "eval" / "report.html").read_text(encoding="utf-8")
+
+
+def test_masks_of_some_images_alone_are_refused(truth, write, tmp_path):
+    def some(images):
+        first, *rest = images
+        masks = [box_mask(box, first.size_hw) for box in first.detections.boxes_xyxy]
+        return [replace(first, detections=replace(first.detections, rles=masks)), *rest]
+
+    with pytest.raises(InputError, match="images have no masks, for instance those of"):
+        evaluate_files(truth, write(change=some), tmp_path / "eval")
 
 
 def test_report_is_titled_with_the_folder_of_a_bare_file_name(truth, write, tmp_path, monkeypatch):

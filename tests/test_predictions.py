@@ -458,10 +458,13 @@ def test_predictions_with_one_stem_still_meet_by_path():
     assert [one.image_id for one in found] == [1]
 
 
-@pytest.mark.parametrize("name", ["im.png", "a/im.png"])
-def test_one_prediction_never_serves_two_images(name):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("im.png", "1 predictions and 2 images share its name"), ("a/im.png", "'b/im.png' .*: has no prediction\n")],
+)
+def test_one_prediction_never_serves_two_images(name, words):
     first, second = replace(image(1), file_name="a/im.png"), replace(image(2), file_name="b/im.png")
-    with pytest.raises(InputError, match="1 predictions and 2 images share its name"):
+    with pytest.raises(InputError, match=words):
         match_to_dataset([named(1, name)], dataset(first, second))
 
 

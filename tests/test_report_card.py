@@ -81,7 +81,7 @@ def test_model_card_derives_limits_from_the_facts():
         "Lowest sensitivity at 1 FPPI of all strata: 0.500 at density D.",
         "Not measured: label malignant.",
         "circles take no part",
-        "3 lesions have no drawn contour",
+        "3 of the lesions that were found have no drawn contour",
         "one image holds a lesion without a place",
     ):
         assert words in card

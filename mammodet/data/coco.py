@@ -26,6 +26,8 @@ from mammodet.records import (
 from mammodet.trace import Trace
 
 FORMAT = "mammodet-coco/1"
+_SPLIT_TEXTS = ("name", "subset", "hash")
+_MOST_ID = 2**53  # beyond it, JSON readers of other languages round
 _SLACK = 1e-3  # pixels by which a box may pass the border through rounding
 _MOST_PIXELS = 2**30  # OpenCV reads no larger image, and run lengths are 32-bit numbers
 
@@ -130,6 +132,11 @@ def from_json(value: Any, *, where: str, skip_invalid: bool = False) -> Dataset:
     info = value.get("info") or {}
     if not isinstance(info, dict):
         raise InputError(f"{where}: 'info' is {short(info)}; expected an object")
+    split = info.get("split") or {}
+    if not isinstance(split, dict) or any(not isinstance(split.get(key), str | None) for key in _SPLIT_TEXTS):
+        raise InputError(
+            f"{where}: info.split is {short(split)}; expected an object with texts {', '.join(_SPLIT_TEXTS)} or null"
+        )
     records: dict[int, ImageRecord] = {}
     file_names: set[str] = set()
     for position, item in enumerate(value["images"]):
@@ -206,6 +213,8 @@ def _read_image(item: Any, position: int, checker: Checker) -> ImageRecord | Non
         return None
     before = len(checker.faults)
     number = checker.take(item, "id", int, where, need=True)
+    if number is not None and abs(number) > _MOST_ID:
+        checker.faults.append(f"{where}: 'id' is {short(number)}; expected at most 2^53 in size")
     file_name = checker.take(item, "file_name", str, where, need=True)
     height = checker.take(item, "height", int, where, need=True)
     width = checker.take(item, "width", int, where, need=True)

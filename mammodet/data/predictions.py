@@ -263,7 +263,7 @@ def _is_list_of(kind: type, value: Any) -> bool:
 def unmatched(predictions: Sequence[ImagePrediction], dataset: Dataset) -> tuple[list[str], list[str]]:
     """Images that no prediction could belong to, and predictions that belong to no image, in words."""
     pairs, extra = _pair(predictions, dataset)
-    stems = {Path(prediction.file_name).stem for prediction in predictions}
+    stems = {Path(name).stem for name in extra}
     missing = [
         _name(record) for record, prediction in pairs if prediction is None and Path(record.file_name).stem not in stems
     ]
@@ -309,6 +309,7 @@ def match_to_dataset(
             predictions for images that the data set lacks (unless `ignore_extra`).
     """
     pairs, extra = _pair(predictions, dataset)
+    left = {Path(name).stem for name in extra}
     stems = Counter(Path(prediction.file_name).stem for prediction in predictions)
     sought = Counter(Path(record.file_name).stem for record in dataset.images)
     matched: list[ImagePrediction] = []
@@ -316,7 +317,7 @@ def match_to_dataset(
     for record, prediction in pairs:
         stem = Path(record.file_name).stem
         if prediction is None:
-            if stems[stem]:
+            if stem in left:
                 faults.append(
                     f"{_name(record)}: has no prediction of this path, and {stems[stem]} predictions and "
                     f"{sought[stem]} images share its name"

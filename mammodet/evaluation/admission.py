@@ -32,7 +32,8 @@ class Admitted:
     Attributes:
         predictions: one per image of the data set, in its order.
         overrides: which refusals were overridden, in words, with the first ids.
-        patients_seen: how many patients of the data set the model has seen; None where it does not say whom it saw.
+        patients_seen: how many patients of the data set the model has seen; None where that cannot be told, since the
+            model does not say whom it saw, or an image whose it is.
     """
 
     predictions: list[ImagePrediction]
@@ -73,7 +74,6 @@ def admit(
     repairs = repairs or Repairs()
     missing, extra = unmatched(predictions.images, dataset)
     seen = set(predictions.model.get("patients") or ())
-    known = bool(predictions.model.get("patients")) or train is not None
     patients = {record.patient_id for record in dataset.images if record.patient_id}
     fitted_on = set(calibration.patients) if calibration else set()
     fitted = [f"patient {patient} (of the calibration)" for patient in sorted(fitted_on & patients - seen)]
@@ -97,7 +97,9 @@ def admit(
     )
     if train is not None:
         seen |= {record.patient_id for record in train.images if record.patient_id}
-    return Admitted(matched, overrides, len(seen & patients) if known else None)
+    whole = all(record.patient_id for record in (*dataset.images, *(train.images if train is not None else ())))
+    checked = seen and (whole or seen & patients)
+    return Admitted(matched, overrides, len(seen & patients) if checked else None)
 
 
 def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
@@ -150,11 +152,11 @@ def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str]
     if train is not None:
         trained = {record.patient_id for record in train.images if record.patient_id}
         found += [f"patient {patient} (of --train-json)" for patient in sorted((trained & patients) - seen)]
-        names = {record.file_name for record in train.images if not record.patient_id}
+        names = {record.file_name: record.patient_id for record in train.images}
         found += [
             f"image {record.file_name!r} (of --train-json)"
             for record in dataset.images
-            if record.file_name in names and not record.patient_id
+            if record.file_name in names and not (record.patient_id and names[record.file_name])
         ]
     return found
 

@@ -78,20 +78,15 @@ class Estimates:
         """Its 2.5 % and 97.5 % quantile; None without resamples, or where too few of them define it."""
         if self.value(name) is None or not len(self.samples):
             return None
-        return percentile_interval(self._sample(name))
+        return percentile_interval(self.samples[:, self.columns[name]])
 
     def interval(self, name: str) -> list[float] | None:
-        """Its 95 % percentile interval: `spread`, but None where all resamples agree.
+        """Its 95 % percentile interval: `spread`, but None where that has no width.
 
         Where nothing was missed, no resample misses anything: that is no proof that nothing ever will be.
         """
         found = self.spread(name)
-        if found is None or np.nanmax(self._sample(name)) - np.nanmin(self._sample(name)) < _ROUNDING:
-            return None
-        return found
-
-    def _sample(self, name: str) -> Floats:
-        return self.samples[:, self.columns[name]]
+        return found if found is not None and found[1] - found[0] > _ROUNDING else None
 
 
 def percentile_interval(samples: Floats) -> list[float] | None:

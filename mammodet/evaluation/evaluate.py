@@ -188,7 +188,8 @@ def _differences(first: Estimates, second: Estimates, options: Options) -> dict[
     for level in LEVELS:
         for label in LABELS:
             names |= {f"{level}/{label}/{figure}": f"{level}/{label}/{figure}" for figure in FIGURES}
-    names["masks/dice"] = "masks/pairs/dice"
+    # Of images: the lesions that two models find are not the same, so that Dice of found lesions is not paired.
+    names["masks/dice of images"] = "masks/images/dice"
     found = {}
     for shown, name in names.items():
         difference = compare(first, second, name)

@@ -83,6 +83,8 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
 
     Args:
         predictions: one per image of the data set, in its order.
+    Raises:
+        ValueError: masks of some images alone.
     """
     found = [
         (position, prediction.detections)
@@ -94,7 +96,13 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
         with_masks = any(prediction.detections.rles is not None for prediction in predictions)
         return FlatDetections(nothing, np.zeros((0, 4)), np.zeros(0), nothing, () if with_masks else None)
     orders = [np.argsort(-one.scores, kind="stable") for _, one in found]
-    with_masks = all(one.rles is not None for _, one in found)
+    bare = [position for position, one in found if one.rles is None]
+    if bare and len(bare) < len(found):
+        raise ValueError(
+            f"the detections of {len(bare)} of {len(found)} images have no masks, for instance those of "
+            f"{dataset.images[bare[0]].file_name!r}; expected masks of all or of none"
+        )
+    with_masks = not bare
     return FlatDetections(
         np.repeat([position for position, _ in found], [len(one) for _, one in found]),
         np.concatenate([one.boxes_xyxy[order] for (_, one), order in zip(found, orders, strict=True)]),

@@ -8,6 +8,8 @@ from mammodet.evaluation.cases import OVER_IMAGES
 from mammodet.evaluation.froc import DENOMINATORS
 from mammodet.evaluation.matching import parse_rule
 
+MOST_RESAMPLES = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -32,13 +34,19 @@ class Options:
     mask_score: float = 0.5
 
     def __post_init__(self) -> None:
-        parse_rule(self.match)
+        kind, threshold = parse_rule(self.match)
+        if kind != "center":
+            object.__setattr__(self, "match", f"{kind}@{threshold:g}")  # iou@0.20 is no other rule
         if self.denominator not in DENOMINATORS:
             raise ValueError(f"denominator {self.denominator!r}: expected one of {', '.join(DENOMINATORS)}")
         if self.over_images not in OVER_IMAGES:
             raise ValueError(f"over_images {self.over_images!r}: expected max or mean")
-        if self.resamples < 0 or 0 < self.resamples < 100:
-            raise ValueError(f"resamples {self.resamples}: expected 0 for no intervals, or at least 100")
+        if self.resamples and not 100 <= self.resamples <= MOST_RESAMPLES:
+            raise ValueError(
+                f"resamples {self.resamples}: expected 0 for no intervals, or at least 100 and at most {MOST_RESAMPLES}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed}: expected 0 or more")
         if not 0 <= self.mask_score <= 1:
             raise ValueError(f"mask_score {self.mask_score}: expected a number from 0 to 1")
 

@@ -22,7 +22,9 @@ def to_table(metrics: Mapping[str, Any]) -> str:
         for name, figure in pair["figures"].items():
             if name in HEADLINES:
                 interval = _interval(figure["ci95"])
-                p = "" if figure["p"] is None else f"   p = {figure['p']:.3f}"
+                least = 2 / (facts["resamples"] + 1) if facts["resamples"] else 0.0
+                sign = "<=" if figure["p"] is not None and figure["p"] <= least * 1.001 else "="
+                p = "" if figure["p"] is None else f"   p {sign} {figure['p']:.3f}"
                 lines.append(f"  {name.replace('/', ' '):<34}{figure['difference']:+.3f}{interval}{p}")
     if facts["resamples"]:
         lines.append(f"  in brackets: {facts['interval']}, {facts['resamples']} resamples, seed {facts['seed']}")

@@ -253,7 +253,8 @@ def _limits_of_masks(masks: Mapping[str, Any]) -> list[str]:
     without = masks.get("n_without_contour")
     if is_number(without) and without > 0:
         limits.append(
-            f"{without} lesions have no drawn contour (a circle or a box), and no part in the agreement of masks."
+            f"{without} of the lesions that were found have no drawn contour (but a circle or a box), and no part "
+            "in the agreement of masks."
         )
     return limits
 

@@ -44,6 +44,14 @@ PANEL_HEIGHT = 640
 PICTURES_BYTES = 4_000_000  # of all pictures together, before base64 makes a third more of them
 GLOSSARY = (
     ("95 % CI", "the interval under a value: where chance in choosing patients would mostly leave it"),
+    (
+        "no interval",
+        "all resamples of the patients agree (what never failed here may fail elsewhere), or too few define it",
+    ),
+    (
+        "p",
+        "twice the share of resamples that turn the difference round; of many p, one in 20 is below 0.05",
+    ),
     ("FPPI", "false positives per image: detections that hit no lesion, divided by the denominator's images"),
     ("sensitivity", "part of the positives that are found; of lesions in FROC, of cases elsewhere"),
     ("specificity", "part of the negatives that are called negative"),

@@ -222,7 +222,7 @@ def mask_table(models: Sequence[Model]) -> Table:
     return _table(models, ("per",), rows)
 
 
-_QUOTED = ("AP50", "cpm", "sensitivity@0.5", "sensitivity@1", "sensitivity@2", "roc_auc", "pr_auc", "dice")
+_QUOTED = ("AP50", "cpm", "sensitivity@0.5", "sensitivity@1", "sensitivity@2", "roc_auc", "pr_auc", "dice of images")
 
 
 def comparison_tables(metrics: Mapping[str, Any]) -> list[tuple[Table, Table]]:

@@ -23,7 +23,7 @@ NAMES = {
     "n_pairs": "pairs",
     "n_lesions": "lesions",
     "n_patients": "patients",
-    "n_without_contour": "lesions without contour",
+    "n_without_contour": "found lesions without contour",
     "n_positive": "positive cases",
     "n_negative": "negative cases",
     "AP": "AP50:95",
@@ -213,7 +213,8 @@ def path_name(path: str) -> str:
         kind = kinds.get(place[1], place[1]) if len(place) > 1 else ""
         return " ".join(part for part in (kind, *place[2:], name_of(key)) if part)
     if place == ["froc"]:
-        return name_of(key)
+        figure, _, fppi = key.partition("@")
+        return f"lesion {figure} at {fppi} FPPI" if fppi else name_of(key)
     return f"{', '.join(place)}: {name_of(key)}" if place else name_of(key)
 
 
