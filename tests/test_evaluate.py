@@ -219,6 +219,14 @@ def test_evaluate_notes_masks_that_are_no_contours(lesions, words):
     assert model["detection"]["segm"]["AP"] is not None
 
 
+def test_evaluate_notes_detections_that_lie_nowhere():
+    data = dataset(image(1, lesion(A), patient_id="p"))
+    found = [(A, 0.9), ((10, 10, 10, 30), 0.8), ((200, 0, 220, 9), 0.7), ((90, 90, 120, 120), 0.6)]
+    _, model = metrics_of(data, [prediction(1, *found)])
+    assert model["notes"] == ["2 detections are empty or lie outside of their image: they count like any other."]
+    assert model["froc"]["curve"]["fppi"][-1] == 3
+
+
 def test_evaluate_has_no_note_for_contours():
     metrics, model = metrics_of(dataset(image(1, lesion(A), patient_id="p")), [prediction(1, (A, 0.9), masks=True)])
     assert metrics["notes"] == model["notes"] == []

@@ -173,14 +173,21 @@ class Localization:
         return int(self._lesions.ignored.sum())
 
     def notes(self) -> list[str]:
-        """What a reader must know of the masks."""
+        """What a reader must know of the masks and of odd detections."""
+        notes = []
         geometries = geometries_of(self._lesions)
         if self.with_masks and geometries != {"contour"}:
             kinds = " and ".join(_PLURALS[geometry] for geometry in sorted(geometries))
-            return [
+            notes.append(
                 f"The ground-truth masks are {kinds}: mask AP tells the agreement with those, not with a drawn outline."
-            ]
-        return []
+            )
+        sizes_hw = np.array([record.size_hw for record in self._dataset.images], dtype=np.float64).reshape(-1, 2)
+        limits = np.tile(sizes_hw[self._found.images][:, ::-1], 2)
+        inside = np.clip(self._found.boxes_xyxy, 0, limits)
+        odd = int(((inside[:, 2:] - inside[:, :2]).min(axis=1, initial=np.inf) <= 0).sum())
+        if odd:
+            notes.append(f"{odd} detections are empty or lie outside of their image: they count like any other.")
+        return notes
 
     def to_json(self, estimates: Estimates) -> dict[str, Any]:
         """`detection`, `ap_by_size`, `froc`, `froc_others`, `froc_by_category`, `strata`, `masks`."""

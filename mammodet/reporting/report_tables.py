@@ -237,7 +237,7 @@ def comparison_tables(metrics: Mapping[str, Any]) -> list[tuple[Table, Table]]:
                 Cell(number(row.get("first"))),
                 Cell(number(row.get("second"))),
                 Cell(number(row.get("difference"), sign=True), interval(row.get("ci95"))),
-                Cell(p_value(row.get("p"))),
+                Cell(p_value(row.get("p"), section(metrics, "protocol").get("resamples"))),
             )
             rows[str(path).rpartition("/")[2] in _QUOTED].append(((path_name(str(path)),), cells))
         title = f"{second} against {first}"

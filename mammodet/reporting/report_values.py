@@ -159,8 +159,10 @@ def cell(figures: Mapping[str, Any], key: str) -> Cell:
     return Cell(number(figures.get(key)), interval(figures.get(f"{key}_ci95")))
 
 
-def p_value(value: Any) -> str:
-    """`0.031`, `< 0.001`."""
+def p_value(value: Any, resamples: Any = None) -> str:
+    """`0.031`, `< 0.001`; `≤ 0.002` where so many resamples cannot tell less."""
+    if is_number(value) and is_number(resamples) and 0.001 <= value <= 2.002 / (resamples + 1):
+        return f"\u2264 {number(float(value))}"
     return (
         "< 0.001" if is_number(value) and 0 <= value < 0.001 else number(float(value)) if is_number(value) else UNKNOWN
     )
