@@ -69,6 +69,7 @@ class ImageRecord:
         patient_id: groups images for splits and for patient scores; None where nothing is known.
         laterality: `L` or `R`; view: `CC`, `MLO`, ...; density: `A` to `D` or the archive's own letter.
         labels: `tumor`, `malignant` to 0, 1 or None (not known).
+        class_name: the archive's own class of the image, for instance the name of its folder.
         split: `train`, `val`, `test` or None.
         spacing_mm_rc: (row, column) distance of pixel centres in mm.
         breast_box_xyxy: where the breast lies, so that a loader need not look for it again.
@@ -85,6 +86,7 @@ class ImageRecord:
     density: str | None = None
     birads: str | None = None
     labels: Mapping[str, int | None] = field(default_factory=dict)
+    class_name: str | None = None
     source: str | None = None
     split: str | None = None
     spacing_mm_rc: tuple[float, float] | None = None
@@ -181,6 +183,7 @@ class ImagePrediction:
     Attributes:
         scores: `tumor`, `malignant` to [0, 1], by the aggregation rule that the model was told to use.
         scores_by_rule: the same for every rule that was computed, for comparison.
+        class_scores: question with several classes (`mammodet.targets`) to class to probability; they add up to 1.
     """
 
     image_id: int
@@ -189,6 +192,7 @@ class ImagePrediction:
     scores: Mapping[str, float]
     detections: Detections
     scores_by_rule: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    class_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     patient_id: str | None = None
     laterality: str | None = None
     view: str | None = None
@@ -197,3 +201,9 @@ class ImagePrediction:
         for name, value in self.scores.items():
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"image {self.file_name!r}: score {name}={value}: expected a number in [0, 1]")
+        for name, classes in self.class_scores.items():
+            total = sum(classes.values())
+            if abs(total - 1) > 1e-3:
+                raise ValueError(
+                    f"image {self.file_name!r}: class scores of {name} add up to {total:.6g}; expected 1 over its classes"
+                )

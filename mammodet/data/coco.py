@@ -76,6 +76,8 @@ def _image_to_json(record: ImageRecord) -> dict[str, Any]:
         "density": record.density,
         "birads": record.birads,
         "labels": dict(record.labels),
+        # Only where there is one, so that the hashes of data sets without classes stay what they were.
+        **({"class_name": record.class_name} if record.class_name is not None else {}),
         "source": record.source,
         "split": record.split,
         "spacing_mm_rc": [float(side) for side in record.spacing_mm_rc] if record.spacing_mm_rc else None,
@@ -255,7 +257,7 @@ def _read_image(item: Any, position: int, checker: Checker) -> ImageRecord | Non
             checker.faults.append(f"{where}: 'trace' cannot be read ({error})")
     texts = {
         key: checker.take(item, key, str, where, need=False)
-        for key in ("patient_id", "view", "density", "birads", "source")
+        for key in ("patient_id", "view", "density", "birads", "class_name", "source")
     }
     unlocalized = checker.flag(item, "unlocalized", where)
     notes = checker.take(item, "notes", list, where, need=False) or []

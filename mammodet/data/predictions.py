@@ -73,8 +73,16 @@ def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
         "view": prediction.view,
         "scores": dict(prediction.scores),
         "scores_by_rule": {rule: dict(scores) for rule, scores in prediction.scores_by_rule.items()},
+        **_class_scores_to_json(prediction),
         "detections": items,
     }
+
+
+def _class_scores_to_json(prediction: ImagePrediction) -> dict[str, Any]:
+    """Nothing for a model that knows no classes."""
+    if not prediction.class_scores:
+        return {}
+    return {"class_scores": {name: dict(classes) for name, classes in prediction.class_scores.items()}}
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
@@ -129,6 +137,9 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
         by_rule = item.get("scores_by_rule", {})
         if not isinstance(by_rule, dict):
             raise ValueError(f"'scores_by_rule' is {by_rule!r:.60}; expected an object")
+        by_class = item.get("class_scores", {})
+        if not isinstance(by_class, dict):
+            raise ValueError(f"'class_scores' is {by_class!r:.60}; expected an object")
         boxes = xywh_to_xyxy([_bbox(entry["bbox"]) for entry in found])
         scores = np.array([score(entry["score"], "detection score") for entry in found], dtype=np.float64)
         categories = np.array([_integer(entry["category_id"], "category_id", 1) for entry in found], dtype=np.int64)
@@ -147,6 +158,7 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
                 [rles[index] for index in order] if rles is not None else ([] if not found else None),
             ),
             scores_by_rule={rule: scores_of(values, f"{rule} score") for rule, values in by_rule.items()},
+            class_scores={name: scores_of(values, f"{name} class score") for name, values in by_class.items()},
             patient_id=_text(item.get("patient_id"), "patient_id"),
             laterality=laterality,
             view=_text(item.get("view"), "view"),
