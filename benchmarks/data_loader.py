@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from mammodet.config import load_config
-from mammodet.data.dataset import EpochSampler, LesionDataset, make_loader, usable_indices
-from mammodet.engine.train import prepare
+from mammodet.data.dataset import LesionDataset, make_loader
+from mammodet.data.sampling import EpochSampler, usable_indices
+from mammodet.engine.prepare import prepare
 from mammodet.modeling.build import build_model
 
 
@@ -26,11 +27,11 @@ def main() -> None:
     parser.add_argument("opts", nargs="*")
     chosen = parser.parse_args()
     run = prepare(load_config(chosen.config_file, chosen.opts))
-    data, head = run.config.data, run.config.model.image_head
-    samples = LesionDataset(run.train, data.root, data.image, head.targets, with_masks=True, augment=data.augment)
+    data = run.config.data
+    samples = LesionDataset(run.train, data.root, data.image, run.config.targets, with_masks=True, augment=data.augment)
     sampler = EpochSampler(
         run.train,
-        usable_indices(run.train, head.targets),
+        usable_indices(run.train, run.config.targets),
         batch_size=data.batch_size,
         seed=0,
         negative_fraction=data.negative_fraction,

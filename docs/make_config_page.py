@@ -1,4 +1,4 @@
-"""Write docs/config.md from mammodet/config.py: every key with its type, default and comment.
+"""Write docs/config.md from mammodet/config/: every key with its type, default and comment.
 
 example:
   python docs/make_config_page.py
@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "mammodet" / "config.py"
+SOURCE = Path(__file__).parent.parent / "mammodet" / "config"
+MODULES = ("data", "detector", "classifier", "train", "experiment")
 PAGE = Path(__file__).parent / "config.md"
 INTRO = """# Configuration
 
-Written by `python docs/make_config_page.py` from `mammodet/config.py`; change it there.
+Written by `python docs/make_config_page.py` from `mammodet/config/`; change it there.
 
 An experiment is a YAML file over its `_base_` (a path beside it) over the defaults below. On the command line,
 `key.key=value` at the end overrides both: `data.fold=0 train.lr=1e-3 model.detector.anchors.sizes=auto`. Values are
@@ -26,7 +27,7 @@ lesions, fitted anchors); the values of a run stand in `config.yaml` in its outp
 
 def sections(tree: ast.Module) -> dict[str, ast.ClassDef]:
     """Config classes by name."""
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "_Section"}
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "Section"}
 
 
 def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[str]) -> list[str]:
@@ -43,6 +44,8 @@ def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[s
         if kind in classes:
             below += rows(kind, f"{key}.", classes, lines)
             continue
+        if kind.startswith("dict[str, ") and (named := kind.removeprefix("dict[str, ").removesuffix("]")) in classes:
+            below += rows(named, f"{key}.NAME.", classes, lines)
         comment, above = [], field.lineno - 2
         while lines[above].strip().startswith("#:"):
             comment.insert(0, lines[above].strip().removeprefix("#:").strip())
@@ -61,10 +64,13 @@ def readable(kind: str) -> str:
         "Positive": "number > 0",
         "NonNegative": "number >= 0",
         "Share": "number in [0, 1]",
+        "BelowOne": "number in [0, 1)",
         "Count": "integer >= 0",
         "AtLeastOne": "integer >= 1",
         "AggregationRule": "one of ['max', 'noisy_or', 'top_k_mean', 'head', 'learned']",
     }
+    if kind.startswith("dict[str, "):
+        return "one section for each name" if "Config" in kind else "name to a list of names"
     for name, text in words.items():
         kind = kind.replace(name, text)
     if kind.startswith("Annotated["):
@@ -79,6 +85,8 @@ def default(value: ast.expr) -> str:
         given = [item.value for item in value.keywords if item.arg == "default"]
         value = given[0] if given else value.args[0]
     text = ast.unparse(value)
+    if isinstance(value, ast.Dict):
+        return f"{', '.join(str(ast.literal_eval(key)) for key in value.keys if key)} alone"
     return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
@@ -89,7 +97,7 @@ def cell(text: str) -> str:
 
 def page() -> str:
     """The whole page."""
-    text = SOURCE.read_text(encoding="utf-8")
+    text = "\n".join((SOURCE / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
     body = rows("Config", "", sections(ast.parse(text)), text.splitlines())
     return INTRO + "\n" + "\n".join(body).rstrip() + "\n"
 

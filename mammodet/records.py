@@ -204,6 +204,4 @@ class ImagePrediction:
         for name, classes in self.class_scores.items():
             total = sum(classes.values())
             if abs(total - 1) > 1e-3:
-                raise ValueError(
-                    f"image {self.file_name!r}: class scores of {name} add up to {total:.6g}; expected 1 over its classes"
-                )
+                raise ValueError(f"image {self.file_name!r}: class scores of {name} add up to {total:.6g}; expected 1")

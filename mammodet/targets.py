@@ -8,7 +8,9 @@ A target is a name:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from mammodet.records import LABELS, ImageRecord
 
@@ -50,6 +52,23 @@ def _answer(record: ImageRecord, part: str) -> str | None:
 def is_known(record: ImageRecord, target: str) -> bool:
     """Whether a record answers a target."""
     return (record.label(target) if is_binary(target) else class_of(record, target)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A question with the order of its classes; a label's are 0 and 1, and `classes` is None."""
+
+    name: str
+    classes: tuple[str, ...] | None = None
+
+    def value(self, record: ImageRecord) -> float:
+        """The label, or the position of the class; NaN where it is not known or not among the classes."""
+        answer = record.label(self.name) if self.classes is None else self._position(record)
+        return math.nan if answer is None else float(answer)
+
+    def _position(self, record: ImageRecord) -> int | None:
+        name = class_of(record, self.name)
+        return self.classes.index(name) if self.classes is not None and name in self.classes else None
 
 
 def classes_of(records: Iterable[ImageRecord], target: str) -> tuple[str, ...]:

@@ -174,7 +174,10 @@ def test_override_below_a_value_is_told(tmp_path):
         ({"train": {"lrr": 1}}, "train.lrr: unknown key; did you mean 'lr'?"),
         ({"tain": {}}, "tain: unknown key; did you mean 'train'?"),
         ({"data": {"image": {"maxsize": 1}}}, "data.image.maxsize: unknown key; did you mean 'max_size'?"),
-        ({"model": {"zzz": 1}}, "model.zzz: unknown key; known here: detector, image_head, aggregation, weights"),
+        (
+            {"model": {"zzz": 1}},
+            "model.zzz: unknown key; known here: kind, detector, image_head, aggregation, classifier, weights",
+        ),
     ],
 )
 def test_unknown_key_comes_with_the_nearest_name(values, message):

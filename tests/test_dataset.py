@@ -12,22 +12,15 @@ import torch
 
 from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import MIN_VISIBLE, augment, build_augment, tight_boxes
-from mammodet.data.dataset import (
-    EpochSampler,
-    LesionDataset,
-    SampleKey,
-    collate,
-    is_negative,
-    make_loader,
-    stable_seed,
-    usable_indices,
-)
+from mammodet.data.dataset import LesionDataset, collate, make_loader
 from mammodet.data.images import write_png
+from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle
 from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.targets import Target
 
-TARGETS = ("tumor", "malignant")
+TARGETS = (Target("tumor"), Target("malignant"))
 OFF = {
     "horizontal_flip": 0, "vertical_flip": 0, "rotate_degrees": 0, "translate": 0, "zoom": 0,
     "brightness": 0, "contrast": 0, "noise": 0,

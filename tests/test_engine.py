@@ -23,7 +23,9 @@ from mammodet.engine.checkpoint import KEY, load_model, read_facts
 from mammodet.engine.module import NonFiniteLossError, TrainingModule, lr_factor, make_optimizer
 from mammodet.engine.outputs import to_detections
 from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
-from mammodet.engine.train import BEST, LAST, Machines, prepare, train
+from mammodet.engine.prepare import prepare
+from mammodet.engine.run_folder import BEST, LAST
+from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError
 from mammodet.modeling.build import build_model
 from mammodet.phantom import write_cbis_archive

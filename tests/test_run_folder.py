@@ -16,8 +16,9 @@ import torch
 from test_engine import ROOT, config_for
 
 from mammodet.engine.checkpoint import KEY, load_model, read_facts
+from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST, LAST, TABLE, only_writer
-from mammodet.engine.train import Machines, prepare, train
+from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError
 
 

@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.resume or chosen.overwrite:
             raise InputError("--eval-only trains nothing: leave out --resume and --overwrite")
         return _evaluate(config, command, "cpu" if chosen.num_gpus == 0 else "auto")
-    from mammodet.engine.train import Machines, prepare, train
+    from mammodet.engine.prepare import prepare
+    from mammodet.engine.train import Machines, train
 
     machines = Machines(chosen.num_gpus, chosen.num_machines, chosen.machine_rank, chosen.dist_url)
     run_ = prepare(config)

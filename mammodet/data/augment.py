@@ -17,6 +17,45 @@ from mammodet.config import AugmentConfig
 MIN_VISIBLE = 0.3
 
 
+class SteppedRotation(v2.Transform):
+    """A turn by a multiple of `step` degrees, at most `degrees` either way; every multiple is equally likely."""
+
+    def __init__(self, degrees: float, step: float) -> None:
+        super().__init__()
+        most = int(degrees / step + 1e-9)
+        # -180 and 180 are one turn
+        self.angles = [step * number for number in range(-most, most + 1) if step * number != -180]
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw, apart from applying."""
+        return {"angle": self.angles[int(torch.randint(len(self.angles), ()))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Turn about the image's centre; what was outside is 0."""
+        return v2.functional.rotate(inpt, params["angle"], interpolation=v2.InterpolationMode.BILINEAR)
+
+
+class RandomCrop(v2.Transform):
+    """Cut up to `most` of each side away, at a random place, and resize the rest to the size before."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw, apart from applying."""
+        image = next(value for value in flat_inputs if isinstance(value, tv_tensors.Image))
+        sides = (image.shape[-2], image.shape[-1])
+        cuts = [int(share * self.most * side) for share, side in zip(torch.rand(2).tolist(), sides, strict=True)]
+        places = [int(share * cut + 0.5) for share, cut in zip(torch.rand(2).tolist(), cuts, strict=True)]
+        return {"sides": sides, "kept": [side - cut for side, cut in zip(sides, cuts, strict=True)], "places": places}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Cut and resize image, boxes and masks alike."""
+        (top, left), (height, width) = params["places"], params["kept"]
+        return v2.functional.resized_crop(inpt, top, left, height, width, list(params["sides"]), antialias=True)
+
+
 class Intensity(v2.Transform):
     """Brightness, contrast and noise for any number of channels (v2's own jitter takes one or three)."""
 
@@ -50,15 +89,21 @@ def build_augment(config: AugmentConfig) -> Callable[..., Any] | None:
         steps.append(v2.RandomHorizontalFlip(config.horizontal_flip))
     if config.vertical_flip:
         steps.append(v2.RandomVerticalFlip(config.vertical_flip))
-    if config.rotate_degrees or config.translate or config.zoom:
+    stepped = config.rotate_degrees > 0 and config.rotate_step > 0
+    if stepped:
+        steps.append(SteppedRotation(config.rotate_degrees, config.rotate_step))
+    degrees = 0.0 if stepped else config.rotate_degrees
+    if degrees or config.translate or config.zoom:
         steps.append(
             v2.RandomAffine(
-                degrees=config.rotate_degrees,
+                degrees=degrees,
                 translate=(config.translate, config.translate),
                 scale=(1 - config.zoom, 1 + config.zoom),
                 interpolation=v2.InterpolationMode.BILINEAR,
             )
         )
+    if config.random_crop:
+        steps.append(RandomCrop(config.random_crop))
     if config.brightness or config.contrast or config.noise:
         steps.append(Intensity(config.brightness, config.contrast, config.noise))
     return v2.Compose(steps) if steps else None

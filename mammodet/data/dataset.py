@@ -1,20 +1,16 @@
-"""Training and inference samples from a data set file, and the order in which they are drawn.
-
-Everything random is a function of (seed, epoch, position): a run that was interrupted, or that has other workers, draws
-the same samples with the same augmentation.
-"""
+"""Training and inference samples from a data set file."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
@@ -23,17 +19,12 @@ from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import augment, build_augment, tight_boxes
 from mammodet.data.images import read_image
 from mammodet.data.preprocess import prepare_image
+from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
 from mammodet.errors import InputError
 from mammodet.geometry import Mask, clip_boxes, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.targets import Target
 from mammodet.trace import Trace
-
-
-class SampleKey(NamedTuple):
-    """Which image (its position in the data set), and the seed of its augmentation."""
-
-    position: int
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +35,7 @@ class Sample:
         image: float (C, H, W) in [0, 1].
         target: `boxes` float (n, 4) xyxy, `labels` int64 (n,) 1-based, `masks` uint8 (n, H, W) where there are masks.
         use_boxes: False for an image on which a lesion has no place: it must not teach boxes.
-        labels: float (T,), NaN where not known.
+        labels: float (T,), the label or the class's position for each question, NaN where not known.
     """
 
     image: Tensor
@@ -65,6 +56,12 @@ class Batch:
     labels: Tensor
     records: tuple[ImageRecord, ...]
     traces: tuple[Trace, ...]
+
+    @property
+    def breasts(self) -> list[int]:
+        """For each image the number of its breast in this batch, 0 to n-1."""
+        numbers: dict[tuple[str, ...], int] = {}
+        return [numbers.setdefault(breast_key(record), len(numbers)) for record in self.records]
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Move the tensors, as `Tensor.to` does."""
@@ -106,8 +103,9 @@ class LesionDataset(TorchDataset[Sample]):
     Args:
         dataset: the records.
         root: folder that their file names start from.
-        targets: names of image labels, in the order of `Sample.labels`.
+        targets: questions for the image, in the order of `Sample.labels`.
         with_masks: whether targets hold masks.
+        cache: keep prepared images in memory.
         augment: random changes, or None for none (validation, prediction).
     """
 
@@ -116,16 +114,18 @@ class LesionDataset(TorchDataset[Sample]):
         dataset: Dataset,
         root: Path,
         image: ImageConfig,
-        targets: Sequence[str],
+        targets: Sequence[Target],
         *,
         with_masks: bool,
         augment: AugmentConfig | None = None,
+        cache: bool = False,
     ) -> None:
         self.dataset = dataset
         self.root = root
         self.image = image
         self.targets = tuple(targets)
         self.with_masks = with_masks
+        self.prepared: dict[int, tuple[NDArray[np.float32], Trace]] | None = {} if cache else None
         self.chain = build_augment(augment) if augment is not None else None
 
     def __len__(self) -> int:
@@ -134,14 +134,7 @@ class LesionDataset(TorchDataset[Sample]):
     def __getitem__(self, key: int | SampleKey) -> Sample:
         index, seed = key if isinstance(key, tuple) else (key, 0)
         record = self.dataset.images[index]
-        path = self.root / record.file_name
-        pixels = read_image(path)
-        if pixels.shape != record.size_hw:
-            raise InputError(
-                f"{path}: the file is {pixels.shape[0]}x{pixels.shape[1]}, its record says "
-                f"{record.size_hw[0]}x{record.size_hw[1]} (height x width); re-run the converter"
-            )
-        array, trace = prepare_image(pixels, self.image, record.breast_box_xyxy)
+        array, trace = self._prepare(index, record)
         image = torch.from_numpy(array)
         boxes, labels, masks = self._lesions(record, trace)
         if self.chain is not None:
@@ -150,15 +143,30 @@ class LesionDataset(TorchDataset[Sample]):
         target = {"boxes": boxes, "labels": labels}
         if masks is not None:
             target["masks"] = masks
-        known = [record.label(name) for name in self.targets]
         return Sample(
             image,
             target,
             record.has_complete_boxes,
-            torch.tensor([math.nan if label is None else float(label) for label in known]),
+            torch.tensor([target.value(record) for target in self.targets]),
             record,
             trace,
         )
+
+    def _prepare(self, index: int, record: ImageRecord) -> tuple[NDArray[np.float32], Trace]:
+        """The network's input, from memory where it is kept there, and its trace."""
+        if self.prepared is not None and index in self.prepared:
+            return self.prepared[index]
+        path = self.root / record.file_name
+        pixels = read_image(path)
+        if pixels.shape != record.size_hw:
+            raise InputError(
+                f"{path}: the file is {pixels.shape[0]}x{pixels.shape[1]}, its record says "
+                f"{record.size_hw[0]}x{record.size_hw[1]} (height x width); re-run the converter"
+            )
+        made = prepare_image(pixels, self.image, record.breast_box_xyxy)
+        if self.prepared is not None:
+            self.prepared[index] = made
+        return made
 
     def _lesions(self, record: ImageRecord, trace: Trace) -> tuple[Tensor, Tensor, Tensor | None]:
         """Boxes, labels and masks of a record's lesions in the network's pixels; what the crop cut off is gone."""
@@ -187,103 +195,25 @@ def _native_mask(lesion: Lesion, size_hw: tuple[int, int]) -> Mask:
     return mask
 
 
-def usable_indices(dataset: Dataset, targets: Sequence[str]) -> list[int]:
-    """Images that can teach something: boxes (or their absence), or at least one known label."""
-    return [
-        index
-        for index, record in enumerate(dataset.images)
-        if record.has_complete_boxes or any(record.label(name) is not None for name in targets)
-    ]
-
-
-class EpochSampler(Sampler[SampleKey]):
-    """Keys of one epoch, in batches, for one of several processes.
-
-    The order is a function of (seed, epoch). With `negative_fraction`, images without lesions stand evenly among the
-    others in that share; each pool starts anew when it is used up. Lightning calls `set_epoch`.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        indices: Sequence[int],
-        *,
-        batch_size: int,
-        seed: int,
-        negative_fraction: float | None = None,
-        epoch_size: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if not indices:
-            raise InputError("training set: no image with a known label or complete boxes")
-        self.indices = list(indices)
-        self.negatives = [index for index in indices if is_negative(dataset.images[index])]
-        self.positives = [index for index in indices if not is_negative(dataset.images[index])]
-        if negative_fraction and not self.negatives:
-            raise InputError(
-                f"data.negative_fraction={negative_fraction}: the training set has no image without lesions"
-            )
-        if negative_fraction is not None and negative_fraction < 1 and not self.positives:
-            raise InputError(f"data.negative_fraction={negative_fraction}: the training set has no image with lesions")
-        self.batch_size, self.seed, self.fraction = batch_size, seed, negative_fraction
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
-        whole = batch_size * world_size
-        self.batches = math.ceil((epoch_size or len(self.indices)) / whole)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order `__iter__` gives."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.batches * self.batch_size
-
-    def __iter__(self) -> Iterator[SampleKey]:
-        total = self.batches * self.batch_size * self.world_size
-        order = self._order(total)
-        for batch in range(self.batches):
-            start = (batch * self.world_size + self.rank) * self.batch_size
-            for position in range(start, start + self.batch_size):
-                yield SampleKey(order[position], stable_seed(self.seed, self.epoch, position))
-
-    def _order(self, total: int) -> list[int]:
-        if self.fraction is None:
-            return self._draw(self.indices, total, "all")
-        counts = [math.floor((position + 1) * self.fraction + 1e-9) for position in range(total)]
-        negatives = iter(self._draw(self.negatives, counts[-1], "negative"))
-        positives = iter(self._draw(self.positives, total - counts[-1], "positive"))
-        return [
-            next(negatives) if count > before else next(positives)
-            for before, count in zip([0, *counts], counts, strict=False)
-        ]
-
-    def _draw(self, pool: Sequence[int], count: int, name: str) -> list[int]:
-        drawn: list[int] = []
-        generator = np.random.default_rng(stable_seed(self.seed, self.epoch, name))
-        while len(drawn) < count:
-            drawn.extend(int(index) for index in generator.permutation(pool))
-        return drawn[:count]
-
-
-def is_negative(record: ImageRecord) -> bool:
-    """Whether an image is known to hold no lesion."""
-    return not record.lesions and not record.unlocalized and record.label("tumor") != 1
-
-
-def stable_seed(*parts: object) -> int:
-    """A 63-bit seed of any parts, the same on every machine."""
-    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 def make_loader(
-    dataset: LesionDataset, *, batch_size: int, num_workers: int, sampler: EpochSampler | None = None
+    dataset: LesionDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    sampler: EpochSampler | None = None,
+    batches: Sampler[list[Any]] | Sequence[Sequence[int]] | None = None,
 ) -> DataLoader[Sample]:
-    """A loader of `Batch`es; without a sampler in the file's order, the last batch as small as it comes."""
+    """A loader of `Batch`es; without a sampler in the file's order, the last batch as small as it comes.
+
+    Args:
+        batches: of whole breasts, instead of batch size and sampler.
+    """
+    drawn: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler} if batches is None else {}
+    if batches is not None:
+        drawn["batch_sampler"] = batches
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        **drawn,
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from skimage.exposure import equalize_adapthist
@@ -13,6 +14,7 @@ from mammodet.records import BoxXYXY
 from mammodet.trace import Trace
 
 CLAHE_CLIP = 0.01  # of a tile's pixels; tiles are an eighth of the sides
+KERNEL = 5  # pixels of the network's input: side of the Gaussian, mean and Laplacian kernels
 TISSUE_QUANTILES = (0.01, 0.995)
 
 
@@ -25,7 +27,8 @@ def prepare_image(
         pixels: uint8 or uint16 (height, width), native.
         breast_box_xyxy: crop box in native pixels; looked for where it is None and the config crops.
     Returns:
-        float32 (channels, height, width) in [0, 1], longest side `config.max_size`, and the trace from native to it.
+        float32 (channels, height, width) in [0, 1], longest side `config.max_size` (both with `aspect: stretch`), and
+        the trace from native to it.
     """
     trace = plan_trace(pixels, config, breast_box_xyxy)
     # Shrinking averages: in float, so that 8-bit steps do not limit the result.
@@ -56,6 +59,8 @@ def plan_trace(pixels: Pixels, config: ImageConfig, breast_box_xyxy: BoxXYXY | N
     height, width = trace.output_size_hw
     scale = config.max_size / max(height, width)
     resized = max(round(height * scale), 1), max(round(width * scale), 1)
+    if config.aspect == "stretch":
+        resized = config.max_size, config.max_size
     if resized != (height, width):
         trace = trace.then("resize", *resized)
     return trace
@@ -98,4 +103,26 @@ def _clahe(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(equalize_adapthist(unit / high, clip_limit=CLAHE_CLIP), dtype=np.float32).clip(0, 1)
 
 
-_CHANNELS = {"full": _full, "tissue": _tissue, "clahe": _clahe}
+def _gaussian(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(_tissue(unit), (KERNEL, KERNEL), 0), dtype=np.float32)
+
+
+def _mean(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.blur(_tissue(unit), (KERNEL, KERNEL)), dtype=np.float32)
+
+
+def _laplacian(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The size of the second derivative, stretched so that its 99.5th percentile is 1."""
+    edges = np.abs(cv2.Laplacian(_tissue(unit), cv2.CV_32F, ksize=KERNEL))
+    high = float(np.quantile(edges, TISSUE_QUANTILES[1]))
+    return np.clip(edges / high, 0, 1).astype(np.float32) if high > 1e-6 else np.zeros_like(unit)
+
+
+_CHANNELS = {
+    "full": _full,
+    "tissue": _tissue,
+    "clahe": _clahe,
+    "gaussian": _gaussian,
+    "mean": _mean,
+    "laplacian": _laplacian,
+}

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import nn
 
 import mammodet
 from mammodet.config import Config, differences, make_config
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
 from mammodet.modeling.aggregation import LogisticStack
-from mammodet.modeling.build import build_model
-from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.build import Model, build_model
 from mammodet.modeling.weights import read_torch, state_of
 
 KEY = "mammodet"
@@ -103,7 +103,7 @@ def read_facts(path: Path) -> tuple[dict[str, Any], RunFacts]:
     return content, RunFacts.from_json(content[KEY], path)
 
 
-def load_model(path: Path, wanted: Config | None = None) -> tuple[MammoRCNN, Config, RunFacts]:
+def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config, RunFacts]:
     """The model of a checkpoint, in eval mode on the CPU, with its config and facts.
 
     Args:
@@ -127,13 +127,17 @@ _FREE = ("score_threshold", "nms_threshold", "max_detections")
 
 def _take_over(config: Config, wanted: Config, path: Path) -> Config:
     own, other = config.to_dict(), wanted.to_dict()
+    if config.model.kind == "classifier":
+        _fill_in_heads(own["model"]["classifier"], other["model"]["classifier"])
     for key in _FREE:
         own["model"]["detector"][key] = other["model"]["detector"][key]
     own["model"]["aggregation"] = other["model"]["aggregation"]
     if other["model"]["detector"]["anchors"]["sizes"] == "auto":
         other["model"]["detector"]["anchors"]["sizes"] = own["model"]["detector"]["anchors"]["sizes"]
-    faults = differences(own["model"]["detector"], other["model"]["detector"], "model.detector")
-    faults += differences(own["model"]["image_head"], other["model"]["image_head"], "model.image_head")
+    sections = ("classifier",) if config.model.kind == "classifier" else ("detector", "image_head")
+    faults = differences(own["model"]["kind"], other["model"]["kind"], "model.kind")
+    for section in sections:
+        faults += differences(own["model"][section], other["model"][section], f"model.{section}")
     faults += differences(own["data"]["image"], other["data"]["image"], "data.image")
     raise_faults(
         faults,
@@ -143,7 +147,15 @@ def _take_over(config: Config, wanted: Config, path: Path) -> Config:
     return make_config(own, where=f"in {path}")
 
 
-def load_strict(model: MammoRCNN, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def _fill_in_heads(own: dict[str, Any], other: dict[str, Any]) -> None:
+    """What a config leaves to the training set is taken from the checkpoint."""
+    for name, head in other["heads"].items():
+        for key in ("classes", "collapse", "class_weights"):
+            if head[key] in ("auto", "balanced") and name in own["heads"]:
+                head[key] = own["heads"][name][key]
+
+
+def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Take all weights or none.
 
     Raises:

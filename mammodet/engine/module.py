@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from mammodet.config import Config, TrainConfig
-from mammodet.data.dataset import Batch, stable_seed
+from mammodet.data.dataset import Batch
+from mammodet.data.sampling import stable_seed
 from mammodet.engine.checkpoint import KEY, RunFacts
-from mammodet.engine.outputs import to_predictions
+from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.evaluate import validation_figures
-from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.evaluation.validation import classifier_figures
+from mammodet.modeling.build import Model
+from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import Dataset, ImagePrediction
 
 
@@ -24,14 +27,14 @@ class NonFiniteLossError(InputError):
 
 
 class TrainingModule(L.LightningModule):
-    """A `MammoRCNN` in training.
+    """A model in training.
 
     Args:
         facts: written into every checkpoint.
         validation: records of the validation set, to score predictions against.
     """
 
-    def __init__(self, model: MammoRCNN, config: Config, facts: RunFacts, validation: Dataset) -> None:
+    def __init__(self, model: Model, config: Config, facts: RunFacts, validation: Dataset) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -46,7 +49,7 @@ class TrainingModule(L.LightningModule):
         draws as an uninterrupted one.
         """
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
-        output = self.model(batch.images, batch.targets, batch.labels, batch.use_boxes)
+        output = run_model(self.model, batch)
         loss = torch.stack([value.float() for value in output.losses.values()]).sum()
         if not torch.isfinite(loss):
             parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in output.losses.items())
@@ -69,15 +72,11 @@ class TrainingModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict a batch."""
-        output = self.model(batch.images)
-        self._predictions += to_predictions(
-            output,
-            batch.records,
-            batch.traces,
-            targets=self.model.targets,
-            with_masks=self.model.with_masks,
-            aggregation=self.config.model.aggregation,
-        )
+        output = run_model(self.model, batch)
+        if output.losses:
+            loss = torch.stack([value.float() for value in output.losses.values()]).sum()
+            self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        self._predictions += to_predictions(self.model, output, batch, self.config.model)
 
     def on_validation_epoch_end(self) -> None:
         """Score the predictions of all processes."""
@@ -87,13 +86,15 @@ class TrainingModule(L.LightningModule):
             torch.distributed.all_gather_object(gathered, self._predictions)
         by_id = {prediction.image_id: prediction for part in gathered for prediction in part}
         ordered = [by_id[record.image_id] for record in self.validation.images]
-        figures = validation_figures(self.validation, ordered)
+        classifier = isinstance(self.model, ImageClassifier)
+        figures = (classifier_figures if classifier else validation_figures)(self.validation, ordered)
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=False)
         monitor = self.config.train.monitor
-        if monitor.startswith("val/") and monitor.removeprefix("val/") not in figures:
+        names = sorted({*figures, *(["loss"] if classifier else [])})
+        if monitor.startswith("val/") and monitor.removeprefix("val/") not in names:
             raise InputError(
                 f"train.monitor={monitor}: not among the figures of this validation set: "
-                f"{', '.join(f'val/{name}' for name in sorted(figures))}"
+                f"{', '.join(f'val/{name}' for name in names)}"
             )
         self._predictions = []
 

@@ -8,14 +8,93 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mammodet.config import AggregationConfig
+from mammodet.config import AggregationConfig, ClassifierConfig, ModelConfig
+from mammodet.data.dataset import Batch
 from mammodet.modeling.aggregation import LogisticStack, image_scores
+from mammodet.modeling.build import Model
+from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.mammo_rcnn import ModelOutput
 from mammodet.records import Detections, ImagePrediction, ImageRecord
 from mammodet.trace import Trace
 
 
+def run_model(model: Model, batch: Batch) -> ModelOutput:
+    """The model's answer to a batch: losses in training mode; of a classifier, losses and logits in both modes."""
+    if isinstance(model, ImageClassifier):
+        return model(batch.images, batch.labels if batch.labels.shape[1] else None, batch.breasts)
+    if model.training:
+        return model(batch.images, batch.targets, batch.labels, batch.use_boxes)
+    return model(batch.images)
+
+
 def to_predictions(
+    model: Model, output: ModelOutput, batch: Batch, config: ModelConfig, stack: LogisticStack | None = None
+) -> list[ImagePrediction]:
+    """Predictions of a batch.
+
+    Args:
+        output: of the model in eval mode.
+        stack: a detector's learned aggregation, where it is fitted.
+    """
+    if isinstance(model, ImageClassifier):
+        return classified(model, output, batch.records, config.classifier)
+    return detected(
+        output,
+        batch.records,
+        batch.traces,
+        targets=model.targets,
+        with_masks=model.with_masks,
+        aggregation=config.aggregation,
+        stack=stack,
+    )
+
+
+def classified(
+    model: ImageClassifier, output: ModelOutput, records: Sequence[ImageRecord], config: ClassifierConfig
+) -> list[ImagePrediction]:
+    """Predictions of a classifier: labels and classes, no detections.
+
+    A label that is not asked for, but follows from the classes of a question, has the sum of their probabilities as its
+    score. Where several questions speak of it, the first one does; all stand in `scores_by_rule`.
+    """
+    assert output.logits is not None
+    answers = [values.cpu().numpy() for values in model.probabilities(output.logits)]
+    predictions = []
+    for index, record in enumerate(records):
+        by_rule: dict[str, dict[str, float]] = {}
+        classes: dict[str, dict[str, float]] = {}
+        for target, values in zip(model.targets, answers, strict=True):
+            if target.classes is None:
+                by_rule.setdefault("head", {})[target.name] = float(values[index])
+                continue
+            each = dict(zip(target.classes, (float(value) for value in values[index]), strict=True))
+            classes[target.name] = _rounded(each)
+            collapse = config.heads[target.name].collapse
+            if isinstance(collapse, dict) and collapse:
+                by_rule[f"sum over {target.name}"] = {
+                    label: min(sum(each[name] for name in names), 1.0) for label, names in collapse.items()
+                }
+        scores: dict[str, float] = {}
+        for values_by_label in by_rule.values():
+            scores = {**values_by_label, **scores}
+        predictions.append(
+            ImagePrediction(
+                image_id=record.image_id,
+                file_name=record.file_name,
+                size_hw=record.size_hw,
+                scores=_rounded(scores),
+                detections=Detections.empty(with_masks=False),
+                scores_by_rule={rule: _rounded(values) for rule, values in by_rule.items()} if len(by_rule) > 1 else {},
+                class_scores=classes,
+                patient_id=record.patient_id,
+                laterality=record.laterality,
+                view=record.view,
+            )
+        )
+    return predictions
+
+
+def detected(
     output: ModelOutput,
     records: Sequence[ImageRecord],
     traces: Sequence[Trace],
@@ -25,7 +104,7 @@ def to_predictions(
     aggregation: AggregationConfig,
     stack: LogisticStack | None = None,
 ) -> list[ImagePrediction]:
-    """Predictions of a batch.
+    """Predictions of a detector.
 
     Args:
         output: of `MammoRCNN` in eval mode.

@@ -20,13 +20,15 @@ from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
+from mammodet.data.sampling import breasts_of
 from mammodet.engine.checkpoint import RunFacts, load_model
-from mammodet.engine.outputs import to_predictions
+from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, combine
-from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.build import Model
+from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 
 
@@ -50,7 +52,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: MammoRCNN,
+        model: Model,
         config: Config,
         facts: RunFacts,
         checkpoint: tuple[Path, str] | None = None,
@@ -75,7 +77,8 @@ class Predictor:
             InputError: unreadable, another architecture, a device that is not there, or a rule it cannot do.
         """
         model, own, facts = load_model(path, config)
-        if own.model.aggregation.rule == "learned" and facts.stack is None:
+        learned = own.model.kind == "detector" and own.model.aggregation.rule == "learned"
+        if learned and facts.stack is None:
             raise InputError(
                 f"{path}: its aggregation 'learned' was not fitted (its training did not end). Finish it with "
                 "--resume, or choose another rule (model.aggregation.rule=max)."
@@ -85,11 +88,15 @@ class Predictor:
     def predict(
         self, dataset: Dataset, root: Path, *, num_workers: int = 0, batch_size: int = 1
     ) -> Iterator[ImagePrediction | Skipped]:
-        """Predict the images of a data set, in its order; an unreadable one gives `Skipped`."""
+        """Predict the images of a data set, in its order (breast by breast where views are joined).
+
+        An unreadable image gives `Skipped`.
+        """
         samples = _Tolerant(LesionDataset(dataset, root, self.config.data.image, (), with_masks=False))
-        loader = DataLoader(
+        batches = list(breasts_of(dataset.images).values()) if self.joins_views else None
+        loader: DataLoader[Any] = DataLoader(
             samples,
-            batch_size=batch_size,
+            **({"batch_size": batch_size} if batches is None else {"batch_sampler": batches}),
             num_workers=num_workers,
             collate_fn=list,
             pin_memory=self.device.type == "cuda",
@@ -100,24 +107,22 @@ class Predictor:
             for item in items:
                 yield item if isinstance(item, Skipped) else next(found)
 
+    @property
+    def joins_views(self) -> bool:
+        """Whether the images of a breast are answered for together."""
+        return isinstance(self.model, ImageClassifier) and self.model.views != "none"
+
     @torch.inference_mode()
     def _run(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         if not samples:
             return []
         batch = collate(samples).to(self.device)
-        return to_predictions(
-            self.model(batch.images),
-            batch.records,
-            batch.traces,
-            targets=self.model.targets,
-            with_masks=self.model.with_masks,
-            aggregation=self.config.model.aggregation,
-            stack=self.stack,
-        )
+        return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
 
     def describe(self) -> dict[str, Any]:
         """What goes into a predictions file about the model."""
         return {
+            "kind": self.config.model.kind,
             "checkpoint": str(self.checkpoint[0]) if self.checkpoint else None,
             "checkpoint_sha256": self.checkpoint[1] if self.checkpoint else None,
             "config": self.config.to_dict(),
@@ -191,6 +196,8 @@ def predict_to_folder(
     partial = output / "predictions.partial.jsonl"
     key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve())])
     done = _read_partial(partial, key)
+    if predictor.joins_views:  # a breast is predicted as a whole
+        done = _whole_breasts(done, dataset)
     rest = tuple(record for record in dataset.images if record.image_id not in done)
     if done:
         print(f"{partial}: going on after {len(done)} images that are done")
@@ -232,6 +239,12 @@ def predict_to_folder(
         (output / "skipped.json").unlink(missing_ok=True)
     partial.unlink()
     return path, skipped
+
+
+def _whole_breasts(done: dict[int, ImagePrediction], dataset: Dataset) -> dict[int, ImagePrediction]:
+    """Of what was finished, the breasts of which every image was."""
+    breasts = [[dataset.images[row].image_id for row in rows] for rows in breasts_of(dataset.images).values()]
+    return {number: done[number] for ids in breasts if all(number in done for number in ids) for number in ids}
 
 
 @contextmanager

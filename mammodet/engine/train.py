@@ -15,23 +15,21 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
-from torch.utils.data import DataLoader
 
 from mammodet.config import Config
-from mammodet.data.coco import data_hash, read_coco
-from mammodet.data.dataset import EpochSampler, LesionDataset, Sample, make_loader, usable_indices
-from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.engine.callbacks import MetricsTable, OneBar
 from mammodet.engine.checkpoint import KEY, AtomicCheckpointIO, RunFacts, finish_checkpoint, load_model
+from mammodet.engine.loaders import Loaders
 from mammodet.engine.module import TrainingModule
 from mammodet.engine.predict import Predictor, Skipped
+from mammodet.engine.prepare import Run
 from mammodet.engine.run_folder import BEST, LAST, TABLE, clear, only_writer, starting_point
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError
 from mammodet.files import write_text
 from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
+from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.weights import read_torch
-from mammodet.records import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,52 +40,6 @@ class Machines:
     num_machines: int = 1
     machine_rank: int = 0
     dist_url: str = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A checked experiment: config with nothing left `auto`, its data, and what goes into checkpoints."""
-
-    config: Config
-    train: Dataset
-    val: Dataset
-    facts: RunFacts
-
-
-def prepare(config: Config) -> Run:
-    """Read and check the data, and fill in what is `auto`.
-
-    Raises:
-        InputError: faulty data, or data and config that do not go together.
-    """
-    data = config.data
-    for path in (data.train_file, data.val_file):
-        if not path.exists():
-            raise InputError(
-                f"{path}: no such file. tools/convert.py writes it below data.root; files of folds with --folds K"
-            )
-    train = read_coco(data.train_file, skip_invalid=data.skip_invalid)
-    val = read_coco(data.val_file, skip_invalid=data.skip_invalid)
-    for path, dataset in ((data.train_file, train), (data.val_file, val)):
-        dropped = dataset.info.get("dropped") or []
-        if dropped:
-            print(f"{path}: {len(dropped)} faulty records dropped:", *dropped[:20], sep="\n  - ")
-    raise_faults(_data_faults(config, train, val), where=f"{data.train_file} and {data.val_file}")
-    if config.model.detector.anchors.sizes == "auto":
-        sizes = fit_anchor_sizes(train, data.root, data.image)
-        print(f"anchors fitted to the training boxes: {', '.join(f'{side:g}' for side in sizes)} px")
-        values = config.to_dict()
-        values["model"]["detector"]["anchors"]["sizes"] = sizes
-        config = Config.model_validate(values)
-    patients = {str(record.patient_id) for record in (*train.images, *val.images) if record.patient_id}
-    facts = RunFacts(
-        config=config.to_dict(),
-        categories=train.categories,
-        data_hash=data_hash(train),
-        split_hash=(train.info.get("split") or {}).get("hash"),
-        patients=tuple(sorted(patients)),
-    )
-    return Run(config, train, val, facts)
 
 
 def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) -> RunFacts:
@@ -103,100 +55,6 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
     earlier = content.get(KEY) if isinstance(content, dict) else None
     seen = earlier.get("patients", ()) if isinstance(earlier, dict) else ()
     return replace(facts, patients=tuple(sorted({*facts.patients, *seen})))
-
-
-def _data_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
-    faults = []
-    for name, dataset in (("training", train), ("validation", val)):
-        if not dataset.images:
-            faults.append(f"the {name} set has no images")
-    if faults:
-        return faults
-    if train.categories != val.categories:
-        faults.append(f"categories differ: {train.categories} in training, {val.categories} in validation")
-    shared = {record.patient_id for record in train.images} & {record.patient_id for record in val.images} - {None}
-    if shared:
-        shown = ", ".join(sorted(str(patient) for patient in shared)[:10])
-        faults.append(f"{len(shared)} patients are in training and in validation: {shown}")
-    lesions = [lesion for record in train.images for lesion in record.lesions if not lesion.ignore]
-    boxes_only = sum(lesion.rle is None for lesion in lesions)
-    if config.model.detector.arch == "mask_rcnn" and boxes_only:
-        faults.append(
-            f"model.detector.arch=mask_rcnn, but {boxes_only} of {len(lesions)} training lesions have no mask; "
-            "choose faster_rcnn"
-        )
-    missing = [
-        name
-        for name in {record.file_name for record in (*train.images, *val.images)}
-        if not (config.data.root / name).is_file()
-    ]
-    if missing:
-        faults.append(f"{len(missing)} image files are missing below {config.data.root}, for instance {min(missing)}")
-    monitor = config.train.monitor
-    boxed = any(not lesion.ignore for record in val.images for lesion in record.lesions)
-    if ("AP" in monitor or "froc" in monitor) and not boxed:
-        faults.append(f"train.monitor={monitor}: the validation set has no lesion with a place")
-    if config.model.image_head.enabled:
-        known = {name for record in train.images for name, value in record.labels.items() if value is not None}
-        unknown = [name for name in config.model.image_head.targets if name not in known]
-        if unknown:
-            faults.append(
-                f"model.image_head.targets {unknown}: no training image has such a label; known: {sorted(known)}"
-            )
-    if config.model.aggregation.rule == "learned":
-        classes = {record.label("tumor") for record in val.images} - {None}
-        if classes != {0, 1}:
-            faults.append(
-                "model.aggregation.rule=learned needs validation images with and without tumor; "
-                f"the label is {sorted(str(value) for value in classes)} on all; choose another rule"
-            )
-    return faults
-
-
-class _Data(L.LightningDataModule):
-    """Loaders for the processes that Lightning starts."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.run = run
-
-    def _samples(self, dataset: Dataset, *, training: bool) -> LesionDataset:
-        data, model = self.run.config.data, self.run.config.model
-        return LesionDataset(
-            dataset,
-            data.root,
-            data.image,
-            model.image_head.targets,
-            with_masks=model.detector.arch == "mask_rcnn" and training,
-            augment=data.augment if training else None,
-        )
-
-    def train_dataloader(self) -> DataLoader[Sample]:
-        data, trainer = self.run.config.data, self.trainer
-        assert trainer is not None
-        sampler = EpochSampler(
-            self.run.train,
-            usable_indices(self.run.train, self.run.config.model.image_head.targets),
-            batch_size=data.batch_size,
-            seed=self.run.config.seed,
-            negative_fraction=data.negative_fraction,
-            epoch_size=data.epoch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
-        sampler.set_epoch(trainer.current_epoch)
-        samples = self._samples(self.run.train, training=True)
-        return make_loader(samples, batch_size=data.batch_size, num_workers=data.num_workers, sampler=sampler)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        trainer = self.trainer
-        assert trainer is not None
-        mine = self.run.val.images[trainer.global_rank :: trainer.world_size]
-        part = replace(self.run.val, images=mine)
-        data = self.run.config.data
-        return make_loader(
-            self._samples(part, training=False), batch_size=data.batch_size, num_workers=data.num_workers
-        )
 
 
 def train(
@@ -232,7 +90,7 @@ def train(
         if overwrite:
             clear(output)
         write_text(output / "config.yaml", config.to_yaml())
-        _fit(trainer, module, _Data(run), start, output / LAST)
+        _fit(trainer, module, Loaders(run), start, output / LAST)
         best = output / BEST
         if trainer.is_global_zero:
             finish(best, run)
@@ -256,7 +114,8 @@ def _fit(
 
 def finish(best: Path, run: Run) -> None:
     """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
-    if run.config.model.aggregation.rule != "learned":
+    model = run.config.model
+    if model.kind == "classifier" or model.aggregation.rule != "learned":
         finish_checkpoint(best, None, run.facts.patients)
         return
     stack = fit_on_validation(best, run)
@@ -270,6 +129,7 @@ def finish(best: Path, run: Run) -> None:
 def fit_on_validation(best: Path, run: Run) -> LogisticStack | None:
     """The learned aggregation of a checkpoint, from its predictions on the validation images."""
     model, config, facts = load_model(best)
+    assert isinstance(model, MammoRCNN)
     predictor = Predictor(model, config, replace(facts, stack=None))
     inputs, labels = [], []
     for record, result in zip(run.val.images, predictor.predict(run.val, config.data.root), strict=True):
@@ -296,8 +156,11 @@ def _trainer(config: Config, machines: Machines) -> L.Trainer:
         "val/bbox_AP50",
         "val/segm_AP50",
         "val/froc_cpm",
+        "val/loss",
         "val/auc_tumor",
         "val/auc_tumor_head",
+        "val/auc_malignant",
+        *(f"val/balanced_accuracy_{name}" for name in config.model.targets),
     )
     best = ModelCheckpoint(
         dirpath=config.output_dir,

@@ -34,7 +34,7 @@ def build_backbone(config: BackboneConfig, *, in_channels: int, fpn_channels: in
         return _timm(config, in_channels, fpn_channels, fpn_norm, load_pretrained)
     body = getattr(torchvision.models, config.name)(weights=None, norm_layer=norm_layer(config.norm))
     if load_pretrained:
-        body.load_state_dict(_imagenet_state(config.name), strict=False)
+        body.load_state_dict(imagenet_state(config.name), strict=False)
     if in_channels != 3:
         body.conv1 = adapt_first_conv(body.conv1, in_channels)
     _freeze(body, config.trainable_layers)
@@ -77,7 +77,8 @@ def _freeze(body: nn.Module, trainable_layers: int) -> None:
             parameter.requires_grad_(False)
 
 
-def _imagenet_state(name: str) -> dict[str, Tensor]:
+def imagenet_state(name: str) -> dict[str, Tensor]:
+    """ImageNet weights of a torchvision model."""
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     return dict(fetch_hub(lambda: weights.get_state_dict(progress=True), f"ImageNet weights of {name}", weights.url))
 

@@ -9,32 +9,77 @@ from torch import nn
 from mammodet.config import Config
 from mammodet.errors import InputError
 from mammodet.modeling.backbones import build_backbone
+from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.image_head import ImageHead
 from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.networks import build_network
 from mammodet.modeling.torchvision_detector import build_torchvision
-from mammodet.modeling.weights import coco_state, load_matching, read_torch, state_of
+from mammodet.modeling.weights import between_bodies, coco_state, load_matching, read_torch, state_of
+from mammodet.targets import is_binary
+
+#: What a config can describe.
+Model = MammoRCNN | ImageClassifier
 
 
-def build_model(config: Config, num_categories: int, *, load_weights: bool = True) -> MammoRCNN:
+def build_model(config: Config, num_categories: int, *, load_weights: bool = True) -> Model:
     """The model of a config.
 
     Args:
-        num_categories: of the data set, without the background.
+        num_categories: of the data set, without the background; a classifier has no use for it.
         load_weights: False where a checkpoint follows: nothing is then downloaded or read.
     Raises:
-        InputError: anchors still `auto`, weights that cannot be had.
+        InputError: settings still `auto`, weights that cannot be had.
     """
+    weights = config.model.weights if load_weights else "none"
+    model: Model
+    if config.model.kind == "classifier":
+        model = _build_classifier(config, load_pretrained=weights == "imagenet")
+    else:
+        model = _build_detector(config, num_categories, load_pretrained=weights == "imagenet")
+    if weights not in ("none", "imagenet"):
+        _start(model, weights)
+    return model
+
+
+def _build_classifier(config: Config, *, load_pretrained: bool) -> ImageClassifier:
+    settings = config.model.classifier
+    unset = [
+        f"{name}.{key}"
+        for name, head in settings.heads.items()
+        for key in ("classes", "collapse", "class_weights")
+        if getattr(head, key) in ("auto", "balanced") and not is_binary(name)
+    ]
+    if unset:
+        raise InputError(
+            f"model.classifier.heads: {', '.join(unset)} must be taken from a training set before a model is built"
+        )
+    network = build_network(
+        settings,
+        in_channels=len(config.data.image.channels),
+        side=config.data.image.max_size,
+        load_pretrained=load_pretrained,
+    )
+    return ImageClassifier(
+        network,
+        config.targets,
+        settings.heads,
+        side=config.data.image.max_size,
+        dropout=settings.dropout,
+        views=settings.views,
+    )
+
+
+def _build_detector(config: Config, num_categories: int, *, load_pretrained: bool) -> MammoRCNN:
     detector_config, head_config = config.model.detector, config.model.image_head
     sizes = detector_config.anchors.sizes
     if sizes == "auto":
         raise InputError("model.detector.anchors.sizes=auto: must be fitted to a training set before a model is built")
     in_channels = len(config.data.image.channels)
-    weights = config.model.weights if load_weights else "none"
     backbone = build_backbone(
         detector_config.backbone,
         in_channels=in_channels,
         fpn_channels=detector_config.fpn_channels,
-        load_pretrained=weights == "imagenet",
+        load_pretrained=load_pretrained,
     )
     detector = build_torchvision(
         detector_config, backbone, num_categories=num_categories, in_channels=in_channels, anchor_sizes=sizes
@@ -42,28 +87,42 @@ def build_model(config: Config, num_categories: int, *, load_weights: bool = Tru
     head = None
     if head_config.enabled:
         head = ImageHead(detector.feature_channels, head_config.channels, len(head_config.targets), head_config.dropout)
-    model = MammoRCNN(
+    return MammoRCNN(
         detector,
         head,
         head_config.targets if head_config.enabled else (),
         head_config.loss_weight,
         with_masks=detector_config.arch == "mask_rcnn",
     )
-    _start(model, detector.model, weights)
-    return model
 
 
-def _start(model: MammoRCNN, detector: nn.Module, weights: str) -> None:
-    if weights in ("none", "imagenet"):
-        return
+def _start(model: Model, weights: str) -> None:
+    """Take from a file, or from the hub, what fits; say what did not."""
     if weights == "coco":
-        print(f"COCO weights: {load_matching(detector, coco_state()).to_text()}")
+        print(f"COCO weights: {load_matching(_inner(model), coco_state()).to_text()}")
         return
     path = Path(weights)
     state = state_of(read_torch(path), path)
-    # A checkpoint of ours names the whole model, one of torchvision's the detector only.
-    ours = any(name.startswith("detector.") for name in state)
-    report = load_matching(model if ours else detector, state)
+    # Of ours, a detector's names begin with `detector.`, a classifier's with `network.`; others name torchvision's own.
+    kind = next((kind for kind in ("detector", "network") if any(name.startswith(f"{kind}.") for name in state)), None)
+    own = "detector" if isinstance(model, MammoRCNN) else "network"
+    if kind == own:
+        report = load_matching(model, state)
+    elif kind is not None:
+        report = load_matching(model, between_bodies(state, model.state_dict()))
+    else:
+        report = load_matching(_inner(model), state)
     if not report.loaded:
         raise InputError(f"{path}: none of its {len(state)} tensors fits this model; {report.to_text()}")
     print(f"{path}: {report.to_text()}")
+
+
+def _inner(model: Model) -> nn.Module:
+    """What other libraries' weights are for."""
+    if isinstance(model, ImageClassifier):
+        body = getattr(model.network, "body", model.network)
+        assert isinstance(body, nn.Module)
+        return body
+    inner = model.detector.model
+    assert isinstance(inner, nn.Module)
+    return inner

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from mammodet.errors import InputError
 from mammodet.modeling.backbones import fetch_hub
 
-_FIRST_CONVS = ("backbone.body.conv1.weight",)
+#: A first convolution: of a detector's backbone, of a classifier's network, or of a plain torchvision or timm model.
+_FIRST_CONV = re.compile(r"(?:.*body\.)?(?:conv1|conv_stem|features\.0\.0)\.weight")
+#: Where the body of a network lies in a detector, and in a classifier.
+_DETECTOR_BODY, _CLASSIFIER_BODY = "detector.model.backbone.body.", "network.body."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     for name, tensor in state.items():
         if name not in own:
             continue
-        if tensor.shape != own[name].shape and name.endswith(_FIRST_CONVS) and tensor.ndim == 4:
+        if tensor.shape != own[name].shape and _FIRST_CONV.fullmatch(name) and tensor.ndim == 4:
             channels = own[name].shape[1]
             tensor = tensor.sum(dim=1, keepdim=True).repeat(1, channels, 1, 1) / channels
         if tensor.shape != own[name].shape:
@@ -61,6 +65,24 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
         missing=tuple(name for name in own if name not in taken and name not in wrong),
         unexpected=tuple(name for name in state if name not in own),
     )
+
+
+def between_bodies(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """A classifier's weights under the names of a detector's backbone, or the other way round; others as they are.
+
+    So a classifier of patches can start the backbone of a detector.
+
+    Args:
+        own: the names of the model that is started (timm's `stages.0` is `stages_0` in a model that gives features).
+    """
+    detector = any(name.startswith(_DETECTOR_BODY) for name in state)
+    here, there = (_DETECTOR_BODY, _CLASSIFIER_BODY) if detector else (_CLASSIFIER_BODY, _DETECTOR_BODY)
+    spelled = {name.replace(".", "_"): name for name in own}
+    renamed = {}
+    for name, tensor in state.items():
+        new = f"{there}{name.removeprefix(here)}" if name.startswith(here) else name
+        renamed[spelled.get(new.replace(".", "_"), new)] = tensor
+    return renamed
 
 
 def coco_state() -> dict[str, Tensor]:

@@ -1,0 +1,41 @@
+"""The experiment's configuration: YAML over its `_base_` over the defaults here, then `key=value` overrides.
+
+Every key has a type and a range; unknown keys are refused with the nearest known name; combinations that cannot work
+are refused before anything runs.
+"""
+
+from mammodet.config.classifier import ClassHeadConfig, ClassifierConfig, CnnConfig
+from mammodet.config.data import AugmentConfig, DataConfig, ImageConfig, SamplingConfig
+from mammodet.config.detector import (
+    AggregationConfig,
+    AggregationRule,
+    AnchorConfig,
+    BackboneConfig,
+    DetectorConfig,
+    ImageHeadConfig,
+)
+from mammodet.config.experiment import Config, ModelConfig
+from mammodet.config.read import differences, load_config, make_config
+from mammodet.config.train import TrainConfig
+
+__all__ = [
+    "AggregationConfig",
+    "AggregationRule",
+    "AnchorConfig",
+    "AugmentConfig",
+    "BackboneConfig",
+    "ClassHeadConfig",
+    "ClassifierConfig",
+    "CnnConfig",
+    "Config",
+    "DataConfig",
+    "DetectorConfig",
+    "ImageConfig",
+    "ImageHeadConfig",
+    "ModelConfig",
+    "SamplingConfig",
+    "TrainConfig",
+    "differences",
+    "load_config",
+    "make_config",
+]

@@ -1,0 +1,129 @@
+"""From files to batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mammodet.config.base import AtLeastOne, BelowOne, Count, Section, Share
+
+Channel = Literal["full", "tissue", "clahe", "gaussian", "mean", "laplacian"]
+
+
+class ImageConfig(Section):
+    """From a file to the network's input."""
+
+    #: Longest side of the network's input in pixels; smaller images are enlarged to it, the aspect is kept.
+    max_size: Annotated[int, Field(ge=32, le=8192)] = 1024
+    #: What is cropped away: everything but the `breast`, or `none`.
+    crop: Literal["breast", "none"] = "breast"
+    #: `left` flips images so that the chest wall always lies on the left.
+    orient: Literal["none", "left"] = "none"
+    #: `stretch` makes every image a square of `max_size` and loses its aspect, as many published classifiers do.
+    aspect: Literal["keep", "stretch"] = "keep"
+    #: One input channel each. `full`: the file's whole range; `tissue`: the 1st to 99.5th percentile of the breast;
+    #: `clahe`: contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994); `gaussian`,
+    #: `mean` and `laplacian`: `tissue` after that kernel of 5x5 pixels of the network's input.
+    channels: list[Channel] = Field(default=["tissue"], min_length=1, max_length=8)
+
+
+class AugmentConfig(Section):
+    """Random changes in training; 0 turns one off."""
+
+    #: Whether anything is changed at all.
+    enabled: bool = True
+    #: Probability of a left-right flip, and of an upside-down flip.
+    horizontal_flip: Share = 0.5
+    vertical_flip: Share = 0.0
+    #: Largest turn in degrees, shift as a part of the side, and relative zoom, of one random affine map.
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    translate: BelowOne = 0.05
+    zoom: BelowOne = 0.15
+    #: Degrees between the turns that are drawn, as in `2`: -10, -8, ..., 10; 0 draws any angle.
+    rotate_step: Annotated[float, Field(ge=0, le=180)] = 0.0
+    #: Largest part of each side that a random crop cuts away; the rest is resized to the input's size.
+    random_crop: BelowOne = 0.0
+    #: Largest relative change of brightness and contrast, and standard deviation of noise on the scale [0, 1].
+    brightness: Share = 0.15
+    contrast: Share = 0.15
+    noise: Share = 0.01
+
+
+class SamplingConfig(Section):
+    """How often images of each class are drawn; by `target`, one of the questions that the model answers."""
+
+    #: `all`: as often as they occur; `balanced`: every class equally often; `oversample`: the rarest class (of a label:
+    #: the positive one) `factor` times as often as it occurs; `undersample`: every class equally often, in epochs no
+    #: longer than the rarest class allows (the others are dropped, others each epoch).
+    rule: Literal["all", "balanced", "oversample", "undersample"] = "all"
+    #: Question whose classes are meant, for instance `tumor`; needed by every rule but `all`.
+    target: str | None = None
+    #: Of `oversample`.
+    factor: Annotated[float, Field(ge=1, le=1000)] = 1.0
+    #: Draw patients equally often, however many images they have: first a patient, then one of their images.
+    per_patient: bool = False
+
+    @model_validator(mode="after")
+    def _combinations(self) -> SamplingConfig:
+        if self.rule != "all" and self.target is None:
+            raise ValueError(f"sampling.rule={self.rule} needs sampling.target, for instance tumor")
+        if self.rule == "oversample" and self.factor == 1:
+            raise ValueError("sampling.rule=oversample needs sampling.factor above 1")
+        if self.rule != "oversample" and self.factor != 1:
+            raise ValueError(f"sampling.factor={self.factor:g} is for sampling.rule=oversample, not {self.rule}")
+        return self
+
+
+class DataConfig(Section):
+    """Where the data lies, and how batches are made of it."""
+
+    #: Folder written by tools/convert.py.
+    root: Path = Path("data/mias")
+    #: Number of the cross-validation fold, or null for the holdout split.
+    fold: Count | None = None
+    #: Files under `root` instead of those that `fold` chooses.
+    train: str | None = None
+    val: str | None = None
+    #: File under `root` that `--eval-only` evaluates on, whatever the fold.
+    test: str | None = "test.json"
+    #: Drop faulty records of the JSON files instead of refusing the file; what was dropped is listed.
+    skip_invalid: bool = False
+    image: ImageConfig = ImageConfig()
+    augment: AugmentConfig = AugmentConfig()
+    #: Images per process and step.
+    batch_size: AtLeastOne = 4
+    #: Share of images without lesions in each batch; null keeps the data set's own.
+    negative_fraction: Share | None = None
+    #: How often images of each class are drawn.
+    sampling: SamplingConfig = SamplingConfig()
+    #: Images drawn per epoch; null means as many as there are. Checkpoints are written per epoch.
+    epoch_size: AtLeastOne | None = None
+    #: Processes that read and prepare images.
+    num_workers: Count = 2
+    #: `memory`: each worker keeps the images that it has prepared (before augmentation), 4 bytes a pixel and channel.
+    cache: Literal["none", "memory"] = "none"
+    #: For the lesson of docs/leakage.md only, never for a result: `rotated_copies` splits turned copies of images at
+    #: random, so that copies of one image lie in training, validation and test.
+    unsafe_split: Literal["rotated_copies"] | None = None
+    #: Copies of each image, turned by 360 degrees over their number, that `unsafe_split` makes.
+    unsafe_copies: Annotated[int, Field(ge=2, le=360)] = 12
+
+    @model_validator(mode="after")
+    def _combinations(self) -> DataConfig:
+        if self.negative_fraction is not None and self.sampling.rule != "all":
+            raise ValueError("data.negative_fraction and data.sampling.rule both choose what is drawn; leave one out")
+        if self.unsafe_split is not None and self.fold is not None:
+            raise ValueError("data.unsafe_split splits at random: leave out data.fold")
+        return self
+
+    @property
+    def train_file(self) -> Path:
+        """The training set's JSON."""
+        return self.root / (self.train or ("train.json" if self.fold is None else f"fold{self.fold}_train.json"))
+
+    @property
+    def val_file(self) -> Path:
+        """The validation set's JSON."""
+        return self.root / (self.val or ("val.json" if self.fold is None else f"fold{self.fold}_val.json"))

@@ -1,0 +1,146 @@
+"""YAML over its `_base_` over the defaults, then `key=value` overrides; all faults are told at once."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mammodet.config.experiment import Config
+from mammodet.errors import InputError, raise_faults
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file over its `_base_`, apply `key.key=value` overrides, and check everything.
+
+    `_base_` is a path beside the file. Values of overrides are read as YAML (`null`, `true`, `[1, 2]`, numbers, text).
+
+    Raises:
+        InputError: with all faults at once.
+    """
+    values = _read_yaml(path, ()) if path is not None else {}
+    for override in overrides:
+        key, found, text = override.partition("=")
+        if not found or not key:
+            raise InputError(f"override {override!r}: expected KEY=VALUE, for instance train.lr=0.01")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2026-13-01
+            raise InputError(f"override {override!r}: {text!r} is not a YAML value") from None
+        _put(values, key.split("."), value, override)
+    return make_config(values, where=str(path or "the defaults"))
+
+
+def make_config(values: Mapping[str, Any], *, where: str) -> Config:
+    """Check plain values, for instance those of a checkpoint."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        faults = [_explain(dict(item)) for item in error.errors()]
+        raise_faults(faults, where=f"config {where}", advice="docs/config.md lists every key.")
+        raise
+
+
+def differences(then: Any, now: Any, place: str = "") -> list[str]:
+    """Lines `key then -> now` for every setting in which two configs (as plain values) differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        lines = []
+        for key in sorted({*then, *now}):
+            lines += differences(then.get(key), now.get(key), f"{place}.{key}".lstrip("."))
+        return lines
+    return [] if then == now else [f"{place} {then!r} -> {now!r}"]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would silently let the last of two equal keys win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        doubled = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
+        if doubled is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {doubled!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = Path(path)
+    if path.resolve() in seen:
+        raise InputError(f"{path}: its _base_ leads back to itself")
+    try:
+        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; expected a YAML file") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds a {type(values).__name__}; expected keys and values")
+    base = values.pop("_base_", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise InputError(f"{path}: _base_ is {base!r}; expected the path of one YAML file beside it")
+    return _merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _put(values: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        below = values.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise InputError(f"override {override!r}: {key!r} is a value, not a section")
+        values = below
+    values[keys[-1]] = value
+
+
+def _explain(error: dict[str, Any]) -> str:
+    place = [part for part in error["loc"] if isinstance(part, str | int)]
+    key = ".".join(str(part) for part in place)
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(place[:-1])
+        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "model_type":
+        message = "expected a section of keys"
+    elif error["type"] == "path_type":
+        message = "expected a path"
+    if "input" in error and not isinstance(error["input"], dict):
+        return f"{key}: {error['input']!r}: {message}"
+    return f"{key}: {message}" if key else message
+
+
+def _fields_at(place: Sequence[str | int]) -> list[str]:
+    model: type[BaseModel] = Config
+    members: type[BaseModel] | None = None
+    for part in place:
+        if members is not None:  # a name of the user's, in a dict of sections
+            model, members = members, None
+            continue
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if typing.get_origin(annotation) is dict:
+            members = typing.get_args(annotation)[1]
+            continue
+        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+            options = [item for item in typing.get_args(annotation) if isinstance(item, type)]
+            annotation = next((item for item in options if issubclass(item, BaseModel)), None)
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,255 @@
+"""In what order, and how often, images are drawn.
+
+Everything random is a function of (seed, epoch, position): a run that was interrupted, or that has other workers, draws
+the same samples with the same augmentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from mammodet.config import SamplingConfig
+from mammodet.errors import InputError
+from mammodet.records import Dataset, ImageRecord
+from mammodet.targets import Target
+
+
+class SampleKey(NamedTuple):
+    """Which image (its position in the data set), and the seed of its augmentation."""
+
+    position: int
+    seed: int
+
+
+def usable_indices(dataset: Dataset, targets: Sequence[Target], *, boxes: bool = True) -> list[int]:
+    """Images that can teach something: at least one answer, or, to a detector, `boxes` (or their absence)."""
+    return [
+        index
+        for index, record in enumerate(dataset.images)
+        if (boxes and record.has_complete_boxes) or any(not math.isnan(target.value(record)) for target in targets)
+    ]
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """Keys of one epoch, in batches, for one of several processes.
+
+    The order is a function of (seed, epoch). With `negative_fraction`, images without lesions stand evenly among the
+    others in that share; each pool starts anew when it is used up. Lightning calls `set_epoch`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+        negative_fraction: float | None = None,
+        epoch_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not indices:
+            raise InputError("training set: no image with a known label or complete boxes")
+        self.indices = list(indices)
+        self.negatives = [index for index in indices if is_negative(dataset.images[index])]
+        self.positives = [index for index in indices if not is_negative(dataset.images[index])]
+        if negative_fraction and not self.negatives:
+            raise InputError(
+                f"data.negative_fraction={negative_fraction}: the training set has no image without lesions"
+            )
+        if negative_fraction is not None and negative_fraction < 1 and not self.positives:
+            raise InputError(f"data.negative_fraction={negative_fraction}: the training set has no image with lesions")
+        self.batch_size, self.seed, self.fraction = batch_size, seed, negative_fraction
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        whole = batch_size * world_size
+        self.batches = math.ceil((epoch_size or len(self.indices)) / whole)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order `__iter__` gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        total = self.batches * self.batch_size * self.world_size
+        order = self._order(total)
+        for batch in range(self.batches):
+            start = (batch * self.world_size + self.rank) * self.batch_size
+            for position in range(start, start + self.batch_size):
+                yield SampleKey(order[position], stable_seed(self.seed, self.epoch, position))
+
+    def _order(self, total: int) -> list[int]:
+        if self.fraction is None:
+            return self._draw(self.indices, total, "all")
+        counts = [math.floor((position + 1) * self.fraction + 1e-9) for position in range(total)]
+        negatives = iter(self._draw(self.negatives, counts[-1], "negative"))
+        positives = iter(self._draw(self.positives, total - counts[-1], "positive"))
+        return [
+            next(negatives) if count > before else next(positives)
+            for before, count in zip([0, *counts], counts, strict=False)
+        ]
+
+    def _draw(self, pool: Sequence[int], count: int, name: str) -> list[int]:
+        drawn: list[int] = []
+        generator = np.random.default_rng(stable_seed(self.seed, self.epoch, name))
+        while len(drawn) < count:
+            drawn.extend(int(index) for index in generator.permutation(pool))
+        return drawn[:count]
+
+
+class ClassSampler(EpochSampler):
+    """Keys of one epoch that draw classes, and patients, by a `SamplingConfig`.
+
+    Args:
+        target: whose classes are meant; None for rules that need none.
+        epoch_size: images drawn in an epoch; None for what the rule implies.
+    Raises:
+        InputError: an image pool that is empty.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: Sequence[int],
+        config: SamplingConfig,
+        target: Target | None,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.patients = [str(record.patient_id or f"image {record.image_id}") for record in dataset.images]
+        self.per_patient = config.per_patient
+        self.pools, self.shares, natural = _pools(dataset, indices, config, target)
+        super().__init__(
+            dataset,
+            indices,
+            batch_size=batch_size,
+            seed=seed,
+            epoch_size=epoch_size or natural,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def _order(self, total: int) -> list[int]:
+        """Each pool's share stands evenly among the others: the pool that lags most behind its share is next."""
+        counts = [0] * len(self.pools)
+        turns = []
+        for position in range(1, total + 1):
+            lags = [share * position - count for share, count in zip(self.shares, counts, strict=True)]
+            turn = lags.index(max(lags))
+            counts[turn] += 1
+            turns.append(turn)
+        drawn = [
+            iter(self._draw(pool, count, str(name))) for (name, pool), count in zip(self.pools, counts, strict=True)
+        ]
+        return [next(drawn[turn]) for turn in turns]
+
+    def _draw(self, pool: Sequence[int], count: int, name: str) -> list[int]:
+        if not self.per_patient:
+            return super()._draw(pool, count, name)
+        generator = np.random.default_rng(stable_seed(self.seed, self.epoch, name))
+        images: dict[str, list[int]] = {}
+        for index in pool:
+            images.setdefault(self.patients[index], []).append(index)
+        patients = sorted(images)
+        queues: dict[str, list[int]] = {patient: [] for patient in patients}
+        drawn: list[int] = []
+        while len(drawn) < count:
+            for number in generator.permutation(len(patients)):
+                queue = queues[patients[number]]
+                if not queue:
+                    queue.extend(int(index) for index in generator.permutation(images[patients[number]]))
+                drawn.append(queue.pop())
+        return drawn[:count]
+
+
+def _pools(
+    dataset: Dataset, indices: Sequence[int], config: SamplingConfig, target: Target | None
+) -> tuple[list[tuple[str, list[int]]], list[float], int]:
+    """Named pools of images, the share of each in what is drawn (together 1), and the natural length of an epoch."""
+    if config.rule == "all" or target is None:
+        return [("all", list(indices))], [1.0], len(indices)
+    pools: dict[float, list[int]] = {}
+    for index in indices:
+        value = target.value(dataset.images[index])
+        if not math.isnan(value):
+            pools.setdefault(value, []).append(index)
+    if len(pools) < 2:
+        raise InputError(
+            f"data.sampling.rule={config.rule}: the training images are all of one class of {config.target}"
+        )
+    values = sorted(pools)
+    sizes = [len(pools[value]) for value in values]
+    named = [(f"{config.target} {value:g}", pools[value]) for value in values]
+    if config.rule == "oversample":
+        rare = values.index(1.0) if target.classes is None else sizes.index(min(sizes))
+        weights = [size * (config.factor if place == rare else 1) for place, size in enumerate(sizes)]
+        return named, [weight / sum(weights) for weight in weights], round(sum(weights))
+    length = min(sizes) * len(values) if config.rule == "undersample" else sum(sizes)
+    return named, [1 / len(values)] * len(values), length
+
+
+class BreastBatches(Sampler[list[SampleKey]]):
+    """Batches of whole breasts: every image of each breast that is drawn.
+
+    Args:
+        sampler: draws one image for each breast (`breasts_of` gives the first of each).
+        breasts: image position to the positions of all images of its breast.
+    """
+
+    def __init__(self, sampler: EpochSampler, breasts: dict[int, list[int]]) -> None:
+        self.sampler = sampler  # by this name Lightning finds its `set_epoch`
+        self.breasts = breasts
+
+    def __len__(self) -> int:
+        return self.sampler.batches
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        batch: list[SampleKey] = []
+        drawn = 0
+        for key in self.sampler:
+            batch += [SampleKey(index, stable_seed(key.seed, index)) for index in self.breasts[key.position]]
+            drawn += 1
+            if drawn == self.sampler.batch_size:
+                yield batch
+                batch, drawn = [], 0
+
+
+def breasts_of(records: Sequence[ImageRecord]) -> dict[int, list[int]]:
+    """Position of each breast's first image to the positions of all its images.
+
+    An image that does not say its patient or its side stands for itself.
+    """
+    members: dict[tuple[str, ...], list[int]] = {}
+    for position, record in enumerate(records):
+        members.setdefault(breast_key(record), []).append(position)
+    return {positions[0]: positions for positions in members.values()}
+
+
+def breast_key(record: ImageRecord) -> tuple[str, ...]:
+    """(patient, side), or the image's own number where one is not known."""
+    if record.patient_id is None or record.laterality is None:
+        return (str(record.image_id),)
+    return (record.patient_id, record.laterality)
+
+
+def is_negative(record: ImageRecord) -> bool:
+    """Whether an image is known to hold no lesion."""
+    return not record.lesions and not record.unlocalized and record.label("tumor") != 1
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed of any parts, the same on every machine."""
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

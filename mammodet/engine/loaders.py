@@ -1,0 +1,97 @@
+"""Loaders for the processes that Lightning starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from mammodet.data.dataset import LesionDataset, Sample, make_loader
+from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, breasts_of, usable_indices
+from mammodet.engine.prepare import Run
+from mammodet.records import Dataset
+
+
+class Loaders(L.LightningDataModule):
+    """Training and validation batches of a run."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+        self.joins_views = run.config.model.kind == "classifier" and run.config.model.classifier.views != "none"
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Drawn anew each epoch."""
+        data, trainer = self.run.config.data, self.trainer
+        assert trainer is not None
+        boxes = self.run.config.model.kind == "detector"
+        usable = usable_indices(self.run.train, self.run.config.targets, boxes=boxes)
+        breasts: dict[int, list[int]] = {}
+        if self.joins_views:
+            every = breasts_of([self.run.train.images[index] for index in usable])
+            breasts = {usable[first]: [usable[place] for place in places] for first, places in every.items()}
+        sampler = self._sampler(list(breasts) or usable)
+        sampler.set_epoch(trainer.current_epoch)
+        return make_loader(
+            self._samples(self.run.train, training=True),
+            batch_size=data.batch_size,
+            num_workers=data.num_workers,
+            sampler=sampler,
+            batches=BreastBatches(sampler, breasts) if breasts else None,
+        )
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """In the file's order, or breast by breast."""
+        trainer, data = self.trainer, self.run.config.data
+        assert trainer is not None
+        images = self.run.val.images
+        rank, size = trainer.global_rank, trainer.world_size
+        if not self.joins_views:
+            part = replace(self.run.val, images=images[rank::size])
+            samples = self._samples(part, training=False)
+            return make_loader(samples, batch_size=data.batch_size, num_workers=data.num_workers)
+        samples = self._samples(self.run.val, training=False)
+        mine = list(breasts_of(images).values())[rank::size]
+        return make_loader(samples, batch_size=1, num_workers=data.num_workers, batches=mine)
+
+    def _sampler(self, indices: list[int]) -> EpochSampler:
+        data, trainer = self.run.config.data, self.trainer
+        assert trainer is not None
+        seed = self.run.config.seed
+        rank, size = trainer.global_rank, trainer.world_size
+        if data.sampling.rule == "all" and not data.sampling.per_patient:
+            return EpochSampler(
+                self.run.train,
+                indices,
+                batch_size=data.batch_size,
+                seed=seed,
+                negative_fraction=data.negative_fraction,
+                epoch_size=data.epoch_size,
+                rank=rank,
+                world_size=size,
+            )
+        target = next((each for each in self.run.config.targets if each.name == data.sampling.target), None)
+        return ClassSampler(
+            self.run.train,
+            indices,
+            data.sampling,
+            target,
+            batch_size=data.batch_size,
+            seed=seed,
+            epoch_size=data.epoch_size,
+            rank=rank,
+            world_size=size,
+        )
+
+    def _samples(self, dataset: Dataset, *, training: bool) -> LesionDataset:
+        data, model = self.run.config.data, self.run.config.model
+        return LesionDataset(
+            dataset,
+            data.root,
+            data.image,
+            self.run.config.targets,
+            with_masks=model.kind == "detector" and model.detector.arch == "mask_rcnn" and training,
+            augment=data.augment if training else None,
+            cache=data.cache == "memory",
+        )

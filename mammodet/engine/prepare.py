@@ -1,0 +1,206 @@
+"""Check a config and its data before anything runs, and fill in what the config leaves to the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mammodet.config import Config, make_config
+from mammodet.data.coco import data_hash, read_coco
+from mammodet.engine.anchors import fit_anchor_sizes
+from mammodet.engine.checkpoint import RunFacts
+from mammodet.engine.unsafe_split import make_unsafe_split
+from mammodet.errors import InputError, raise_faults
+from mammodet.records import Dataset
+from mammodet.targets import class_of, classes_of, collapses_of, is_binary
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A checked experiment: config with nothing left `auto`, its data, and what goes into checkpoints."""
+
+    config: Config
+    train: Dataset
+    val: Dataset
+    facts: RunFacts
+
+
+def prepare(config: Config) -> Run:
+    """Read and check the data that a config names, and fill in what is `auto`.
+
+    Raises:
+        InputError: faulty data, or data and config that do not go together.
+    """
+    if config.data.unsafe_split is not None:
+        config = make_unsafe_split(config)
+    data = config.data
+    train, val = read_dataset(config, data.train_file), read_dataset(config, data.val_file)
+    return make_run(config, train, val, where=f"{data.train_file} and {data.val_file}")
+
+
+def read_dataset(config: Config, path: Path) -> Dataset:
+    """One file of a config's data; what is dropped of it is told."""
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file. tools/convert.py writes it below data.root; files of folds with --folds K"
+        )
+    dataset = read_coco(path, skip_invalid=config.data.skip_invalid)
+    dropped = dataset.info.get("dropped") or []
+    if dropped:
+        print(f"{path}: {len(dropped)} faulty records dropped:", *dropped[:20], sep="\n  - ")
+    return dataset
+
+
+def make_run(config: Config, train: Dataset, val: Dataset, *, where: str) -> Run:
+    """Check data sets against a config, and fill in what is `auto`.
+
+    Args:
+        where: names both data sets in messages.
+    Raises:
+        InputError: faulty data, or data and config that do not go together.
+    """
+    raise_faults(data_faults(config, train, val), where=where)
+    config = _fill_in(config, train)
+    patients = {str(record.patient_id) for record in (*train.images, *val.images) if record.patient_id}
+    facts = RunFacts(
+        config=config.to_dict(),
+        categories=train.categories,
+        data_hash=data_hash(train),
+        split_hash=(train.info.get("split") or {}).get("hash"),
+        patients=tuple(sorted(patients)),
+    )
+    return Run(config, train, val, facts)
+
+
+def _fill_in(config: Config, train: Dataset) -> Config:
+    """The config with what its training set decides: anchors of a detector, classes of a classifier."""
+    values = config.to_dict()
+    if config.model.kind == "detector":
+        if config.model.detector.anchors.sizes != "auto":
+            return config
+        sizes = fit_anchor_sizes(train, config.data.root, config.data.image)
+        print(f"anchors fitted to the training boxes: {', '.join(f'{side:g}' for side in sizes)} px")
+        values["model"]["detector"]["anchors"]["sizes"] = sizes
+    else:
+        for name, head in values["model"]["classifier"]["heads"].items():
+            if not is_binary(name):
+                _fill_in_head(name, head, train)
+    return make_config(values, where="with what the training set decides")
+
+
+def _fill_in_head(name: str, head: dict[str, Any], train: Dataset) -> None:
+    if head["classes"] == "auto":
+        head["classes"] = list(classes_of(train.images, name))
+    counts = Counter(class_of(record, name) for record in train.images)
+    if head["class_weights"] == "balanced":
+        total = sum(counts[each] for each in head["classes"])
+        head["class_weights"] = [total / (len(head["classes"]) * counts[each]) for each in head["classes"]]
+    if head["collapse"] == "auto":
+        head["collapse"] = {label: list(each) for label, each in collapses_of(train.images, name).items()}
+    print(f"{name}: {', '.join(f'{each} ({counts[each]})' for each in head['classes'])}")
+    for label, each in head["collapse"].items():
+        print(f"  {label} is the sum over {', '.join(each)}")
+
+
+def data_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
+    """What keeps a config from being trained on data sets, in words."""
+    faults = []
+    for name, dataset in (("training", train), ("validation", val)):
+        if not dataset.images:
+            faults.append(f"the {name} set has no images")
+    if faults:
+        return faults
+    shared = {record.patient_id for record in train.images} & {record.patient_id for record in val.images} - {None}
+    if shared and config.data.unsafe_split is None:
+        shown = ", ".join(sorted(str(patient) for patient in shared)[:10])
+        faults.append(f"{len(shared)} patients are in training and in validation: {shown}")
+    missing = [
+        name
+        for name in {record.file_name for record in (*train.images, *val.images)}
+        if not (config.data.root / name).is_file()
+    ]
+    if missing:
+        faults.append(f"{len(missing)} image files are missing below {config.data.root}, for instance {min(missing)}")
+    return faults + (_detector_faults if config.model.kind == "detector" else _classifier_faults)(config, train, val)
+
+
+def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
+    faults = []
+    if train.categories != val.categories:
+        faults.append(f"categories differ: {train.categories} in training, {val.categories} in validation")
+    lesions = [lesion for record in train.images for lesion in record.lesions if not lesion.ignore]
+    boxes_only = sum(lesion.rle is None for lesion in lesions)
+    if config.model.detector.arch == "mask_rcnn" and boxes_only:
+        faults.append(
+            f"model.detector.arch=mask_rcnn, but {boxes_only} of {len(lesions)} training lesions have no mask; "
+            "choose faster_rcnn"
+        )
+    monitor = config.train.monitor
+    boxed = any(not lesion.ignore for record in val.images for lesion in record.lesions)
+    if ("AP" in monitor or "froc" in monitor) and not boxed:
+        faults.append(f"train.monitor={monitor}: the validation set has no lesion with a place")
+    if config.model.image_head.enabled:
+        known = {name for record in train.images for name, value in record.labels.items() if value is not None}
+        unknown = [name for name in config.model.image_head.targets if name not in known]
+        if unknown:
+            faults.append(
+                f"model.image_head.targets {unknown}: no training image has such a label; known: {sorted(known)}"
+            )
+    if config.model.aggregation.rule == "learned":
+        classes = {record.label("tumor") for record in val.images} - {None}
+        if classes != {0, 1}:
+            faults.append(
+                "model.aggregation.rule=learned needs validation images with and without tumor; "
+                f"the label is {sorted(str(value) for value in classes)} on all; choose another rule"
+            )
+    return faults
+
+
+def _classifier_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
+    faults = []
+    monitor = config.train.monitor
+    if "AP" in monitor or "froc" in monitor:
+        faults.append(
+            f"train.monitor={monitor}: a classifier gives no boxes; choose val/loss (with train.monitor_mode=min), "
+            "val/auc_LABEL, or val/balanced_accuracy_QUESTION"
+        )
+    for name, head in config.model.classifier.heads.items():
+        if is_binary(name):
+            faults += _label_faults(name, train, val)
+        else:
+            faults += _class_faults(name, head.classes, train, val)
+    return faults
+
+
+def _label_faults(name: str, train: Dataset, val: Dataset) -> list[str]:
+    faults = []
+    for where, dataset in (("training", train), ("validation", val)):
+        counts = Counter(record.label(name) for record in dataset.images)
+        if not counts[0] or not counts[1]:
+            faults.append(
+                f"model.classifier.heads.{name}: the {where} set has {counts[1]} positive and {counts[0]} negative "
+                f"images ({counts[None]} unknown); both classes are needed"
+            )
+    return faults
+
+
+def _class_faults(name: str, given: list[str] | str, train: Dataset, val: Dataset) -> list[str]:
+    place = f"model.classifier.heads.{name}"
+    found = classes_of(train.images, name)
+    wanted = tuple(given) if isinstance(given, list) else found
+    faults = []
+    if len(found) < 2:
+        faults.append(
+            f"{place}: the training images have {len(found)} classes ({', '.join(found)}); expected two or more"
+        )
+    absent = [each for each in wanted if each not in found]
+    if absent:
+        faults.append(f"{place}.classes {absent}: no training image is of them; found: {', '.join(found)}")
+    strange = [each for each in classes_of(val.images, name) if each not in wanted]
+    if strange:
+        faults.append(f"{place}: validation images are of classes {strange}, which training cannot teach")
+    if not classes_of(val.images, name):
+        faults.append(f"{place}: no validation image answers it")
+    return faults
