@@ -5,6 +5,7 @@ output/
   all.json                        every image, `split` as in the holdout
   train.json val.json test.json   the holdout
   fold0_train.json fold0_val.json ...   k folds over everything outside test.json
+  folds.json                      everything outside test.json: the truth of out-of-fold predictions
   splits.json                     patient to subset and fold, seed, hash
   summary.json quarantine.csv
 """
@@ -131,6 +132,10 @@ def write_outputs(
             ]
             write(f"fold{fold}_{subset}.json", part, f"fold{fold}", subset)
             summary.counts[f"fold{fold}_{subset}"] = split_counts(part)
+    if splits.folds:
+        inside = [replace(record, split="val") for record in images if str(record.patient_id) in splits.folds]
+        inside.sort(key=lambda record: record.image_id)
+        write("folds.json", inside, "folds", "val")
     _remove_stale(output, written)
     write_json(
         output / "splits.json",
@@ -162,7 +167,7 @@ def remove_tables(output: Path) -> None:
 
 def _remove_stale(output: Path, written: set[Path]) -> None:
     """Remove split files of an earlier conversion, so that folds of two seeds never stand side by side."""
-    for pattern in ("train.json", "val.json", "test.json", "fold*_train.json", "fold*_val.json"):
+    for pattern in ("train.json", "val.json", "test.json", "fold*_train.json", "fold*_val.json", "folds.json"):
         for path in output.glob(pattern):
             if path not in written:
                 path.unlink()

@@ -430,7 +430,7 @@ def test_fewer_folds_remove_the_files_of_the_earlier_ones(tmp_path):
     (out / "mine.json").write_text("{}")
     run(source, out, splits=SplitOptions(0, 0.2, folds=2))
     assert {path.name for path in out.glob("*.json")} == {
-        "all.json", "train.json", "val.json", "splits.json", "summary.json", "mine.json",
+        "all.json", "train.json", "val.json", "splits.json", "summary.json", "mine.json", "folds.json",
         "fold0_train.json", "fold0_val.json", "fold1_train.json", "fold1_val.json",
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Train a Mask R-CNN with an image head, or evaluate one.
+"""Train a lesion detector or an image classifier, or evaluate one.
 
 The command line reads as that of detectron2's train_net.py: a config file, then KEY=VALUE overrides at the end.
 """
@@ -17,6 +17,7 @@ EXAMPLE = """examples:
   python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=0
   python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=0 --resume
   python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=1 output_dir=output/mias/fold1
+  python tools/train_net.py --config-file configs/classification/mias_abnormal_cnn.yaml --all-folds
   python tools/train_net.py --config-file configs/mias/mask_rcnn_r50_fpn.yaml --eval-only \\
       model.weights=output/mias/mask_rcnn_r50_fpn/best.ckpt
 """
@@ -30,6 +31,12 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--config-file", type=Path, required=True, metavar="FILE", help="YAML, see configs/")
     main.add_argument("--resume", action="store_true", help="go on from last.ckpt in the output folder")
     main.add_argument("--overwrite", action="store_true", help="start anew where a run already lies")
+    main.add_argument(
+        "--all-folds",
+        action="store_true",
+        help="train on every fold of data.root and evaluate the out-of-fold predictions; with --resume finished folds "
+        "are left as they are",
+    )
     main.add_argument("--force-data", action="store_true", help="resume although the training data changed")
     main.add_argument("--eval-only", action="store_true", help="evaluate model.weights on data.test")
     main.add_argument("--num-gpus", type=int, metavar="N", help="GPUs per machine; 0: CPU (default: what is there)")
@@ -52,9 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     config = load_config(chosen.config_file, chosen.opts)
     command = "python tools/train_net.py " + " ".join(arguments if arguments is not None else sys.argv[1:])
     if chosen.eval_only:
-        if chosen.resume or chosen.overwrite:
-            raise InputError("--eval-only trains nothing: leave out --resume and --overwrite")
+        if chosen.resume or chosen.overwrite or chosen.all_folds:
+            raise InputError("--eval-only trains nothing: leave out --resume, --overwrite and --all-folds")
         return _evaluate(config, command, "cpu" if chosen.num_gpus == 0 else "auto")
+    if chosen.all_folds:
+        if chosen.force_data:
+            raise InputError("--all-folds trains each fold on its own data: leave out --force-data")
+        return _all_folds(config, command, chosen)
     from mammodet.engine.prepare import prepare
     from mammodet.engine.train import Machines, train
 
@@ -73,6 +84,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
+    from mammodet.engine.folds import train_folds
+    from mammodet.engine.train import Machines
+    from mammodet.pipeline import evaluate_files
+
+    machines = Machines(chosen.num_gpus, chosen.num_machines, chosen.machine_rank, chosen.dist_url)
+    if machines.num_machines > 1:
+        raise InputError("--all-folds runs on one machine: train the folds one by one with data.fold=K")
+    path, truth = train_folds(config, resume=chosen.resume, overwrite=chosen.overwrite, machines=machines)
+    evaluate_files(truth, [path], path.parent, command=command)
+    checkpoints = sorted(str(best) for best in config.output_dir.glob("fold*/best.ckpt"))
+    print("next: the mean of the folds' models on images that none of them has seen")
+    print(f"  python tools/predict.py --checkpoint {' '.join(checkpoints)} --input FOLDER --output preds/")
+    return 0
+
+
 def _evaluate(config: Config, command: str, device: str) -> int:
     if config.model.weights in ("none", "coco", "imagenet"):
         raise InputError(f"--eval-only: model.weights={config.model.weights}; expected the path of a checkpoint")
@@ -82,9 +109,12 @@ def _evaluate(config: Config, command: str, device: str) -> int:
         )
     from mammodet.data.coco import read_coco
     from mammodet.engine.predict import Predictor, predict_to_folder
+    from mammodet.engine.unsafe_split import make_unsafe_split
     from mammodet.pipeline import clear_evaluation, evaluate_files
 
     predictor = Predictor.from_checkpoint(Path(config.model.weights), device, config)
+    if config.data.unsafe_split is not None:
+        config = make_unsafe_split(config)
     truth = config.data.root / config.data.test
     output = config.output_dir / f"eval_{truth.stem}"
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)

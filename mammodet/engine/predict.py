@@ -26,7 +26,7 @@ from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, write_json, write_text
-from mammodet.modeling.aggregation import LogisticStack, combine
+from mammodet.modeling.aggregation import LogisticStack, joined_scores
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
@@ -135,19 +135,8 @@ class Predictor:
 
     def to_file(self, images: Sequence[ImagePrediction]) -> Predictions:
         """Image predictions with breast and patient scores, ready to be written."""
-        how = self.config.model.aggregation.over_images
-        breasts = combine(images, "breast", how)
-        patients = combine(images, "patient", how)
-        return Predictions(
-            tuple(images),
-            self.facts.categories,
-            self.describe(),
-            tuple(
-                {"patient_id": patient, "laterality": side, "scores": scores}
-                for (patient, side), scores in breasts.items()
-            ),
-            tuple({"patient_id": patient, "scores": scores} for (patient,), scores in patients.items()),
-        )
+        breasts, patients = joined_scores(images, self.config.model.aggregation.over_images)
+        return Predictions(tuple(images), self.facts.categories, self.describe(), breasts, patients)
 
 
 class _Tolerant(TorchDataset[Any]):

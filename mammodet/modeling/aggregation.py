@@ -213,6 +213,20 @@ def combine(predictions: Iterable[ImagePrediction], level: str, how: str) -> dic
     return joined
 
 
+def joined_scores(
+    images: Sequence[ImagePrediction], how: str
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """The `breasts` and the `patients` of a predictions file."""
+    breasts = tuple(
+        {"patient_id": patient, "laterality": side, "scores": scores}
+        for (patient, side), scores in combine(images, "breast", how).items()
+    )
+    patients = tuple(
+        {"patient_id": patient, "scores": scores} for (patient,), scores in combine(images, "patient", how).items()
+    )
+    return breasts, patients
+
+
 def _logit(score: float) -> float:
     clipped = min(max(score, _EPSILON), 1 - _EPSILON)
     return math.log(clipped / (1 - clipped))
