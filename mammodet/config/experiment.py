@@ -96,10 +96,10 @@ class Config(Section):
             if self.data.negative_fraction is not None:
                 raise ValueError("data.negative_fraction is for detectors; for classifiers see data.sampling")
             halvings = 2 ** len(classifier.cnn.blocks)
-            if classifier.network == "cnn" and self.data.image.max_size % halvings:
+            if classifier.network == "cnn" and self.data.image.max_size < halvings:
                 raise ValueError(
-                    f"data.image.max_size={self.data.image.max_size}: with {len(classifier.cnn.blocks)} blocks "
-                    f"model.classifier.cnn needs a multiple of {halvings}"
+                    f"data.image.max_size={self.data.image.max_size}: is halved away by the {len(classifier.cnn.blocks)} "
+                    f"blocks of model.classifier.cnn; expected {halvings} or more"
                 )
         return self
 

@@ -25,7 +25,7 @@ class PlainCnn(nn.Module):
     """Blocks of 3x3 convolutions, each block followed by max-pooling, then dense layers.
 
     Args:
-        side: of the input in pixels; a multiple of 2 to the number of blocks.
+        side: of the input in pixels, at least 2 to the number of blocks.
     """
 
     def __init__(self, config: CnnConfig, in_channels: int, side: int) -> None:

@@ -1,0 +1,54 @@
+"""Choose a part of a converted data set: one view, certain densities, images with known labels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mammodet.cli import run
+
+EXAMPLE = """examples:
+  python tools/subset.py --data data/cbis --name cc --view CC
+  python tools/train_net.py --config-file configs/classification/cbis_mass_cc_cnn.yaml data.root=data/cbis
+  python tools/subset.py --data data/rsna --name known --known density malignant --view CC MLO
+
+It writes cc_train.json, cc_val.json, cc_test.json, ... beside train.json, val.json, test.json; images stay where they
+are. A config names them as data.train=cc_train.json data.val=cc_val.json data.test=cc_test.json.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    main.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="written by tools/convert.py")
+    main.add_argument("--name", required=True, help="before the names of the new files")
+    for name in ("view", "laterality", "density", "birads", "class"):
+        main.add_argument(f"--{name}", dest=f"field_{name}", nargs="+", metavar="VALUE", help=f"{name}s that stay")
+    main.add_argument("--source", nargs="+", default=[], metavar="NAME", help="archives that stay")
+    main.add_argument(
+        "--known",
+        nargs="+",
+        default=[],
+        metavar="TARGET",
+        help="only images with a known tumor, malignant, density, ...",
+    )
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the files and say how many images stayed."""
+    chosen = parser().parse_args(arguments)
+    from mammodet.data.subset import Filter, write_subset
+
+    given = {name.removeprefix("field_"): value for name, value in vars(chosen).items() if name.startswith("field_")}
+    fields = {name: value for name, value in given.items() if value}
+    for part in write_subset(chosen.data, chosen.name, Filter(fields, chosen.known, chosen.source)):
+        written = f"wrote {part.path}" if part.path else f"{part.name} would be empty: not written"
+        print(f"{written}: {part.kept} of {part.of} images")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
