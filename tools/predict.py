@@ -14,6 +14,7 @@ EXAMPLE = """examples:
   python tools/predict.py --checkpoint output/run/best.ckpt --input data/mias/test.json --output preds/
   python tools/predict.py --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
       --calibration calibration.json
+  python tools/predict.py --checkpoint output/cnn/fold*/best.ckpt --input some/folder --output preds/
 """
 
 
@@ -22,7 +23,14 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    main.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a training")
+    main.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="best.ckpt of a training; of several classifiers (the folds of --all-folds) the mean answers",
+    )
     main.add_argument(
         "--input", type=Path, required=True, help="folder of images (searched to its depth), or COCO JSON"
     )
@@ -44,12 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Predict and say what was found."""
     chosen = parser().parse_args(arguments)
     from mammodet.data.coco import read_coco
-    from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
+    from mammodet.engine.ensemble import Ensemble
+    from mammodet.engine.predict import Skipped, folder_dataset, predict_to_folder
     from mammodet.evaluation.calibration_file import read_calibration
     from mammodet.files import read_json
 
     calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
-    predictor = Predictor.from_checkpoint(chosen.checkpoint, chosen.device)
+    predictor = Ensemble.from_checkpoints(chosen.checkpoint, chosen.device)
     unreadable: list[Skipped] = []
     if chosen.input.suffix.lower() == ".json":
         dataset, root = read_coco(chosen.input), chosen.input.parent
