@@ -49,6 +49,8 @@ class ImageClassifier(nn.Module):
         self.attention = GatedAttention(features) if views == "attention" else None
         self.widths = [1 if target.classes is None else len(target.classes) for target in self.targets]
         self.answer = nn.Linear(features, sum(self.widths))
+        # Channels last in memory: 1.1 to 1.2 times as fast in 32 bits, up to twice in 16 (benchmarks/classifier_step.py).
+        self.to(memory_format=torch.channels_last)
 
     def forward(
         self, images: Sequence[Tensor], labels: Tensor | None = None, breasts: Sequence[int] | None = None
@@ -78,7 +80,8 @@ class ImageClassifier(nn.Module):
     def padded(self, images: Sequence[Tensor]) -> Tensor:
         """One batch (B, C, side, side)."""
         first = images[0]
-        batch = first.new_zeros((len(images), first.shape[0], self.side, self.side))
+        shape = (len(images), first.shape[0], self.side, self.side)
+        batch = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=torch.channels_last).zero_()
         for place, image in zip(batch, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = image
         return batch
