@@ -207,6 +207,10 @@ def test_all_faults_are_told_at_once():
     assert text.endswith("docs/config.md lists every key.")
 
 
+def classifier(settings: dict | None = None, **model: object) -> dict:
+    return {"model": {"kind": "classifier", "classifier": settings or {}, **model}}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -233,6 +237,54 @@ def test_all_faults_are_told_at_once():
         ({"train": {"lr": float("nan")}}, "train.lr: nan"),
         ({"train": {"ema_decay": 1.0}}, "train.ema_decay: 1.0"),
         ({"data": {"image": {"channels": []}}}, "data.image.channels"),
+        ({"data": {"sampling": {"rule": "balanced"}}}, "sampling.rule=balanced needs sampling.target"),
+        ({"data": {"sampling": {"rule": "oversample", "target": "tumor"}}}, "needs sampling.factor above 1"),
+        ({"data": {"sampling": {"factor": 2}}}, "sampling.factor=2 is for sampling.rule=oversample, not all"),
+        (
+            {"data": {"sampling": {"rule": "balanced", "target": "birads"}}},
+            "data.sampling.target=birads: not among the questions that the model answers: tumor, malignant",
+        ),
+        (
+            {"data": {"negative_fraction": 0.5, "sampling": {"rule": "balanced", "target": "tumor"}}},
+            "data.negative_fraction and data.sampling.rule both choose what is drawn",
+        ),
+        ({"data": {"unsafe_split": "rotated_copies", "fold": 1}}, "unsafe_split splits at random: leave out data.fold"),
+        (classifier(weights="coco"), "weights 'coco' are a detector's"),
+        (classifier(weights="imagenet"), "weights 'imagenet' were trained with batch norm and would be lost"),
+        (classifier({"network": "cnn"}, weights="imagenet"), "do not exist for network=cnn"),
+        (classifier({"norm": "FrozenBN"}), "classifier.norm=FrozenBN without weights never learns"),
+        (classifier({"network": "resnet51"}), "network 'resnet51': expected cnn, resnet18"),
+        (classifier({"heads": {}}), "model.classifier.heads"),
+        (
+            classifier({"heads": {"tumor": {"loss": "cross_entropy"}}}),
+            "heads.tumor: is a label, its loss is bce or focal",
+        ),
+        (classifier({"heads": {"density": {"loss": "bce"}}}), "heads.density: has several classes"),
+        (classifier({"heads": {"density": {"positive_weight": 2}}}), "positive_weight is for labels"),
+        (classifier({"heads": {"tumor": {"class_weights": "balanced"}}}), "heads.tumor: is a label; class_weights"),
+        (classifier({"heads": {"density+": {}}}), "heads.density+: expected names joined by '+'"),
+        (classifier({"heads": {"density+density": {}}}), "each once, as density+malignant"),
+        (classifier({"heads": {"density": {"classes": ["A", "A"]}}}), "expected at least two different names"),
+        (
+            classifier({"heads": {"density": {"classes": ["A", "B"], "collapse": {"tumor": ["C"]}}}}),
+            "collapse names classes ['C'], which are not among ['A', 'B']",
+        ),
+        (
+            classifier({"heads": {"density": {"classes": ["A", "B"], "class_weights": [1, 2, 3]}}}),
+            "class_weights: 3 for 2 classes",
+        ),
+        (
+            classifier({"heads": {"tumor": {"los": "bce"}}}),
+            "model.classifier.heads.tumor.los: unknown key; did you mean 'loss'?",
+        ),
+        (
+            {**classifier({"network": "cnn", "cnn": {"blocks": [[8]] * 6}}), "data": {"image": {"max_size": 32}}},
+            "data.image.max_size=32: is halved away by the 6 blocks",
+        ),
+        (
+            {**classifier(), "data": {"negative_fraction": 0.5}},
+            "data.negative_fraction is for detectors; for classifiers see data.sampling",
+        ),
         ({"data": None}, "data"),
         ({1: 2}, "1"),
     ],
@@ -249,6 +301,8 @@ def test_combinations_that_work_are_taken():
         {"weights": "coco", "detector": {"backbone": {"norm": "FrozenBN"}}},
         {"weights": "runs/best.ckpt", "detector": {"backbone": {"norm": "GN"}}},
         {"detector": {"backbone": {"name": "timm/convnext_tiny"}, "anchors": {"sizes": "auto"}}},
+        {"kind": "classifier", "weights": "imagenet", "classifier": {"network": "timm/convnext_tiny"}},
+        {"kind": "classifier", "weights": "imagenet", "classifier": {"network": "efficientnet_b0"}},
     ):
         assert make_config({"model": values}, where="x").model is not None
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mammodet.config import AugmentConfig, ImageConfig
-from mammodet.data.augment import MIN_VISIBLE, augment, build_augment, tight_boxes
+from mammodet.data.augment import MIN_VISIBLE, SteppedRotation, augment, build_augment, tight_boxes
 from mammodet.data.dataset import LesionDataset, collate, make_loader
 from mammodet.data.images import write_png
 from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
@@ -408,3 +408,77 @@ def test_collate_keeps_nan_labels(tmp_path):
     labels = collate([dataset[0], dataset[1]]).labels
     assert labels[0, 0] == 1
     assert math.isnan(labels[1, 0])
+
+
+def test_stepped_turns_are_multiples_of_the_step():
+    drawn = SteppedRotation(10, 2)
+    assert drawn.angles == [-10, -8, -6, -4, -2, 0, 2, 4, 6, 8, 10]
+    assert SteppedRotation(180, 90).angles == [-90, 0, 90, 180]
+    torch.manual_seed(0)
+    assert {drawn.make_params([])["angle"] for _ in range(300)} == set(drawn.angles)
+
+
+def test_stepped_turn_by_a_right_angle_moves_image_box_and_mask_alike():
+    image, boxes, masks = torch.zeros((1, 40, 40)), torch.tensor([[5.0, 10.0, 9.0, 20.0]]), torch.zeros((1, 40, 40))
+    image[0, 10:20, 5:9] = masks[0, 10:20, 5:9] = 1
+    turns = chain(rotate_degrees=90, rotate_step=90)
+    found = set()
+    for seed in range(12):
+        new_image, new_boxes, new_masks, _ = augment(turns, image, boxes, masks.to(torch.uint8), seed)
+        found.add(tuple(new_boxes[0].tolist()))
+        assert torch.equal(new_image[0] > 0.5, new_masks[0].bool())
+        _, alone, _, _ = augment(turns, image, boxes, None, seed)
+        assert torch.allclose(alone, new_boxes, atol=1e-3)
+    assert found == {(5, 10, 9, 20), (10, 31, 20, 35), (20, 5, 30, 9)}
+
+
+def test_random_crop_keeps_the_size_and_moves_boxes_with_the_image():
+    image, boxes, masks = torch.zeros((1, 60, 50)), torch.tensor([[20.0, 20.0, 30.0, 40.0]]), torch.zeros((1, 60, 50))
+    image[0, 20:40, 20:30] = masks[0, 20:40, 20:30] = 1
+    sizes = set()
+    for seed in range(20):
+        new_image, new_boxes, new_masks, _ = augment(chain(random_crop=0.3), image, boxes, masks.to(torch.uint8), seed)
+        assert new_image.shape == (1, 60, 50)
+        _, alone, _, _ = augment(chain(random_crop=0.3), image, boxes, None, seed)
+        assert torch.allclose(alone, new_boxes, atol=1.01)
+        width, height = (new_boxes[0, 2:] - new_boxes[0, :2]).tolist()
+        assert 10 <= width <= 10 / 0.7 + 1.5
+        assert 20 <= height <= 20 / 0.7 + 1.5
+        sizes.add(width)
+        assert float(new_image[0][new_masks[0].bool()].min()) >= 0.0
+    assert len(sizes) > 2
+
+
+def test_cache_gives_the_same_samples_and_reads_each_file_once(tmp_path, monkeypatch):
+    item = record(1, lesions=(lesion(20, 20, 40, 50),), labels={"tumor": 1})
+    plain = lesion_dataset(tmp_path, item, augment=AugmentConfig(), crop="none")
+    kept = LesionDataset(
+        plain.dataset, tmp_path, plain.image, TARGETS, with_masks=True, augment=AugmentConfig(), cache=True
+    )
+    keys = [SampleKey(0, seed) for seed in (3, 4, 3)]
+    expected = [plain[key].image for key in keys]
+    found = [kept[keys[0]].image]
+    monkeypatch.setattr("mammodet.data.dataset.read_image", None)
+    found += [kept[key].image for key in keys[1:]]
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+def test_labels_hold_the_position_of_the_class(tmp_path):
+    item = record(1, labels={"tumor": 1}, density="C")
+    dataset = lesion_dataset(tmp_path, item)
+    targets = (Target("tumor"), Target("density", ("A", "C")), Target("density", ("A", "B")))
+    asked = LesionDataset(dataset.dataset, tmp_path, dataset.image, targets, with_masks=False)
+    labels = asked[0].labels
+    assert labels[:2].tolist() == [1, 1]
+    assert math.isnan(labels[2])
+
+
+def test_breasts_of_a_batch_are_numbered_as_they_come(tmp_path):
+    items = [
+        record(1, patient_id="p", laterality="L"),
+        record(2, patient_id="p", laterality="R"),
+        record(3, patient_id="p", laterality="L"),
+        record(4),
+    ]
+    dataset = lesion_dataset(tmp_path, *items)
+    assert collate([dataset[place] for place in range(4)]).breasts == [0, 1, 0, 2]

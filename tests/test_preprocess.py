@@ -149,10 +149,45 @@ def test_clahe_raises_local_contrast_at_both_depths():
 @pytest.mark.parametrize("value", [0, 128, 255])
 @pytest.mark.parametrize("size_hw", [(1, 1), (8, 8), (1, 300), (300, 2)])
 def test_constant_and_tiny_images_pass_every_channel(value, size_hw):
-    options = config(crop="breast", orient="left", channels=["full", "tissue", "clahe"])
+    channels = ["full", "tissue", "clahe", "gaussian", "mean", "laplacian"]
+    options = config(crop="breast", orient="left", channels=channels)
     image, trace = prepare_image(np.full(size_hw, value, np.uint8), options)
-    assert image.shape == (3, *trace.output_size_hw)
+    assert image.shape == (6, *trace.output_size_hw)
     assert np.isfinite(image).all()
     assert image[0] == pytest.approx(np.float32(value / 255))
     assert image.min() >= 0
     assert image.max() <= 1
+
+
+def test_stretch_makes_a_square_and_its_trace_leads_back():
+    image, trace = prepare_image(gradient((40, 100)), config(max_size=64, aspect="stretch", crop="none"))
+    assert image.shape == (1, 64, 64)
+    assert trace.boxes_forward([(25.0, 10.0, 50.0, 40.0)]).tolist() == [[16.0, 16.0, 32.0, 64.0]]
+    assert trace.boxes_backward([(16.0, 16.0, 32.0, 64.0)]).tolist() == [[25.0, 10.0, 50.0, 40.0]]
+
+
+def test_mean_kernel_averages_five_by_five_pixels():
+    pixels = (np.arange(64 * 64).reshape(64, 64) % 251).astype(np.uint8)
+    options = {"max_size": 64, "crop": "none"}
+    tissue = prepare_image(pixels, config(channels=["tissue"], **options))[0][0]
+    mean = prepare_image(pixels, config(channels=["mean"], **options))[0][0]
+    assert mean[20, 30] == pytest.approx(tissue[18:23, 28:33].mean(), abs=1e-6)
+
+
+def test_gaussian_kernel_weighs_by_distance():
+    tissue = np.zeros((64, 64), np.uint8)
+    tissue[:, ::2] = 200
+    tissue[32, 32], tissue[32, 31] = 200, 200
+    options = {"max_size": 64, "crop": "none"}
+    before = prepare_image(tissue, config(channels=["tissue"], **options))[0][0]
+    after = prepare_image(tissue, config(channels=["gaussian"], **options))[0][0]
+    weights = np.array([1, 4, 6, 4, 1]) / 16  # OpenCV's Gaussian of 5 pixels
+    assert after[20, 20] == pytest.approx(weights @ before[18:23, 18:23] @ weights, abs=1e-4)
+
+
+def test_laplacian_kernel_answers_at_edges_only():
+    pixels = np.full((64, 64), 60, np.uint8)
+    pixels[:, 32:] = 200
+    edges = prepare_image(pixels, config(max_size=64, crop="none", channels=["laplacian"]))[0][0]
+    assert edges[:, 30:34].max() == 1
+    assert edges[:, :28].max() == edges[:, 36:].max() == 0
