@@ -257,7 +257,7 @@ def classifier(settings: dict | None = None, **model: object) -> dict:
         (classifier({"heads": {}}), "model.classifier.heads"),
         (
             classifier({"heads": {"tumor": {"loss": "cross_entropy"}}}),
-            "heads.tumor: is a label, its loss is bce or focal",
+            "is a label, its loss is bce or focal",
         ),
         (classifier({"heads": {"density": {"loss": "bce"}}}), "heads.density: has several classes"),
         (classifier({"heads": {"density": {"positive_weight": 2}}}), "positive_weight is for labels"),

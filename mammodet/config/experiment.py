@@ -44,6 +44,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> ModelConfig:
+        if self.kind == "classifier" and self.weights == "coco":
+            raise ValueError("weights 'coco' are a detector's; choose imagenet, none or a path")
         if self.weights in ("coco", "imagenet") and self.norm == "GN":
             place = "detector.backbone.norm" if self.kind == "detector" else "classifier.norm"
             raise ValueError(
@@ -54,10 +56,6 @@ class ModelConfig(Section):
             place = "backbone.norm" if self.kind == "detector" else "classifier.norm"
             raise ValueError(f"{place}=FrozenBN without weights never learns its statistics; choose GN")
         if self.kind == "classifier":
-            if self.weights == "coco":
-                raise ValueError(
-                    "weights 'coco' are a detector's; with kind=classifier choose imagenet, none or a path"
-                )
             if self.weights == "imagenet" and self.classifier.network == "cnn":
                 raise ValueError("weights 'imagenet' do not exist for network=cnn; choose none or a path")
             return self
