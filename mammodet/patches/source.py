@@ -1,0 +1,85 @@
+"""The data set that patches are cut from: its files, and every image once."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from mammodet.data.coco import read_coco
+from mammodet.errors import InputError, raise_faults
+from mammodet.records import Dataset, ImageRecord
+
+TABLE_NAME = re.compile(r"(all|train|val|test|fold\d+_train|fold\d+_val)\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What `--data` names.
+
+    Attributes:
+        root: folder that file names start from.
+        tables: file name to data set.
+        images: every image of any table, once.
+    """
+
+    root: Path
+    tables: Mapping[str, Dataset]
+    images: tuple[ImageRecord, ...]
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """One and the same in all tables."""
+        return next(iter(self.tables.values())).categories
+
+
+def find_tables(folder: Path) -> list[Path]:
+    """The data set files that a converter leaves in a folder, `all.json` first."""
+    found = [path for path in sorted(folder.glob("*.json")) if TABLE_NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name != "all.json")
+
+
+def read_source(data: Path) -> Source:
+    """Read a converted folder, or one of its files.
+
+    Raises:
+        InputError: there is none, it cannot be read, or its tables contradict each other.
+    """
+    paths = find_tables(data) if data.is_dir() else [data]
+    if not paths:
+        raise InputError(f"{data}: holds no all.json, train.json, ...; expected the --output of tools/convert.py")
+    tables = {path.name: read_coco(path) for path in paths}
+    first_name, first = next(iter(tables.items()))
+    images: dict[str, tuple[str, ImageRecord]] = {}
+    faults = []
+    for name, table in tables.items():
+        if table.categories != first.categories:
+            faults.append(f"{name}: its categories are {table.categories}, those of {first_name} {first.categories}")
+        for record in table.images:
+            known_in, known = images.setdefault(record.file_name, (name, record))
+            # Its subset and its number are a table's own.
+            if replace(record, split=known.split, image_id=known.image_id) != known:
+                faults.append(f"{name}: image {record.file_name!r} is not as it stands in {known_in}")
+    raise_faults(faults, where=str(data), advice="The files are of two conversions; convert the archive again.")
+    return Source(data if data.is_dir() else data.parent, tables, tuple(record for _, record in images.values()))
+
+
+def patch_stems(images: tuple[ImageRecord, ...]) -> tuple[dict[str, str], list[str]]:
+    """File name to what its patches' names start with, and faults: names that two images would share.
+
+    The name without suffix and, where it has one, without the leading folder `images`.
+    """
+    stems = {}
+    for record in images:
+        pure = PurePosixPath(record.file_name.replace("\\", "/"))
+        parts = pure.parts[1:] if pure.parts[0] == "images" and len(pure.parts) > 1 else pure.parts
+        stems[record.file_name] = str(PurePosixPath(*parts).with_suffix(""))
+    counts = Counter(stem.casefold() for stem in stems.values())
+    faults = [
+        f"image {name!r}: another image has the name {stem!r} too, but for suffix or case; rename one of them"
+        for name, stem in stems.items()
+        if counts[stem.casefold()] > 1
+    ]
+    return stems, faults

@@ -1,0 +1,281 @@
+"""Cut patches and write them as a data set with the same subsets as the one that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mammodet
+from mammodet.data.breast import find_breast
+from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.images import Pixels, read_image, write_png
+from mammodet.data.predictions import match_to_dataset, read_predictions
+from mammodet.errors import InputError, raise_faults
+from mammodet.files import file_hash, read_json, write_json
+from mammodet.parallel import in_parallel
+from mammodet.patches.cut import file_trace, patch_record
+from mammodet.patches.options import PatchOptions
+from mammodet.patches.plan import (
+    LEAST_SIDE,
+    Patch,
+    hard_patches,
+    lesion_patches,
+    lesion_sides,
+    tissue_patches,
+    why_no_negatives,
+)
+from mammodet.patches.source import Source, find_tables, patch_stems, read_source
+from mammodet.patches.summary import PatchSummary, class_table
+from mammodet.records import Dataset, ImagePrediction, ImageRecord
+
+LESIONS = "with a place"
+Sides = Mapping[str | None, Sequence[int]]
+
+
+@dataclass
+class Cut:
+    """What came of one image: its patches, what `PatchSummary.negatives` says of it, or a fault."""
+
+    patches: list[tuple[Patch, ImageRecord]] = field(default_factory=list)
+    remarks: dict[str, int] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: bool = True) -> PatchSummary:
+    """Cut patches from a data set.
+
+    Writes `output/images/...png`, one JSON file for each of the source's, and `summary.json`. The JSON files are
+    written last: where they are, all is there. Patches of an earlier run are replaced.
+
+    Args:
+        data: a converted folder, or one JSON file of it.
+        output: a folder; a data set that is none of patches is not overwritten.
+        progress: whether to show a bar on a terminal.
+    Raises:
+        InputError: with every fault of the options, the folders, the data or the predictions.
+    """
+    data, output = Path(data), Path(output)
+    raise_faults(options.faults(), where="options")
+    source = read_source(data)
+    stems, faults = patch_stems(source.images)
+    faults += _output_faults(source, output) + _data_faults(source, options)
+    found, prediction_faults = _read_found(source, options)
+    raise_faults(faults + prediction_faults, where=str(data))
+
+    provenance = _provenance(options)
+    _remove_earlier(output, source.tables)
+    sides = lesion_sides(source.images, options)
+    tasks = [
+        (
+            source.root / record.file_name,
+            record,
+            found.get(record.file_name),
+            output,
+            stems[record.file_name],
+            sides,
+            options,
+        )
+        for record in source.images
+    ]
+    cuts = list(in_parallel(cut_image, tasks, jobs=options.jobs, name="cutting", progress=progress))
+    raise_faults(
+        [cut.fault for cut in cuts if cut.fault],
+        where=str(data),
+        advice="No JSON file was written. Mend these images, or leave them out, and cut again.",
+    )
+    tables = _write_tables(source, cuts, output, provenance)
+    if data.is_dir() and (data / "splits.json").is_file():  # patients are divided as they were
+        write_json(output / "splits.json", read_json(data / "splits.json"), indent=1)
+    summary = _summarize(source, cuts, tables, output, data, options)
+    write_json(output / "summary.json", summary.to_json(), indent=1)
+    return summary
+
+
+def _output_faults(source: Source, output: Path) -> list[str]:
+    """Why patches must not be written there."""
+    where, root = output.resolve(), source.root.resolve()
+    if output.exists() and not output.is_dir():
+        return [f"--output {output}: is a file; expected a folder"]
+    if where == root:
+        return [f"--output {output}: is the folder of the data set itself; choose another"]
+    folders = {(root / record.file_name).parent.resolve() for record in source.images}
+    inside = [folder for folder in folders if folder != root and (folder == where or folder in where.parents)]
+    if inside or where / "images" in folders:
+        return [f"--output {output}: its images would lie among those of the data set; choose another folder"]
+    try:
+        earlier = _earlier(output, source.tables)
+    except InputError as error:
+        return [f"--output {output}: holds files that cannot be read ({error}); remove them, or choose another folder"]
+    return [
+        f"--output {output}: holds another data set ({path.name} is none of patches); choose another folder"
+        for path, table in earlier.items()
+        if "patches" not in table.info
+    ][:1]
+
+
+def _earlier(output: Path, names: Iterable[str]) -> dict[Path, Dataset]:
+    """The data set files that lie in the output folder: under the usual names, and those about to be written."""
+    paths = {*find_tables(output), *(output / name for name in names)} if output.is_dir() else set()
+    return {path: read_coco(path) for path in sorted(paths) if path.is_file()}
+
+
+def _data_faults(source: Source, options: PatchOptions) -> list[str]:
+    """What is wrong with the data set as a source of patches."""
+    if not source.images:
+        return ["it holds no image"]
+    faults = [
+        f"image {record.file_name!r}: no such file in {source.root}"
+        for record in source.images
+        if not (source.root / record.file_name).is_file()
+    ]
+    lesions = [lesion for record in source.images for lesion in record.lesions if not lesion.ignore]
+    if not lesions:
+        faults.append(f"none of its {len(source.images)} images has a lesion with a place; expected at least one")
+    needed = {"abnormality": ["abnormality"], "abnormality+pathology": ["abnormality", "pathology"]}
+    for key in needed.get(options.classes, []):
+        if lesions and not any(lesion.attributes.get(key) for lesion in lesions):
+            faults.append(f"--classes {options.classes}: no lesion has the attribute {key!r}; choose tumor or category")
+    return faults
+
+
+def _read_found(source: Source, options: PatchOptions) -> tuple[dict[str, ImagePrediction], list[str]]:
+    """Predictions by the file name of their image, and what is wrong with them."""
+    if options.predictions is None:
+        return {}, []
+    try:
+        predictions = read_predictions(options.predictions)
+        matched = match_to_dataset(
+            predictions.images,
+            Dataset(source.categories, source.images),
+            ignore_missing=True,
+            where=f"--hard-negatives {options.predictions}",
+        )
+    except InputError as error:
+        return {}, [str(error)]
+    return {prediction.file_name: prediction for prediction in matched}, []
+
+
+def _provenance(options: PatchOptions) -> dict[str, Any]:
+    predictions = file_hash(options.predictions) if options.predictions is not None else None
+    return {**options.to_json(), "predictions_sha256": predictions}
+
+
+def _remove_earlier(output: Path, names: Iterable[str]) -> None:
+    """Remove the JSON files of an earlier run and the patches that they name, so that none outlives its record."""
+    earlier = _earlier(output, names)
+    for path in [*earlier, *(output / name for name in ("summary.json", "splits.json") if earlier)]:
+        path.unlink(missing_ok=True)
+    for name in {record.file_name for table in earlier.values() for record in table.images}:
+        (output / name).unlink(missing_ok=True)
+
+
+def cut_image(
+    path: Path,
+    record: ImageRecord,
+    prediction: ImagePrediction | None,
+    output: Path,
+    stem: str,
+    sides: Sides,
+    options: PatchOptions,
+) -> Cut:
+    """Plan, cut and write the patches of one image.
+
+    Args:
+        stem: what the names of its patches start with.
+        sides: of `lesion_sides`.
+    """
+    cut = Cut()
+    plans = lesion_patches(record, options)
+    obstacle = why_no_negatives(record, options)
+    wants_tissue = options.negatives > 0 and obstacle is None
+    if obstacle is not None and (options.negatives or prediction is not None):
+        cut.remarks[obstacle] = 1
+    if prediction is not None and obstacle is None:
+        hard, without_room = hard_patches(record, prediction, options)
+        plans += hard
+        cut.remarks["false positives too near to a lesion"] = without_room
+    if not plans and not wants_tissue:
+        return cut
+    try:
+        pixels = read_image(path)
+    except InputError as error:
+        return Cut(fault=str(error))
+    if pixels.shape != record.size_hw:
+        return Cut(
+            fault=f"{path}: the file is {pixels.shape[0]}x{pixels.shape[1]}, its record says "
+            f"{record.size_hw[0]}x{record.size_hw[1]} (height x width); convert again"
+        )
+    if wants_tissue:
+        plans += _find_tissue(pixels, record, sides, options, cut)
+    for patch in plans:
+        file_name = f"images/{stem}_{patch.kind}{patch.number}.png"
+        made = patch_record(record, patch, file_name, options)
+        if made is not None:
+            write_png(output / file_name, file_trace(record, patch, options.file_side).image_forward(pixels))
+            cut.patches.append((patch, made))
+    return cut
+
+
+def _find_tissue(pixels: Pixels, record: ImageRecord, sides: Sides, options: PatchOptions, cut: Cut) -> list[Patch]:
+    """Patches of lesion-free tissue; what is lacking goes to the remarks."""
+    breast = find_breast(pixels)
+    if breast.mask.all():  # how it says that nothing can be told from background
+        cut.remarks["on which no breast was found"] = 1
+        return []
+    patches = tissue_patches(record, breast, sides, options)
+    if len(patches) < options.negatives:
+        cut.remarks["with room for fewer negatives" if patches else "without room for negatives"] = 1
+    return patches
+
+
+def _write_tables(source: Source, cuts: Sequence[Cut], output: Path, provenance: Mapping[str, Any]) -> dict[str, int]:
+    """One file for each of the source's, in its order; a patch has the same id in all. File to number of patches."""
+    patches: dict[str, list[ImageRecord]] = {}
+    last = 0
+    for record, cut in zip(source.images, cuts, strict=True):
+        patches[record.file_name] = [replace(made, image_id=last + n) for n, (_, made) in enumerate(cut.patches, 1)]
+        last += len(cut.patches)
+    counts = {}
+    for name, table in source.tables.items():
+        part = [replace(made, split=record.split) for record in table.images for made in patches[record.file_name]]
+        made_by = {**provenance, "data_hash": data_hash(table)}
+        info = {**table.info, "version": mammodet.__version__, "patches": made_by}
+        write_coco(Dataset(table.categories, tuple(part), info), output / name)
+        counts[name] = len(part)
+    return counts
+
+
+def _summarize(
+    source: Source, cuts: Sequence[Cut], tables: dict[str, int], output: Path, data: Path, options: PatchOptions
+) -> PatchSummary:
+    summary = PatchSummary(str(data), str(output), options.file_side, tables=tables)
+    patches = [(patch, record) for cut in cuts for patch, record in cut.patches]
+    summary.classes = class_table([record for _, record in patches], [patch.kind == "hard" for patch, _ in patches])
+    for record, cut in zip(source.images, cuts, strict=True):
+        for number, lesion in enumerate(record.lesions):
+            if not lesion.ignore:
+                made = [patch for patch, _ in cut.patches if patch.lesion == number]
+                for what in _lesion_remarks(record, number, made, options):
+                    summary.add("lesions", what, f"{record.file_name} lesion {number + 1}")
+        for what, count in cut.remarks.items():
+            summary.add("negatives", what, record.file_name, count)
+    summary.names.pop(LESIONS, None)
+    return summary
+
+
+def _lesion_remarks(record: ImageRecord, number: int, made: Sequence[Patch], options: PatchOptions) -> list[str]:
+    """What the summary says of a lesion."""
+    x1, y1, x2, y2 = record.lesions[number].box_xyxy
+    longest = max(x2 - x1, y2 - y1)
+    remarks = [LESIONS]
+    if not made:
+        return [*remarks, f"too small: not a pixel of them would be seen at {options.file_side} px; no patch"]
+    if longest > made[0].side:
+        remarks.append("too large: longer than their patch, which shows a part")
+    if options.context is not None and options.context * longest < LEAST_SIDE - 0.5:
+        remarks.append(f"small: their patches were widened to {LEAST_SIDE} px")
+    if len(made) < options.per_lesion:
+        remarks.append(f"with fewer than {options.per_lesion} patches: no room to shift them")
+    return remarks
