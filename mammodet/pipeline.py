@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,17 @@ from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, re
 from mammodet.errors import InputError
 from mammodet.evaluation.admission import admit
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, read_calibration
-from mammodet.evaluation.evaluate import Entry, Evaluation, evaluate
+from mammodet.evaluation.classes import in_order
+from mammodet.evaluation.evaluate import KINDS, Entry, Evaluation, evaluate
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.summary import to_table
 from mammodet.files import file_hash, write_json, write_text
-from mammodet.records import LABELS, Dataset, ImageRecord
+from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
+from mammodet.targets import class_of
 
 _CARD = re.compile(r"model_card(_\d+)?\.md")
-_CURVE = re.compile(r"(froc|froc_band|(roc|pr|reliability)_[a-z]+(_[a-z]+)?)\.(csv|svg|png)")
+_CURVE = re.compile(r"(froc|froc_band|(roc|pr|reliability)_[a-z]+(_[a-z]+)?|confusion_[\w-]+)\.(csv|svg|png)", re.ASCII)
 METRICS, REPORT, LESIONS, IMAGES, CURVES = "metrics.json", "report.html", "lesions.csv", "images.csv", "curves"
 
 
@@ -55,7 +57,8 @@ def evaluate_files(
     """Score predictions files, print the table, and write what follows from it.
 
     Writes `metrics.json`, `lesions.csv` and `images.csv` (what became of each, for a user's own questions), and with
-    `report` also `report.html`, `model_card.md` (one per model) and `curves/` (CSV, SVG, PNG).
+    `report` also `report.html`, `model_card.md` (one per model) and `curves/` (CSV, SVG, PNG). Where all models are
+    classifiers, there is no `lesions.csv`.
 
     Args:
         names: of the models; by default from the files' paths.
@@ -106,7 +109,8 @@ def evaluate_files(
     lesions, images = _lesions_csv(dataset, result), _images_csv(dataset, entries)
     clear_evaluation(output)
     write_json(output / METRICS, result.metrics, indent=1)
-    write_text(output / LESIONS, lesions)
+    if any(entry.kind == "detector" for entry in entries):
+        write_text(output / LESIONS, lesions)
     write_text(output / IMAGES, images)
     print(to_table(result.metrics))
     if report:
@@ -204,13 +208,18 @@ def _entry(
         allow=allow,
     )
     model = predictions.model
+    kind = model.get("kind") or "detector"
+    if kind not in KINDS:
+        raise InputError(f"{path}: the kind of its model is {kind!r:.60}; expected {' or '.join(KINDS)}, or none")
     facts = {
         "predictions": _text(path),
         "predictions_sha256": file_hash(path),
         "checkpoint": _plain(model.get("checkpoint")),
         "checkpoint_sha256": model.get("checkpoint_sha256"),
         "imported_from": _plain(model.get("imported_from")),
-        "architecture": _architecture(model.get("config")),
+        "kind": kind,
+        "architecture": _architecture(model.get("config"), kind),
+        "folds": _folds(model),
         "patients_in_training": len(model["patients"]) if model.get("patients") else None,
         "trained_on_data_hash": model.get("data_hash") or (data_hash(train) if train is not None else None),
         "trained_on_split_hash": model.get("split_hash"),
@@ -237,20 +246,31 @@ def _entry(
             "leakage could not be checked (--train-json names the training file)."
         )
     known = {key: value for key, value in facts.items() if value is not None}
-    return Entry(name, admitted.predictions, known, notes, calibration), admitted.overrides
+    entry = Entry(name, admitted.predictions, known, notes, calibration, kind, admitted.not_a_result)
+    return entry, admitted.overrides
 
 
 def _plain(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _architecture(config: Any) -> str | None:
-    """The detector in a few words; None where the predictions hold no config of ours."""
+def _architecture(config: Any, kind: str) -> str | None:
+    """The network in a few words; None where the predictions hold no config of ours."""
     try:
-        detector, image = config["model"]["detector"], config["data"]["image"]
-        return f"{detector['arch']}, {detector['backbone']['name']}, {image['max_size']} px"
+        size = f"{config['data']['image']['max_size']} px"
+        if kind == "classifier":
+            return f"classifier, {config['model']['classifier']['network']}, {size}"
+        detector = config["model"]["detector"]
+        return f"{detector['arch']}, {detector['backbone']['name']}, {size}"
     except (KeyError, TypeError):
         return None
+
+
+def _folds(model: Mapping[str, Any]) -> str | None:
+    """Of out-of-fold predictions, the checkpoint of each fold."""
+    folds = model.get("folds") or ()
+    shown = [f"{fold['fold']} ({str(fold.get('checkpoint_sha256') or 'not known')[:12]})" for fold in folds]
+    return f"{len(shown)}, each image predicted by the one that had not seen it: {', '.join(shown)}" if shown else None
 
 
 def _write_report(
@@ -265,10 +285,12 @@ def _write_report(
 ) -> None:
     # here, since plotting takes a second to import that figures alone do not need
     from mammodet.reporting.card import model_card
+    from mammodet.reporting.confusion import write_confusions
     from mammodet.reporting.curves import write_curves
     from mammodet.reporting.html import write_report
 
     write_curves(output / CURVES, metrics)
+    write_confusions(output / CURVES, metrics)
     for number in range(len(entries)):
         name = "model_card.md" if len(entries) == 1 else f"model_card_{number + 1}.md"
         write_text(output / name, model_card(metrics, number))
@@ -311,7 +333,10 @@ def _lesions_csv(dataset: Dataset, result: Evaluation) -> str:
 
 
 def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
-    """One row per model and image: its labels, its scores by every rule, its detections."""
+    """One row per model and image: its labels, its scores by every rule, its classes, its detections."""
+    questions = list(
+        dict.fromkeys(name for entry in entries for prediction in entry.predictions for name in prediction.class_scores)
+    )
     rules = sorted(
         {rule for entry in entries for prediction in entry.predictions for rule in prediction.scores_by_rule}
     )
@@ -322,6 +347,7 @@ def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
         + [f"label {label}" for label in LABELS]
         + [f"score {label}" for label in LABELS]
         + [f"score {label} by {rule}" for rule in rules for label in LABELS]
+        + [f"{what} {name}" for name in questions for what in ("true", "predicted", "probability of predicted")]
     )
     for entry in entries:
         for record, prediction in zip(dataset.images, entry.predictions, strict=True):
@@ -331,8 +357,18 @@ def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
                 + [record.label(label) for label in LABELS]
                 + [prediction.scores.get(label) for label in LABELS]
                 + [prediction.scores_by_rule.get(rule, {}).get(label) for rule in rules for label in LABELS]
+                + [cell for name in questions for cell in (class_of(record, name), *_answer(prediction, name))]
             )
     return buffer.getvalue()
+
+
+def _answer(prediction: ImagePrediction, question: str) -> tuple[str | None, float | None]:
+    """The most probable class, the first in order of equal ones, and its probability."""
+    classes = prediction.class_scores.get(question)
+    if not classes:
+        return None, None
+    name = max(in_order(question, tuple(classes)), key=lambda one: classes[one])
+    return name, classes[name]
 
 
 def _check_categories(dataset: Dataset, predictions: Predictions, ground_truth: Path, predictions_path: Path) -> None:

@@ -116,6 +116,11 @@ class ImageRecord:
         """Whether anything is known of what the image shows; of a bare image nothing is."""
         return bool(self.lesions or self.unlocalized or any(value is not None for value in self.labels.values()))
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether anything is known that a model could be scored on: of lesions and labels, or a class."""
+        return self.has_truth or any(value is not None for value in (self.density, self.birads, self.class_name))
+
     def label(self, name: str) -> int | None:
         """The label `name`, None where it is not known."""
         return self.labels.get(name)
@@ -192,10 +197,10 @@ class ImagePrediction:
     scores: Mapping[str, float]
     detections: Detections
     scores_by_rule: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    class_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     patient_id: str | None = None
     laterality: str | None = None
     view: str | None = None
+    class_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in self.scores.items():

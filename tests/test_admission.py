@@ -51,7 +51,9 @@ def test_nothing_is_known_of_a_model_that_names_no_patients():
     assert check(truth(), said({})).patients_seen is None
 
 
+UNSAFE = {"patients": ["q"], "config": {"data": {"unsafe_split": "rotated_copies"}}}
 CASES = {
+    "unsafe_split": (truth(), said(UNSAFE), {}, ["trained on an unsafe split (rotated_copies): copies of test images"]),
     "leakage": (truth(), said({"patients": ["p2", "q"]}), {}, ["patient p2"]),
     "truth": (truth(), said({"patients": ["q"], "predicted_data_hash": "f" * 64}), {}, ["ffffffffffff"]),
     "missing": (truth(), said({"patients": ["q"]}, [prediction(1)]), {}, ["'images/im2.png' (id 2)", "(id 3)"]),
@@ -189,3 +191,71 @@ def test_other_categories_cannot_be_overridden():
 
 def test_unknown_overrides_are_refused():
     assert "expected some of leakage" in refusal(truth(), said({}), allow=["everything"])
+
+
+@pytest.mark.parametrize("where", ["truth", "train"])
+def test_a_file_of_an_unsafe_split_is_refused(where):
+    unsafe = replace(truth(), info={"split": {"name": "unsafe rotated copies", "subset": "test", "hash": "s1"}})
+    other = dataset(image(9, patient_id="q"))
+    train = replace(other, info=unsafe.info) if where == "train" else None
+    data, predictions = unsafe if where == "truth" else truth(), said({"patients": ["q"]})
+    message = refusal(data, predictions, train=train)
+    assert "is a part of an unsafe split (unsafe rotated copies)" in message
+    assert message.count("--allow") == 1
+    admitted = check(data, predictions, train=train, allow=["unsafe_split"])
+    assert "unsafe split (unsafe rotated copies)" in admitted.not_a_result
+    assert admitted.overrides[0].startswith("NOT A RESULT")
+
+
+@pytest.mark.parametrize("config", [{}, {"data": {}}, {"data": {"unsafe_split": None}}, None, "text"])
+def test_a_safe_split_speaks_against_nothing(config):
+    assert check(truth(), said({"patients": ["q"], "config": config})).not_a_result is None
+
+
+def fold(number, patients, *images, **more):
+    return {"fold": number, "patients": patients, "images": [f"images/im{n}.png" for n in images], **more}
+
+
+def test_out_of_fold_predictions_are_held_against_the_fold_that_made_them():
+    # patient p1 (image 1) trained fold 1, p2 (images 2 and 3) trained fold 0: neither saw what it predicted
+    admitted = check(truth(), said({"folds": [fold(0, ["p2", "q"], 1), fold(1, ["p1", "q"], 2, 3)]}))
+    assert (admitted.overrides, admitted.patients_seen) == ((), 0)
+
+
+def test_a_patient_of_the_fold_that_predicted_them_is_leakage():
+    predictions = said({"folds": [fold(0, ["p2"], 1, 3), fold(1, ["p1"], 2)]})
+    message = refusal(truth(), predictions)
+    assert "in training or validation (1):\n  - patient p2 (of the fold that predicted an image of theirs)\n" in message
+    assert check(truth(), predictions, allow=["leakage"]).patients_seen == 1
+
+
+def test_leakage_of_a_fold_is_found_where_names_meet_without_folders():
+    images = [replace(prediction(n), file_name=f"im{n}.jpg") for n in (1, 2, 3)]
+    folds = [{"fold": 0, "patients": ["p1"], "images": ["im1.jpg"]}, fold(1, ["q"])]
+    folds[1]["images"] = ["im2.jpg", "im3.jpg"]
+    assert "patient p1 (of the fold" in refusal(truth(), said({"folds": folds}, images))
+
+
+def test_the_training_file_of_a_fold_is_leakage():
+    data = truth()
+    folds = [fold(0, ["q"], 1, 2), fold(1, ["q"], 3, data_hash=data_hash(data))]
+    assert "that of the training file of fold 1" in refusal(data, said({"folds": folds}))
+
+
+def test_a_fold_that_names_no_patients_leaves_leakage_unchecked():
+    assert check(truth(), said({"folds": [fold(0, ["q"], 1, 2), fold(1, [], 3)]})).patients_seen is None
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"folds": [fold(0, ["q"], 1, 2), fold(1, ["q"], 2, 3)]}, "image 'images/im2.png' was predicted by 2 folds"),
+        ({"folds": [fold(0, ["q"], 1, 2)]}, "image 'images/im3.png' was predicted by no folds; expected one"),
+        ({"folds": [fold(0, ["q"], 1, 2), fold(0, ["q"], 3)]}, "fold 0 stands 2 times"),
+        ({"folds": [fold(0, ["q"], 1, 2, 3)], "patients": ["q"]}, "'patients' stands beside 'folds'"),
+        ({"folds": {"0": []}}, "'folds' of its model cannot be read"),
+        ({"folds": [fold(0, None, 1, 2, 3)]}, "'folds' of its model cannot be read"),
+    ],
+)
+def test_folds_that_contradict_themselves_cannot_be_overridden(model, words):
+    assert words in refusal(truth(), said(model), allow=list(REFUSALS))

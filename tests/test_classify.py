@@ -228,7 +228,8 @@ def test_collapses_and_heads_of_one_label_stand_side_by_side():
         None,
         (
             *CNN,
-            "model.classifier.heads={malignant: {}, class: {classes: [b, m], collapse: {malignant: [m], tumor: [b, m]}}}",
+            "model.classifier.heads.malignant={}",
+            "model.classifier.heads.class={classes: [b, m], collapse: {malignant: [m], tumor: [b, m]}}",
         ),
     )
     model = ImageClassifier(_Fixed(), config.targets, config.model.classifier.heads, side=32)
@@ -250,11 +251,20 @@ class _Fixed(torch.nn.Module):
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [
-        (["model.classifier.heads={implant: {}}"], ["the training set has 0 positive and 0 negative images (32 unknown)"]),
-        (["model.classifier.heads={birads: {}}"], ["the training images have 0 classes", "no validation image answers it"]),
+        (
+            ["model.classifier.heads={implant: {}}"],
+            ["the training set has 0 positive and 0 negative images (32 unknown)"],
+        ),
+        (
+            ["model.classifier.heads={birads: {}}"],
+            ["the training images have 0 classes", "no validation image answers it"],
+        ),
         (
             ["model.classifier.heads={density: {classes: [A, B, E]}}"],
-            ["density.classes ['E']: no training image is of them; found: A, B, C, D", "validation images are of classes ['C', 'D']"],
+            [
+                "density.classes ['E']: no training image is of them; found: A, B, C, D",
+                "validation images are of classes ['C', 'D']",
+            ],
         ),
         (["train.monitor=val/bbox_AP50"], ["a classifier gives no boxes; choose val/loss"]),
     ],
@@ -273,7 +283,7 @@ def test_a_monitor_that_is_no_figure_is_refused_with_the_names(squares, tmp_path
 
 def test_a_classifier_checkpoint_is_not_taken_for_a_detector(squares, tmp_path):
     best = train(prepare(config_for(squares, tmp_path, "train.epochs=1")))
-    with pytest.raises(InputError, match="model.kind 'classifier' -> 'detector'"):
+    with pytest.raises(InputError, match=r"model\.kind 'classifier' -> 'detector'"):
         load_model(best, load_config(None, ()))
     # what a config leaves to the training set is no difference
     _, config, _ = load_model(best, config_for(squares, tmp_path))
@@ -400,7 +410,13 @@ def test_ensemble_answers_with_the_mean_and_remembers_all_patients(folded, cross
 def test_mean_of_answers_by_hand():
     found = Detections.empty(with_masks=False)
     one = ImagePrediction(
-        1, "1.png", (8, 8), {"tumor": 0.2}, found, {"head": {"tumor": 0.2}}, {"density": {"A": 1.0, "B": 0.0}}
+        1,
+        "1.png",
+        (8, 8),
+        {"tumor": 0.2},
+        found,
+        {"head": {"tumor": 0.2}},
+        class_scores={"density": {"A": 1.0, "B": 0.0}},
     )
     other = replace(
         one,

@@ -13,8 +13,8 @@ def record(number: int = 1, **known: object) -> ImageRecord:
 
 
 def test_labels_are_binary_and_fields_are_not():
-    assert is_binary("tumor") and is_binary("implant")
-    assert not is_binary("density") and not is_binary("class") and not is_binary("density+malignant")
+    assert all(is_binary(name) for name in ("tumor", "implant"))
+    assert not any(is_binary(name) for name in ("density", "class", "density+malignant"))
 
 
 def test_class_of_joins_the_parts_and_is_unknown_where_one_is():
@@ -65,5 +65,5 @@ def test_class_scores_travel_through_the_predictions_file():
 
 def test_class_scores_that_do_not_add_up_are_refused():
     found = Detections.empty(with_masks=False)
-    with pytest.raises(ValueError, match="class scores of density add up to 0.5; expected 1"):
+    with pytest.raises(ValueError, match=r"class scores of density add up to 0\.5; expected 1"):
         ImagePrediction(1, "1.png", (8, 8), {}, found, class_scores={"density": {"A": 0.5}})

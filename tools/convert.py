@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from converters import cbis_ddsm, coco, mias
+from converters import cbis_ddsm, coco, ddsm_patches, folder, mias
 from converters.base import SplitOptions, Summary
 from mammodet.cli import run
 from mammodet.errors import InputError
@@ -17,7 +18,16 @@ EXAMPLE = """examples:
   python tools/convert.py mias --source all-mias --output data/mias --folds 5
   python tools/convert.py cbis_ddsm --source CBIS-DDSM --output data/cbis --abnormality mass
   python tools/convert.py coco --source cbis_ddsm_mass_800 --output data/cbis800 --preset cbis_ddsm_mass --tables CSVS
+  python tools/convert.py folder --source TREE --output data/density --patient '(P_[0-9]+)'
+  python tools/convert.py ddsm_patches --source ddsm-mammography --output data/ddsm_patches
 """
+
+#: Converters that bring their own options.
+OTHERS: dict[str, tuple[ModuleType, str]] = {
+    "coco": (coco, "COCO files that others made, joined with tables"),
+    "folder": (folder, "a tree whose folders are classes: benign/, malignant/, Density1Benign/, train/cancer/ ..."),
+    "ddsm_patches": (ddsm_patches, "DDSM patches of 299 x 299: TFRecord and .npy files"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
 
     _add_mias(archives, common)
     _add_cbis(archives, common)
-    _add_coco(archives, common)
+    for name, (module, text) in OTHERS.items():
+        _add(archives, common, name, module, text)
     return main
 
 
@@ -117,20 +128,15 @@ def _add_cbis(archives: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--scheduler", metavar="ADDRESS", help="of the cluster, for instance tcp://host:8786")
 
 
-def _add_coco(archives: Any, common: argparse.ArgumentParser) -> None:
+def _add(archives: Any, common: argparse.ArgumentParser, name: str, module: ModuleType, text: str) -> None:
+    """A converter that brings its own options."""
     one = archives.add_parser(
-        "coco",
-        parents=[common],
-        help="COCO files that others made, joined with tables",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, parents=[common], help=text, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    one.set_defaults(convert=_convert_coco)
-    coco.add_arguments(one)
-
-
-def _convert_coco(chosen: argparse.Namespace) -> Summary:
-    return coco.convert(chosen.source, chosen.output, coco.options_from(chosen))
+    one.set_defaults(
+        convert=lambda chosen: module.convert(chosen.source, chosen.output, module.options_from(chosen)),
+    )
+    module.add_arguments(one)
 
 
 def _splits(chosen: argparse.Namespace) -> SplitOptions:

@@ -115,6 +115,7 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     predictor = Predictor.from_checkpoint(Path(config.model.weights), device, config)
     if config.data.unsafe_split is not None:
         config = make_unsafe_split(config)
+    assert config.data.test is not None
     truth = config.data.root / config.data.test
     output = config.output_dir / f"eval_{truth.stem}"
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)

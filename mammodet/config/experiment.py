@@ -96,8 +96,8 @@ class Config(Section):
             halvings = 2 ** len(classifier.cnn.blocks)
             if classifier.network == "cnn" and self.data.image.max_size < halvings:
                 raise ValueError(
-                    f"data.image.max_size={self.data.image.max_size}: is halved away by the {len(classifier.cnn.blocks)} "
-                    f"blocks of model.classifier.cnn; expected {halvings} or more"
+                    f"data.image.max_size={self.data.image.max_size}: is halved away by the "
+                    f"{len(classifier.cnn.blocks)} blocks of model.classifier.cnn; expected {halvings} or more"
                 )
         return self
 

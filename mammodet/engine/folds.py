@@ -50,8 +50,8 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
     if [path.name for path in paths] != [f"fold{number}_val.json" for number in range(count)] or count < 3:
         found = ", ".join(path.name for path in paths) or "none"
         raise InputError(
-            f"{root}: --all-folds needs fold0_val.json, fold1_val.json, ... of three or more folds (one is held out, one "
-            f"chooses the checkpoint, the others teach); found: {found}. tools/convert.py --folds 5 writes them"
+            f"{root}: --all-folds needs fold0_val.json, fold1_val.json, ... of three or more folds (one is held out, "
+            f"one chooses the checkpoint, the others teach); found: {found}. tools/convert.py --folds 5 writes them"
         )
     if config.data.train or config.data.val or config.data.unsafe_split or config.data.fold is not None:
         raise InputError(

@@ -213,7 +213,7 @@ def predict_to_folder(
     path = output / "predictions.json"
     predictions = predictor.to_file(images)
     # so that an evaluation can tell when it meets another truth; a bare folder has none
-    truth_hash = data_hash(dataset) if any(record.has_truth for record in dataset.images) else None
+    truth_hash = data_hash(dataset) if any(record.has_answers for record in dataset.images) else None
     model = {**predictions.model, "predicted_data_hash": truth_hash}
     with atomic_path(path) as whole:  # with its labels or not at all
         write_predictions(replace(predictions, model=model), whole)

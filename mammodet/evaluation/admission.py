@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mammodet.data.coco import data_hash
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
-from mammodet.errors import InputError
+from mammodet.errors import InputError, raise_faults
 from mammodet.evaluation.calibration_file import Provenance
-from mammodet.records import Dataset, Detections, ImagePrediction
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
 #: What can be overridden by `--allow`, and what it then does.
 REFUSALS = {
     "leakage": "patients or images of the training are scored",
+    "unsafe_split": "NOT A RESULT: copies of test images were in training",
     "calibration": "the calibration was fitted to the scores of another model",
     "truth": "the ground truth is not the one that was predicted",
     "missing": "images without a prediction count as images on which nothing was found, and have no score",
@@ -33,12 +36,15 @@ class Admitted:
         predictions: one per image of the data set, in its order.
         overrides: which refusals were overridden, in words, with the first ids.
         patients_seen: how many patients of the data set the model has seen; None where that cannot be told, since the
-            model does not say whom it saw, or an image whose it is.
+            model does not say whom it saw, or an image whose it is. Of out-of-fold predictions: seen by the fold that
+            predicted them.
+        not_a_result: why the figures must not be told as a result; None where nothing speaks against that.
     """
 
     predictions: list[ImagePrediction]
     overrides: tuple[str, ...]
     patients_seen: int | None
+    not_a_result: str | None = None
 
 
 def admit(
@@ -53,6 +59,8 @@ def admit(
     allow: Collection[str] = (),
 ) -> Admitted:
     """Check that predictions belong to a ground truth, and that their model has not seen its patients.
+
+    Of out-of-fold predictions (`model["folds"]`) each image is held against the patients of the fold that predicted it.
 
     Args:
         truth, source: names of the two files, for messages.
@@ -73,12 +81,20 @@ def admit(
         )
     repairs = repairs or Repairs()
     missing, extra = unmatched(predictions.images, dataset)
-    seen = set(predictions.model.get("patients") or ())
+    folds = _read_folds(predictions, source)
     patients = {record.patient_id for record in dataset.images if record.patient_id}
+    if folds:
+        seen = _seen_by_fold(dataset, predictions, folds)
+        says = all(fold.patients for fold in folds)
+    else:
+        seen = set(predictions.model.get("patients") or ())
+        says = bool(seen)
+    unsafe = _unsafe_splits(dataset, predictions.model, train)
     fitted_on = set(calibration.patients) if calibration else set()
     fitted = [f"patient {patient} (of the calibration)" for patient in sorted(fitted_on & patients - seen)]
     reasons = {
-        "leakage": _leakage(dataset, predictions.model, train, seen) + fitted,
+        "leakage": _leakage(dataset, predictions.model, train, seen, folds) + fitted,
+        "unsafe_split": unsafe,
         "calibration": _other_model(predictions.model, calibration),
         "truth": _changed_truth(dataset, predictions.model),
         "missing": missing,
@@ -98,8 +114,8 @@ def admit(
     if train is not None:
         seen |= {record.patient_id for record in train.images if record.patient_id}
     whole = all(record.patient_id for record in (*dataset.images, *(train.images if train is not None else ())))
-    checked = seen and (whole or seen & patients)
-    return Admitted(matched, overrides, len(seen & patients) if checked else None)
+    checked = (says or (train is not None and seen)) and (whole or seen & patients)
+    return Admitted(matched, overrides, len(seen & patients) if checked else None, "; ".join(unsafe) or None)
 
 
 def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
@@ -117,6 +133,7 @@ def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
 
 _HEADS = {
     "leakage": "The model has seen what it would be scored on, in training or validation ({count}):",
+    "unsafe_split": "The split is unsafe:",
     "calibration": "The calibration belongs to another model:",
     "truth": "The ground truth has changed:",
     "missing": "Images without a prediction ({count}):",
@@ -126,6 +143,7 @@ _HEADS = {
 }
 _ADVICE = {
     "leakage": "Such a figure says nothing about new patients: evaluate on test.json.",
+    "unsafe_split": "Train with data.unsafe_split=null on a split by patient.",
     "calibration": "Predict the validation set with this model, and run tools/calibrate.py.",
     "truth": "Predict its images again, or take the ground truth that was predicted.",
     "missing": "Predict them (skipped.json beside the predictions names unread ones).",
@@ -135,11 +153,120 @@ _ADVICE = {
 }
 
 
-def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    """What trained the model of one fold, and which images it predicted."""
+
+    name: str
+    data_hash: str | None
+    patients: frozenset[str]
+    images: tuple[str, ...]
+
+
+def _read_folds(predictions: Predictions, source: str) -> list[_Fold]:
+    """The folds of out-of-fold predictions, none of those of a single model.
+
+    Raises:
+        InputError: they cannot be read, or do not say of every image which one fold predicted it.
+    """
+    items = predictions.model.get("folds")
+    if not items:
+        return []
+    advice = "Predict again with the checkpoints of all folds."
+    if not isinstance(items, list) or not all(_is_fold(item) for item in items):
+        raise InputError(
+            f"{source}: 'folds' of its model cannot be read: expected a list of objects with 'fold', 'patients' and "
+            f"'images' (lists of texts). {advice}"
+        )
+    folds = [
+        _Fold(f"fold {item['fold']}", item.get("data_hash"), frozenset(item["patients"]), tuple(item["images"]))
+        for item in items
+    ]
+    faults = []
+    if predictions.model.get("patients"):
+        faults.append("'patients' stands beside 'folds'; expected the patients of each fold alone")
+    faults += [f"{name} stands {n} times" for name, n in Counter(fold.name for fold in folds).items() if n > 1]
+    owners = Counter(name for fold in folds for name in fold.images)
+    for prediction in predictions.images:
+        count = owners[prediction.file_name]
+        if count != 1:
+            faults.append(f"image {prediction.file_name!r} was predicted by {count or 'no'} folds; expected one")
+    raise_faults(faults, where=f"{source}: out-of-fold predictions", advice=advice)
+    return folds
+
+
+def _is_fold(item: Any) -> bool:
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("fold"), int | str)
+        and isinstance(item.get("data_hash"), str | None)
+        and all(
+            isinstance(item.get(key), list) and all(isinstance(one, str) for one in item[key])
+            for key in ("patients", "images")
+        )
+    )
+
+
+def _seen_by_fold(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
+    """Patients of the data set of whom an image was predicted by a fold that had them in training."""
+    return {
+        record.patient_id
+        for record, fold in _folds_of(dataset, predictions, folds)
+        if record.patient_id and record.patient_id in fold.patients
+    }
+
+
+def _folds_of(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> list[tuple[ImageRecord, _Fold]]:
+    """Each image that has a prediction, with its fold; images meet as in `match_to_dataset`."""
+    owner = {name: fold for fold in folds for name in fold.images}
+    names = {prediction.file_name for prediction in predictions.images}
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(Path(name).stem, []).append(name)
+    sought = Counter(Path(record.file_name).stem for record in dataset.images)
+    found = []
+    for record in dataset.images:
+        alike = by_stem.get(Path(record.file_name).stem, [])
+        if record.file_name in names:
+            found.append((record, owner[record.file_name]))
+        elif len(alike) == 1 and sought[Path(record.file_name).stem] == 1:
+            found.append((record, owner[alike[0]]))
+    return found
+
+
+def _unsafe_splits(dataset: Dataset, model: Mapping[str, Any], train: Dataset | None) -> list[str]:
+    """Splits that put copies of one image on both sides."""
+    found = []
+    config = model.get("config")
+    data = config.get("data") if isinstance(config, Mapping) else None
+    name = data.get("unsafe_split") if isinstance(data, Mapping) else None
+    if name is not None:
+        found.append(
+            f"the model was trained on an unsafe split ({name}): copies of test images were in training; its figures "
+            "are no result"
+        )
+    for one, what in ((dataset, "the ground truth"), (train, "the file of --train-json")):
+        split = str(((one.info.get("split") or {}) if one is not None else {}).get("name") or "")
+        if split.startswith("unsafe"):
+            found.append(
+                f"{what} is a part of an unsafe split ({split}): copies of its images may be in training; figures on "
+                "it are no result"
+            )
+    return found
+
+
+def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str], folds: Sequence[_Fold]) -> list[str]:
     patients = {record.patient_id for record in dataset.images if record.patient_id}
-    found = [f"patient {patient}" for patient in sorted(seen & patients)]
+    by = " (of the fold that predicted an image of theirs)" if folds else ""
+    found = [f"patient {patient}{by}" for patient in sorted(seen & patients)]
+    own_hash = data_hash(dataset)
+    found += [
+        f"the whole file: its data hash is that of the training file of {fold.name}"
+        for fold in folds
+        if fold.data_hash == own_hash
+    ]
     split = dataset.info.get("split") or {}
-    if model.get("data_hash") and model["data_hash"] == data_hash(dataset):
+    if model.get("data_hash") and model["data_hash"] == own_hash:
         found.append("the whole file: its data hash is that of the training file")
     if model.get("split_hash") and split.get("hash"):
         if model["split_hash"] == split["hash"] and split.get("subset") in ("train", "val"):

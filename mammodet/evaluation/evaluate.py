@@ -15,14 +15,18 @@ import mammodet
 from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.bootstrap import Estimates, bootstrap, compare, patient_clusters
 from mammodet.evaluation.cases import LEVELS, cases
+from mammodet.evaluation.classes import FIGURES as CLASSES_FIGURES
+from mammodet.evaluation.classes import ClassQuestions
 from mammodet.evaluation.froc import FPPI_POINTS, denominator_images, froc
 from mammodet.evaluation.levels import Calibrator, LevelFigures
 from mammodet.evaluation.localization import LesionOutcome, Localization
+from mammodet.evaluation.no_boxes import NoBoxes
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.roc import FIGURES, classification_figures
 from mammodet.records import LABELS, Dataset, ImagePrediction
 
 FORMAT = "mammodet-metrics/2"
+KINDS = ("detector", "classifier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Entry:
         facts: to stamp on its part of the result.
         notes: what a reader must know of it.
         calibration: probabilities and thresholds that were fitted on other patients.
+        kind: `detector`, or `classifier`: one that gives no boxes, and has no figures of places.
+        not_a_result: why its figures must not be told as a result; None where nothing speaks against that.
     """
 
     name: str
@@ -42,6 +48,12 @@ class Entry:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     calibration: Calibrator | None = None
+    kind: str = "detector"
+    not_a_result: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name}: kind {self.kind!r}: expected {' or '.join(KINDS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ def evaluate(
         overrides: which refusals were overridden, in words; stamped on the result.
     Raises:
         ValueError: no model, two of one name, predictions of other images or in another order, masks asked for where
-            there are none.
+            there are none, detections of a classifier, other classes of one question on two images.
     """
     options = options or Options()
     names = [entry.name for entry in entries]
@@ -82,41 +94,50 @@ def evaluate(
                 "same order"
             )
     clusters, n_clusters = patient_clusters(dataset)
-    places = {}
+    places: dict[str, Localization | NoBoxes] = {}
+    classes: dict[str, ClassQuestions] = {}
     for entry in entries:
         try:
-            places[entry.name] = Localization(dataset, entry.predictions, clusters, options)
+            if entry.kind == "classifier":
+                places[entry.name] = NoBoxes(dataset, entry.predictions, clusters)
+            else:
+                places[entry.name] = Localization(dataset, entry.predictions, clusters, options)
+            classes[entry.name] = ClassQuestions(dataset, entry.predictions, clusters)
         except ValueError as error:
             raise ValueError(f"{entry.name}: {error}") from None
     levels = {
         entry.name: LevelFigures(dataset, entry.predictions, clusters, options, entry.calibration) for entry in entries
     }
     estimates = bootstrap(
-        {name: [*places[name].measures, *levels[name].measures] for name in names},
+        {name: [*places[name].measures, *levels[name].measures, *classes[name].measures] for name in names},
         n_clusters,
         resamples=options.resamples,
         seed=options.seed,
         progress=progress,
     )
     first = places[names[0]]
-    notes = {entry.name: [*entry.notes, *places[entry.name].notes()] for entry in entries}
+    with_boxes = any(entry.kind == "detector" for entry in entries)
+    notes = {entry.name: [*entry.notes, *places[entry.name].notes(), *classes[entry.name].notes()] for entry in entries}
     common = [note for note in notes[names[0]] if len(names) > 1 and all(note in one for one in notes.values())]
     metrics = {
         "format": FORMAT,
         "protocol": {
             **(facts or {}),
-            **_protocol(dataset, options, first),
+            **_protocol(dataset, options, first, with_boxes=with_boxes),
             "overrides": list(overrides),
             "versions": _versions(),
         },
-        "notes": [*_notes(dataset, first, options), *common],
+        "notes": [*_notes(dataset, first, options, with_boxes=with_boxes), *common],
         "models": [
             {
                 "name": entry.name,
+                "kind": entry.kind,
+                **({"not_a_result": entry.not_a_result} if entry.not_a_result else {}),
                 "protocol": dict(entry.facts),
                 "notes": [note for note in notes[entry.name] if note not in common],
                 **places[entry.name].to_json(estimates[entry.name]),
                 **levels[entry.name].to_json(estimates[entry.name]),
+                **classes[entry.name].to_json(estimates[entry.name]),
             }
             for entry in entries
         ],
@@ -128,12 +149,11 @@ def evaluate(
     return Evaluation(metrics, {name: places[name].outcomes() for name in names})
 
 
-def _protocol(dataset: Dataset, options: Options, found: Localization) -> dict[str, Any]:
+def _protocol(dataset: Dataset, options: Options, found: Localization | NoBoxes, *, with_boxes: bool) -> dict[str, Any]:
     patients = {record.patient_id for record in dataset.images if record.patient_id}
+    rule = {"match": options.match, "denominator": options.denominator, "duplicates": options.duplicates}
     return {
-        "match": options.match,
-        "denominator": options.denominator,
-        "duplicates": options.duplicates,
+        **(rule if with_boxes else {}),
         "over_images": options.over_images,
         "n_images": len(dataset.images),
         "n_normal_images": int(denominator_images(dataset, "normal images").sum()),
@@ -158,17 +178,17 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _notes(dataset: Dataset, found: Localization, options: Options) -> list[str]:
+def _notes(dataset: Dataset, found: Localization | NoBoxes, options: Options, *, with_boxes: bool) -> list[str]:
     notes = []
     unlocalized = sum(record.unlocalized for record in dataset.images)
-    if unlocalized:
+    if unlocalized and with_boxes:
         notes.append(
             f"{unlocalized} images hold a lesion without a place: they count in the image, breast and patient figures "
             "and take no part in AP and FROC."
         )
-    if not found.n_lesions:
+    if with_boxes and not found.n_lesions:
         notes.append("No lesion with a place: AP and FROC cannot be computed.")
-    elif not denominator_images(dataset, options.denominator).any():
+    elif with_boxes and not denominator_images(dataset, options.denominator).any():
         notes.append(f"There are no {options.denominator}: FROC cannot be computed by this denominator.")
     bare = sum(not record.patient_id for record in dataset.images)
     if bare:
@@ -188,6 +208,8 @@ def _differences(first: Estimates, second: Estimates, options: Options) -> dict[
     for level in LEVELS:
         for label in LABELS:
             names |= {f"{level}/{label}/{figure}": f"{level}/{label}/{figure}" for figure in FIGURES}
+    asked = [name for name in first.columns if name.startswith("classes/") and "/class " not in name]
+    names |= {name: name for name in asked if name.rpartition("/")[2] in CLASSES_FIGURES}
     # Of images: the lesions that two models find are not the same, so that Dice of found lesions is not paired.
     names["masks/dice of images"] = "masks/images/dice"
     found = {}

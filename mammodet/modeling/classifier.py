@@ -49,7 +49,7 @@ class ImageClassifier(nn.Module):
         self.attention = GatedAttention(features) if views == "attention" else None
         self.widths = [1 if target.classes is None else len(target.classes) for target in self.targets]
         self.answer = nn.Linear(features, sum(self.widths))
-        # Channels last in memory: 1.1 to 1.2 times as fast in 32 bits, up to twice in 16 (benchmarks/classifier_step.py).
+        # Channels last in memory: 1.2 times as fast in 32 bits (benchmarks/classifier_step.py).
         self.to(memory_format=torch.channels_last)
 
     def forward(

@@ -11,18 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mammodet.errors import InputError
+from mammodet.evaluation.no_boxes import NO_BOXES
 from mammodet.reporting.report_tables import Table, headline_table, strata_tables
 from mammodet.reporting.report_values import (
     LEVELS,
+    VOID,
     Model,
     entries,
     interval,
+    is_classifier,
     is_number,
     labels_of,
     models_of,
     number,
+    questions_of,
     section,
     texts,
+    void_reason,
     words,
 )
 
@@ -71,7 +76,8 @@ def model_card(metrics: Mapping[str, Any], model_index: int = 0) -> str:
     models = models_of(metrics)
     if not 0 <= model_index < len(models):
         raise InputError(f"model_index {model_index}: the metrics hold {len(models)} models, counted from 0")
-    lines = [f"# Model card: {_escape(models[model_index][0])}"]
+    void = f": {VOID}" if void_reason(models[model_index][1]) else ""
+    lines = [f"# Model card: {_escape(models[model_index][0])}{void}"]
     for part in card_sections(metrics, model_index):
         lines += ["", f"## {part.title}", ""]
         lines += [f"- {_escape(name)}: {_escape(value)}" for name, value in part.facts]
@@ -86,13 +92,14 @@ def card_sections(metrics: Mapping[str, Any], model_index: int) -> list[CardSect
     one = models_of(metrics)[model_index]
     headline = headline_table(metrics, model_index)
     strata = strata_tables([one])
-    none = ("Nothing was measured.",)
+    none, tables = ("Nothing was measured.",), (headline,) if headline.rows else ()
+    void = f": {VOID}" if void_reason(one[1]) else ""
     return [
         CardSection("Intended use", items=INTENDED_USE),
         CardSection("The model", facts=model_facts(metrics, one)),
         CardSection("Protocol", facts=protocol_facts(metrics)),
-        CardSection("Headline figures", items=() if headline.rows else none, tables=(headline,) * bool(headline.rows)),
-        CardSection("Figures by stratum", items=() if strata else none, tables=tuple(strata)),
+        CardSection(f"Headline figures{void}", items=() if tables else none, tables=tables),
+        CardSection(f"Figures by stratum{void}", items=() if strata else none, tables=tuple(strata)),
         CardSection("Known limits", items=tuple(known_limits(metrics, one))),
     ]
 
@@ -142,6 +149,7 @@ def alarms(metrics: Mapping[str, Any]) -> list[str]:
     """What must not be overlooked: rules that were overridden, and patients seen in training."""
     models = models_of(metrics)
     found = [f"Override: {text}" for text in texts(section(metrics, "protocol"), "overrides")]
+    found += [f"{name}: {VOID}: {void_reason(model)}." for name, model in models if void_reason(model)]
     for name, model in models:
         seen = section(model, "protocol").get("patients_seen_in_training")
         if is_number(seen) and seen > 0:
@@ -158,7 +166,8 @@ def known_limits(metrics: Mapping[str, Any], model: Model) -> list[str]:
         dict.fromkeys(
             [
                 *alarms(alone),
-                *_limits_of_data(section(metrics, "protocol")),
+                *([NO_BOXES] if is_classifier(model[1]) else []),
+                *_limits_of_data(section(metrics, "protocol"), with_boxes=not is_classifier(model[1])),
                 *_limits_of_training(model[1]),
                 *_limits_of_cases(model),
                 *_missing_figures(model),
@@ -170,7 +179,7 @@ def known_limits(metrics: Mapping[str, Any], model: Model) -> list[str]:
     )
 
 
-def _limits_of_data(facts: Mapping[str, Any]) -> list[str]:
+def _limits_of_data(facts: Mapping[str, Any], *, with_boxes: bool) -> list[str]:
     if not facts:
         return ["The metrics carry no protocol: they cannot be compared with any others."]
     limits = []
@@ -187,7 +196,7 @@ def _limits_of_data(facts: Mapping[str, Any]) -> list[str]:
         ("n_images_without_boxes", "images hold a lesion without a place; they take no part in AP and FROC."),
         ("n_ignored_regions", "ignored regions count neither as lesions nor as background."),
     ):
-        if is_number(facts.get(key)) and facts[key] > 0:
+        if with_boxes and is_number(facts.get(key)) and facts[key] > 0:
             limits.append(f"{facts[key]} {text}")
     return limits
 
@@ -211,6 +220,13 @@ def _limits_of_cases(model: Model) -> list[str]:
             for key, kind in (("n_positive", "positive"), ("n_negative", "negative")):
                 if is_number(figures.get(key)) and figures[key] < FEW_CASES:
                     limits.append(f"Few {kind} cases of {label} at the level of the {level} ({figures[key]}).")
+    for question in questions_of([model]):
+        rare = [
+            f"{words(row.get('class'))} ({row['support']})"
+            for row in entries(section(model[1], "classes", question), "per_class")
+            if is_number(row.get("support")) and row["support"] < FEW_CASES
+        ]
+        limits += [f"Few images of these classes of {question}: {', '.join(rare)}."] if rare else []
     small = [
         f"{words(row.get('variable'))} {words(row.get('value'))} ({row['n_patients']})"
         for row in entries(model[1], "strata")
@@ -232,14 +248,17 @@ def _limits_of_cases(model: Model) -> list[str]:
 def _missing_figures(model: Model) -> list[str]:
     name, metrics = model
     labels = labels_of([(name, metrics)])
+    places = (
+        ("box AP", is_number(section(metrics, "detection", "bbox").get("AP50"))),
+        ("mask AP", is_number(section(metrics, "detection", "segm").get("AP50"))),
+        ("FROC", is_number(section(metrics, "froc").get("cpm"))),
+        ("agreement of masks", is_number(section(metrics, "masks").get("dice"))),
+    )
     missing = [
         what
         for what, there in (
-            ("box AP", is_number(section(metrics, "detection", "bbox").get("AP50"))),
-            ("mask AP", is_number(section(metrics, "detection", "segm").get("AP50"))),
-            ("FROC", is_number(section(metrics, "froc").get("cpm"))),
+            *(() if is_classifier(metrics) else places),
             ("figures by stratum", bool(entries(metrics, "strata"))),
-            ("agreement of masks", is_number(section(metrics, "masks").get("dice"))),
             *((f"{level} level", any(section(metrics, level, label) for label in labels)) for level in LEVELS),
             *((f"label {label}", label in labels) for label in ("tumor", "malignant")),
         )

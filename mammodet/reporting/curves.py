@@ -20,14 +20,17 @@ from mammodet.files import write_bytes, write_text
 from mammodet.reporting.report_csv import curve_tables, file_stems, to_csv
 from mammodet.reporting.report_values import (
     LEVELS,
+    VOID,
     Model,
     by_level,
     entries,
+    is_classifier,
     is_number,
     labels_of,
     models_of,
     section,
     short,
+    void_reason,
 )
 
 # after Okabe & Ito, shifted so that each is seen on white and on black
@@ -244,14 +247,33 @@ def _bins(reliability: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def figures_of(metrics: Mapping[str, Any]) -> dict[str, Figure]:
-    """All curves of the metrics by file name without suffix: `froc`, `roc_tumor`, `pr_tumor`, `reliability_tumor`."""
+    """All curves of the metrics by file name without suffix: `froc`, `roc_tumor`, `pr_tumor`, `reliability_tumor`.
+
+    Without a detector there is no `froc`.
+    """
     models = models_of(metrics)
-    figures = {"froc": froc_figure(models)}
+    without_boxes = bool(models) and all(is_classifier(model) for _, model in models)
+    figures = {} if without_boxes else {"froc": froc_figure(models)}
     for label, stem in file_stems(labels_of(models)).items():
         figures[f"roc_{stem}"] = roc_figure(models, label)
         figures[f"pr_{stem}"] = pr_figure(models, label)
         figures[f"reliability_{stem}"] = reliability_figure(models, label)
-    return figures
+    return {name: stamped(figure, drawn_in(name, models)) for name, figure in figures.items()}
+
+
+def drawn_in(name: str, models: Sequence[Model]) -> list[Model]:
+    """The models that a figure of `figures_of` shows: those with boxes in `froc`, all in the others."""
+    return [model for model in models if name != "froc" or not is_classifier(model[1])]
+
+
+def stamped(figure: Figure, models: Sequence[Model]) -> Figure:
+    """The figure, with NOT A RESULT across it where that holds of one of its models."""
+    if any(void_reason(model) for _, model in models):
+        figure.text(
+            0.5, 0.5, VOID, rotation=28, ha="center", va="center", fontsize=30, fontweight="bold", color="#b3261e",
+            alpha=0.45, zorder=10,
+        )  # fmt: skip
+    return figure
 
 
 def write_curves(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
@@ -273,7 +295,13 @@ def write_curves(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
         if table[1]:
             written.append(folder / f"{name}.csv")
             write_text(written[-1], to_csv(table))
-    for name, figure in figures_of(metrics).items():
+    return written + write_figures(folder, figures_of(metrics))
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """Write figures, by file name without suffix, as SVG and PNG; the files' paths."""
+    written = []
+    for name, figure in figures.items():
         for suffix, content in ((".svg", to_svg_file(figure)), (".png", to_png(figure))):
             written.append(folder / f"{name}{suffix}")
             write_bytes(written[-1], content)

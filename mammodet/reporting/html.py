@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from mammodet.evaluation.no_boxes import NO_BOXES
 from mammodet.files import write_text
 from mammodet.records import Dataset, ImagePrediction
 from mammodet.reporting import report_tables as tables
 from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, stamp_facts
-from mammodet.reporting.curves import COLOURS, froc_figure, pr_figure, reliability_figure, roc_figure, to_svg
+from mammodet.reporting.class_gallery import answer_gallery, judge_answers
+from mammodet.reporting.confusion import confusion_figure
+from mammodet.reporting.curves import (
+    COLOURS,
+    drawn_in,
+    froc_figure,
+    pr_figure,
+    reliability_figure,
+    roc_figure,
+    stamped,
+    to_svg,
+)
 from mammodet.reporting.gallery import render
 from mammodet.reporting.overlay import OverlayOptions
 from mammodet.reporting.ranking import DEFAULT_RULE, known_rule
@@ -27,16 +40,22 @@ from mammodet.reporting.report_gallery import (
 from mammodet.reporting.report_training import training_section
 from mammodet.reporting.report_values import (
     UNKNOWN,
+    VOID,
     Cell,
     Model,
+    by_question,
     cell,
     interval,
+    is_classifier,
     labels_of,
     models_of,
     number,
+    questions_of,
     section,
     sensitivity_at,
+    short,
     texts,
+    void_reason,
     words,
 )
 
@@ -64,6 +83,14 @@ GLOSSARY = (
     ("pF1", "F1 with scores taken as probabilities, without a threshold"),
     ("PPV, NPV", "part of the cases called positive (negative) that are; they change with the share of positives"),
     ("TP, FP, TN, FN", "true and false positives, true and false negatives, in cases"),
+    (
+        "balanced accuracy",
+        "mean over the classes of the part of their cases that is predicted to be of them (recall)",
+    ),
+    (
+        "kappa, quadratic kappa",
+        "agreement beyond chance, 1 is best; quadratic: of ordered classes, a mistake counts by its steps squared",
+    ),
     ("Brier score, ECE, log loss", "distance of scores from the truth as probabilities; 0 is best"),
     ("Dice, HD95", "agreement of two outlines: overlap, 1 is best; 95th percentile of their distance, 0 is best"),
     ("breast, patient", "all images of one side, or of one person, joined to one score"),
@@ -114,32 +141,39 @@ def write_report(
     )
     duplicates = str(protocol.get("duplicates") or "")
     count_seconds = not any(word in duplicates for word in ("ignore", "neither", "not counted"))
+    classifiers = {name for name, model in measured if is_classifier(model)}
     judged = [
-        judge_all(
+        judge_answers(dataset, predictions)
+        if name in classifiers
+        else judge_all(
             dataset,
             predictions,
             score_threshold=score_threshold,
             rule=rule or DEFAULT_RULE,
             count_seconds=count_seconds,
         )
-        for _, predictions in models
+        for name, predictions in models
     ]
     page = render(
         "report.html.j2",
         title=title,
         alarms=alarms(metrics),
+        void=[name for name, model in measured if void_reason(model)],
         protocol=stamp_facts(metrics),
         model_facts=[(name, model_facts(metrics, (name, model))) for name, model in measured],
         tiles=_tiles(measured),
         notes=_notes(metrics, measured, dataset, models),
         detection=_detection(metrics, measured),
+        with_boxes=not measured or len(classifiers) < len(measured),
+        no_boxes=NO_BOXES,
         levels=[_level(measured, label) for label in labels_of(measured)],
+        questions=[_question(measured, question) for question in questions_of(measured)],
         masks=tables.mask_table(measured),
         mask_notes=_mask_notes(measured),
         strata=tables.strata_tables(measured),
         comparisons=tables.comparison_tables(metrics),
         training=training_section(history_csv),
-        galleries=_galleries(models, judged, image_reader, options, gallery_size),
+        galleries=_galleries(models, judged, image_reader, options, gallery_size, classifiers),
         gallery_rule=rule or DEFAULT_RULE,
         rule_is_known=rule is not None,
         threshold=f"{score_threshold:.2f}",
@@ -158,12 +192,16 @@ def _galleries(
     reader: ImageReader,
     options: OverlayOptions,
     size: int,
+    classifiers: Collection[str],
 ) -> list[dict[str, Any]]:
     choices = [choose_gallery(items, size) for items in judged]
     pictures = sum(len(part) for choice in choices for part in choice)
     budget = PICTURES_BYTES // max(1, pictures)
     return [
-        {"model": name, **gallery(items, choice, reader, options, budget=budget)}
+        {
+            "model": name,
+            **(answer_gallery if name in classifiers else gallery)(items, choice, reader, options, budget=budget),
+        }
         for (name, _), items, choice in zip(models, judged, choices, strict=True)
     ]
 
@@ -178,7 +216,7 @@ def _detection(metrics: Mapping[str, Any], models: Sequence[Model]) -> dict[str,
         if facts.get(key)
     ]
     return {
-        "froc": Markup(to_svg(froc_figure(models))),
+        "froc": _svg(froc_figure(models), drawn_in("froc", models)),
         "rule": "; ".join(rule),
         "sensitivity": tables.sensitivity_table(models),
         "others": tables.other_rules_table(models),
@@ -191,9 +229,9 @@ def _level(models: Sequence[Model], label: str) -> dict[str, Any]:
     """What stands under the heading of one label."""
     return {
         "label": label,
-        "roc": Markup(to_svg(roc_figure(models, label))),
-        "pr": Markup(to_svg(pr_figure(models, label))),
-        "reliability": Markup(to_svg(reliability_figure(models, label))),
+        "roc": _svg(roc_figure(models, label), models),
+        "pr": _svg(pr_figure(models, label), models),
+        "reliability": _svg(reliability_figure(models, label), models),
         "figures": tables.level_table(models, label),
         "rules": tables.aggregation_table(models, label),
         "operating": tables.operating_table(models, label),
@@ -201,11 +239,31 @@ def _level(models: Sequence[Model], label: str) -> dict[str, Any]:
     }
 
 
+def _question(models: Sequence[Model], question: str) -> dict[str, Any]:
+    """What stands under the heading of one question with classes."""
+    asked = {name for name, _ in by_question(models, question)}
+    return {
+        "name": question,
+        "figures": tables.class_table(models, question),
+        "per_class": tables.per_class_table(models, question),
+        "confusions": [
+            _svg(confusion_figure(model, question, title=short(model[0]) if len(models) > 1 else ""), [model])
+            for model in models
+            if model[0] in asked
+        ],
+    }
+
+
+def _svg(figure: Figure, models: Sequence[Model]) -> Markup:
+    return Markup(to_svg(stamped(figure, models)))
+
+
 def _tiles(models: Sequence[Model]) -> list[dict[str, Any]]:
     """The headline figures, each with a line per model."""
     label = headline_label(models)
     figures = [_headline(model, label) for _, model in models] or [_headline({}, label)]
     names = [name for name, _ in models] or [""]
+    void = {name for name, model in models if void_reason(model)}
     return [
         {
             "name": title,
@@ -216,11 +274,13 @@ def _tiles(models: Sequence[Model]) -> list[dict[str, Any]]:
                     "value": of_model[title][0].value,
                     "interval": of_model[title][0].interval,
                     "detail": "not measured" if of_model[title][0].value == UNKNOWN else of_model[title][1],
+                    "void": VOID if name in void else "",
                 }
                 for position, (name, of_model) in enumerate(zip(names, figures, strict=True))
+                if title in of_model
             ],
         }
-        for title in figures[0]
+        for title in dict.fromkeys(title for of_model in sorted(figures, key=len, reverse=True) for title in of_model)
     ]
 
 
@@ -235,7 +295,26 @@ def _has_auc(figures: Any) -> bool:
 
 
 def _headline(model: Mapping[str, Any], label: str) -> dict[str, tuple[Cell, str]]:
-    """Title to value and what stands under it."""
+    """Title to value and what stands under it; a classifier has nothing to say of places."""
+    found = {} if is_classifier(model) else _headline_of_places(model)
+    for level in ("image", "patient"):
+        figures = section(model, level, label)
+        if is_classifier(model) and not figures:
+            continue
+        cases = [
+            f"{number(figures[key])} {name}"
+            for key, name in (("n_positive", "positive"), ("n_negative", "negative"))
+            if figures.get(key) is not None
+        ]
+        found[f"{level} ROC AUC, {label}"] = (cell(figures, "roc_auc"), ", ".join(cases))
+    for question in questions_of([("", model)]):
+        figures = section(model, "classes", question)
+        detail = f"accuracy {cell(figures, 'accuracy').value}, {number(figures.get('n'))} images"
+        found[f"{question}: balanced accuracy"] = (cell(figures, "balanced_accuracy"), detail)
+    return found
+
+
+def _headline_of_places(model: Mapping[str, Any]) -> dict[str, tuple[Cell, str]]:
     froc, boxes, masks = (
         section(model, "froc"),
         section(model, "detection", "bbox"),
@@ -243,21 +322,12 @@ def _headline(model: Mapping[str, Any], label: str) -> dict[str, tuple[Cell, str
     )
     value, between = sensitivity_at(froc, 1)
     rule = ", ".join(str(froc[key]) for key in ("match", "denominator") if froc.get(key))
-    found: dict[str, tuple[Cell, str]] = {
+    return {
         "lesion sensitivity at 1 FPPI": (Cell(number(value), interval(between)), rule),
         "CPM": (cell(froc, "cpm"), "mean of 0.125 to 4 FPPI"),
         "box AP50": (cell(boxes, "AP50"), f"AP50:95 {cell(boxes, 'AP').value}"),
         "mask AP50": (cell(masks, "AP50"), f"AP50:95 {cell(masks, 'AP').value}"),
     }
-    for level in ("image", "patient"):
-        figures = section(model, level, label)
-        cases = [
-            f"{number(figures[key])} {name}"
-            for key, name in (("n_positive", "positive"), ("n_negative", "negative"))
-            if figures.get(key) is not None
-        ]
-        found[f"{level} ROC AUC, {label}"] = (cell(figures, "roc_auc"), ", ".join(cases))
-    return found
 
 
 def _notes(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from mammodet.reporting.report_values import by_level, labels_of, models_of, section
+from mammodet.reporting.report_values import by_level, by_question, labels_of, models_of, questions_of, section
 
 CsvTable = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
@@ -42,6 +42,37 @@ def curve_tables(metrics: Mapping[str, Any]) -> dict[str, CsvTable]:
                 split = {**bins, "bin_low": edges[:-1], "bin_high": edges[1:]}
                 rows += [(row[0], scores, *row[1:]) for row in _rows(name, split, head[2:])]
     return tables
+
+
+def confusion_tables(metrics: Mapping[str, Any]) -> dict[str, CsvTable]:
+    """Of each question with classes every pair of classes, by file name without suffix.
+
+    Columns: the model, `true`, `predicted`, `count`, and `share_of_true`, None for a class without cases.
+    """
+    models = models_of(metrics)
+    tables: dict[str, CsvTable] = {}
+    for question, stem in file_stems(questions_of(models)).items():
+        rows: list[tuple[Any, ...]] = []
+        for name, figures in by_question(models, question):
+            true, predicted, counts = confusion_of(figures)
+            for truth, row in zip(true, counts, strict=True):
+                whole = sum(row)
+                shares = [count / whole if whole else None for count in row]
+                rows += [(name, truth, *cell) for cell in zip(predicted, row, shares, strict=True)]
+        tables[f"confusion_{stem}"] = (("model", "true", "predicted", "count", "share_of_true"), rows)
+    return tables
+
+
+def confusion_of(figures: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[int]]]:
+    """True classes, predicted classes and the counts (true, predicted) of a question; all empty where they misfit."""
+    predicted = [str(name) for name in figures.get("classes") or ()]
+    true = [str(name) for name in figures.get("true_classes") or ()]
+    counts = figures.get("confusion") or ()
+    if len(counts) != len(true) or not all(isinstance(row, list) and len(row) == len(predicted) for row in counts):
+        return [], [], []
+    if not all(isinstance(count, int) for row in counts for count in row):
+        return [], [], []
+    return true, predicted, [list(row) for row in counts]
 
 
 def _rows(name: str, curve: Mapping[str, Any], columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -8,9 +8,11 @@ from typing import Any
 
 from mammodet.reporting.report_values import (
     LEVELS,
+    VOID,
     Cell,
     Model,
     by_level,
+    by_question,
     cell,
     entries,
     figure_keys,
@@ -21,12 +23,24 @@ from mammodet.reporting.report_values import (
     number,
     p_value,
     path_name,
+    questions_of,
     section,
+    void_reason,
     words,
 )
 
 KINDS = {"bbox": "boxes", "segm": "masks"}
 PROBABILITY_KEYS = ("brier", "ece", "log_loss")
+CLASS_KEYS = (
+    "accuracy",
+    "balanced_accuracy",
+    "kappa",
+    "quadratic_kappa",
+    "macro_precision",
+    "macro_f1",
+    "macro_roc_auc",
+)
+PER_CLASS_KEYS = ("support", "predicted", "precision", "recall", "f1", "roc_auc")
 Row = tuple[tuple[str, ...], Mapping[str, Any]]
 
 
@@ -66,11 +80,16 @@ def _table(
     columns = figure_keys([row for _, row in rows]) if keys is None else list(keys)
     order = {rest: rank for rank, rest in enumerate(dict.fromkeys(names[1:] for names, _ in rows))}
     several = len(models) > 1 or not corner
+    shown = {name: f"{name} ({VOID})" if void_reason(model) else name for name, model in models}
+
+    def names_of(names: tuple[str, ...]) -> tuple[str, ...]:
+        return (*names[1:], shown.get(names[0], names[0])) if several else names[1:]
+
     return Table(
         (*corner, "model") if several else corner,
         tuple(head(key) for key in columns),
         tuple(
-            ((*names[1:], names[0]) if several else names[1:], tuple(cell(row, key) for key in columns))
+            (names_of(names), tuple(cell(row, key) for key in columns))
             for names, row in sorted(rows, key=lambda row: order[row[0][1:]])
         ),
         title,
@@ -222,12 +241,33 @@ def mask_table(models: Sequence[Model]) -> Table:
     return _table(models, ("per",), rows)
 
 
-_QUOTED = ("AP50", "cpm", "sensitivity@0.5", "sensitivity@1", "sensitivity@2", "roc_auc", "pr_auc", "dice of images")
+def class_table(models: Sequence[Model], question: str) -> Table:
+    """Figures over all classes of a question; mean recall is the balanced accuracy, and stands once."""
+    rows: list[Row] = [((name, "all classes"), figures) for name, figures in by_question(models, question)]
+    keys = [key for key in (*CLASS_KEYS, "log_loss") if any(row.get(key) is not None for _, row in rows)]
+    return _table(models, (question,), rows, ["n", *keys])
+
+
+def per_class_table(models: Sequence[Model], question: str) -> Table:
+    """Figures of each class, against all others; a class that the model does not know is marked."""
+    rows: list[Row] = []
+    for name, figures in by_question(models, question):
+        for row in entries(figures, "per_class"):
+            mark = "" if row.get("predicted") is not None else " (not known to the model)"
+            rows.append(((name, f"{words(row.get('class'))}{mark}"), row))
+    return _table(models, ("class",), rows, PER_CLASS_KEYS if rows else ())
+
+
+_QUOTED = (
+    *("AP50", "cpm", "sensitivity@0.5", "sensitivity@1", "sensitivity@2", "roc_auc", "pr_auc", "dice of images"),
+    *("accuracy", "balanced_accuracy", "quadratic_kappa", "macro_roc_auc"),
+)
 
 
 def comparison_tables(metrics: Mapping[str, Any]) -> list[tuple[Table, Table]]:
     """Differences of two models on the same patients, second minus first: figures that are quoted, and the others."""
     tables = []
+    void = {name for name, model in models_of(metrics) if void_reason(model)}
     for comparison in entries(metrics, "comparisons"):
         first, second = words(comparison.get("first")), words(comparison.get("second"))
         rows: dict[bool, list[Any]] = {True: [], False: []}
@@ -240,7 +280,7 @@ def comparison_tables(metrics: Mapping[str, Any]) -> list[tuple[Table, Table]]:
                 Cell(p_value(row.get("p"), section(metrics, "protocol").get("resamples"))),
             )
             rows[str(path).rpartition("/")[2] in _QUOTED].append(((path_name(str(path)),), cells))
-        title = f"{second} against {first}"
+        title = f"{second} against {first}{f': {VOID}' if void & {first, second} else ''}"
         head = (("figure",), (first, second, "difference", "p"))
         tables.append((Table(*head, tuple(rows[True]), title), Table(*head, tuple(rows[False]), title)))
     return tables
@@ -271,6 +311,13 @@ def headline_table(metrics: Mapping[str, Any], index: int) -> Table:
                     for key in ("roc_auc", "pr_auc", "sensitivity_at_90_specificity")
                     if isinstance(figures, Mapping) and key in figures
                 ]
+        for question in questions_of([("", model)]):
+            figures = section(model, "classes", question)
+            rows += [
+                (f"{question}: {name_of(key)}", cell(figures, key))
+                for key in CLASS_KEYS
+                if figures.get(key) is not None
+            ]
         masks = section(model, "masks")
         rows += [(f"masks: {name_of(key)}", cell(masks, key)) for key in ("dice", "hd95_mm") if key in masks]
     return Table(

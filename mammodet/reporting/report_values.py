@@ -14,11 +14,13 @@ from mammodet.reporting.text import printable
 UNKNOWN = "\u2013"
 LEVELS = ("image", "breast", "patient")
 LONGEST_SHORT_NAME = 30
+VOID = "NOT A RESULT"
 #: A model's name and its part of the metrics.
 Model = tuple[str, Mapping[str, Any]]
 
 #: Keys of the metrics, in the words of a table's head; the order is that of its columns.
 NAMES = {
+    "n": "images",
     "n_images": "images",
     "n_pairs": "pairs",
     "n_lesions": "lesions",
@@ -26,6 +28,8 @@ NAMES = {
     "n_without_contour": "found lesions without contour",
     "n_positive": "positive cases",
     "n_negative": "negative cases",
+    "support": "true cases",
+    "predicted": "predicted",
     "AP": "AP50:95",
     "bbox_AP": "box AP50:95",
     "bbox_AP50": "box AP50",
@@ -53,6 +57,15 @@ NAMES = {
     "ppv": "PPV",
     "npv": "NPV",
     "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "kappa": "kappa",
+    "quadratic_kappa": "quadratic kappa",
+    "precision": "precision",
+    "recall": "recall",
+    "macro_precision": "precision, mean over classes",
+    "macro_recall": "recall, mean over classes",
+    "macro_f1": "F1, mean over classes",
+    "macro_roc_auc": "ROC AUC, mean over classes",
     "tp": "TP",
     "fp": "FP",
     "tn": "TN",
@@ -112,6 +125,31 @@ def labels_of(models: Sequence[Model]) -> list[str]:
         label for _, model in models for level in LEVELS for label, figures in section(model, level).items() if figures
     )
     return list(dict.fromkeys(str(label) for label in found))
+
+
+def is_classifier(model: Mapping[str, Any]) -> bool:
+    """Whether a model's part of the metrics is that of a classifier; metrics that do not say are a detector's."""
+    return model.get("kind") == "classifier"
+
+
+def void_reason(model: Mapping[str, Any]) -> str:
+    """Why a model's figures must not be told as a result; empty where nothing speaks against that."""
+    return str(model.get("not_a_result") or "")
+
+
+def questions_of(models: Sequence[Model]) -> list[str]:
+    """Questions with several classes that any model has figures for."""
+    return list(
+        dict.fromkeys(str(name) for _, model in models for name, one in section(model, "classes").items() if one)
+    )
+
+
+def by_question(models: Sequence[Model], question: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Model name and figures of a question, where there are any."""
+    for name, model in models:
+        figures = section(model, "classes", question)
+        if figures:
+            yield name, figures
 
 
 def by_level(models: Sequence[Model], label: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -214,6 +252,8 @@ def path_name(path: str) -> str:
     if place and place[0] == "detection":
         kind = kinds.get(place[1], place[1]) if len(place) > 1 else ""
         return " ".join(part for part in (kind, *place[2:], name_of(key)) if part)
+    if place[:1] == ["classes"]:
+        return f"{'/'.join(place[1:])}: {name_of(key)}"
     if place == ["froc"]:
         figure, _, fppi = key.partition("@")
         return f"lesion {figure} at {fppi} FPPI" if fppi else name_of(key)

@@ -1,0 +1,129 @@
+"""A small archive of synthetic mammograms in folders named after classes, with augmented copies beside the images.
+
+`Density1Benign` ... `Density4Malignant` hold `90000001.png`, and for some images copies as augmentation leaves them:
+`90000001 (1).png`, turned and mirrored. Nothing in it comes from a real patient.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mammodet.data.images import write_png
+from mammodet.errors import InputError
+from mammodet.files import write_text
+from mammodet.phantom.archive import choose_place
+from mammodet.phantom.breast import add_centred, draw_breast, draw_shape
+from mammodet.phantom.film import finish_film
+from mammodet.phantom.lesions import draw_mass
+from mammodet.phantom.texts import LICENCE_MARK, licence
+
+DENSITIES = ("1", "2", "3", "4")
+SEVERITIES = ("Benign", "Malignant")
+CLASSES = tuple(f"Density{density}{severity}" for density in DENSITIES for severity in SEVERITIES)
+MIN_IMAGES, MIN_SIZE, MAX_SIZE = len(CLASSES), 128, 4096
+_TISSUE = {"1": "F", "2": "G", "3": "G", "4": "D"}
+FIRST_FILM = 90000001  # beyond any number of INbreast, whose films the public archive of this layout holds
+_COPIES = 2  # at most, of one image
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPhantomSummary:
+    """What the archive holds.
+
+    Attributes:
+        images: files in all, `copies` among them.
+        classes: class to its files.
+        copied: stems of the images that have copies.
+    """
+
+    images: int
+    copies: int
+    classes: dict[str, int]
+    copied: tuple[str, ...]
+
+
+def write_folder_archive(
+    output: Path, *, images: int, size: int = 224, seed: int = 0, progress: bool = True
+) -> FolderPhantomSummary:
+    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+
+    Args:
+        output: a new or empty folder, or one that holds a phantom archive of this layout.
+        images: files in all, equally many in each class; every third image has one or two copies among them.
+        size: side of the images in pixels.
+        seed: same seed, same archive.
+    Raises:
+        InputError: an option is out of range, or the folder holds something else.
+    """
+    if images < MIN_IMAGES:
+        raise InputError(f"images {images}: expected at least {MIN_IMAGES}, one for each class")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(f"size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
+    if seed < 0:
+        raise InputError(f"seed {seed}: expected 0 or more")
+    _clear(output)
+    write_text(output / "Licence.txt", licence("folders of classes"))
+    names = [CLASSES[number % len(CLASSES)] for number in range(images)]
+    copied: list[str] = []
+    copies = number = 0
+    with tqdm(total=images, desc="phantoms", unit="image", disable=None if progress else True) as bar:
+        for class_name, wanted in Counter(names).items():
+            left = wanted
+            while left:
+                stem = str(FIRST_FILM + 37 * number)
+                pixels = _draw(class_name, number, seed, size)
+                made = min(number % (3 * _COPIES) // 3 + 1 if number % 3 == 0 else 0, left - 1)
+                for copy in range(made + 1):
+                    file_name = f"{stem} ({copy}).png" if copy else f"{stem}.png"
+                    write_png(output / class_name / file_name, _turned(pixels, copy))
+                copied += [stem] if made else []
+                copies += made
+                left -= made + 1
+                number += 1
+                bar.update(made + 1)
+    return FolderPhantomSummary(images, copies, dict(Counter(names)), tuple(copied))
+
+
+def _draw(class_name: str, number: int, seed: int, size: int) -> NDArray[np.uint8]:
+    """An image of a class, uint8 (size, size): a smooth mass where benign, a spiculated one where malignant."""
+    rng = np.random.default_rng([seed, number, 71])
+    density, severity = class_name[len("Density")], class_name[len("Density1") :]
+    shape = draw_shape(rng)
+    breast = draw_breast(rng, size, "L" if rng.random() < 0.5 else "R", _TISSUE[density], shape, clutter=0.4)
+    image = breast.image.copy()
+    if density == "3":  # between G and D: more of G's parenchyma
+        image += 0.12 * breast.gland
+    kind = "CIRC" if severity == "Benign" else "SPIC"
+    row, column, radius = choose_place(rng, kind, breast.tissue & ~breast.muscle, breast.gland, 0.06)
+    add_centred(image, draw_mass(rng, kind, radius, float(rng.uniform(0.28, 0.45))).added, (row, column))
+    return finish_film(rng, breast, image, labels=False, scan_edges=False)
+
+
+def _turned(pixels: NDArray[np.uint8], copy: int) -> NDArray[np.uint8]:
+    """The image itself (0), mirrored (1), or turned by 90 degrees (2)."""
+    if copy == 0:
+        return pixels
+    return np.asarray(cv2.flip(pixels, 1) if copy == 1 else cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE), np.uint8)
+
+
+def _clear(output: Path) -> None:
+    """Make room for an archive: nothing but an older phantom archive of this layout is ever removed."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; expected a folder")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    mark = output / "Licence.txt"
+    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
+        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
+    if other := sorted({path.name for path in output.iterdir()} - {"Licence.txt", *CLASSES}):
+        raise InputError(f"{output}: holds {', '.join(other[:5])}, not of this archive; choose another folder")
+    for name in CLASSES:
+        shutil.rmtree(output / name, ignore_errors=True)

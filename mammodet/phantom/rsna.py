@@ -1,0 +1,429 @@
+"""A small archive of synthetic mammograms in the layout of the RSNA screening archive: `train.csv`, DICOM files.
+
+The files vary as the real ones do (JPEG 2000 lossless, JPEG lossless, uncompressed; MONOCHROME1 and 2; windows LINEAR,
+LINEAR_EXACT and SIGMOID, single and several); which device has which is invented. Nothing comes from a real patient.
+The archive depends on the seed and the options, not on the number of processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import shutil
+import struct
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
+from tqdm import tqdm
+
+from mammodet.errors import InputError
+from mammodet.files import write_bytes, write_text
+from mammodet.phantom.archive import choose_place
+from mammodet.phantom.breast import Breast, Image, add_centred, draw_breast, draw_shape
+from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, draw_mass
+from mammodet.phantom.texts import LICENCE_MARK, licence
+
+COLUMNS = (
+    *("site_id", "patient_id", "image_id", "laterality", "view", "age", "cancer", "biopsy", "invasive", "BIRADS"),
+    *("implant", "density", "machine_id", "difficult_negative_case"),
+)
+TEST_COLUMNS = ("site_id", "patient_id", "image_id", "laterality", "view", "age", "implant", "machine_id")
+RSNA_QUIRK_HELP = {
+    "missing_image": "a row whose file is not there",
+    "missing_row": "a file that has no row",
+    "truncated_image": "a file that is cut short within its pixels",
+    "damaged_image": "a file that is no DICOM file",
+    "contradiction": "a file whose header says the other side and view than its row",
+}
+MIN_SIZE, MAX_SIZE = 64, 6000
+MAX_PATIENTS = 9999
+_FIRST_PATIENT = 70001
+_FIRST_MACHINE = 60
+_MAMMOGRAM = "1.2.840.10008.5.1.4.1.1.1.2"  # Digital Mammography X-Ray Image Storage - For Presentation
+_KINDS = ("CIRC", "SPIC", "MISC", "CALC")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """How a machine stores its images: site, transfer syntax, photometric interpretation, bits, window, its number of
+    windows, whether headers name side and view, and the pixel spacing that they state, in mm."""
+
+    site: int
+    syntax: UID
+    photometric: str
+    bits: int
+    function: str | None
+    windows: int
+    named: bool
+    spacing_mm: float | None
+
+
+DEVICES = (
+    Device(1, JPEG2000Lossless, "MONOCHROME2", 12, "LINEAR", 3, True, 0.065),
+    Device(2, JPEGLosslessSV1, "MONOCHROME1", 12, "SIGMOID", 1, True, 0.07),
+    Device(1, JPEG2000Lossless, "MONOCHROME1", 14, "LINEAR_EXACT", 1, False, None),
+    Device(2, ExplicitVRLittleEndian, "MONOCHROME2", 16, "SIGMOID", 2, True, 0.1),
+    Device(1, ExplicitVRLittleEndian, "MONOCHROME1", 12, None, 2, False, 0.07),
+    Device(2, JPEG2000Lossless, "MONOCHROME2", 16, None, 0, True, 0.05),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RsnaPhantomSummary:
+    """What the training part of an archive holds: the answers that a converter of it must find.
+
+    Attributes:
+        images: rows of train.csv; patients: women; positives: rows with cancer 1.
+        syntaxes, photometrics: transfer syntax UID, photometric interpretation to the number of rows.
+        quirks: quirk to the file (`70001/7000100.dcm`) that shows it; every requested quirk is a key.
+    """
+
+    images: int
+    patients: int
+    positives: int
+    syntaxes: dict[str, int]
+    photometrics: dict[str, int]
+    quirks: dict[str, str]
+
+
+def write_rsna_archive(
+    output: Path,
+    *,
+    patients: int = 12,
+    size: int = 256,
+    seed: int = 0,
+    difficulty: str = "realistic",
+    positive_fraction: float = 0.25,
+    quirks: Collection[str] = (),
+    table: Path | None = None,
+    limit: int | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> RsnaPhantomSummary:
+    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+
+    Args:
+        output: a new or empty folder, or one that holds a phantom archive.
+        patients: women of train.csv, four images each and some a fifth; one more makes up test.csv.
+        size: height of the images in pixels; real ones have 2000 to 4000.
+        positive_fraction: share of women with cancer, in one breast; real: 0.04.
+        quirks: names of `RSNA_QUIRK_HELP`, each shown by one image.
+        table: a table of the archive's form; an image is drawn for each of its rows, or for `limit` rows of it, all
+            of a woman's together; `patients` and `positive_fraction` are not used, and there is no test.csv.
+        jobs: processes.
+    Raises:
+        InputError: an option is out of range, the table is not of this form, or the folder holds something else.
+    """
+    output = Path(output)
+    names = _check_options(patients, size, seed, difficulty, positive_fraction, quirks, limit, jobs)
+    # Before anything is cleared: a wrong table must not cost an older archive, and it may lie in it.
+    train = _read_rows(table, limit) if table is not None else _plan(patients, positive_fraction, seed)
+    test = [] if table is not None else _plan(1, 0.0, seed + 1, first=_FIRST_PATIENT + patients)
+    shown = {name: train[(2 + 3 * number) % len(train)] for number, name in enumerate(sorted(names))}
+    _clear(output)
+    write_text(output / "Licence.txt", licence("the RSNA screening mammography archive"))
+    lone = shown.get("missing_row")
+    _write_table(output / "train.csv", COLUMNS, [row for row in train if row is not lone])
+    tasks = [("train_images", row, frozenset(name for name in names if shown[name] is row)) for row in train]
+    if test:
+        _write_table(output / "test.csv", TEST_COLUMNS, test)
+        tasks += [("test_images", row, frozenset()) for row in test]
+    work = (delayed(_write_image)(output / part, row, how, seed, size, difficulty) for part, row, how in tasks)
+    results = Parallel(n_jobs=jobs, return_as="generator")(work)
+    for _ in tqdm(results, total=len(tasks), desc="phantoms", unit="image", disable=None if progress else True):
+        pass
+    rows = [row for row in train if row is not lone]
+    return RsnaPhantomSummary(
+        images=len(rows),
+        patients=len({row["patient_id"] for row in rows}),
+        positives=sum(row["cancer"] == "1" for row in rows),
+        syntaxes=dict(Counter(str(_device(row).syntax) for row in rows)),
+        photometrics=dict(Counter(_device(row).photometric for row in rows)),
+        quirks={name: f"{row['patient_id']}/{row['image_id']}.dcm" for name, row in shown.items()},
+    )
+
+
+def _plan(patients: int, positive_fraction: float, seed: int, first: int = _FIRST_PATIENT) -> list[dict[str, str]]:
+    """Rows of a table, as the archive writes them: `61.0`, blanks, `True`."""
+    order = np.random.default_rng([seed, 41]).permutation(patients)
+    with_cancer = set(order[: max(round(positive_fraction * patients), 1 if positive_fraction else 0)].tolist())
+    rows: list[dict[str, str]] = []
+    for number in range(patients):
+        rng = np.random.default_rng([seed, number, 42])
+        # In turn, so that six women show all devices.
+        place = number % len(DEVICES)
+        site, patient = DEVICES[place].site, first + number
+        sick = str(rng.choice(["L", "R"])) if number in with_cancer else None
+        common = {
+            "site_id": str(site),
+            "patient_id": str(patient),
+            "age": "" if rng.random() < 0.1 else f"{rng.integers(40, 85)}.0",
+            "implant": str(int(rng.random() < 0.03)),
+            "density": "" if site == 2 else str(rng.choice(["A", "B", "C", "D"])),
+            "machine_id": str(_FIRST_MACHINE + place),
+        }
+        views = [(side, view) for side in "LR" for view in ("CC", "MLO")]
+        if number % 4 == 3:
+            views.append((str(rng.choice(["L", "R"])), ("AT", "LM", "ML", "LMO", "CC")[number // 4 % 5]))
+        findings = {side: _findings(rng, site, sick == side) for side in "LR"}
+        for position, (side, view) in enumerate(views):
+            own = {"image_id": str(100 * patient + position), "laterality": side, "view": view}
+            rows.append(common | findings[side] | own)
+    return rows
+
+
+def _findings(rng: np.random.Generator, site: int, cancer: bool) -> dict[str, str]:
+    """What the table says of one breast."""
+    birads = "0.0" if cancer else f"{rng.choice([0, 1, 2], p=[0.25, 0.6, 0.15])}.0"
+    recalled = birads == "0.0" and not cancer
+    return {
+        "cancer": str(int(cancer)),
+        "biopsy": str(int(cancer or (recalled and rng.random() < 0.3))),
+        "invasive": str(int(cancer and rng.random() < 0.7)),
+        "BIRADS": birads if site == 1 else "",
+        "difficult_negative_case": str(recalled),
+    }
+
+
+def _read_rows(table: Path, limit: int | None) -> list[dict[str, str]]:
+    """Rows of a table of the archive's form; with a limit, those of as many women, in an order that a hash gives."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+            if missing:
+                raise InputError(f"{table}: column {', '.join(missing)} missing; expected a table like train.csv")
+            rows = [{name: (row[name] or "").strip() for name in COLUMNS} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: cannot be read as a table ({error})") from None
+    bad = next((row for row in rows if not (row["patient_id"].isdecimal() and row["image_id"].isdecimal())), None)
+    if bad is not None or not rows:
+        raise InputError(f"{table}: expected rows with whole numbers for patient_id and image_id; found {bad}")
+    rows.sort(key=lambda row: hashlib.sha256(row["patient_id"].encode()).hexdigest())
+    return rows[:limit]
+
+
+def _device(row: Mapping[str, str]) -> Device:
+    machine = row["machine_id"].removesuffix(".0")
+    return DEVICES[int(machine) % len(DEVICES) if machine.isdecimal() else 0]
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([row[column] for column in columns] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _write_image(
+    folder: Path, row: Mapping[str, str], quirks: frozenset[str], seed: int, size: int, difficulty: str
+) -> None:
+    if "missing_image" in quirks:
+        return
+    level = draw_image(row, seed=seed, size=size, difficulty=difficulty)
+    content = dicom_bytes(level, row, contradict="contradiction" in quirks)
+    if "truncated_image" in quirks:
+        content = content[: len(content) * 6 // 10]
+    if "damaged_image" in quirks:
+        content = b"no picture" * 100
+    write_bytes(folder / row["patient_id"] / f"{row['image_id']}.dcm", content)
+
+
+def draw_image(row: Mapping[str, str], *, seed: int, size: int, difficulty: str = "realistic") -> Image:
+    """The picture of a row, float32 (size, 0.8 size) in [0, 1], tissue bright, 0 around it.
+
+    A cancer is seen on nine of ten views of its breast: the label is the breast's. BI-RADS 2 shows a benign mass.
+    """
+    side, view = row["laterality"], row["view"]
+    key = [seed, int(row["patient_id"]), side == "L"]
+    shape = draw_shape(np.random.default_rng([*key, 43]))
+    rng = np.random.default_rng([*key, int(row["image_id"]), 44])
+    if view in ("CC", "AT"):
+        # From above there is no muscle and no axilla, and the nipple is about half-way.
+        shape = replace(shape, nipple_row=0.5, above=0.44, below=0.42, axilla=0.0, fold=0.0)
+        shape = replace(shape, muscle_width=0.0, muscle_height=1e-6)
+    level = DIFFICULTIES[difficulty]
+    drawn = max(size, 128)  # a breast of fewer pixels has no room for its parts
+    density = {"A": "F", "D": "D"}.get(row["density"], "G")
+    breast = draw_breast(rng, drawn, side, density, shape, level.clutter)
+    image = breast.image.copy()
+    benign = row["BIRADS"].startswith("2")
+    if benign or (row["cancer"] == "1" and rng.random() < 0.9):
+        kind = "CIRC" if benign else str(rng.choice(_KINDS))
+        free = breast.tissue & ~breast.muscle
+        place_row, column, radius = choose_place(rng, kind, free, breast.gland, max(level.smallest, 0.02))
+        contrast = rng.uniform(*(SUBTLE if rng.random() < level.subtle_fraction else level.contrast))
+        add_centred(image, draw_mass(rng, kind, radius, contrast).added, (place_row, column))
+    image += 0.006 * rng.standard_normal(image.shape, dtype=np.float32) * breast.tissue
+    cut = _detector_columns(image, breast)
+    if drawn != size:
+        cut = cv2.resize(cut, (round(0.8 * size), size), interpolation=cv2.INTER_AREA)
+    return np.asarray(np.clip(cut, 0, 1), dtype=np.float32)
+
+
+def _detector_columns(image: Image, breast: Breast) -> Image:
+    """What lies on a detector of four fifths of the height, from the chest wall on."""
+    size = image.shape[0]
+    first, stop = breast.film_columns
+    width = round(0.8 * size)
+    if breast.laterality == "L":
+        part = image[:, first : first + width]
+        return np.pad(part, ((0, 0), (0, width - part.shape[1])))
+    part = image[:, max(stop - width, 0) : stop]
+    return np.pad(part, ((0, 0), (width - part.shape[1], 0)))
+
+
+def dicom_bytes(level: Image, row: Mapping[str, str], *, contradict: bool = False) -> bytes:
+    """A DICOM file of a picture in [0, 1], as the row's device would store it."""
+    device = _device(row)
+    top = (1 << device.bits) - 1
+    stored = np.floor(level * (0.8 * top) + 0.5).astype(np.uint16)
+    center = 0.42 * top
+    if device.photometric == "MONOCHROME1":
+        # The window's middle is not that of the stored values, so that inverting before it would be seen.
+        stored, center = (top - stored).astype(np.uint16), top - center
+    data = Dataset()
+    data.SOPClassUID = _MAMMOGRAM
+    data.SOPInstanceUID = f"1.2.826.0.1.3680043.9.7777.{row['patient_id']}.{row['image_id']}"
+    data.Modality = "MG"
+    data.PatientID = row["patient_id"]
+    if device.named or contradict:
+        side, view = row["laterality"], row["view"]
+        data.ImageLaterality = {"L": "R", "R": "L"}[side] if contradict else side
+        data.ViewPosition = {"CC": "MLO"}.get(view, "CC") if contradict else view
+    if device.spacing_mm is not None:
+        data.ImagerPixelSpacing = [device.spacing_mm, device.spacing_mm]
+    if device.windows:
+        factors = (1.0, 0.75, 1.3)[: device.windows]
+        data.WindowCenter = [f"{center:.1f}"] * device.windows
+        data.WindowWidth = [f"{0.7 * top * factor:.1f}" for factor in factors]
+        data.WindowCenterWidthExplanation = ["NORMAL", "HARDER", "SOFTER"][: device.windows]
+        if device.function is not None:
+            data.VOILUTFunction = device.function
+    data.Rows, data.Columns = stored.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, device.photometric, 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, device.bits, device.bits - 1
+    # A phantom that leaves its folder still says what it is.
+    data.private_block(0x0013, "CTP", create=True).add_new(0x10, "LO", "SYNTHETIC")
+    return _encoded(data, stored, device)
+
+
+def _encoded(data: Dataset, stored: NDArray[np.uint16], device: Device) -> bytes:
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = device.syntax
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    if device.syntax == JPEG2000Lossless:
+        data.compress(JPEG2000Lossless, stored, generate_instance_uid=False)
+    elif device.syntax == JPEGLosslessSV1:
+        data.PixelData = encapsulate([encode_jpeg_lossless(stored, device.bits)])
+        data["PixelData"].VR = "OB"
+        data["PixelData"].is_undefined_length = True
+    else:
+        data.PixelData = stored.tobytes()
+        data["PixelData"].VR = "OW"
+    buffer = io.BytesIO()
+    data.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def encode_jpeg_lossless(pixels: NDArray[np.uint16], bits: int) -> bytes:
+    """A lossless JPEG (ITU-T T.81 annex H, process 14, selection value 1: predicted by the left neighbour).
+
+    No installed package writes this form, which much of the real archive has. Every Huffman code has five bits: larger
+    than need be, and simple.
+
+    Args:
+        pixels: uint16 (height, width); bits: of each that count, 2 to 16.
+    """
+    values = pixels.astype(np.int64)
+    predicted = np.empty_like(values)
+    predicted[:, 1:] = values[:, :-1]
+    predicted[1:, 0] = values[:-1, 0]
+    predicted[0, 0] = 1 << bits - 1
+    differences = ((values - predicted + 32768) % 65536 - 32768).ravel()  # modulo 2**16, H.1.2.1
+    parts = [_huffman_bits(differences[at : at + 2**18]) for at in range(0, len(differences), 2**18)]
+    stream = np.concatenate(parts)
+    stream = np.concatenate([stream, np.ones(-len(stream) % 8, np.uint8)])
+    return b"".join(
+        (
+            b"\xff\xd8",
+            _segment(0xC3, struct.pack(">BHHB3B", bits, *pixels.shape, 1, 1, 0x11, 0)),
+            _segment(0xC4, bytes([0, 0, 0, 0, 0, 17, *[0] * 11]) + bytes(range(17))),
+            _segment(0xDA, bytes([1, 1, 0, 1, 0, 0])),
+            np.packbits(stream).tobytes().replace(b"\xff", b"\xff\x00"),
+            b"\xff\xd9",
+        )
+    )
+
+
+def _huffman_bits(differences: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Of each difference its category in five bits, then as many bits that tell it within the category (H.1.2.2)."""
+    categories = np.frexp(np.abs(differences).astype(np.float64))[1].astype(np.int64)
+    more = np.where(categories == 16, 0, categories)
+    extra = np.where(differences > 0, differences, differences + (1 << categories) - 1)
+    words = categories << more | np.where(categories == 16, 0, extra)
+    lengths = 5 + more
+    owner = np.repeat(np.arange(len(words)), lengths)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.asarray(words[owner] >> (lengths[owner] - 1 - place) & 1, dtype=np.uint8)
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def _check_options(
+    patients: int,
+    size: int,
+    seed: int,
+    difficulty: str,
+    positive_fraction: float,
+    quirks: Collection[str],
+    limit: int | None,
+    jobs: int,
+) -> frozenset[str]:
+    def check(name: str, value: Any, good: bool, expected: str) -> None:
+        if not good:
+            raise InputError(f"{name} {value!r}: expected {expected}")
+
+    check("patients", patients, 1 <= patients <= MAX_PATIENTS, f"1 to {MAX_PATIENTS}")
+    check("size", size, MIN_SIZE <= size <= MAX_SIZE, f"{MIN_SIZE} to {MAX_SIZE} pixels")
+    check("seed", seed, seed >= 0, "0 or more")
+    check("difficulty", difficulty, difficulty in DIFFICULTIES, f"one of {', '.join(DIFFICULTIES)}")
+    check("positive_fraction", positive_fraction, 0 <= positive_fraction <= 1, "a share from 0 to 1")
+    check("limit", limit, limit is None or limit >= 1, "1 or more rows")
+    check("jobs", jobs, jobs != 0, "1 or more, or -1 for all cores")
+    names = [quirks] if isinstance(quirks, str) else quirks
+    unknown = sorted(set(names) - set(RSNA_QUIRK_HELP))
+    check("quirks", ", ".join(unknown), not unknown, f"some of {', '.join(RSNA_QUIRK_HELP)}")
+    return frozenset(names)
+
+
+def _clear(output: Path) -> None:
+    """Make room for an archive: nothing but an older phantom archive of this kind is ever removed."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; expected a folder")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    mark = output / "Licence.txt"
+    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
+        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
+    if not (output / "train.csv").is_file():
+        raise InputError(f"{output}: holds a phantom archive of another kind; choose another folder")
+    for name in ("train_images", "test_images"):
+        shutil.rmtree(output / name, ignore_errors=True)
+    for name in ("train.csv", "test.csv"):
+        (output / name).unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""Confusion matrices as figures and files: which class is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mammodet.files import write_text
+from mammodet.reporting.curves import INK, MUTED, _figure, _say, stamped, write_figures
+from mammodet.reporting.report_csv import confusion_of, confusion_tables, file_stems, to_csv
+from mammodet.reporting.report_values import Model, by_question, models_of, questions_of, section, short
+
+# One hue, from light to dark, so that it reads in grey and without red or green.
+_BLUES = LinearSegmentedColormap.from_list("share of the row", ["#EEF4FA", "#9CC4E4", "#2F7FB8", "#0A3C66"])
+_DARK, _LIGHT = "#10202E", "#FFFFFF"
+_LIGHT_FROM = 0.62  # share of the row from which the ground is too dark for dark letters
+_LONGEST_LEVEL_NAME = 5  # letters of a class that stand side by side below the columns
+_OVERSIZE = 12  # classes from which cells no longer grow with their number
+
+
+def confusion_figure(model: Model, question: str, *, title: str = "") -> Figure:
+    """True classes as rows, predicted classes as columns; each cell with its count and its share of the row.
+
+    Rows of classes that the model does not know stand below a line. The diagonal is framed.
+
+    Args:
+        model: name, and mapping with `classes` {question: {classes, true_classes, confusion}}; each may be missing.
+        title: in place of the question.
+    """
+    true, predicted, counts = confusion_of(section(model[1], "classes", question))
+
+    def draw(axes: Axes) -> None:
+        axes.set_title(title or short(question))
+        if not counts:
+            _say(axes, f"no confusion matrix was measured\nfor {short(question)}")
+            return
+        _draw_cells(axes, np.array(counts, dtype=np.float64))
+        _draw_names(axes, true, predicted, counts)
+
+    side = 0.78 if max(len(true), len(predicted)) <= _OVERSIZE else 0.5
+    longest = max((len(short(name)) for name in [*true, *predicted]), default=0)
+    wide = max(len(predicted), 2) * side + 1.6 + 0.075 * longest
+    high = max(len(true), 2) * side + 1.2 + (0.06 * longest if longest > _LONGEST_LEVEL_NAME else 0)
+    return _figure(draw, size=(max(wide, 4.2), high))
+
+
+def _draw_cells(axes: Axes, counts: np.ndarray) -> None:
+    whole = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, whole, out=np.zeros_like(counts), where=whole > 0)
+    rows, columns = counts.shape
+    axes.grid(visible=False)
+    axes.pcolormesh(
+        np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, shares, cmap=_BLUES, vmin=0, vmax=1,
+        edgecolors=_LIGHT, linewidth=1.5,
+    )  # fmt: skip
+    most = max(rows, columns)
+    size = 10.5 if most <= 8 else 9 if most <= _OVERSIZE else 7
+    for row in range(rows):
+        for column in range(columns):
+            colour = _LIGHT if shares[row, column] >= _LIGHT_FROM else _DARK
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row - 0.14, f"{counts[row, column]:.0f}", ha="center", va="center", color=colour,
+                      fontsize=size, fontweight=weight)  # fmt: skip
+            percent = _percent(shares[row, column]) if whole[row] else "\u2013"
+            axes.text(column, row + 0.2, percent, ha="center", va="center", color=colour, fontsize=size - 2.5)
+        if row < columns:
+            axes.add_patch(Rectangle((row - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor=_DARK, linewidth=1.4))
+    if rows > columns:  # below, classes that the model does not know
+        axes.axhline(columns - 0.5, color=INK, linewidth=1.6, linestyle="--")
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)
+
+
+def _percent(share: float) -> str:
+    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def _draw_names(axes: Axes, true: Sequence[str], predicted: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    slanted = any(len(name) > _LONGEST_LEVEL_NAME for name in predicted)
+    axes.set_xticks(
+        range(len(predicted)), [short(name) for name in predicted], rotation=35 if slanted else 0,
+        ha="right" if slanted else "center", rotation_mode="anchor" if slanted else "default",
+    )  # fmt: skip
+    known = set(predicted)
+    axes.set_yticks(
+        range(len(true)),
+        [
+            f"{short(name)}{'' if name in known else ', not known'}\n{sum(row)} images"
+            for name, row in zip(true, counts, strict=True)
+        ],
+        fontsize=9,
+    )
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.annotate(
+        "count, and % of the row", (1, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", ha="right",
+        va="bottom", fontsize=8, color=MUTED,
+    )  # fmt: skip
+
+
+def confusion_figures(metrics: Mapping[str, Any]) -> dict[str, Figure]:
+    """The figures by file name without suffix: `confusion_density`; of several models `confusion_density_1`, ..."""
+    models = models_of(metrics)
+    figures: dict[str, Figure] = {}
+    for question, stem in file_stems(questions_of(models)).items():
+        with_figures = {name for name, _ in by_question(models, question)}
+        for number, model in enumerate(models, start=1):
+            if model[0] not in with_figures:
+                continue
+            several = len(models) > 1
+            title = f"{short(question)}: {short(model[0])}" if several else ""
+            name = f"confusion_{stem}_{number}" if several else f"confusion_{stem}"
+            figures[name] = stamped(confusion_figure(model, question, title=title), [model])
+    return figures
+
+
+def write_confusions(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
+    """Write the matrices of each question: one CSV of all models, and a figure of each as SVG and PNG.
+
+    Columns of `confusion_QUESTION.csv`: model, true, predicted, count, share_of_true.
+
+    Args:
+        folder: made where it is missing.
+        metrics: what `metrics.json` holds.
+    Returns:
+        the files' paths; none where no model answers with classes.
+    """
+    folder = Path(folder)
+    written = []
+    for name, table in confusion_tables(metrics).items():
+        if table[1]:
+            written.append(folder / f"{name}.csv")
+            write_text(written[-1], to_csv(table))
+    return written + write_figures(folder, confusion_figures(metrics))
