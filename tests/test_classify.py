@@ -261,10 +261,7 @@ class _Fixed(torch.nn.Module):
         ),
         (
             ["model.classifier.heads={density: {classes: [A, B, E]}}"],
-            [
-                "density.classes ['E']: no training image is of them; found: A, B, C, D",
-                "validation images are of classes ['C', 'D']",
-            ],
+            ["density.classes ['E']: no training image is of them; found: A, B, C, D"],
         ),
         (["train.monitor=val/bbox_AP50"], ["a classifier gives no boxes; choose val/loss"]),
     ],
@@ -274,6 +271,15 @@ def test_questions_that_cannot_be_learnt_are_refused_at_start(squares, tmp_path,
         prepare(config_for(squares, tmp_path, *overrides))
     for message in messages:
         assert message in str(error.value)
+
+
+def test_classes_of_validation_alone_are_told_and_wrong(squares, tmp_path, capsys):
+    options = ("model.classifier.heads={density: {classes: [A, B]}}", "train.monitor=val/accuracy_density")
+    train(prepare(config_for(squares, tmp_path, *options, "train.monitor_mode=max", "train.epochs=1")))
+    text = capsys.readouterr().out
+    assert "density: validation images of C, D count as wrong; training has no such class" in text
+    header, row = (line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
+    assert float(dict(zip(header, row, strict=True))["val/accuracy_density"]) <= 0.5
 
 
 def test_a_monitor_that_is_no_figure_is_refused_with_the_names(squares, tmp_path):
