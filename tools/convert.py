@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from converters import cbis_ddsm, coco, ddsm_patches, folder, mias
+from converters import cbis_ddsm, coco, ddsm_patches, folder, mias, rsna
 from converters.base import SplitOptions, Summary
 from mammodet.cli import run
 from mammodet.errors import InputError
@@ -18,6 +18,7 @@ EXAMPLE = """examples:
   python tools/convert.py mias --source all-mias --output data/mias --folds 5
   python tools/convert.py cbis_ddsm --source CBIS-DDSM --output data/cbis --abnormality mass
   python tools/convert.py coco --source cbis_ddsm_mass_800 --output data/cbis800 --preset cbis_ddsm_mass --tables CSVS
+  python tools/convert.py rsna --source rsna-breast-cancer-detection --output data/rsna --folds 5 --jobs 8
   python tools/convert.py folder --source TREE --output data/density --patient '(P_[0-9]+)'
   python tools/convert.py ddsm_patches --source ddsm-mammography --output data/ddsm_patches
 """
@@ -25,6 +26,7 @@ EXAMPLE = """examples:
 #: Converters that bring their own options.
 OTHERS: dict[str, tuple[ModuleType, str]] = {
     "coco": (coco, "COCO files that others made, joined with tables"),
+    "rsna": (rsna, "RSNA screening: train.csv and DICOM files"),
     "folder": (folder, "a tree whose folders are classes: benign/, malignant/, Density1Benign/, train/cancer/ ..."),
     "ddsm_patches": (ddsm_patches, "DDSM patches of 299 x 299: TFRecord and .npy files"),
 }
