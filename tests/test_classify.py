@@ -32,6 +32,7 @@ from mammodet.evaluation.validation import classifier_figures
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.mammo_rcnn import ModelOutput
 from mammodet.phantom import write_mias_archive
+from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
 CNN = (
@@ -337,6 +338,18 @@ def test_out_of_fold_predictions_name_who_predicted_what(folded, crossed):
         own = read_predictions(crossed / f"fold{number}" / "out_of_fold" / "predictions.json").images
         scores = {image.file_name: image.scores for image in predictions.images}
         assert all(scores[image.file_name] == image.scores for image in own)
+
+
+def test_out_of_fold_predictions_are_scored_and_patients_of_a_wrong_fold_refused(folded, crossed, tmp_path):
+    truth, predictions = folded / "folds.json", crossed / "out_of_fold" / "predictions.json"
+    metrics = evaluate_files(truth, [predictions], tmp_path / "eval", report=False, progress=False)
+    (model,) = metrics["models"]
+    assert model["image"]["tumor"]["n_positive"] + model["image"]["tumor"]["n_negative"] == 24
+    value = json.loads(predictions.read_text())
+    value["model"]["folds"][0]["patients"] = value["model"]["folds"][1]["patients"]
+    (tmp_path / "wrong.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="of the fold that predicted an image of theirs"):
+        evaluate_files(truth, [tmp_path / "wrong.json"], tmp_path / "eval", report=False, progress=False)
 
 
 def test_all_folds_resume_leaves_finished_folds_and_repeats_changed_ones(folded, crossed, tmp_path, capsys):

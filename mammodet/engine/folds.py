@@ -195,7 +195,7 @@ def merge(parts: Sequence[Predictions], config: Config) -> Predictions:
         "checkpoint_sha256": None,
         "config": config.to_dict(),
         "data_hash": None,
-        "split_hash": first.get("split_hash"),
+        "split_hash": None,  # each fold has its own training set
         "patients": [],
         "version": first.get("version"),
         "predicted_with": first.get("predicted_with"),
