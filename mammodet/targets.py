@@ -9,6 +9,7 @@ A target is a name:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,25 @@ def _answer(record: ImageRecord, part: str) -> str | None:
     if part in _FIELDS:
         return _FIELDS[part](record) or None
     label = record.label(part)
-    return None if label is None else LABEL_WORDS.get(part, (f"no {part}", part))[label]
+    return None if label is None else _label_words(part)[label]
+
+
+def parts_of(target: str, name: str) -> tuple[str, ...] | None:
+    """The answers to the parts of a joined target, from the name of its class; None for a name that is none.
+
+    >>> parts_of("density+malignant", "B malignant")
+    ('B', 'malignant')
+    """
+    patterns = []
+    for part in target.split("+"):
+        words = "|".join(re.escape(word) for word in _label_words(part))
+        patterns.append("(.+?)" if part in _FIELDS else f"({words})")
+    found = re.fullmatch(" ".join(patterns), name)
+    return found.groups() if found else None
+
+
+def _label_words(part: str) -> tuple[str, str]:
+    return LABEL_WORDS.get(part, (f"no {part}", part))
 
 
 def is_known(record: ImageRecord, target: str) -> bool:

@@ -242,6 +242,22 @@ def test_collapses_and_heads_of_one_label_stand_side_by_side():
     assert found.class_scores == {"class": {"b": 0.25, "m": 0.75}}
 
 
+def test_density_is_summed_over_pathology():
+    config = load_config(
+        None,
+        (
+            *CNN,
+            "model.classifier.heads={density+malignant: {classes: [A benign, A malignant, B benign], collapse: {}}}",
+        ),
+    )
+    model = ImageClassifier(_Fixed(), config.targets, config.model.classifier.heads, side=32)
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    record = ImageRecord(1, "1.png", (8, 8))
+    (found,) = classified(model, ModelOutput({}, [], logits), [record], config.model.classifier)
+    assert found.class_scores["density"] == {"A": 0.75, "B": 0.25}
+    assert found.scores == {}
+
+
 class _Fixed(torch.nn.Module):
     out_features = 1
 

@@ -5,7 +5,7 @@ import pytest
 from mammodet.data.coco import data_hash, from_json, to_json
 from mammodet.data.predictions import prediction_from_json, prediction_to_json
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
-from mammodet.targets import class_of, classes_of, collapses_of, is_binary, is_known
+from mammodet.targets import class_of, classes_of, collapses_of, is_binary, is_known, parts_of
 
 
 def record(number: int = 1, **known: object) -> ImageRecord:
@@ -24,6 +24,17 @@ def test_class_of_joins_the_parts_and_is_unknown_where_one_is():
     assert class_of(one, "malignant+implant") == "benign implant"
     assert class_of(one, "density+tumor") is None
     assert class_of(record(density=""), "density") is None
+
+
+def test_parts_of_a_class_lead_back_to_its_answers():
+    assert parts_of("density+malignant", "B malignant") == ("B", "malignant")
+    assert parts_of("tumor+density", "no tumor heterogeneously dense") == ("no tumor", "heterogeneously dense")
+    assert parts_of("implant+view+laterality", "no implant CC L") == ("no implant", "CC", "L")
+    assert parts_of("density+malignant", "B unknown") is None
+    one = record(density="B", labels={"malignant": 0, "tumor": 1})
+    for target in ("density+malignant", "malignant+density", "tumor+density+malignant"):
+        expected = tuple({"density": "B", "malignant": "benign", "tumor": "tumor"}[part] for part in target.split("+"))
+        assert parts_of(target, str(class_of(one, target))) == expected
 
 
 def test_is_known_reads_labels_and_classes():

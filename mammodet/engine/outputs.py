@@ -15,6 +15,7 @@ from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.mammo_rcnn import ModelOutput
 from mammodet.records import Detections, ImagePrediction, ImageRecord
+from mammodet.targets import CLASS_FIELDS, parts_of
 from mammodet.trace import Trace
 
 
@@ -54,7 +55,8 @@ def classified(
 ) -> list[ImagePrediction]:
     """Predictions of a classifier: labels and classes, no detections.
 
-    A label that is not asked for, but follows from the classes of a question, has the sum of their probabilities as its
+    A field that is a part of a joined question and no question itself, as the density of `density+malignant`, has the
+    sums over the other parts as its probabilities. A label that is not asked for, but follows from the classes of a question, has the sum of their probabilities as its
     score. Where several questions speak of it, the first one does; all stand in `scores_by_rule`.
     """
     assert output.logits is not None
@@ -74,6 +76,9 @@ def classified(
                 by_rule[f"sum over {target.name}"] = {
                     label: min(sum(each[name] for name in names), 1.0) for label, names in collapse.items()
                 }
+        for joined in [name for name in classes if "+" in name]:
+            for part, summed in _sums_by_part(joined, classes[joined]).items():
+                classes.setdefault(part, _rounded(summed))
         scores: dict[str, float] = {}
         for values_by_label in by_rule.values():
             scores = {**values_by_label, **scores}
@@ -92,6 +97,19 @@ def classified(
             )
         )
     return predictions
+
+
+def _sums_by_part(target: str, scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """The probabilities of each field of a joined question."""
+    sums: dict[str, dict[str, float]] = {part: {} for part in target.split("+") if part in CLASS_FIELDS}
+    for name, score in scores.items():
+        answers = parts_of(target, name)
+        if answers is None:  # classes that a config names otherwise
+            return {}
+        for part, answer in zip(target.split("+"), answers, strict=True):
+            if part in sums:
+                sums[part][answer] = sums[part].get(answer, 0.0) + score
+    return sums
 
 
 def detected(
