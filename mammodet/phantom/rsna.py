@@ -119,8 +119,8 @@ def write_rsna_archive(
         size: height of the images in pixels; real ones have 2000 to 4000.
         positive_fraction: share of women with cancer, in one breast; real: 0.04.
         quirks: names of `RSNA_QUIRK_HELP`, each shown by one image.
-        table: a table of the archive's form; an image is drawn for each of its rows, or for `limit` rows of it, all
-            of a woman's together; `patients` and `positive_fraction` are not used, and there is no test.csv.
+        table: a table of the archive's form; an image is drawn for each of its rows, or for `limit` of them, those of
+            one woman after those of another; `patients` and `positive_fraction` are not used, there is no test.csv.
         jobs: processes.
     Raises:
         InputError: an option is out of range, the table is not of this form, or the folder holds something else.
@@ -197,7 +197,7 @@ def _findings(rng: np.random.Generator, site: int, cancer: bool) -> dict[str, st
 
 
 def _read_rows(table: Path, limit: int | None) -> list[dict[str, str]]:
-    """Rows of a table of the archive's form; with a limit, those of as many women, in an order that a hash gives."""
+    """Rows of a table of the archive's form, woman after woman in an order that a hash gives, as many as asked for."""
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -267,7 +267,7 @@ def draw_image(row: Mapping[str, str], *, seed: int, size: int, difficulty: str 
         contrast = rng.uniform(*(SUBTLE if rng.random() < level.subtle_fraction else level.contrast))
         add_centred(image, draw_mass(rng, kind, radius, contrast).added, (place_row, column))
     image += 0.006 * rng.standard_normal(image.shape, dtype=np.float32) * breast.tissue
-    cut = _detector_columns(image, breast)
+    cut: NDArray[Any] = _detector_columns(image, breast)
     if drawn != size:
         cut = cv2.resize(cut, (round(0.8 * size), size), interpolation=cv2.INTER_AREA)
     return np.asarray(np.clip(cut, 0, 1), dtype=np.float32)

@@ -1,0 +1,17 @@
+"""The RSNA screening archive (docs/rsna.md)."""
+
+from converters.rsna.converter import JOURNAL, convert
+from converters.rsna.image import PixelOptions
+from converters.rsna.options import FORMATS, NEGATIVES, VIEWS, RsnaOptions, add_arguments, options_from
+
+__all__ = [
+    "FORMATS",
+    "JOURNAL",
+    "NEGATIVES",
+    "VIEWS",
+    "PixelOptions",
+    "RsnaOptions",
+    "add_arguments",
+    "convert",
+    "options_from",
+]

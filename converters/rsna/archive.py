@@ -1,0 +1,98 @@
+"""Where the images of the RSNA archive lie: DICOM files, or one of the PNG editions that are passed on.
+
+| layout | example |
+|---|---|
+| the archive | `train_images/10006/462822612.dcm` |
+| PNG, by woman | `10006/462822612.png` |
+| PNG, flat | `10006_462822612.png` |
+
+Folders may lie at any depth below the source. What belongs together is told by patient and image id alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from mammodet.errors import InputError
+
+#: Of several files of one image the first kind is taken: what has lost nothing before what may have.
+_ORDER = {suffix: number for number, suffix in enumerate((*DICOM_SUFFIXES, ".png", ".tif", ".tiff", *IMAGE_SUFFIXES))}
+_FLAT = re.compile(r"(\d{1,16})_(\d{1,16})")
+_NUMBER = re.compile(r"\d{1,16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The files of an archive.
+
+    Attributes:
+        files: (patient, image) to its file; doubles: files beyond those, of images that have another one.
+    """
+
+    files: Mapping[tuple[int, int], Path]
+    doubles: int
+
+
+def find_images(source: Path, part: str) -> Archive:
+    """Look through a folder.
+
+    Args:
+        part: `train` or `test`: whose images are looked for; folders named for the other part are passed over.
+    Raises:
+        InputError: a folder cannot be opened, or there is no image of this archive.
+    """
+    files: dict[tuple[int, int], Path] = {}
+    other_part = {"train": "test", "test": "train"}[part]
+    doubles = 0
+    strange: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be opened ({error.strerror})")
+
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(source, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if name[0] != "." and not _is_of(name, other_part))
+        parent = os.path.basename(folder)
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in _ORDER or name[0] == ".":
+                continue
+            key = _key(parent, stem)
+            if key is None:
+                strange.append(name)
+                continue
+            path = Path(folder, name)
+            doubles += key in files
+            if key not in files or _ORDER[suffix.lower()] < _ORDER[files[key].suffix.lower()]:
+                files[key] = path
+    if not files:
+        found = f"; images that are there: {', '.join(strange[:3])} ..." if strange else ""
+        raise InputError(
+            f"{source}: no images of the archive; expected {part}_images/PATIENT/IMAGE.dcm, PATIENT/IMAGE.png or "
+            f"PATIENT_IMAGE.png{found}"
+        )
+    return Archive(files, doubles)
+
+
+def _is_of(folder: str, part: str) -> bool:
+    """`test_images`, `test_images_png_512`."""
+    return folder.lower().startswith(f"{part}_images")
+
+
+def _key(parent: str, stem: str) -> tuple[int, int] | None:
+    """Patient and image of a file."""
+    if flat := _FLAT.fullmatch(stem):
+        return int(flat[1]), int(flat[2])
+    if _NUMBER.fullmatch(stem) and _NUMBER.fullmatch(parent):
+        return int(parent), int(stem)
+    return None
