@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from mammodet.config.base import AtLeastOne, BelowOne, Count, Section, Share
 
 Channel = Literal["full", "tissue", "clahe", "gaussian", "mean", "laplacian"]
+CHANNELS: tuple[Channel, ...] = get_args(Channel)
 
 
 class ImageConfig(Section):
