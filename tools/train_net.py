@@ -6,6 +6,7 @@ The command line reads as that of detectron2's train_net.py: a config file, then
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(f"best checkpoint: {best}\ncurves: {best.parent}/metrics.csv, tensorboard --logdir {best.parent}")
     print("next: look at it on images that it has never seen, with the same command and")
-    print(f"  --eval-only model.weights={best}")
+    print(f"  --eval-only {shlex.quote(f'model.weights={best}')}")
     return 0
 
 
@@ -96,7 +97,7 @@ def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
     evaluate_files(truth, [path], path.parent, command=command)
     checkpoints = sorted(str(best) for best in config.output_dir.glob("fold*/best.ckpt"))
     print("next: the mean of the folds' models on images that none of them has seen")
-    print(f"  python tools/predict.py --checkpoint {' '.join(checkpoints)} --input FOLDER --output preds/")
+    print(f"  python tools/predict.py --checkpoint {shlex.join(checkpoints)} --input FOLDER --output preds/")
     return 0
 
 
