@@ -428,4 +428,5 @@ def draw_files(
         options["side_by_side"] = False  # one of both panels would show nothing
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; --images names the one that the images' file names start from")
+    options["detects"] = predictions is None or predictions.model.get("kind") != "classifier"
     return write_overlays(dataset, by_id, image_reader(root), output, **options)

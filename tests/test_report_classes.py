@@ -20,10 +20,12 @@ from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 from mammodet.reporting import curves
 from mammodet.reporting import report_tables as tables
+from mammodet.reporting.answers import judge_answer
 from mammodet.reporting.card import known_limits, model_card
-from mammodet.reporting.class_gallery import judge_answer
 from mammodet.reporting.confusion import confusion_figure, confusion_figures, write_confusions
+from mammodet.reporting.gallery import write_overlays
 from mammodet.reporting.html import write_report
+from mammodet.reporting.overlay import OverlayOptions, prediction_text
 from mammodet.reporting.report_values import models_of, path_name
 
 DENSITY = {
@@ -358,3 +360,25 @@ def test_evaluate_files_names_the_folds(phantom_root, write, tmp_path):
 def test_evaluate_files_refuses_an_unknown_kind_of_model(phantom_root, write, tmp_path):
     with pytest.raises(InputError, match="the kind of its model is 'segmenter'; expected detector or classifier"):
         run(phantom_root, write(kind="segmenter"), tmp_path / "eval")
+
+
+def test_pictures_of_a_classifier_show_answers_and_no_detections(tmp_path):
+    record = ImageRecord(1, "1.png", (40, 40), density="C", labels={"tumor": 1})
+    found = Detections.empty(with_masks=False)
+    one = ImagePrediction(
+        1, "1.png", (40, 40), {"tumor": 0.25}, found, class_scores={"density": {"B": 0.375, "C": 0.625}}
+    )
+    options = OverlayOptions(detects=False)
+    assert prediction_text(one, options) == "prediction: tumor 0.25 · density C (0.62)"
+    assert "no detection" in prediction_text(one)
+    write_overlays(
+        Dataset(("lesion",), (record,)),
+        {1: one},
+        lambda _: np.zeros((40, 40), np.uint8),
+        tmp_path,
+        detects=False,
+        progress=False,
+    )
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "tumor is 1, predicted 0.25" in page
+    assert "Detections from score" not in page

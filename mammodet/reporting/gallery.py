@@ -20,6 +20,7 @@ from mammodet.files import write_bytes, write_text
 from mammodet.parallel import in_parallel
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 from mammodet.reporting import overlay
+from mammodet.reporting.answers import judge_answer
 from mammodet.reporting.canvas import Canvas
 from mammodet.reporting.overlay import OverlayOptions
 from mammodet.reporting.ranking import judge
@@ -46,6 +47,7 @@ def write_overlays(
     panel_height: int | None = 1400,
     suffix: str = ".jpg",
     n_jobs: int = 2,
+    detects: bool = True,
 ) -> list[Path]:
     """Write one picture per image, and an `index.html` with all of them as thumbnails.
 
@@ -61,6 +63,7 @@ def write_overlays(
         panel_height: of one image in pixels; None for the image's own resolution.
         suffix: `.jpg` or `.png`.
         n_jobs: threads; each holds one image in memory.
+        detects: False where the predictions are a classifier's, which has no detections.
     Returns:
         the pictures' paths, in the data set's order, without those that failed.
     Raises:
@@ -74,6 +77,7 @@ def write_overlays(
         crop_to_breast=crop_to_breast,
         panel_height=panel_height,
         categories=dataset.categories,
+        detects=detects,
     )
     small = replace(options, captions=False, crop_to_breast=True, panel_height=THUMBNAIL_HEIGHT, emphasis=1.8)
     draw = overlay.side_by_side if side_by_side else overlay.draw_overlay
@@ -96,7 +100,8 @@ def write_overlays(
     faults = list(in_parallel(work, tasks, jobs=n_jobs, name="pictures", progress=progress))
     done = [(record, name) for record, name, fault in zip(records, names, faults, strict=True) if fault is None]
     entries = [_entry(record, name, predictions_by_id.get(record.image_id), options) for record, name in done]
-    write_text(output / "index.html", render("index.html.j2", entries=entries, threshold=score_threshold))
+    threshold = score_threshold if detects else None
+    write_text(output / "index.html", render("index.html.j2", entries=entries, threshold=threshold))
     raise_faults(
         [fault for fault in faults if fault is not None],
         where=str(output),
@@ -157,8 +162,10 @@ def _entry(
     record: ImageRecord, name: str, prediction: ImagePrediction | None, options: OverlayOptions
 ) -> dict[str, Any]:
     verdict = None
-    if prediction is not None:
+    if prediction is not None and options.detects:
         verdict = judge(record, prediction, score_threshold=options.score_threshold)
+    elif prediction is not None:
+        verdict = judge_answer(record, prediction)
     return {
         "href": quote(name),
         "thumbnail": "thumbnails/" + quote(f"{name}.jpg"),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.records import BoxXYXY, Detections, ImagePrediction, ImageRecord, Lesion, Rle
+from mammodet.reporting.answers import answers_text
 from mammodet.reporting.canvas import (
     PAPER,
     Canvas,
@@ -50,6 +51,7 @@ class OverlayOptions:
         emphasis: times the usual size of letters and width of lines, for pictures that are shown small.
         captions: banner, titles and legend; without them there are the bare images.
         categories: names, to write beside scores where there are several; `category_ids` are positions + 1.
+        detects: False for a classifier, which gives answers and no detections.
     """
 
     score_threshold: float = 0.3
@@ -59,6 +61,7 @@ class OverlayOptions:
     emphasis: float = 1.0
     captions: bool = True
     categories: Sequence[str] = ()
+    detects: bool = True
 
 
 DEFAULT = OverlayOptions()
@@ -214,6 +217,8 @@ def prediction_text(prediction: ImagePrediction | None, options: OverlayOptions 
     """`prediction: tumor 0.87 · malignant 0.12`, and how many detections are drawn or not."""
     if prediction is None:
         return "prediction: none"
+    if not options.detects:
+        return answers_text(prediction)
     parts = [f"{name} {value:.2f}" for name, value in prediction.scores.items()]
     shown = len(shown_detections(prediction.detections, options))
     above = int(np.count_nonzero(prediction.detections.scores >= options.score_threshold))
@@ -352,7 +357,8 @@ def _legend(record: ImageRecord | None, options: OverlayOptions, width: int, siz
         items.append(("lesion", TRUTH))
     if any(lesion.ignore for lesion in lesions):
         items.append(("not counted", IGNORED))
-    items.append((f"detection with score ≥ {options.score_threshold:.2f}", PREDICTION))
+    if options.detects:
+        items.append((f"detection with score ≥ {options.score_threshold:.2f}", PREDICTION))
     pad, swatch, step = max(3, size // 2), size, line_height(size) + size // 3
     places: list[tuple[int, int]] = []
     x = y = pad
