@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from sklearn.metrics import (
+    accuracy_score,
     average_precision_score,
     brier_score_loss,
     f1_score,
@@ -49,6 +50,7 @@ def test_partial_auc_brier_log_loss_and_f1_equal_scikit_learn(seed):
     assert found["brier"] == pytest.approx(brier_score_loss(labels, scores), abs=1e-12)
     assert found["log_loss"] == pytest.approx(log_loss(labels, scores), rel=1e-9)
     assert found["f1_at_half"] == pytest.approx(f1_score(labels, scores >= 0.5), abs=1e-12)
+    assert found["accuracy_at_half"] == pytest.approx(accuracy_score(labels, scores >= 0.5), abs=1e-12)
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
     assert found["specificity_at_90_sensitivity"] == pytest.approx(1 - fpr[tpr >= 0.9 - 1e-9].min())
 

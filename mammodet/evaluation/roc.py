@@ -19,6 +19,7 @@ FIGURES = (
     "specificity_at_90_sensitivity",
     "pf1",
     "f1_at_half",
+    "accuracy_at_half",
     "brier",
     "log_loss",
     "ece",
@@ -37,7 +38,8 @@ class ScoreFigures:
     - `partial_auc`: up to a false positive rate of 0.2, standardised so that chance is 0.5 (McClish, 1989).
     - `sensitivity_at_90_specificity`, `specificity_at_90_sensitivity`: the best that a threshold reaches.
     - `pf1`: probabilistic F1, the score standing for a count of positives (Yacouby & Axman, 2020).
-    - `f1_at_half`: F1 of score >= 0.5.
+    - `f1_at_half`, `accuracy_at_half`: F1 and share of right answers, score >= 0.5 being called positive. Where one
+      class is rare, calling every case the other one has a high accuracy.
     - `brier`, `log_loss`; `ece`: expected calibration error over ten bins of equal width (Naeini et al., 2015).
 
     Args:
@@ -71,6 +73,8 @@ class ScoreFigures:
         positive = float(true_each[-1])
         negative = total - positive
         values = dict.fromkeys(FIGURES, np.nan)
+        last = self._above_half - 1  # of those that are called positive
+        hit, called_positive = (float(true_each[last]), float(all_each[last])) if last >= 0 else (0.0, 0.0)
         true = true_each[self._ends]
         false = all_each[self._ends] - true
         if positive and negative:
@@ -88,9 +92,8 @@ class ScoreFigures:
                 float((weight * self._scores).sum()),
             )
             values["pf1"] = 2 * soft_true / (positive + soft_all)
-            last = self._above_half - 1
-            hit, called_positive = (float(true_each[last]), float(all_each[last])) if last >= 0 else (0.0, 0.0)
             values["f1_at_half"] = 2 * hit / (positive + called_positive)
+        values["accuracy_at_half"] = (total - positive - called_positive + 2 * hit) / total
         values["brier"] = float((weight * self._squares).sum()) / total
         values["log_loss"] = float((weight * self._surprise).sum()) / total
         gaps = np.bincount(self._bins, weight * (self._truth - self._scores), minlength=BINS)

@@ -51,6 +51,7 @@ NAMES = {
     "f1": "F1",
     "f2": "F2",
     "f1_at_half": "F1 at score 0.5",
+    "accuracy_at_half": "accuracy at score 0.5",
     "brier": "Brier score",
     "ece": "ECE",
     "log_loss": "log loss",
