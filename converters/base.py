@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -96,6 +98,50 @@ def check_folders(source: Path, output: Path) -> None:
         raise InputError(f"{output}: is a file; --output is a folder")
     if output.resolve() == source.resolve() or source.resolve() in output.resolve().parents:
         raise InputError(f"{output}: lies in the archive {source}; choose an --output outside of it")
+
+
+#: The link in a data set's folder by which it refers to the archive's own files.
+ARCHIVE_LINK = "archive"
+
+
+def link_archive(source: Path, output: Path, otherwise: str) -> None:
+    """Make `output/archive`, a link to the archive, so that no file name leaves the data set's folder.
+
+    Args:
+        otherwise: options that need no link, for the message.
+    Raises:
+        InputError: where the disk has no symbolic links.
+    """
+    link = output / ARCHIVE_LINK
+    if link.is_symlink() and Path(os.readlink(link)) == source:
+        return
+    try:
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(source, target_is_directory=True)
+    except OSError as error:
+        raise InputError(
+            f"{link}: a link to the archive cannot be made here ({error.strerror}); use {otherwise}, "
+            "or a disk with symbolic links"
+        ) from None
+
+
+def link_file(target: Path, path: Path) -> None:
+    """Make a symbolic link to a file, in one step, in place of whatever stands there.
+
+    Raises:
+        InputError: where the disk has no symbolic links.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".link.", dir=target.parent))
+    try:
+        os.symlink(path.resolve(), folder / "link")
+        os.replace(folder / "link", target)
+    except (OSError, NotImplementedError) as error:
+        raise InputError(f"{target}: no symbolic link can be made here ({error}); use --images copy") from None
+    finally:
+        (folder / "link").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def write_outputs(

@@ -16,16 +16,18 @@ from typing import Any
 
 import mammodet
 from converters.base import (
+    ARCHIVE_LINK,
     Quarantined,
     SplitOptions,
     Summary,
     check_folders,
+    link_archive,
     remove_tables,
     split_records,
     write_outputs,
 )
 from converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
-from converters.cbis_ddsm.image import ABNORMALITIES, ARCHIVE_LINK, ImageOptions, ImageResult, ImageTask, convert_image
+from converters.cbis_ddsm.image import ABNORMALITIES, ImageOptions, ImageResult, ImageTask, convert_image
 from converters.cbis_ddsm.table import RoiRow, Tables, read_tables
 from converters.journal import Journal, files_fingerprint
 from mammodet.data.coco import from_json, to_json
@@ -104,7 +106,7 @@ def convert(source: Path, output: Path, options: CbisOptions) -> Summary:
         reasons = "; ".join(f"{item.name}: {item.reason}" for item in summary.quarantine[:3])
         raise InputError(f"{source}: no image could be converted ({reasons})")
     if image_options.file_format == "reference":
-        _link(source, output)
+        link_archive(source, output, "--format png16 or jpg")
     prefix = image_options.patient_prefix
     sides = {f"{prefix}{patient}": subset for patient, subset in given.items()} if given else None
     splits = split_records(records, options.splits, sides)
@@ -272,22 +274,6 @@ def _categories(options: CbisOptions) -> tuple[str, ...]:
         return ("benign", "malignant")
     kinds = ("mass", "calc") if options.abnormality == "both" else (options.abnormality,)
     return tuple(ABNORMALITIES[kind] for kind in kinds)
-
-
-def _link(source: Path, output: Path) -> None:
-    """The link by which a data set refers to the archive's own files, so that no file name leaves its folder."""
-    link = output / ARCHIVE_LINK
-    if link.is_symlink() and Path(os.readlink(link)) == source:
-        return
-    try:
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(source, target_is_directory=True)
-    except OSError as error:
-        raise InputError(
-            f"{link}: a link to the archive cannot be made here ({error.strerror}); use --format png16 or jpg, "
-            "or a disk with symbolic links"
-        ) from None
 
 
 def _count(

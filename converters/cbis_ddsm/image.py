@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.base import Quarantined
+from converters.base import ARCHIVE_LINK, Quarantined
 from converters.cbis_ddsm.archive import SourceFile
 from converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resize_mask, two_valued
 from converters.cbis_ddsm.table import RoiRow
@@ -27,7 +27,6 @@ from mammodet.trace import Trace
 
 ABNORMALITIES = {"mass": "mass", "calc": "calcification"}
 #: Name of the link to the archive in a data set that refers to the archive's own files.
-ARCHIVE_LINK = "archive"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.base import Quarantined
+from converters.base import Quarantined, link_file
 from converters.coco.boxes import Boxes, Category, read_boxes
 from converters.coco.join import ImageFacts
 from converters.coco.source import CocoId, SourceImage
@@ -76,7 +74,7 @@ def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
     boxes = read_boxes(task.image, (height, width), task.categories, task.label)
     target = how.output / task.target
     if how.images == "link":
-        _write_link(target, task.path)
+        link_file(target, task.path)
     else:
         write_bytes(target, task.path.read_bytes())
     facts = task.facts
@@ -119,20 +117,6 @@ def _size_fault(image: SourceImage, size_hw: tuple[int, int]) -> str | None:
         "boxes lie cannot be told; take the images that the JSON was made for, or write the files' sizes into it "
         "if the boxes were drawn on these"
     )
-
-
-def _write_link(target: Path, path: Path) -> None:
-    """A symbolic link, in one step, in place of whatever stands there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".link.", dir=target.parent))
-    try:
-        os.symlink(path.resolve(), folder / "link")
-        os.replace(folder / "link", target)
-    except (OSError, NotImplementedError) as error:
-        raise InputError(f"{target}: no symbolic link can be made here ({error}); use --images copy") from None
-    finally:
-        (folder / "link").unlink(missing_ok=True)
-        folder.rmdir()
 
 
 def _with_attributes(lesion: Lesion, facts: ImageFacts) -> Lesion:

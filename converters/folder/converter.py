@@ -6,13 +6,12 @@ means, whose image it is, and what lies on both sides of a split.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.base import Quarantined, Summary, check_folders, write_outputs
+from converters.base import Quarantined, Summary, check_folders, link_file, write_outputs
 from converters.folder.classes import Classes, plan_classes
 from converters.folder.duplicates import Cleaned, Entry, clean, given_subsets
 from converters.folder.options import FolderOptions
@@ -163,7 +162,7 @@ def _convert_image(number: int, entry: Entry, how: _How) -> ImageRecord | Quaran
     height, width = pixels.shape
     target = f"images/{image.relative}"
     if how.options.images == "link":
-        _write_link(how.output / target, image.path)
+        link_file(how.output / target, image.path)
     else:
         write_bytes(how.output / target, image.path.read_bytes())
     meaning = how.classes.meanings[entry.class_name]
@@ -183,18 +182,6 @@ def _convert_image(number: int, entry: Entry, how: _How) -> ImageRecord | Quaran
         breast_box_xyxy=whole if how.options.crop == "whole" else find_breast(pixels).box_xyxy,
         unlocalized=meaning.tumor == 1,
     )
-
-
-def _write_link(target: Path, path: Path) -> None:
-    """A symbolic link, in one step, in place of whatever stands there."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.link")
-        temporary.unlink(missing_ok=True)
-        os.symlink(path.resolve(), temporary)
-        os.replace(temporary, target)
-    except (OSError, NotImplementedError) as error:
-        raise InputError(f"{target}: no symbolic link can be made here ({error}); use --images copy") from None
 
 
 def _split(records: Sequence[ImageRecord], options: FolderOptions, given: Mapping[str, str] | None) -> Splits:

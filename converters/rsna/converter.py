@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import mammodet
-from converters.base import Quarantined, Summary, check_folders, remove_tables, write_outputs
+from converters.base import Quarantined, Summary, check_folders, link_archive, remove_tables, write_outputs
 from converters.journal import Journal, files_fingerprint
 from converters.rsna.archive import Archive, find_images
 from converters.rsna.image import (
-    ARCHIVE_LINK,
     ImageFacts,
     RecordOptions,
     contradictions,
@@ -88,7 +87,7 @@ def convert(source: Path, output: Path, options: RsnaOptions) -> Summary:
         reasons = "; ".join(f"{item.name}: {item.reason}" for item in summary.quarantine[-3:])
         raise InputError(f"{source}: no image could be converted ({reasons})")
     if options.pixels.file_format == "reference":
-        _link(source, output)
+        link_archive(source, output, "--format png16")
     records = [make_record(row, facts, meaning) for row, facts in done]
     _count(summary, table, chosen, done, records)
     _warn(summary, table, archive, chosen, done, options)
@@ -187,22 +186,6 @@ def _convert_all(chosen: _Chosen, source: Path, output: Path, options: RsnaOptio
 
 def _convert_numbered(number: int, *task: Any) -> tuple[int, ImageFacts | str]:
     return number, convert_image(*task)
-
-
-def _link(source: Path, output: Path) -> None:
-    """The link by which a data set refers to the archive's own files, so that no file name leaves its folder."""
-    link = output / ARCHIVE_LINK
-    if link.is_symlink() and Path(os.readlink(link)) == source:
-        return
-    try:
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(source, target_is_directory=True)
-    except OSError as error:
-        raise InputError(
-            f"{link}: a link to the archive cannot be made here ({error.strerror}); use --format png16, or a disk "
-            "with symbolic links"
-        ) from None
 
 
 def _split(done: Sequence[tuple[ImageRow, ImageFacts]], meaning: RecordOptions, options: RsnaOptions) -> Splits:

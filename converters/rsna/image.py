@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 from pydicom.uid import UID
 
-from converters.base import Quarantined
+from converters.base import ARCHIVE_LINK, Quarantined
 from converters.rsna.table import ImageRow
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import DicomHeader, read_dicom, read_header
@@ -21,7 +21,6 @@ from mammodet.records import BoxXYXY, ImageRecord
 from mammodet.trace import Trace
 
 #: Name of the link to the archive in a data set that refers to the archive's own files.
-ARCHIVE_LINK = "archive"
 _PIXELS_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 

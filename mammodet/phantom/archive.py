@@ -26,7 +26,7 @@ from mammodet.geometry import circle_mask
 from mammodet.phantom.breast import Breast, Image, add_centred, draw_breast, draw_shape
 from mammodet.phantom.film import finish_film
 from mammodet.phantom.lesions import DIFFICULTIES, RADII, SUBTLE, draw_mass, draw_widespread_calcifications
-from mammodet.phantom.texts import LICENCE_MARK, licence, prose
+from mammodet.phantom.texts import has_older_archive, licence, prose
 
 LESION_QUIRKS = {
     "several_lesions": "an image with two or three lines",
@@ -367,12 +367,7 @@ def _old_files(output: Path) -> Iterator[Path]:
 
 def _clear(output: Path) -> None:
     """Make room for an archive: nothing but an older phantom archive is ever removed."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; expected a folder")
-    if not output.is_dir() or not any(output.iterdir()):
+    if not has_older_archive(output):
         return
-    licence = output / "Licence.txt"
-    if not licence.is_file() or LICENCE_MARK.encode() not in licence.read_bytes():
-        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
     for path in list(_old_files(output)):
         path.unlink(missing_ok=True)

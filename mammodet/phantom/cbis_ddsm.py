@@ -37,7 +37,7 @@ from mammodet.phantom.cbis_plan import (
 )
 from mammodet.phantom.film import expose_film
 from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, draw_mass
-from mammodet.phantom.texts import LICENCE_MARK, licence
+from mammodet.phantom.texts import has_older_archive, licence
 from mammodet.records import BoxXYXY
 
 MIN_SIZE, MAX_SIZE = 64, 6000
@@ -283,13 +283,8 @@ def _check_options(
 
 def _clear(output: Path) -> None:
     """Make room for an archive: nothing but an older phantom archive is ever removed."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; expected a folder")
-    if not output.is_dir() or not any(output.iterdir()):
+    if not has_older_archive(output):
         return
-    mark = output / "Licence.txt"
-    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
-        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
     if (output / "Info.txt").exists():
         raise InputError(f"{output}: holds a phantom archive of mini-MIAS; choose another folder")
     (output / ".DS_Store").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from mammodet.errors import InputError
 from mammodet.files import write_bytes, write_text
 from mammodet.phantom.breast import add_centred, layered_noise, smooth_noise
 from mammodet.phantom.lesions import draw_mass
-from mammodet.phantom.texts import LICENCE_MARK, licence
+from mammodet.phantom.texts import has_older_archive, licence
 
 CLASSES = ("negative", "benign calcification", "benign mass", "malignant calcification", "malignant mass")
 SHARDS = 5
@@ -194,15 +194,10 @@ _CRC_TABLE = [_crc_entry(octet) for octet in range(256)]
 
 def _clear(output: Path) -> None:
     """Make room for an archive: nothing but an older phantom archive of this layout is ever removed."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; expected a folder")
-    if not output.is_dir() or not any(output.iterdir()):
+    if not has_older_archive(output):
         return
-    mark = output / "Licence.txt"
     own = {"Licence.txt", "test10_data", "test10_labels.npy", "cv10_data", "cv10_labels.npy"}
     own |= {f"training10_{shard}" for shard in range(SHARDS)}
-    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
-        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
     if other := sorted({path.name for path in output.iterdir()} - own):
         raise InputError(f"{output}: holds {', '.join(other[:5])}, not of this archive; choose another folder")
     for name in sorted(own):

@@ -23,7 +23,7 @@ from mammodet.phantom.archive import choose_place
 from mammodet.phantom.breast import add_centred, draw_breast, draw_shape
 from mammodet.phantom.film import finish_film
 from mammodet.phantom.lesions import draw_mass
-from mammodet.phantom.texts import LICENCE_MARK, licence
+from mammodet.phantom.texts import has_older_archive, licence
 
 DENSITIES = ("1", "2", "3", "4")
 SEVERITIES = ("Benign", "Malignant")
@@ -116,13 +116,8 @@ def _turned(pixels: NDArray[np.uint8], copy: int) -> NDArray[np.uint8]:
 
 def _clear(output: Path) -> None:
     """Make room for an archive: nothing but an older phantom archive of this layout is ever removed."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; expected a folder")
-    if not output.is_dir() or not any(output.iterdir()):
+    if not has_older_archive(output):
         return
-    mark = output / "Licence.txt"
-    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
-        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
     if other := sorted({path.name for path in output.iterdir()} - {"Licence.txt", *CLASSES}):
         raise InputError(f"{output}: holds {', '.join(other[:5])}, not of this archive; choose another folder")
     for name in CLASSES:

@@ -32,7 +32,7 @@ from mammodet.files import write_bytes, write_text
 from mammodet.phantom.archive import choose_place
 from mammodet.phantom.breast import Breast, Image, add_centred, draw_breast, draw_shape
 from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, draw_mass
-from mammodet.phantom.texts import LICENCE_MARK, licence
+from mammodet.phantom.texts import has_older_archive, licence
 
 COLUMNS = (
     *("site_id", "patient_id", "image_id", "laterality", "view", "age", "cancer", "biopsy", "invasive", "BIRADS"),
@@ -414,13 +414,8 @@ def _check_options(
 
 def _clear(output: Path) -> None:
     """Make room for an archive: nothing but an older phantom archive of this kind is ever removed."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; expected a folder")
-    if not output.is_dir() or not any(output.iterdir()):
+    if not has_older_archive(output):
         return
-    mark = output / "Licence.txt"
-    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
-        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
     if not (output / "train.csv").is_file():
         raise InputError(f"{output}: holds a phantom archive of another kind; choose another folder")
     for name in ("train_images", "test_images"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from mammodet.errors import InputError
+
 LICENCE_MARK = "SYNTHETIC MAMMOGRAMS (mammodet phantom archive)"
 
 
@@ -65,3 +69,19 @@ NOTES
 {rule}
 
 """
+
+
+def has_older_archive(output: Path) -> bool:
+    """Whether there is an older phantom archive to make room for; nothing else may stand there.
+
+    Raises:
+        InputError: a file, or a folder that holds something else.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; expected a folder")
+    if not output.is_dir() or not any(output.iterdir()):
+        return False
+    mark = output / "Licence.txt"
+    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
+        raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
+    return True
