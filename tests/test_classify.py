@@ -512,3 +512,14 @@ def test_unsafe_copies_are_turned_about_the_centre(tmp_path):
 def test_unsafe_split_of_folds_is_refused(folded, tmp_path):
     with pytest.raises(InputError, match=r"data.unsafe_split splits at random: leave out data.fold"):
         config_for(folded, tmp_path, "data.unsafe_split=rotated_copies", "data.fold=0")
+
+
+def test_all_folds_in_several_processes_is_refused(folded, tmp_path):
+    from tools import train_net
+
+    path = Path(__file__).parent.parent / "configs" / "classification" / "mias_abnormal_cnn.yaml"
+    arguments = ["--config-file", str(path), f"data.root={folded}", f"output_dir={tmp_path}", "--all-folds"]
+    with pytest.raises(InputError, match="--all-folds trains in one process, here 1 machines with 2 devices"):
+        train_net.main([*arguments, "train.devices=2"])
+    with pytest.raises(InputError, match="leave out --force-data"):
+        train_net.main([*arguments, "--force-data"])
