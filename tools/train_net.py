@@ -94,8 +94,8 @@ def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
     devices = machines.num_gpus if machines.num_gpus else config.train.devices or 1
     if machines.num_machines > 1 or devices > 1:
         raise InputError(
-            f"--all-folds trains in one process, here {machines.num_machines} machines with {devices} devices: give one "
-            "device, or train the folds at the same time with data.fold=K and an output_dir each"
+            f"--all-folds trains in one process, here {machines.num_machines} machines with {devices} devices: give "
+            "one device, or train the folds at the same time with data.fold=K and an output_dir each"
         )
     path, truth = train_folds(config, resume=chosen.resume, overwrite=chosen.overwrite, machines=machines)
     evaluate_files(truth, [path], path.parent, command=command)

@@ -60,18 +60,48 @@ class StoredFormat:
         return self.size_hw[0] * self.size_hw[1]
 
 
-def decode(file: DicomFile, stored: StoredFormat) -> NDArray[Any]:
-    """Stored values, uint8, int8, uint16 or int16 (height, width), in this machine's byte order.
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The pixel data of a file, compared with its header and not yet decoded; the file may be closed.
+
+    Attributes:
+        value: plain pixels with their padding; or, of a compressed file, one codestream without the wrapping of a JP2
+            file or of fragments.
+        value_vr: VR of the pixel data, OW where the file states none.
+        precision: bits of a value as a JPEG or JPEG 2000 codestream states them; None of plain and RLE pixels.
+    """
+
+    path: Path
+    syntax: UID
+    stored: StoredFormat
+    value: bytes
+    value_vr: str
+    precision: int | None = None
+
+
+def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
+    """The pixel data as they are stored.
 
     Raises:
-        InputError: no pixel data, cut short, an unknown or unsupported transfer syntax, a damaged codestream, or one
-            that contradicts the header.
+        InputError: no pixel data, cut short, an unknown or unsupported transfer syntax, or a codestream that is damaged
+            or contradicts the header.
     """
     element = pixel_element(file)
+    precision = None
     if element.length == UNDEFINED_LENGTH:
-        value = _compressed_value(file, element, stored)
+        value, precision = _compressed_value(file, element, stored)
     else:
         value = _plain_value(file, element, stored)
+    return Frame(file.path, file.syntax, stored, value, element.vr or "OW", precision)
+
+
+def decode(frame: Frame) -> NDArray[Any]:
+    """Stored values, uint8, int8, uint16 or int16 (height, width), in this machine's byte order; on the CPU.
+
+    Raises:
+        InputError: the codestream is damaged, or its pixels contradict the header.
+    """
+    stored, syntax = frame.stored, frame.syntax
     options: dict[str, Any] = {
         "rows": stored.size_hw[0],
         "columns": stored.size_hw[1],
@@ -82,21 +112,22 @@ def decode(file: DicomFile, stored: StoredFormat) -> NDArray[Any]:
         "pixel_representation": int(stored.signed),
         "photometric_interpretation": stored.photometric,
         "pixel_keyword": "PixelData",
-        "pixel_vr": element.vr or "OW",
+        "pixel_vr": frame.value_vr,
     }
+    value = encapsulate([frame.value], has_bot=False) if syntax.is_encapsulated else frame.value
     # Of RLE, pylibjpeg's decoder panics on damaged streams with what is no Exception; pydicom's own needs a second.
-    plugin = "pydicom" if file.syntax == RLELossless else "pylibjpeg" if file.syntax.is_encapsulated else ""
+    plugin = "pydicom" if syntax == RLELossless else "pylibjpeg" if syntax.is_encapsulated else ""
     # A decoder meets hostile bytes here and may raise anything.
     try:
         with quiet:
-            pixels = get_decoder(file.syntax).as_array(value, index=0, raw=True, decoding_plugin=plugin, **options)[0]
+            pixels = get_decoder(syntax).as_array(value, index=0, raw=True, decoding_plugin=plugin, **options)[0]
     except Exception as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(
-            f"{file.path}: the pixel data cannot be decoded as {file.syntax.name} ({lines[-1].strip()[:200]}); "
+            f"{frame.path}: the pixel data cannot be decoded as {syntax.name} ({lines[-1].strip()[:200]}); "
             "they are damaged"
         ) from error
-    return _checked(file.path, pixels, stored)
+    return check_pixels(frame, pixels)
 
 
 def pixel_element(file: DicomFile) -> PixelElement:
@@ -110,7 +141,9 @@ def pixel_element(file: DicomFile) -> PixelElement:
     return file.pixels
 
 
-def _checked(path: Path, pixels: NDArray[Any], stored: StoredFormat) -> NDArray[Any]:
+def check_pixels(frame: Frame, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Decoded pixels in this machine's byte order; an `InputError` where they contradict the header."""
+    path, stored = frame.path, frame.stored
     if pixels.shape != stored.size_hw:
         raise InputError(f"{path}: the pixel data decode to {pixels.shape}; the header says {stored.size_hw}")
     low, high = int(pixels.min()), int(pixels.max())
@@ -141,7 +174,8 @@ def _plain_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -
     return file.stream.read(min(expected + expected % 2, found))
 
 
-def _compressed_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -> bytes:
+def _compressed_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -> tuple[bytes, int | None]:
+    """The bare codestream, and its precision in bits where it states one."""
     if not file.syntax_stated:
         raise InputError(
             f"{file.path}: the pixel data are compressed, but the file does not say how: it has no transfer syntax"
@@ -156,12 +190,12 @@ def _compressed_value(file: DicomFile, element: PixelElement, stored: StoredForm
     frame = _fragments(file.path, file.stream, element.bytes_left)
     _check_weight(file.path, frame, stored, file.syntax)
     if family == "JPEG 2000":
-        frame = check_j2k(file.path, frame, stored.size_hw, stored.bits_allocated)
-    elif family == "JPEG":
-        _check_jpeg(file.path, frame, stored, file.syntax)
-    else:
-        _check_rle(file.path, frame, stored)
-    return encapsulate([frame], has_bot=False)
+        stream = check_j2k(file.path, frame, stored.size_hw, stored.bits_allocated)
+        return stream, (stream[42] & 127) + 1  # Ssiz, ITU-T T.800 A.5.1
+    if family == "JPEG":
+        return frame, _check_jpeg(file.path, frame, stored, file.syntax)
+    _check_rle(file.path, frame, stored)
+    return frame, None
 
 
 def _family(path: Path, syntax: UID) -> str:
@@ -229,8 +263,8 @@ def _check_weight(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -
         )
 
 
-def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> None:
-    """Compare a JPEG or JPEG-LS stream (ITU-T T.81 B.2.2, T.87 C.2.2) with the header."""
+def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> int:
+    """Compare a JPEG or JPEG-LS stream (ITU-T T.81 B.2.2, T.87 C.2.2) with the header; its precision in bits."""
 
     def refuse(reason: str) -> InputError:
         return InputError(f"{path}: the JPEG stream is damaged or does not fit the header: {reason}")
@@ -239,7 +273,7 @@ def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> 
         raise refuse("it does not begin with a start-of-image marker")
     if b"\xff\xd9" not in frame[-16:]:  # a few bytes of padding may follow
         raise InputError(f"{path}: is cut short: a JPEG stream without its end marker")
-    at, frames, scans = 2, 0, 0
+    at, frames, scans, precision = 2, 0, 0, 0
     while not scans:
         while frame[at : at + 2] == b"\xff\xff":  # fill bytes
             at += 1
@@ -253,16 +287,17 @@ def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> 
             if marker not in _FRAMES_OF_SYNTAX[syntax]:
                 raise refuse(f"frame type {marker:02X} is not {syntax.name}")
             frames += 1
-            _check_frame(frame[at + 4 : at + 2 + length], stored, refuse)
+            precision = _check_frame(frame[at + 4 : at + 2 + length], stored, refuse)
         elif marker in (0xC8, 0xDC, 0xDE, 0xDF) or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
             raise refuse(f"marker {marker:02X} at byte {at} is not expected")
         scans += marker == 0xDA
         at += 2 + length
     if frames != 1:
         raise refuse(f"it has {frames} frame headers; expected one")
+    return precision
 
 
-def _check_frame(body: bytes, stored: StoredFormat, refuse: Any) -> None:
+def _check_frame(body: bytes, stored: StoredFormat, refuse: Any) -> int:
     if len(body) < 6:
         raise refuse("the frame header is cut short")
     precision, height, width, components = struct.unpack(">BHHB", body[:6])
@@ -274,6 +309,7 @@ def _check_frame(body: bytes, stored: StoredFormat, refuse: Any) -> None:
         raise refuse(f"it has {components} components; expected one grey channel")
     if not 2 <= precision <= stored.bits_allocated:
         raise refuse(f"its precision is {precision} bits; {stored.bits_allocated} are allocated")
+    return int(precision)
 
 
 def _check_rle(path: Path, frame: bytes, stored: StoredFormat) -> None:
