@@ -12,11 +12,12 @@ from small_cases import dataset, image, lesion, prediction, random_case
 
 from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.cases import cases
-from mammodet.evaluation.evaluate import Entry, evaluate, validation_figures
+from mammodet.evaluation.evaluate import Entry, evaluate
 from mammodet.evaluation.froc import DENOMINATORS, froc
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.roc import classification_figures
 from mammodet.evaluation.summary import to_table
+from mammodet.evaluation.validation import detector_figures
 
 A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
 
@@ -334,7 +335,7 @@ def test_comparison_is_the_paired_difference():
     assert evaluate(data, entries, Options(resamples=200, seed=1)).metrics["comparisons"] != metrics["comparisons"]
 
 
-def test_validation_figures_are_flat_and_leave_out_what_is_not_known():
+def test_detector_figures_are_flat_and_leave_out_what_is_not_known():
     data = dataset(image(1, lesion(A), labels={"tumor": 1}), image(2, labels={"tumor": 0, "malignant": 0}))
     rules = {"max": {"tumor": 0.9}}
     predictions = [
@@ -342,19 +343,19 @@ def test_validation_figures_are_flat_and_leave_out_what_is_not_known():
         prediction(2, masks=True, scores={"tumor": 0.1, "malignant": 0.5}, scores_by_rule={"max": {"tumor": 0.0}}),
     ]
     expected = {"bbox_AP50", "bbox_AP", "segm_AP50", "segm_AP", "froc_cpm", "auc_tumor", "auc_tumor_max"}
-    assert validation_figures(data, predictions) == pytest.approx(dict.fromkeys(expected, 1.0))
+    assert detector_figures(data, predictions) == pytest.approx(dict.fromkeys(expected, 1.0))
 
 
-def test_validation_figures_of_a_silent_mask_model_are_zero():
+def test_detector_figures_of_a_silent_mask_model_are_zero():
     data = dataset(image(1, lesion(A)))
     expected = dict.fromkeys(["bbox_AP50", "bbox_AP", "segm_AP50", "segm_AP", "froc_cpm"], 0.0)
-    assert validation_figures(data, [prediction(1, masks=True)]) == expected
-    assert validation_figures(dataset(image(1)), [prediction(1, masks=True)]) == {}
+    assert detector_figures(data, [prediction(1, masks=True)]) == expected
+    assert detector_figures(dataset(image(1)), [prediction(1, masks=True)]) == {}
 
 
-def test_validation_figures_bear_lesions_without_masks():
+def test_detector_figures_bear_lesions_without_masks():
     data = dataset(image(1, lesion(A, geometry="box", with_mask=False)))
-    assert validation_figures(data, [prediction(1, (A, 0.9), masks=True)])["segm_AP50"] == pytest.approx(1.0)
+    assert detector_figures(data, [prediction(1, (A, 0.9), masks=True)])["segm_AP50"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from mammodet.data.sampling import stable_seed
 from mammodet.engine.checkpoint import KEY, RunFacts
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.errors import InputError
-from mammodet.evaluation.evaluate import validation_figures
-from mammodet.evaluation.validation import classifier_figures
+from mammodet.evaluation.validation import classifier_figures, detector_figures
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import Dataset, ImagePrediction
@@ -87,7 +86,7 @@ class TrainingModule(L.LightningModule):
         by_id = {prediction.image_id: prediction for part in gathered for prediction in part}
         ordered = [by_id[record.image_id] for record in self.validation.images]
         classifier = isinstance(self.model, ImageClassifier)
-        figures = (classifier_figures if classifier else validation_figures)(self.validation, ordered)
+        figures = (classifier_figures if classifier else detector_figures)(self.validation, ordered)
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=False)
         monitor = self.config.train.monitor
         names = sorted({*figures, *(["loss"] if classifier else [])})

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 
 import mammodet
-from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.bootstrap import Estimates, bootstrap, compare, patient_clusters
-from mammodet.evaluation.cases import LEVELS, cases
+from mammodet.evaluation.cases import LEVELS
 from mammodet.evaluation.classes import FIGURES as CLASSES_FIGURES
 from mammodet.evaluation.classes import ClassQuestions
-from mammodet.evaluation.froc import FPPI_POINTS, denominator_images, froc
+from mammodet.evaluation.froc import FPPI_POINTS, denominator_images
 from mammodet.evaluation.levels import Calibrator, LevelFigures
 from mammodet.evaluation.localization import LesionOutcome, Localization
 from mammodet.evaluation.no_boxes import NoBoxes
 from mammodet.evaluation.options import Options
-from mammodet.evaluation.roc import FIGURES, classification_figures
+from mammodet.evaluation.roc import FIGURES
 from mammodet.records import LABELS, Dataset, ImagePrediction
 
 FORMAT = "mammodet-metrics/2"
@@ -224,28 +223,3 @@ def _differences(first: Estimates, second: Estimates, options: Options) -> dict[
                 "p": difference.p,
             }
     return found
-
-
-def validation_figures(dataset: Dataset, predictions: Sequence[ImagePrediction]) -> dict[str, float]:
-    """A short flat set for checkpoint choice during training; what cannot be computed is left out.
-
-    Names: `bbox_AP50`, `bbox_AP`, `segm_AP50`, `froc_cpm`, `auc_tumor`, `auc_malignant`, `auc_tumor_RULE`.
-    """
-    figures: dict[str, float | None] = {}
-    for kind in ("bbox", "segm"):
-        if kind == "segm" and not any(prediction.detections.rles for prediction in predictions):
-            continue
-        result = average_precision(dataset, predictions, kind)
-        figures[f"{kind}_AP50"], figures[f"{kind}_AP"] = result["AP50"], result["AP"]
-    if any(prediction.detections.rles is not None for prediction in predictions):
-        figures.setdefault("segm_AP50", 0.0 if figures["bbox_AP50"] is not None else None)
-        figures.setdefault("segm_AP", 0.0 if figures["bbox_AP"] is not None else None)
-    figures["froc_cpm"] = froc(dataset, predictions).cpm
-    rules = sorted({rule for prediction in predictions for rule in prediction.scores_by_rule})
-    for label in LABELS:
-        for rule in (None, *rules):
-            chosen = cases(dataset, predictions, "image", label, rule=rule)
-            if len(chosen):
-                name = f"auc_{label}" if rule is None else f"auc_{label}_{rule}"
-                figures[name] = classification_figures(chosen.labels, chosen.scores)["roc_auc"]
-    return {name: value for name, value in figures.items() if value is not None}

@@ -1,4 +1,4 @@
-"""A short flat set of figures for the choice of checkpoints during the training of a classifier."""
+"""A short flat set of figures for the choice of checkpoints during training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,37 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.cases import cases
+from mammodet.evaluation.froc import froc
 from mammodet.evaluation.roc import classification_figures
-from mammodet.records import Dataset, ImagePrediction
+from mammodet.records import LABELS, Dataset, ImagePrediction
 from mammodet.targets import class_of
+
+
+def detector_figures(dataset: Dataset, predictions: Sequence[ImagePrediction]) -> dict[str, float]:
+    """A short flat set for checkpoint choice during training; what cannot be computed is left out.
+
+    Names: `bbox_AP50`, `bbox_AP`, `segm_AP50`, `froc_cpm`, `auc_tumor`, `auc_malignant`, `auc_tumor_RULE`.
+    """
+    figures: dict[str, float | None] = {}
+    for kind in ("bbox", "segm"):
+        if kind == "segm" and not any(prediction.detections.rles for prediction in predictions):
+            continue
+        result = average_precision(dataset, predictions, kind)
+        figures[f"{kind}_AP50"], figures[f"{kind}_AP"] = result["AP50"], result["AP"]
+    if any(prediction.detections.rles is not None for prediction in predictions):
+        figures.setdefault("segm_AP50", 0.0 if figures["bbox_AP50"] is not None else None)
+        figures.setdefault("segm_AP", 0.0 if figures["bbox_AP"] is not None else None)
+    figures["froc_cpm"] = froc(dataset, predictions).cpm
+    rules = sorted({rule for prediction in predictions for rule in prediction.scores_by_rule})
+    for label in LABELS:
+        for rule in (None, *rules):
+            chosen = cases(dataset, predictions, "image", label, rule=rule)
+            if len(chosen):
+                name = f"auc_{label}" if rule is None else f"auc_{label}_{rule}"
+                figures[name] = classification_figures(chosen.labels, chosen.scores)["roc_auc"]
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def classifier_figures(dataset: Dataset, predictions: Sequence[ImagePrediction]) -> dict[str, float]:
