@@ -1,0 +1,1 @@
+"""Pictures of what a model sees: layers, feature maps, class activation maps, preprocessing, training curves."""
