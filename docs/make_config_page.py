@@ -10,7 +10,7 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "mammodet" / "config"
-MODULES = ("data", "detector", "classifier", "train", "experiment")
+MODULES = ("data", "detector", "detectron2", "classifier", "train", "experiment")
 PAGE = Path(__file__).parent / "config.md"
 INTRO = """# Configuration
 
@@ -69,6 +69,8 @@ def readable(kind: str) -> str:
         "AtLeastOne": "integer >= 1",
         "AggregationRule": "one of ['max', 'noisy_or', 'top_k_mean', 'head', 'learned']",
     }
+    if kind.startswith("dict[str, Any]"):
+        return "nested values or null"
     if kind.startswith("dict[str, "):
         return "one section for each name" if "Config" in kind else "name to a list of names"
     for name, text in words.items():

@@ -38,8 +38,8 @@ def require_detectron2() -> None:
         missing = getattr(error, "name", None) == "detectron2"
         raise InputError(
             f"detectron2 {'is not installed' if missing else f'cannot be loaded ({error})'}. It is not on the package "
-            "index; in the checkout and the environment of mammodet, with a C++ compiler (and nvcc of torch's CUDA version "
-            f"for a GPU):\n  {INSTALL[0]}\n  {INSTALL[1]}\n"
+            "index; in the checkout and the environment of mammodet, with a C++ compiler (and nvcc of torch's CUDA "
+            f"version for a GPU):\n  {INSTALL[0]}\n  {INSTALL[1]}\n"
             f"Known to work with torch/torchvision {pairs}. It must be built again whenever torch changes "
             "(docs/detectron2.md). Or choose model.detector.backend=torchvision."
         ) from None

@@ -28,6 +28,20 @@ SMALL = (
     "model.detector.anchors.sizes=[8, 12, 18, 27, 40]",
 )
 
+#: The same from detectron2's parts: a ResNet-18 and a pyramid of 16 channels.
+SMALL_DETECTRON2 = (
+    "model.detector.backend=detectron2",
+    "model.detectron2.config=COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
+    "model.detectron2.opts=[MODEL.RESNETS.DEPTH, 18, MODEL.RESNETS.RES2_OUT_CHANNELS, 64, MODEL.RESNETS.NORM, GN, "
+    "MODEL.FPN.NORM, GN, MODEL.BACKBONE.FREEZE_AT, 0, MODEL.FPN.OUT_CHANNELS, 32, MODEL.ROI_BOX_HEAD.FC_DIM, 32, "
+    "MODEL.ROI_MASK_HEAD.CONV_DIM, 16, MODEL.ROI_MASK_HEAD.NUM_CONV, 1, MODEL.RPN.PRE_NMS_TOPK_TRAIN, 100, "
+    "MODEL.RPN.PRE_NMS_TOPK_TEST, 100, MODEL.RPN.POST_NMS_TOPK_TRAIN, 30, MODEL.RPN.POST_NMS_TOPK_TEST, 30, "
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE, 32, MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, 16]",
+    "model.detector.max_detections=5",
+    "model.image_head.channels=16",
+    "model.detector.anchors.sizes=[8, 12, 18, 27, 40]",
+)
+
 
 @pytest.fixture(scope="session")
 def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,7 +20,8 @@ from mammodet.modeling.contract import DetectorOutput
 from mammodet.modeling.image_head import ImageHead, image_loss, valid_places
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.norms import group_norm
-from mammodet.modeling.weights import load_matching, read_torch, state_of
+from mammodet.modeling.weight_files import read_torch, state_of
+from mammodet.modeling.weights import load_matching
 
 
 def small_model(*overrides: str, categories: int = 1) -> MammoRCNN:
@@ -224,7 +225,7 @@ def output_of(features: list[Tensor], sizes_hw: list[tuple[int, int]], padded_hw
 
 def test_image_head_does_not_see_the_padding() -> None:
     torch.manual_seed(0)
-    head = ImageHead(8, 16, 2, 0.0).eval()
+    head = ImageHead(8, (4, 8, 16, 32, 64), 16, 2, 0.0).eval()
     head.project[1] = nn.Identity()  # GroupNorm's mean runs over all cells
     levels = [torch.rand(1, 8, size, size) for size in (16, 8, 4, 2, 1)]
     plain = head(output_of(levels, [(64, 32)], (64, 64)))

@@ -14,6 +14,7 @@ from mammodet.config.detector import (
     DetectorConfig,
     ImageHeadConfig,
 )
+from mammodet.config.detectron2 import Detectron2Config
 from mammodet.config.experiment import Config, ModelConfig
 from mammodet.config.read import differences, load_config, make_config
 from mammodet.config.train import TrainConfig
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "DetectorConfig",
+    "Detectron2Config",
     "ImageConfig",
     "ImageHeadConfig",
     "ModelConfig",

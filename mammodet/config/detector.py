@@ -19,12 +19,20 @@ class BackboneConfig(Section):
     norm: Literal["GN", "BN", "FrozenBN"] = "GN"
     #: Stages that learn, counted from the last; 5 is all (torchvision's ResNets only).
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
+    #: The stride of a stage's first block in its 1x1 instead of its 3x3 convolution (resnet50 and resnet101 only): for
+    #: weights from detectron2's model zoo, which were trained so (docs/weights.md).
+    stride_in_1x1: bool = False
 
     @model_validator(mode="after")
     def _known(self) -> BackboneConfig:
         known = ("resnet18", "resnet34", "resnet50", "resnet101")
         if self.name not in known and not self.name.startswith("timm/"):
             raise ValueError(f"backbone {self.name!r}: expected {', '.join(known)} or timm/NAME")
+        if self.stride_in_1x1 and self.name not in ("resnet50", "resnet101"):
+            raise ValueError(
+                f"backbone.stride_in_1x1=true: {self.name} has no 1x1 convolution that could take the stride; it is for "
+                "resnet50 and resnet101"
+            )
         return self
 
 
@@ -46,8 +54,9 @@ class AnchorConfig(Section):
 class DetectorConfig(Section):
     """The lesion detector."""
 
-    #: The library that the detector comes from.
-    backend: Literal["torchvision"] = "torchvision"
+    #: The library that the detector comes from; with `detectron2`, `model.detectron2` describes it, and of the keys
+    #: here only anchors, thresholds and `max_detections` have an effect (others are refused).
+    backend: Literal["torchvision", "detectron2"] = "torchvision"
     #: `faster_rcnn` gives boxes without masks, and learns from boxes alone.
     arch: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
     backbone: BackboneConfig = BackboneConfig()

@@ -12,6 +12,7 @@ from mammodet.config.base import Section
 from mammodet.config.classifier import RESNETS, ClassifierConfig
 from mammodet.config.data import DataConfig
 from mammodet.config.detector import AggregationConfig, DetectorConfig, ImageHeadConfig
+from mammodet.config.detectron2 import Detectron2Config, detectron2_faults
 from mammodet.config.train import TrainConfig
 from mammodet.targets import Target, is_binary
 
@@ -22,10 +23,12 @@ class ModelConfig(Section):
     #: `detector` finds lesions and answers for the image; `classifier` answers for the image only.
     kind: Literal["detector", "classifier"] = "detector"
     detector: DetectorConfig = DetectorConfig()
+    detectron2: Detectron2Config = Detectron2Config()
     image_head: ImageHeadConfig = ImageHeadConfig()
     aggregation: AggregationConfig = AggregationConfig()
     classifier: ClassifierConfig = ClassifierConfig()
-    #: `none`, `imagenet` (backbone), `coco` (whole detector), or the path of a checkpoint.
+    #: `none`, `imagenet` (backbone), `coco` (whole detector), or the path of a checkpoint. With detectron2 also a name
+    #: of its model zoo, or a `detectron2://` address; `imagenet` is then what its config names, `coco` the zoo's own.
     weights: str = "none"
 
     @property
@@ -36,14 +39,30 @@ class ModelConfig(Section):
         return tuple(self.image_head.targets) if self.image_head.enabled else ()
 
     @property
+    def with_masks(self) -> bool:
+        """Whether the model outlines what it finds; known of detectron2's networks once a run has started."""
+        if self.kind == "classifier":
+            return False
+        return bool(self.detectron2.masks) if self.from_detectron2 else self.detector.arch == "mask_rcnn"
+
+    @property
+    def from_detectron2(self) -> bool:
+        """Whether the detector is detectron2's."""
+        return self.kind == "detector" and self.detector.backend == "detectron2"
+
+    @property
     def norm(self) -> str:
         """Of the network that weights are loaded into; `own` where it is the network's own."""
+        if self.from_detectron2:
+            return "own"
         if self.kind == "detector":
             return self.detector.backbone.norm
         return self.classifier.norm if self.classifier.network in RESNETS else "own"
 
     @model_validator(mode="after")
     def _combinations(self) -> ModelConfig:
+        if faults := detectron2_faults(self.detector, self.detectron2):
+            raise ValueError("; ".join(faults))
         if self.kind == "classifier" and self.weights == "coco":
             raise ValueError("weights 'coco' are a detector's; choose imagenet, none or a path")
         if self.weights in ("coco", "imagenet") and self.norm == "GN":
@@ -64,7 +83,7 @@ class ModelConfig(Section):
             raise ValueError(
                 f"aggregation.rule '{rule}' needs image_head.enabled=true; without it: max, noisy_or, top_k_mean"
             )
-        if self.weights == "coco" and self.detector.backbone.name != "resnet50":
+        if self.weights == "coco" and not self.from_detectron2 and self.detector.backbone.name != "resnet50":
             raise ValueError(
                 f"weights 'coco' exist for resnet50 only; with {self.detector.backbone.name} choose imagenet or none"
             )

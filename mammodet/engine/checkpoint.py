@@ -19,7 +19,7 @@ from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
-from mammodet.modeling.weights import read_torch, state_of
+from mammodet.modeling.weight_files import read_torch, state_of
 
 KEY = "mammodet"
 FORMAT = "mammodet-checkpoint/1"
@@ -134,7 +134,10 @@ def _take_over(config: Config, wanted: Config, path: Path) -> Config:
     own["model"]["aggregation"] = other["model"]["aggregation"]
     if other["model"]["detector"]["anchors"]["sizes"] == "auto":
         other["model"]["detector"]["anchors"]["sizes"] = own["model"]["detector"]["anchors"]["sizes"]
-    sections = ("classifier",) if config.model.kind == "classifier" else ("detector", "image_head")
+    if other["model"]["detectron2"]["resolved"] is None:
+        for key in ("resolved", "masks"):
+            other["model"]["detectron2"][key] = own["model"]["detectron2"][key]
+    sections = ("classifier",) if config.model.kind == "classifier" else ("detector", "detectron2", "image_head")
     faults = differences(own["model"]["kind"], other["model"]["kind"], "model.kind")
     for section in sections:
         faults += differences(own["model"][section], other["model"][section], f"model.{section}")

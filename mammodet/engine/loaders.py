@@ -91,7 +91,7 @@ class Loaders(L.LightningDataModule):
             data.root,
             data.image,
             self.run.config.targets,
-            with_masks=model.kind == "detector" and model.detector.arch == "mask_rcnn" and training,
+            with_masks=model.with_masks and training,
             augment=data.augment if training else None,
             cache=data.cache == "memory",
         )

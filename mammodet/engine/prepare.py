@@ -13,6 +13,7 @@ from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.unsafe_split import make_unsafe_split
 from mammodet.errors import InputError, raise_faults
+from mammodet.modeling.detectron2_backend.config import resolve
 from mammodet.records import Dataset
 from mammodet.targets import class_of, classes_of, collapses_of, is_binary
 
@@ -61,6 +62,8 @@ def make_run(config: Config, train: Dataset, val: Dataset, *, where: str) -> Run
     Raises:
         InputError: faulty data, or data and config that do not go together.
     """
+    if config.model.from_detectron2:
+        config = _resolve_detectron2(config)
     raise_faults(data_faults(config, train, val), where=where)
     config = _fill_in(config, train)
     _tell_strange_classes(config, val)
@@ -73,6 +76,13 @@ def make_run(config: Config, train: Dataset, val: Dataset, *, where: str) -> Run
         patients=tuple(sorted(patients)),
     )
     return Run(config, train, val, facts)
+
+
+def _resolve_detectron2(config: Config) -> Config:
+    """The config with all of detectron2's in it, so that its checkpoints need no other file."""
+    values = config.to_dict()
+    values["model"]["detectron2"] = resolve(config.model.detectron2).model_dump(mode="json")
+    return make_config(values, where="with detectron2's config")
 
 
 def _fill_in(config: Config, train: Dataset) -> Config:
@@ -143,11 +153,12 @@ def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
         faults.append(f"categories differ: {train.categories} in training, {val.categories} in validation")
     lesions = [lesion for record in train.images for lesion in record.lesions if not lesion.ignore]
     boxes_only = sum(lesion.rle is None for lesion in lesions)
-    if config.model.detector.arch == "mask_rcnn" and boxes_only:
-        faults.append(
-            f"model.detector.arch=mask_rcnn, but {boxes_only} of {len(lesions)} training lesions have no mask; "
-            "choose faster_rcnn"
-        )
+    if config.model.with_masks and boxes_only:
+        chosen, choice = "model.detector.arch=mask_rcnn", "choose faster_rcnn"
+        if config.model.from_detectron2:
+            chosen = f"model.detectron2.config={config.model.detectron2.config}: outlines"
+            choice = "choose one without masks, or set MODEL.MASK_ON False in model.detectron2.opts"
+        faults.append(f"{chosen}, but {boxes_only} of {len(lesions)} training lesions have no mask; {choice}")
     monitor = config.train.monitor
     boxed = any(not lesion.ignore for record in val.images for lesion in record.lesions)
     if ("AP" in monitor or "froc" in monitor) and not boxed:

@@ -29,7 +29,7 @@ from mammodet.files import write_text
 from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
-from mammodet.modeling.weights import read_torch
+from mammodet.modeling.weight_files import read_torch
 
 
 @dataclass(frozen=True, slots=True)

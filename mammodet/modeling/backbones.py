@@ -11,6 +11,7 @@ import timm
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from mammodet.config import BackboneConfig
@@ -33,6 +34,13 @@ def build_backbone(config: BackboneConfig, *, in_channels: int, fpn_channels: in
     if config.name.startswith("timm/"):
         return _timm(config, in_channels, fpn_channels, fpn_norm, load_pretrained)
     body = getattr(torchvision.models, config.name)(weights=None, norm_layer=norm_layer(config.norm))
+    if config.stride_in_1x1:
+        if load_pretrained:
+            raise InputError(
+                "model.weights=imagenet: torchvision's ImageNet weights have their stride in the 3x3 convolution; set "
+                "model.detector.backbone.stride_in_1x1=false, or give other weights (docs/weights.md)"
+            )
+        _move_stride(body)
     if load_pretrained:
         body.load_state_dict(imagenet_state(config.name), strict=False)
     if in_channels != 3:
@@ -66,6 +74,22 @@ def adapt_first_conv(conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
     if conv.bias is not None and new.bias is not None:
         new.bias.data.copy_(conv.bias.data)
     return new
+
+
+def _move_stride(body: nn.Module) -> None:
+    """The stride of every bottleneck from its 3x3 to its first 1x1 convolution.
+
+    So it was in the first ResNets (He et al., CVPR 2016), and is in most networks of detectron2's model zoo.
+    """
+    for block in body.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def has_stride_in_1x1(module: nn.Module) -> bool | None:
+    """Where the bottlenecks inside a module have their stride; None where it has no ResNet's bottlenecks."""
+    strided = [part for part in module.modules() if isinstance(part, Bottleneck) and part.stride != 1]
+    return strided[0].conv1.stride != (1, 1) if strided else None
 
 
 def _freeze(body: nn.Module, trainable_layers: int) -> None:

@@ -8,13 +8,15 @@ from torch import nn
 
 from mammodet.config import Config
 from mammodet.errors import InputError
-from mammodet.modeling.backbones import build_backbone
+from mammodet.modeling.backbones import build_backbone, has_stride_in_1x1
 from mammodet.modeling.classifier import ImageClassifier
+from mammodet.modeling.detectron2_backend.detector import Detectron2Detector, build_detectron2
+from mammodet.modeling.detectron2_backend.weights import start_detectron2
 from mammodet.modeling.image_head import ImageHead
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.networks import build_network
-from mammodet.modeling.torchvision_detector import build_torchvision
-from mammodet.modeling.weights import between_bodies, coco_state, load_matching, read_torch, state_of
+from mammodet.modeling.torchvision_detector import TorchvisionDetector, build_torchvision
+from mammodet.modeling.weights import between_bodies, coco_state, load_matching, torchvision_state
 from mammodet.targets import is_binary
 
 #: What a config can describe.
@@ -36,7 +38,10 @@ def build_model(config: Config, num_categories: int, *, load_weights: bool = Tru
         model = _build_classifier(config, load_pretrained=weights == "imagenet")
     else:
         model = _build_detector(config, num_categories, load_pretrained=weights == "imagenet")
-    if weights not in ("none", "imagenet"):
+    if isinstance(model, MammoRCNN) and config.model.from_detectron2:
+        if load_weights:
+            start_detectron2(model, config.model)
+    elif weights not in ("none", "imagenet"):
         _start(model, weights)
     return model
 
@@ -75,34 +80,52 @@ def _build_detector(config: Config, num_categories: int, *, load_pretrained: boo
     if sizes == "auto":
         raise InputError("model.detector.anchors.sizes=auto: must be fitted to a training set before a model is built")
     in_channels = len(config.data.image.channels)
-    backbone = build_backbone(
-        detector_config.backbone,
-        in_channels=in_channels,
-        fpn_channels=detector_config.fpn_channels,
-        load_pretrained=load_pretrained,
-    )
-    detector = build_torchvision(
-        detector_config, backbone, num_categories=num_categories, in_channels=in_channels, anchor_sizes=sizes
-    )
+    detector: TorchvisionDetector | Detectron2Detector
+    if detector_config.backend == "detectron2":
+        detector = build_detectron2(
+            config.model, num_categories=num_categories, in_channels=in_channels, anchor_sizes=sizes
+        )
+    else:
+        backbone = build_backbone(
+            detector_config.backbone,
+            in_channels=in_channels,
+            fpn_channels=detector_config.fpn_channels,
+            load_pretrained=load_pretrained,
+        )
+        detector = build_torchvision(
+            detector_config, backbone, num_categories=num_categories, in_channels=in_channels, anchor_sizes=sizes
+        )
     head = None
     if head_config.enabled:
-        head = ImageHead(detector.feature_channels, head_config.channels, len(head_config.targets), head_config.dropout)
+        head = ImageHead(
+            detector.feature_channels,
+            detector.feature_strides,
+            head_config.channels,
+            len(head_config.targets),
+            head_config.dropout,
+        )
     return MammoRCNN(
         detector,
         head,
         head_config.targets if head_config.enabled else (),
         head_config.loss_weight,
-        with_masks=detector_config.arch == "mask_rcnn",
+        with_masks=detector.with_masks,
     )
 
 
 def _start(model: Model, weights: str) -> None:
     """Take from a file, or from the hub, what fits; say what did not."""
+    stride_in_1x1 = has_stride_in_1x1(model)
     if weights == "coco":
+        if stride_in_1x1:
+            raise InputError(
+                "model.weights=coco: torchvision's COCO weights have their stride in the 3x3 convolution; set "
+                "model.detector.backbone.stride_in_1x1=false, or give other weights (docs/weights.md)"
+            )
         print(f"COCO weights: {load_matching(_inner(model), coco_state()).to_text()}")
         return
     path = Path(weights)
-    state = state_of(read_torch(path), path)
+    state = torchvision_state(path, stride_in_1x1=stride_in_1x1)
     # Of ours, a detector's names begin with `detector.`, a classifier's with `network.`; others name torchvision's own.
     kind = next((kind for kind in ("detector", "network") if any(name.startswith(f"{kind}.") for name in state)), None)
     own = "detector" if isinstance(model, MammoRCNN) else "network"
@@ -111,6 +134,8 @@ def _start(model: Model, weights: str) -> None:
     elif kind is not None:
         report = load_matching(model, between_bodies(state, model.state_dict()))
     else:
+        if own == "detector" and "conv1.weight" in state:  # a ResNet alone
+            state = {f"backbone.body.{name}": tensor for name, tensor in state.items()}
         report = load_matching(_inner(model), state)
     if not report.loaded:
         raise InputError(f"{path}: none of its {len(state)} tensors fits this model; {report.to_text()}")

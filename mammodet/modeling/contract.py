@@ -35,6 +35,10 @@ class Detector(Protocol):
 
     #: Channels of every feature level.
     feature_channels: int
+    #: Stride of each feature level, in the network's pixels, fine to coarse.
+    feature_strides: tuple[int, ...]
+    #: Whether detections have masks.
+    with_masks: bool
 
     def __call__(
         self,

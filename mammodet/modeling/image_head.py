@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mammodet.errors import InputError
 from mammodet.modeling.contract import DetectorOutput
 from mammodet.modeling.norms import group_norm
 
-LEVELS = (1, 2, 3)  # P3, P4, P5: strides 8, 16, 32
+STRIDES = (8, 16, 32)  # of P3, P4, P5
 
 
 class ImageHead(nn.Module):
@@ -20,13 +23,23 @@ class ImageHead(nn.Module):
 
     Args:
         in_channels: channels of the pyramid.
+        strides: of its levels, in the order of `DetectorOutput.features`.
         channels: width of the head.
         targets: number of questions.
         dropout: before the answer.
+    Raises:
+        InputError: a pyramid without one of the levels.
     """
 
-    def __init__(self, in_channels: int, channels: int, targets: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, strides: Sequence[int], channels: int, targets: int, dropout: float) -> None:
         super().__init__()
+        if not set(STRIDES) <= set(strides):
+            raise InputError(
+                f"model.image_head: the detector's features have strides {', '.join(map(str, strides))}; expected 8, "
+                "16 and 32 among them. Choose a detector with a feature pyramid, or model.image_head.enabled=false "
+                "with model.aggregation.rule=max"
+            )
+        self.levels = [list(strides).index(stride) for stride in STRIDES]
         # 1x1: the pyramid has smoothed its levels, and a wider kernel would cost 5 % of a training step.
         self.project = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), group_norm(channels), nn.ReLU())
         self.value = nn.Conv2d(channels, channels // 2 + 1, 1)
@@ -40,7 +53,7 @@ class ImageHead(nn.Module):
     def forward(self, output: DetectorOutput) -> Tensor:
         """Logits float (B, targets)."""
         values, scores = [], []
-        for level in LEVELS:
+        for level in self.levels:
             features = self.project(output.features[level])
             score = self.attention(torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features)))
             valid = valid_places(output, features.shape[-2:], features.device)

@@ -65,6 +65,8 @@ class TorchvisionDetector(nn.Module):
         super().__init__()
         self.model = model
         self.feature_channels = int(model.backbone.out_channels)
+        self.feature_strides = (4, 8, 16, 32, 64)
+        self.with_masks = isinstance(model, MaskRCNN)
 
     def forward(
         self,

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mammodet.errors import InputError
+from mammodet.files import file_hash
 from mammodet.modeling.backbones import fetch_hub
+from mammodet.modeling.layouts import EPS, from_caffe2, match_ends, modern_names, to_detectron2, with_eps
+from mammodet.modeling.pixel_norms import OURS, TORCHVISION, PixelNorm, grey, with_pixels
+from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
 
 #: A first convolution: of a detector's backbone, of a classifier's network, or of a plain torchvision or timm model.
 _FIRST_CONV = re.compile(r"(?:.*body\.)?(?:conv1|conv_stem|features\.0\.0)\.weight")
 #: Where the body of a network lies in a detector, and in a classifier.
 _DETECTOR_BODY, _CLASSIFIER_BODY = "detector.model.backbone.body.", "network.body."
+#: What our checkpoints put before the names of a detector's library, and of a classifier's.
+_OWN = ("detector.model.", "network.body.")
+#: torchvision's COCO_V1 files (Mask, Faster and Keypoint R-CNN R50-FPN) by the start of their SHA-256, which is part of
+#: their names: their batch norms add nothing to the variance.
+_WITHOUT_EPS = ("bf2d0c1e", "258fb6c6", "fc266e95")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,39 +94,161 @@ def between_bodies(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str,
 
 
 def coco_state() -> dict[str, Tensor]:
-    """torchvision's Mask R-CNN R50-FPN trained on COCO."""
-    weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
-    return dict(fetch_hub(lambda: weights.get_state_dict(progress=True), "COCO weights", weights.url))
+    """torchvision's Mask R-CNN R50-FPN trained on COCO, for batch norms that add 1e-5 to their variance.
 
-
-def read_torch(path: Path) -> Any:
-    """Load a torch file without running code from it.
-
-    Raises:
-        InputError: missing, cut short, or holding more than tensors and plain values.
+    torchvision itself sets theirs to add nothing when it loads this file.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; expected a checkpoint file") from None
-    except Exception:  # torch raises half a dozen kinds for a damaged file, and advises to load it unsafely
+    weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
+    state = fetch_hub(lambda: weights.get_state_dict(progress=True), "COCO weights", weights.url)
+    return with_eps(modern_names(state), 0.0)
+
+
+def eps_of(path: Path) -> float:
+    """What the batch norms of a torchvision file add to their variance."""
+    return 0.0 if file_hash(path)[:8] in _WITHOUT_EPS else EPS
+
+
+def inner(file: WeightFile) -> tuple[dict[str, Tensor], Layout]:
+    """The detector's or the network's own weights, under their library's names, and whose names these are."""
+    if file.layout != "mammodet":
+        return file.state, file.layout
+    own = next((own for own in _OWN if any(name.startswith(own) for name in file.state)), None)
+    if own is None:
+        return file.state, "unknown"
+    state = {name.removeprefix(own): tensor for name, tensor in file.state.items() if name.startswith(own)}
+    return state, layout_of(state)
+
+
+def stride_of(file: WeightFile) -> bool | None:
+    """Whether the bottlenecks have their stride in the 1x1 convolution, where the file says so."""
+    if "stride_in_1x1" in file.facts:
+        return bool(file.facts["stride_in_1x1"])
+    model = _setting(file.facts, "config", "model")
+    if _setting(model, "detector", "backend") == "detectron2":
+        stride = _setting(model, "detectron2", "resolved", "MODEL", "RESNETS", "STRIDE_IN_1X1")
+        return None if stride is None else bool(stride)
+    # torchvision has no other than in the 3x3 convolution, and ours only where a config says so.
+    layout = inner(file)[1]
+    return bool(_setting(model, "detector", "backbone", "stride_in_1x1")) if layout == "torchvision" else None
+
+
+def pixels_of(file: WeightFile) -> PixelNorm | None:
+    """How the network sees pixels, where the file says so."""
+    if "pixels" in file.facts:
+        return PixelNorm.from_json(file.facts["pixels"], "weights")
+    if file.layout != "mammodet":
+        return _stored_pixels(file.state)
+    std = _setting(file.facts, "config", "model", "detectron2", "resolved", "MODEL", "PIXEL_STD")
+    if isinstance(std, list) and std:
+        return grey(sum(std) / len(std))
+    return OURS if inner(file)[1] == "torchvision" else None
+
+
+def _stored_pixels(state: Mapping[str, Tensor]) -> PixelNorm | None:
+    """Of a detectron2 checkpoint before 2021, which keeps them beside its weights."""
+    if any(name not in state or state[name].numel() != 3 for name in ("pixel_mean", "pixel_std")):
+        return None
+    mean, std = ([float(f"{number:.6g}") for number in state[name].flatten()] for name in ("pixel_mean", "pixel_std"))
+    # Red is the brightest of ImageNet's colours.
+    bgr = mean[0] < mean[2]
+    step = -1 if bgr else 1
+    values = {"name": "of the file", "order": "BGR" if bgr else "RGB", "mean": mean[::step], "std": std[::step]}
+    return PixelNorm.from_json(values, "pixel_mean, pixel_std")
+
+
+def _setting(value: object, *keys: str) -> object:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def convert_command(path: Path, to: str) -> str:
+    """The command that converts a file, for messages."""
+    output = path.with_name(f"{path.stem}_{to}.pth")
+    return f"python tools/convert_weights.py {shlex.quote(str(path))} {shlex.quote(str(output))} --to {to}"
+
+
+def torchvision_state(path: Path, *, stride_in_1x1: bool | None) -> dict[str, Tensor]:
+    """Weights that start a network of torchvision's, or of timm's, here.
+
+    A file that tools/convert_weights.py wrote is fitted to how our networks see pixels; others are taken as they are.
+
+    Args:
+        stride_in_1x1: of the network; None where it has no bottlenecks.
+    Returns:
+        names of ours (`detector.model. ...`), or of torchvision's models of today.
+    Raises:
+        InputError: unreadable, in detectron2's layout, or with the stride elsewhere.
+    """
+    file = read_weights(path)
+    state, layout = inner(file)
+    if layout in ("detectron2", "caffe2"):
         raise InputError(
-            f"{path}: cannot be read as a checkpoint; it is cut short, damaged, or holds more than weights"
-        ) from None
+            f"{path}: is in {layout}'s layout, and this model is torchvision's. Convert it:\n"
+            f"  {convert_command(path, 'torchvision')}\nor choose model.detector.backend=detectron2"
+        )
+    if layout == "torchvision" and stride_in_1x1 is not None and has_bottlenecks(state):
+        _refuse_other_stride(path, bool(stride_of(file)), stride_in_1x1)
+    if layout != "torchvision" or file.layout == "mammodet":
+        return file.state
+    state = with_eps(modern_names(state), eps_of(path))
+    pixels = pixels_of(file)
+    return with_pixels(state, pixels, OURS) if pixels is not None else state
 
 
-def state_of(value: Any, path: Path) -> dict[str, Tensor]:
-    """The weights inside a file: a plain state dict, or under `state_dict` or `model`."""
-    if isinstance(value, dict):
-        for key in ("state_dict", "model"):
-            if isinstance(value.get(key), dict):
-                value = value[key]
-                break
-    tensors = (
-        {str(key): item for key, item in value.items() if isinstance(item, Tensor)} if isinstance(value, dict) else {}
+def detectron2_state(
+    path: Path, names: Iterable[str] = (), *, stride_in_1x1: bool, pixel_std: float
+) -> dict[str, Tensor]:
+    """Weights that start a network of detectron2's here, which sees every channel alike: pixels of 0 to 255, our mean.
+
+    Files in detectron2's or Caffe2's layout are taken as they are, but for pixels where their header tells of them.
+    torchvision's are converted: those of ours by their settings, others as torchvision's own models see pixels.
+
+    Args:
+        names: of the network; files with a backbone alone have ends of them.
+        stride_in_1x1: `MODEL.RESNETS.STRIDE_IN_1X1` of the network.
+        pixel_std: `MODEL.PIXEL_STD` of the network, one figure for all channels.
+    Returns:
+        detectron2's names; of a checkpoint of ours `detector.model.` before them, and the image head's as they are.
+    Raises:
+        InputError: unreadable, not to be converted, or with the stride elsewhere.
+    """
+    file = read_weights(path)
+    state, layout = inner(file)
+    given = stride_of(file)
+    if given is not None and has_bottlenecks(state):
+        _refuse_other_stride(path, given, stride_in_1x1, detectron2=True)
+    if layout == "torchvision":
+        source = pixels_of(file) or TORCHVISION
+        state = to_detectron2(state, source=source, target=grey(pixel_std), eps=eps_of(path))
+    elif layout == "caffe2":
+        state = from_caffe2(state)
+    elif layout == "detectron2" and (known := pixels_of(file)) is not None:
+        state = with_pixels(state, known, grey(pixel_std))
+    if file.layout == "mammodet" and any(name.startswith(_OWN[0]) for name in file.state):
+        others = {name: tensor for name, tensor in file.state.items() if not name.startswith(_OWN[0])}
+        return {f"{_OWN[0]}{name}": tensor for name, tensor in state.items()} | others
+    return match_ends(state, names) if _is_part(file, state) else state
+
+
+def _is_part(file: WeightFile, state: Mapping[str, Tensor]) -> bool:
+    """Whether names may be ends of a model's names."""
+    return bool(file.facts.get("matching_heuristics")) or "stem.conv1.weight" in state
+
+
+def has_bottlenecks(state: Mapping[str, Tensor]) -> bool:
+    """Whether there are blocks of three convolutions, whose stride has two places."""
+    return any(re.search(r"(layer\d|res\d)[._]\d+[._](conv3\.|branch2c)", name) for name in state)
+
+
+def _refuse_other_stride(path: Path, given: bool, wanted: bool, *, detectron2: bool = False) -> None:
+    if given == wanted:
+        return
+    places = {True: "1x1", False: "3x3"}
+    value = str(given) if detectron2 else str(given).lower()
+    key = f"MODEL.RESNETS.STRIDE_IN_1X1 {value} in model.detectron2.opts"
+    raise InputError(
+        f"{path}: was trained with the bottlenecks' stride in the {places[given]} convolution, and this model has it "
+        f"in the {places[wanted]}; its weights would give other features. Set "
+        + (key if detectron2 else f"model.detector.backbone.stride_in_1x1={value} (detectors only)")
     )
-    if not tensors:
-        raise InputError(f"{path}: holds no weights")
-    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}

@@ -1,0 +1,254 @@
+"""Read detectron2's configs, yacs and LazyConfig alike, keep them as plain values, and fit them to a data set."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from mammodet.config import Detectron2Config
+from mammodet.detectron2_install import require_detectron2
+from mammodet.errors import InputError, raise_faults
+from mammodet.modeling.detectron2_backend.lazy import TARGET, to_objects, to_plain
+from mammodet.modeling.detectron2_backend.opts import with_opts
+from mammodet.modeling.detectron2_backend.yacs import copy_values, is_yacs, merge, network_of, usual
+
+
+def resolve(settings: Detectron2Config) -> Detectron2Config:
+    """The settings with `resolved` and `masks` filled in from `config` and `opts`.
+
+    Raises:
+        InputError: detectron2 is missing, the config cannot be read, or options that are unknown or not its own.
+    """
+    require_detectron2()
+    if settings.config is None:
+        assert settings.resolved is not None  # the config's own check
+        values, where = settings.resolved, "model.detectron2.resolved"
+    else:
+        values, where = _read(settings.config), settings.config
+    values = with_opts(values, settings.opts)
+    raise_faults(_unsupported(values), where=f"model.detectron2.config={where}")
+    return settings.model_copy(update={"resolved": values, "masks": _has_masks(values)})
+
+
+def named_weights(settings: Detectron2Config) -> str:
+    """The weights that the config itself names, or nothing."""
+    values = settings.resolved or resolve(settings).resolved or {}
+    return str(values.get("MODEL", {}).get("WEIGHTS") or values.get("weights") or "")
+
+
+def fit(
+    values: dict[str, Any],
+    *,
+    num_categories: int,
+    in_channels: int,
+    anchor_sizes: Sequence[float],
+    anchor_ratios: Sequence[float],
+) -> dict[str, Any]:
+    """A resolved config with the classes, channels and anchors of an experiment.
+
+    Where a config has several anchor sizes per level (RetinaNet's three per octave), their ratios to the level's first
+    are kept; a single level (C4) takes all sizes.
+
+    Args:
+        anchor_sizes: one side per level, in the network's pixels.
+    """
+    values = copy_values(values)
+    if is_yacs(values):
+        _fit_yacs(values["MODEL"], num_categories, in_channels, anchor_sizes, anchor_ratios)
+    else:
+        _fit_lazy(values["model"], num_categories, in_channels, anchor_sizes, anchor_ratios)
+    return values
+
+
+def instantiate(values: dict[str, Any]) -> nn.Module:
+    """The network of a fitted config, on the CPU, with random weights.
+
+    Raises:
+        InputError: detectron2 is missing, or cannot build it.
+    """
+    require_detectron2()
+    model: Any
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            if is_yacs(values):
+                from detectron2.modeling import build_model
+
+                cfg = usual()
+                merge(cfg, values)
+                cfg.MODEL.DEVICE = "cpu"
+                model = build_model(cfg)
+            else:
+                from detectron2.config import instantiate as instantiate_lazy
+
+                model = instantiate_lazy(to_objects(values["model"]))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a config of others can get wrong
+        raise InputError(
+            f"detectron2 cannot build the network of model.detectron2 ({type(error).__name__}: {error})"
+        ) from error
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _read(config: str) -> dict[str, Any]:
+    """The network's part of a config, by its zoo name or path."""
+    from detectron2 import model_zoo
+
+    path = Path(config)
+    if not path.exists():
+        try:
+            path = Path(model_zoo.get_config_file(config))
+        except RuntimeError:
+            raise InputError(
+                f"model.detectron2.config={config}: neither a file nor a name of detectron2's model zoo; near: "
+                f"{', '.join(_near(config)) or 'none'}"
+            ) from None
+    if path.suffix not in (".yaml", ".yml", ".py"):
+        raise InputError(f"model.detectron2.config={config}: expected a .yaml or a LazyConfig .py")
+    try:
+        return _read_lazy(path) if path.suffix == ".py" else _read_yacs(path)
+    except InputError:
+        raise
+    except Exception as error:  # a config of others: whatever it raises is told
+        raise InputError(
+            f"model.detectron2.config={config}: cannot be read ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _near(config: str) -> list[str]:
+    import difflib
+
+    from detectron2 import model_zoo
+
+    root = Path(model_zoo.__file__).parent / "configs"
+    names = [path.relative_to(root).as_posix() for path in (*root.rglob("*.yaml"), *root.rglob("*.py"))]
+    models = [name for name in names if "/" in name and not name.startswith("common/")]
+    same = [name for name in models if Path(name).stem == Path(config).stem]
+    return [*same, *(name for name in difflib.get_close_matches(config, models, n=3, cutoff=0.3) if name not in same)]
+
+
+def _read_yacs(path: Path) -> dict[str, Any]:
+    from detectron2 import model_zoo
+
+    # Some of the zoo's own files hold Python expressions; a file that is part of the installed package may.
+    own = Path(model_zoo.__file__).parent.resolve() in path.resolve().parents
+    cfg = usual()
+    logger = logging.getLogger("fvcore.common.config")  # it warns of those expressions
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=own)
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(
+            f"{path}: holds Python code, which is not run ({error.problem!s}); write its values out, or start from "
+            "the zoo's name and change it by model.detectron2.opts"
+        ) from error
+    finally:
+        logger.setLevel(level)
+    return network_of(cfg)
+
+
+def _read_lazy(path: Path) -> dict[str, Any]:
+    from detectron2.config import LazyConfig
+
+    cfg = LazyConfig.load(str(path))
+    if "model" not in cfg:
+        raise InputError(f"{path}: a LazyConfig without `model`")
+    values = {"model": to_plain(cfg.model, "model")}
+    weights = cfg.get("train", {}).get("init_checkpoint", "")
+    return {**values, "weights": str(weights)} if weights else values
+
+
+def _unsupported(values: dict[str, Any]) -> list[str]:
+    """What our adapter cannot run of a config, in words."""
+    if not is_yacs(values):
+        name = str(values["model"].get(TARGET, "")).rpartition(".")[2]
+        found = [] if name in ("GeneralizedRCNN", "RetinaNet") else [f"{name}: expected GeneralizedRCNN or RetinaNet"]
+        keypoints = any("keypoint_head" in node for node in _nodes(values["model"]))
+        return [*found, *(["keypoints: not supported"] if keypoints else [])]
+    model = values["MODEL"]
+    faults = []
+    if model["META_ARCHITECTURE"] not in ("GeneralizedRCNN", "RetinaNet"):
+        faults.append(f"MODEL.META_ARCHITECTURE {model['META_ARCHITECTURE']}: expected GeneralizedRCNN or RetinaNet")
+    elif model["META_ARCHITECTURE"] == "GeneralizedRCNN":
+        generator = model["PROPOSAL_GENERATOR"]["NAME"]
+        if model["LOAD_PROPOSALS"] or generator != "RPN":
+            faults.append(f"MODEL.PROPOSAL_GENERATOR.NAME {generator}: expected RPN, and no precomputed proposals")
+        if model["KEYPOINT_ON"]:
+            faults.append("MODEL.KEYPOINT_ON: keypoints are not supported")
+    return faults
+
+
+def _has_masks(values: dict[str, Any]) -> bool:
+    if is_yacs(values):
+        return bool(values["MODEL"]["META_ARCHITECTURE"] == "GeneralizedRCNN" and values["MODEL"]["MASK_ON"])
+    return bool(values["model"].get("roi_heads", {}).get("mask_head"))
+
+
+def _fit_yacs(
+    model: dict[str, Any], categories: int, channels: int, sizes: Sequence[float], ratios: Sequence[float]
+) -> None:
+    for head in ("ROI_HEADS", "RETINANET", "POINT_HEAD"):
+        if head in model:
+            model[head]["NUM_CLASSES"] = categories
+    model["PIXEL_MEAN"] = _one_grey(model["PIXEL_MEAN"], channels)
+    model["PIXEL_STD"] = _one_grey(model["PIXEL_STD"], channels)
+    anchors = model["ANCHOR_GENERATOR"]
+    retinanet = model["META_ARCHITECTURE"] == "RetinaNet"
+    levels = len(model["RETINANET" if retinanet else "RPN"]["IN_FEATURES"])
+    anchors["SIZES"] = _sizes(anchors["SIZES"], levels, sizes)
+    anchors["ASPECT_RATIOS"] = [[float(ratio) for ratio in ratios]]
+
+
+def _fit_lazy(
+    model: dict[str, Any], categories: int, channels: int, sizes: Sequence[float], ratios: Sequence[float]
+) -> None:
+    per_place = 0
+    for node in _nodes(model):
+        if "num_classes" in node:
+            node["num_classes"] = categories
+        if str(node.get(TARGET, "")).endswith("AnchorGenerator"):
+            node["sizes"] = _sizes(node["sizes"], len(node["strides"]), sizes)
+            node["aspect_ratios"] = [float(ratio) for ratio in ratios]
+            per_place = len(node["sizes"][0]) * len(ratios)
+    for node in _nodes(model):
+        if "num_anchors" in node:
+            node["num_anchors"] = per_place
+    model["pixel_mean"] = _one_grey(model["pixel_mean"], channels)
+    model["pixel_std"] = _one_grey(model["pixel_std"], channels)
+
+
+def _sizes(given: Any, levels: int, sizes: Sequence[float]) -> list[list[float]]:
+    """Anchor sides per level: ours, times the pattern that the config has within a level."""
+    if levels not in (1, len(sizes)):
+        raise InputError(
+            f"model.detectron2.config: anchors on {levels} feature levels; expected {len(sizes)}, as "
+            "model.detector.anchors.sizes, or 1"
+        )
+    if levels == 1:
+        return [[float(side) for side in sizes]]
+    pattern = [float(side) / float(given[0][0]) for side in given[0]]
+    return [[float(side) * factor for factor in pattern] for side in sizes]
+
+
+def _one_grey(values: Sequence[float], channels: int) -> list[float]:
+    """The mean over colours, for each of our channels."""
+    return [sum(float(value) for value in values) / len(values)] * channels
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from _nodes(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _nodes(value)

@@ -1,0 +1,40 @@
+"""yacs configs as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+def is_yacs(values: dict[str, Any]) -> bool:
+    return "MODEL" in values
+
+
+def usual() -> Any:
+    """detectron2's defaults, with PointRend's keys."""
+    from detectron2.config import get_cfg
+    from detectron2.projects.point_rend import add_pointrend_config
+
+    cfg = get_cfg()
+    add_pointrend_config(cfg)
+    return cfg
+
+
+def merge(cfg: Any, values: dict[str, Any]) -> None:
+    """Put plain values into a yacs config, which wants its lists and tuples as they were."""
+    from detectron2.config import CfgNode
+
+    cfg.merge_from_other_cfg(CfgNode(copy_values(values)))
+
+
+def network_of(cfg: Any) -> dict[str, Any]:
+    """Plain values of what describes the network."""
+    values = yaml.safe_load(cfg.dump())
+    return {"VERSION": values["VERSION"], "MODEL": values["MODEL"]}
+
+
+def copy_values(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: copy_values(value) for key, value in values.items()}
+    return [copy_values(value) for value in values] if isinstance(values, list) else values

@@ -1,0 +1,284 @@
+"""detectron2's configs: read, changed, stored in checkpoints, and refused where they cannot work."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL_DETECTRON2
+
+from mammodet.config import Detectron2Config, load_config
+from mammodet.detectron2_install import require_detectron2
+from mammodet.errors import InputError
+from mammodet.modeling.build import build_model
+from mammodet.modeling.detectron2_backend.config import fit, instantiate, resolve
+
+BACKEND = "model.detector.backend=detectron2"
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
+LAZY = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+needs_detectron2 = pytest.mark.detectron2
+
+
+def message(settings: Detectron2Config) -> str:
+    with pytest.raises(InputError) as caught:
+        resolve(settings)
+    return str(caught.value)
+
+
+def test_missing_detectron2_is_told_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_detectron2.cache_clear()
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+    with pytest.raises(InputError) as caught:
+        build_model(load_config(None, SMALL_DETECTRON2), 1)
+    text = str(caught.value)
+    assert text.startswith("detectron2 is not installed.")
+    assert "\n  pip install '.[detectron2]'\n  pip install --no-build-isolation" in text
+    assert "torch/torchvision 2.11/0.26, 2.15/0.29" in text
+    assert "model.detector.backend=torchvision" in text
+
+
+@needs_detectron2
+def test_detectron2_of_another_torch_is_told_apart_from_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_detectron2.cache_clear()
+    monkeypatch.setitem(sys.modules, "detectron2._C", None)
+    with pytest.raises(InputError, match=r"(?s)detectron2 cannot be loaded \(.*_C.*built again whenever torch changes"):
+        require_detectron2()
+
+
+def test_backend_without_a_config_is_refused() -> None:
+    with pytest.raises(InputError, match=r"backend=detectron2 needs model\.detectron2\.config: a name of its model zoo"):
+        load_config(None, [BACKEND])
+
+
+def test_settings_of_the_other_backend_are_refused_all_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(None, [BACKEND, f"model.detectron2.config={MASK_RCNN}", "model.detector.fpn_channels=64",
+                           "model.detector.backbone.norm=BN"])  # fmt: skip
+    text = str(caught.value)
+    assert "model.detector.backbone.norm=BN: has no effect with backend=detectron2" in text
+    assert "model.detector.fpn_channels=64: has no effect" in text
+    assert "set MODEL.FPN.OUT_CHANNELS in model.detectron2.opts" in text
+
+
+def test_detectron2_settings_without_the_backend_are_refused() -> None:
+    with pytest.raises(InputError, match=r"model\.detectron2 is set, but model\.detector\.backend is torchvision"):
+        load_config(None, [f"model.detectron2.config={MASK_RCNN}"])
+
+
+@needs_detectron2
+def test_unknown_name_comes_with_near_ones() -> None:
+    text = message(Detectron2Config(config="COCO-Detection/mask_rcnn_R_50_FPN_3x.yaml"))
+    assert "neither a file nor a name of detectron2's model zoo" in text
+    assert f"near: {MASK_RCNN}" in text
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("COCO-Detection/fcos_R_50_FPN_1x.py", "FCOS: expected GeneralizedRCNN or RetinaNet"),
+        ("COCO-Detection/rpn_R_50_FPN_1x.yaml", "META_ARCHITECTURE ProposalNetwork: expected GeneralizedRCNN"),
+        ("COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml", "no precomputed proposals"),
+        ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", "keypoints are not supported"),
+        ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py", "keypoints: not supported"),
+        ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", "META_ARCHITECTURE PanopticFPN"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(name: str, fault: str) -> None:
+    assert fault in message(Detectron2Config(config=name))
+
+
+@needs_detectron2
+def test_faulty_options_of_a_yaml_are_told_all_at_once() -> None:
+    opts = ["MODEL.FPN.OUT_CHANELS", 64, "SOLVER.BASE_LR=0.1", "MODEL.ROI_HEADS.NUM_CLASSES", 3,
+            "MODEL.FPN.OUT_CHANNELS=wide", "MODEL.WEIGHTS", "a.pkl"]  # fmt: skip
+    text = message(Detectron2Config(config=MASK_RCNN, opts=opts))
+    assert text.startswith("model.detectron2.opts: 5 faults")
+    assert "SOLVER.BASE_LR: only keys of MODEL have an effect" in text
+    assert "MODEL.ROI_HEADS.NUM_CLASSES: the data set decides it" in text
+    assert "MODEL.WEIGHTS: set model.weights" in text
+    assert "MODEL.FPN.OUT_CHANELS=64: Non-existent key" in text
+    assert "MODEL.FPN.OUT_CHANNELS='wide': Type mismatch" in text
+
+
+@needs_detectron2
+def test_faulty_options_of_a_lazy_config_are_told_all_at_once() -> None:
+    opts = ["model.backbone.out_chanels=64", "train.max_iter=5", "model.roi_heads.num_classes=3",
+            "model.roi_heads.box_predictor.test_score_thresh=0.2"]  # fmt: skip
+    text = message(Detectron2Config(config=LAZY, opts=opts))
+    assert text.startswith("model.detectron2.opts: 4 faults")
+    assert "model.backbone.out_chanels: no such key" in text
+    assert "train.max_iter: only keys of model have an effect" in text
+    assert "model.roi_heads.num_classes: the data set decides it" in text
+    assert "test_score_thresh: set model.detector.score_threshold" in text
+
+
+@needs_detectron2
+@pytest.mark.parametrize("opts", [["MODEL.FPN.OUT_CHANNELS"], [3, 4]])
+def test_options_that_are_no_pairs_are_refused(opts: list[Any]) -> None:
+    assert "expected" in message(Detectron2Config(config=MASK_RCNN, opts=opts))
+
+
+@needs_detectron2
+def test_options_work_as_pairs_and_as_assignments() -> None:
+    pairs = resolve(
+        Detectron2Config(config=MASK_RCNN, opts=["MODEL.FPN.OUT_CHANNELS", 64, "MODEL.RPN.NMS_THRESH", 0.6])
+    )
+    texts = resolve(Detectron2Config(config=MASK_RCNN, opts=["MODEL.FPN.OUT_CHANNELS=64", "MODEL.RPN.NMS_THRESH=0.6"]))
+    assert pairs.resolved == texts.resolved
+    assert pairs.resolved["MODEL"]["FPN"]["OUT_CHANNELS"] == 64
+    assert pairs.resolved["MODEL"]["RPN"]["NMS_THRESH"] == 0.6
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    ("name", "masks"),
+    [
+        (MASK_RCNN, True),
+        (LAZY, True),
+        ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", False),
+        ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", False),
+        ("COCO-Detection/retinanet_R_50_FPN_1x.py", False),
+        ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", True),
+    ],
+)
+def test_masks_are_known_before_the_network_is_built(name: str, masks: bool) -> None:
+    assert resolve(Detectron2Config(config=name)).masks is masks
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    "stem", ["COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", "COCO-Detection/retinanet_R_50_FPN_1x"]
+)
+def test_lazy_config_and_yaml_of_one_network_are_the_same_network(stem: str) -> None:
+    networks = []
+    for suffix in (".yaml", ".py"):
+        resolved = resolve(Detectron2Config(config=stem + suffix)).resolved
+        values = fit(resolved, num_categories=3, in_channels=3, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1, 2])
+        networks.append(instantiate(values))
+    shapes = [{name: tensor.shape for name, tensor in network.state_dict().items()} for network in networks]
+    assert shapes[0] == shapes[1]
+    networks[1].load_state_dict(networks[0].state_dict())
+    image = {"image": torch.rand(3, 64, 64) * 255}
+    with torch.no_grad():
+        one, other = (network.eval()([image])[0]["instances"] for network in networks)
+    assert torch.equal(one.scores, other.scores)
+    assert torch.equal(one.pred_boxes.tensor, other.pred_boxes.tensor)
+
+
+@needs_detectron2
+def test_own_yaml_over_a_base_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "configs ä"
+    folder.mkdir()
+    (folder / "base.yaml").write_text("MODEL:\n  META_ARCHITECTURE: GeneralizedRCNN\n  MASK_ON: true\n"
+                                      "  BACKBONE: {NAME: build_resnet_fpn_backbone}\n"
+                                      "  RESNETS: {OUT_FEATURES: [res2, res3, res4, res5]}\n"
+                                      "  FPN: {IN_FEATURES: [res2, res3, res4, res5]}\n")  # fmt: skip
+    (folder / "mine.yaml").write_text("_BASE_: base.yaml\nMODEL:\n  FPN: {OUT_CHANNELS: 64}\n  WEIGHTS: a.pkl\n")
+    settings = resolve(Detectron2Config(config=str(folder / "mine.yaml")))
+    assert settings.masks
+    assert settings.resolved["MODEL"]["FPN"]["OUT_CHANNELS"] == 64
+    assert settings.resolved["MODEL"]["BACKBONE"]["NAME"] == "build_resnet_fpn_backbone"
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("MODEL:\n  FPNN: {OUT_CHANNELS: 64}\n", "FPNN"),
+        ("MODEL: [1, 2\n", "cannot be read"),
+        ("MODEL:\n  MASK_ON: !!python/object/apply:eval ['1 == 1']\n", "holds Python code, which is not run"),
+        ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
+    ],
+)
+def test_faulty_yaml_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert fault in message(Detectron2Config(config=str(tmp_path / "mine.yaml")))
+
+
+@needs_detectron2
+def test_other_suffix_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text("{}")
+    assert "expected a .yaml or a LazyConfig .py" in message(Detectron2Config(config=str(tmp_path / "mine.json")))
+
+
+def lazy_file(folder: Path, addition: str) -> str:
+    """A LazyConfig of the zoo's Mask R-CNN, with more lines."""
+    path = folder / "mine.py"
+    path.write_text(
+        "from detectron2 import model_zoo\n"
+        f"model = model_zoo.get_config({LAZY!r}).model\n"
+        f"{addition}\n"
+    )  # fmt: skip
+    return str(path)
+
+
+@needs_detectron2
+def test_lazy_config_with_an_option_builds_without_its_file(tmp_path: Path) -> None:
+    path = lazy_file(tmp_path, "model.roi_heads.batch_size_per_image = 77")
+    settings = resolve(Detectron2Config(config=path, opts=["model.backbone.out_channels=64",
+        "model.proposal_generator.head.in_channels=64", "model.roi_heads.box_head.input_shape.channels=64",
+        "model.roi_heads.mask_head.input_shape.channels=64"]))  # fmt: skip
+    Path(path).unlink()
+    again = Detectron2Config.model_validate_json(settings.model_dump_json())
+    values = fit(again.resolved, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])
+    model = instantiate(values)
+    assert model.roi_heads.batch_size_per_image == 77
+    assert model.backbone.output_shape()["p2"].channels == 64
+    assert model.roi_heads.box_predictor.cls_score.out_features == 2
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    ("addition", "fault"),
+    [
+        (
+            "import os\nmodel.roi_heads.box_head = dict(_target_=os.system, command='true')",
+            "posix.system is not modelling",
+        ),
+        ("model.backbone.top_block = dict(_target_=lambda: None)", "has no name that a checkpoint could keep"),
+        ("model.pixel_std = object()", "cannot be stored in a checkpoint"),
+        ("del model", "a LazyConfig without `model`"),
+        ("model.backbone = 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_lazy_config_that_a_checkpoint_could_not_carry_is_refused(tmp_path: Path, addition: str, fault: str) -> None:
+    assert fault in message(Detectron2Config(config=lazy_file(tmp_path, addition)))
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "detectron2.modeling.backbone.fpn.math.sqrt", "detectron2.modeling.meta_arch.rcnn.torch.load",
+     "torch.nn.modules.module.os.system", "torch.nn.nothing", "torch.load"],
+)  # fmt: skip
+def test_checkpoint_that_names_other_code_is_refused_and_does_not_run_it(target: str, tmp_path: Path) -> None:
+    settings = resolve(Detectron2Config(config=LAZY))
+    witness = tmp_path / "ran"
+    settings.resolved["model"]["roi_heads"]["box_head"] = {"_target_": target, "command": f"touch {witness}"}
+    values = fit(
+        settings.resolved, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1]
+    )
+    with pytest.raises(InputError, match="is not modelling code of detectron2 or torch"):
+        instantiate(values)
+    assert not witness.exists()
+
+
+@needs_detectron2
+def test_weights_none_with_frozen_layers_is_refused() -> None:
+    config = load_config(None, [BACKEND, f"model.detectron2.config={MASK_RCNN}"])
+    with pytest.raises(
+        InputError, match=r"model\.weights=none, but the config freezes 53 batch norms and 11 other tensors"
+    ):
+        build_model(config, 1)
+
+
+@needs_detectron2
+def test_pyramid_of_another_depth_is_refused() -> None:
+    opts = ["MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4"]]
+    settings = resolve(Detectron2Config(config=MASK_RCNN, opts=opts))
+    with pytest.raises(InputError, match="anchors on 3 feature levels; expected 5"):
+        fit(settings.resolved, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])

@@ -1,0 +1,179 @@
+"""Training, resuming, predicting and evaluating with detectron2's networks, through the tools."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL_DETECTRON2
+from test_engine import config_for
+
+from mammodet.config import Config, load_config
+from mammodet.data.coco import read_coco
+from mammodet.data.predictions import read_predictions
+from mammodet.engine.checkpoint import load_model
+from mammodet.engine.module import TrainingModule
+from mammodet.engine.prepare import prepare
+from mammodet.engine.run_folder import BEST, LAST
+from mammodet.engine.train import train
+from mammodet.errors import InputError
+from mammodet.phantom import write_cbis_archive
+from tools import convert, evaluate, predict, train_net, visualize
+
+pytestmark = pytest.mark.detectron2
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs" / "detectron2"
+SHORT = (
+    "data.image.max_size=64",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "train.epochs=2",
+    "train.optimizer=adamw",
+    "train.lr=1e-3",
+    "train.warmup_steps=2",
+    "train.monitor=val/auc_tumor_head",
+    "train.accelerator=cpu",
+)
+
+
+def small(root: Path, output: Path, *overrides: str) -> Config:
+    return load_config(None, (*SMALL_DETECTRON2, f"data.root={root}", f"output_dir={output}", *SHORT, *overrides))
+
+
+@pytest.fixture(scope="module")
+def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a finished two-epoch run."""
+    output = tmp_path_factory.mktemp("run ö") / "out"
+    train(prepare(small(phantom_root, output)))
+    return output
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+    phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("train.epochs=3", "train.ema_decay=0.9", "data.epoch_size=8", "data.negative_fraction=0.5")
+    whole = prepare(small(phantom_root, tmp_path / "whole", *options))
+    train(whole)
+    broken = replace(whole, config=whole.config.model_copy(update={"output_dir": tmp_path / "broken"}))
+    step = TrainingModule.training_step
+
+    def killed(self: TrainingModule, batch: object, batch_idx: int) -> torch.Tensor:
+        if self.current_epoch == 1 and batch_idx == 1:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_idx)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainingModule, "training_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(broken)
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    train(broken, resume=True)
+    one, other = (torch.load(tmp_path / name / LAST, weights_only=True) for name in ("whole", "broken"))
+    assert one["global_step"] == other["global_step"] == 6
+    for part in ("state_dict", "current_model_state"):
+        for name, tensor in one[part].items():
+            assert torch.equal(tensor, other[part][name]), (part, name)
+
+
+def test_resume_with_another_network_is_refused(trained: Path, phantom_root: Path) -> None:
+    opts = next(each for each in SMALL_DETECTRON2 if "opts" in each).replace("FC_DIM, 32", "FC_DIM, 64")
+    with pytest.raises(InputError, match=r"model\.detectron2"):
+        train(prepare(small(phantom_root, trained, opts)), resume=True)
+
+
+def test_checkpoint_carries_its_network(trained: Path, phantom_root: Path) -> None:
+    with open(trained / "metrics.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(row["train/loss"]) > 0 for row in rows)
+    _, config, facts = load_model(trained / BEST)
+    assert config.model.detectron2.resolved["MODEL"]["FPN"]["OUT_CHANNELS"] == 32
+    assert config.model.with_masks
+    assert load_config(trained / "config.yaml").to_dict() == facts.config
+
+
+def test_thresholds_of_a_config_replace_those_of_the_checkpoint(trained: Path, phantom_root: Path) -> None:
+    wanted = small(phantom_root, trained, "model.detector.score_threshold=0.7", "model.aggregation.rule=max")
+    model, config, _ = load_model(trained / BEST, wanted)
+    assert config.model.aggregation.rule == "max"
+    assert model.detector.model.roi_heads.box_predictor.test_score_thresh == 0.7
+
+
+def test_checkpoint_of_the_other_backend_is_refused(trained: Path, phantom_root: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.detector\.backend 'detectron2' -> 'torchvision'"):
+        load_model(trained / BEST, config_for(phantom_root, trained))
+
+
+def test_tools_predict_evaluate_and_draw(trained: Path, phantom_root: Path, tmp_path: Path) -> None:
+    truth = phantom_root / "test.json"
+    checkpoint = str(trained / BEST)
+    assert predict.main(["--checkpoint", checkpoint, "--input", str(truth), "--output", str(tmp_path / "p")]) == 0
+    predictions = tmp_path / "p" / "predictions.json"
+    found = read_predictions(predictions, read_coco(truth)).images
+    assert len(found) == len(read_coco(truth).images)
+    assert all(each.detections.rles is not None for each in found)
+    arguments = ["--ground-truth", str(truth), "--predictions", str(predictions)]
+    assert evaluate.main([*arguments, "--output", str(tmp_path / "e"), "--resamples", "100"]) == 0
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert "segm" in json.dumps(metrics)
+    assert visualize.main([*arguments, "--output", str(tmp_path / "v")]) == 0
+    assert (tmp_path / "v" / "index.html").is_file()
+
+
+def test_masks_are_refused_where_lesions_have_boxes_only(phantom_root: Path, tmp_path: Path) -> None:
+    content = json.loads((phantom_root / "train.json").read_text())
+    for annotation in content["annotations"]:
+        annotation.pop("segmentation", None)
+        annotation["geometry"] = "box"
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    config = small(phantom_root, tmp_path / "o", f"data.train={tmp_path / 'boxes.json'}")
+    with pytest.raises(InputError, match=r"outlines, but \d+ of \d+ training lesions have no mask; choose one without"):
+        prepare(config)
+
+
+#: What makes each config of configs/detectron2 small enough: a thin network without weights.
+THIN = (
+    "[MODEL.RESNETS.RES2_OUT_CHANNELS, 64, MODEL.RESNETS.WIDTH_PER_GROUP, 32, MODEL.RESNETS.NORM, GN, "
+    "MODEL.FPN.NORM, GN, MODEL.FPN.OUT_CHANNELS, 32, MODEL.ROI_MASK_HEAD.CONV_DIM, 32, MODEL.BACKBONE.FREEZE_AT, 0"
+)
+
+
+@pytest.fixture(scope="module")
+def contours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted CBIS-DDSM phantom: contours, 16-bit files."""
+    root = tmp_path_factory.mktemp("cbis ß")
+    write_cbis_archive(root / "archive", patients=12, size=96, abnormality="mass", quirks=(), progress=False)
+    arguments = ["--source", str(root / "archive"), "--output", str(root / "data"), "--abnormality", "mass"]
+    splits = ["--split", "holdout", "--test-fraction", "0.3", "--val-fraction", "0.3"]
+    assert convert.main(["cbis_ddsm", *arguments, *splits]) == 0
+    return root / "data"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_config_trains_and_evaluates(name: str, contours: Path, tmp_path: Path) -> None:
+    own = load_config(CONFIGS / f"{name}.yaml").model.detectron2.opts if name == "pointrend" else []
+    more = "".join(f", {item!r}" for item in own)
+    arguments = ["--config-file", str(CONFIGS / f"{name}.yaml"), f"data.root={contours}", f"output_dir={tmp_path}"]
+    options = [*SHORT, "train.epochs=1", "model.weights=none", "model.image_head.targets=[malignant]",
+               "model.aggregation.rule=max", "data.negative_fraction=null", "train.monitor=val/auc_malignant",
+               "data.epoch_size=8", "train.validate_every=1"]  # fmt: skip
+    if name != "phantom":
+        options.append(f"model.detectron2.opts={THIN}{more}]")
+    assert train_net.main([*arguments, *options]) == 0
+    assert train_net.main([*arguments, *options, "--eval-only", f"model.weights={tmp_path / BEST}"]) == 0
+    (folder,) = tmp_path.glob("eval_*")
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(phantom_root: Path, tmp_path: Path) -> None:
+    config = small(phantom_root, tmp_path / "out", "train.epochs=1", "data.batch_size=2", "train.devices=2")
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(tmp_path / "config.yaml")]
+    done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / BEST).is_file()
