@@ -14,7 +14,7 @@ from mammodet.errors import InputError
 #: Pairs of torch and torchvision that detectron2 was built and tested with (docs/detectron2.md).
 TESTED_PAIRS = (("2.11", "0.26"), ("2.15", "0.29"))
 INSTALL = (
-    "pip install '.[detectron2]'",
+    "pip install -e '.[detectron2]'",
     "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'",
 )
 

@@ -261,6 +261,10 @@ def _architecture(config: Any, kind: str) -> str | None:
         if kind == "classifier":
             return f"classifier, {config['model']['classifier']['network']}, {size}"
         detector = config["model"]["detector"]
+        if detector.get("backend") == "detectron2":
+            theirs = config["model"]["detectron2"]
+            changed = ", changed by model.detectron2.opts" if theirs["opts"] else ""
+            return f"detectron2, {theirs['config'] or 'resolved in the checkpoint'}{changed}, {size}"
         return f"{detector['arch']}, {detector['backbone']['name']}, {size}"
     except (KeyError, TypeError):
         return None

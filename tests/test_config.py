@@ -176,7 +176,8 @@ def test_override_below_a_value_is_told(tmp_path):
         ({"data": {"image": {"maxsize": 1}}}, "data.image.maxsize: unknown key; did you mean 'max_size'?"),
         (
             {"model": {"zzz": 1}},
-            "model.zzz: unknown key; known here: kind, detector, detectron2, image_head, aggregation, classifier, weights",
+            "model.zzz: unknown key; known here: kind, detector, detectron2, image_head, aggregation, classifier, "
+            "weights",
         ),
     ],
 )

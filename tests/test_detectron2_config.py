@@ -35,7 +35,7 @@ def test_missing_detectron2_is_told_with_the_way_to_install_it(monkeypatch: pyte
         build_model(load_config(None, SMALL_DETECTRON2), 1)
     text = str(caught.value)
     assert text.startswith("detectron2 is not installed.")
-    assert "\n  pip install '.[detectron2]'\n  pip install --no-build-isolation" in text
+    assert "\n  pip install -e '.[detectron2]'\n  pip install --no-build-isolation" in text
     assert "torch/torchvision 2.11/0.26, 2.15/0.29" in text
     assert "model.detector.backend=torchvision" in text
 
@@ -49,7 +49,9 @@ def test_detectron2_of_another_torch_is_told_apart_from_a_missing_one(monkeypatc
 
 
 def test_backend_without_a_config_is_refused() -> None:
-    with pytest.raises(InputError, match=r"backend=detectron2 needs model\.detectron2\.config: a name of its model zoo"):
+    with pytest.raises(
+        InputError, match=r"backend=detectron2 needs model\.detectron2\.config: a name of its model zoo"
+    ):
         load_config(None, [BACKEND])
 
 
@@ -237,7 +239,7 @@ def test_lazy_config_with_an_option_builds_without_its_file(tmp_path: Path) -> N
     [
         (
             "import os\nmodel.roi_heads.box_head = dict(_target_=os.system, command='true')",
-            "posix.system is not modelling",
+            "posix.system is no network module",
         ),
         ("model.backbone.top_block = dict(_target_=lambda: None)", "has no name that a checkpoint could keep"),
         ("model.pixel_std = object()", "cannot be stored in a checkpoint"),
@@ -253,17 +255,41 @@ def test_lazy_config_that_a_checkpoint_could_not_carry_is_refused(tmp_path: Path
 @pytest.mark.parametrize(
     "target",
     ["os.system", "detectron2.modeling.backbone.fpn.math.sqrt", "detectron2.modeling.meta_arch.rcnn.torch.load",
-     "torch.nn.modules.module.os.system", "torch.nn.nothing", "torch.load"],
+     "torch.nn.modules.module.os.system", "torch.nn.nothing", "torch.load", "torch.nn.utils.rnn.bind",
+     "torch.nn.Module.register_forward_hook", "torch.nn.modules.module.register_module_forward_hook",
+     "torch.nn.cpp.ModuleWrapper", "detectron2.modeling.mmdet_wrapper.MMDetBackbone", "", "torch.nn.Linear.", 3, None],
 )  # fmt: skip
-def test_checkpoint_that_names_other_code_is_refused_and_does_not_run_it(target: str, tmp_path: Path) -> None:
+def test_checkpoint_that_names_other_code_is_refused_and_does_not_run_it(target: Any, tmp_path: Path) -> None:
     settings = resolve(Detectron2Config(config=LAZY))
     witness = tmp_path / "ran"
     settings.resolved["model"]["roi_heads"]["box_head"] = {"_target_": target, "command": f"touch {witness}"}
     values = fit(
         settings.resolved, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1]
     )
-    with pytest.raises(InputError, match="is not modelling code of detectron2 or torch"):
+    with pytest.raises(InputError, match="is no network module of detectron2 or torch"):
         instantiate(values)
+    assert not witness.exists()
+
+
+def wrapped(value: Any, name: str) -> dict[str, Any]:
+    """An attribute of a value, through a class of torch.nn that reads it."""
+    wrapper = "torch.nn.cpp.OrderedDictWrapper"
+    return {"_target_": f"{wrapper}.cpp_dict.fget", "self": {"_target_": wrapper, "cpp_module": value, "attr": name}}
+
+
+def called(function: Any, value: Any) -> dict[str, Any]:
+    """A call, through a function of torch.nn that calls another one."""
+    return {"_target_": "torch.nn.utils.rnn.bind", "optional": value, "fn": function}
+
+
+@needs_detectron2
+def test_chain_of_torchs_own_functions_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+    names = wrapped({"_named_": "torch.nn.utils.rnn.bind"}, "__globals__")
+    importer = called(wrapped(called(wrapped(names, "get"), "__builtins__"), "get"), "__import__")
+    chain = called(wrapped(called(importer, "os"), "system"), f"touch {witness}")
+    with pytest.raises(InputError, match="is no network module of detectron2 or torch"):
+        instantiate({"model": chain})
     assert not witness.exists()
 
 

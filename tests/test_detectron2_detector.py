@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL_DETECTRON2
+from small_training import assert_overfits_four_images
 from torch import Tensor
 
 from mammodet.config import load_config
@@ -294,38 +295,4 @@ def test_networks_run_in_bfloat16() -> None:
 
 
 def test_overfits_four_images() -> None:
-    """A learner learns: four images with one bright disc or none, found again after a few dozen steps."""
-    torch.manual_seed(0)
-    model = build("model.image_head.dropout=0", categories=1).train()
-    images, targets, labels = [], [], []
-    for index, centre in enumerate([(20, 20), (44, 30), (30, 44), None]):
-        image, mask = 0.1 * torch.rand(1, 64, 64), torch.zeros(64, 64, dtype=torch.uint8)
-        if centre is not None:
-            rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-            mask[(rows - centre[1]) ** 2 + (columns - centre[0]) ** 2 <= 64] = 1
-            image[0] += 0.8 * mask
-        x, y = centre or (0, 0)
-        boxes = torch.tensor([[x - 8.0, y - 8.0, x + 9.0, y + 9.0]])[: int(centre is not None)]
-        masks = mask[None][: len(boxes)]
-        images.append(image)
-        targets.append({"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64), "masks": masks})
-        labels.append([float(centre is not None), float(index == 0)])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(80):
-        torch.manual_seed(step)
-        losses = model(images, targets, torch.tensor(labels), [True] * 4).losses
-        optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-    model.eval()
-    with torch.no_grad():
-        output = model(images)
-    for found, target in zip(output.detections[:3], targets[:3], strict=True):
-        assert found["scores"][0] > 0.5
-        assert (found["boxes"][0] - target["boxes"][0]).abs().max() < 4
-        overlap = (found["masks"][0, 0] > 0.5) & target["masks"][0].bool()
-        union = (found["masks"][0, 0] > 0.5) | target["masks"][0].bool()
-        assert overlap.sum() / union.sum() > 0.6
-    assert (output.detections[3]["scores"] < 0.5).all()
-    assert output.logits is not None
-    assert ((torch.sigmoid(output.logits) > 0.5).float() == torch.tensor(labels)).all()
+    assert_overfits_four_images(build("model.image_head.dropout=0", categories=1))

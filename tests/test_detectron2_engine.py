@@ -6,21 +6,19 @@ import csv
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import SMALL_DETECTRON2
+from small_training import assert_resumes_exactly
 from test_engine import config_for
 
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.checkpoint import load_model
-from mammodet.engine.module import TrainingModule
 from mammodet.engine.prepare import prepare
-from mammodet.engine.run_folder import BEST, LAST
+from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.phantom import write_cbis_archive
@@ -41,6 +39,12 @@ SHORT = (
     "train.accelerator=cpu",
 )
 
+#: What makes each config of configs/detectron2 small enough: a thin network without weights.
+THIN = (
+    "[MODEL.RESNETS.RES2_OUT_CHANNELS, 64, MODEL.RESNETS.WIDTH_PER_GROUP, 32, MODEL.RESNETS.NORM, GN, "
+    "MODEL.FPN.NORM, GN, MODEL.FPN.OUT_CHANNELS, 32, MODEL.ROI_MASK_HEAD.CONV_DIM, 32, MODEL.BACKBONE.FREEZE_AT, 0"
+)
+
 
 def small(root: Path, output: Path, *overrides: str) -> Config:
     return load_config(None, (*SMALL_DETECTRON2, f"data.root={root}", f"output_dir={output}", *SHORT, *overrides))
@@ -58,26 +62,20 @@ def test_resumed_run_equals_an_uninterrupted_one(
     phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("train.epochs=3", "train.ema_decay=0.9", "data.epoch_size=8", "data.negative_fraction=0.5")
-    whole = prepare(small(phantom_root, tmp_path / "whole", *options))
-    train(whole)
-    broken = replace(whole, config=whole.config.model_copy(update={"output_dir": tmp_path / "broken"}))
-    step = TrainingModule.training_step
+    assert_resumes_exactly(prepare(small(phantom_root, tmp_path / "whole", *options)), tmp_path, monkeypatch)
 
-    def killed(self: TrainingModule, batch: object, batch_idx: int) -> torch.Tensor:
-        if self.current_epoch == 1 and batch_idx == 1:
-            raise RuntimeError("killed")
-        return step(self, batch, batch_idx)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(TrainingModule, "training_step", killed)
-    with pytest.raises(RuntimeError, match="killed"):
-        train(broken)
-    monkeypatch.setattr(TrainingModule, "training_step", step)
-    train(broken, resume=True)
-    one, other = (torch.load(tmp_path / name / LAST, weights_only=True) for name in ("whole", "broken"))
-    assert one["global_step"] == other["global_step"] == 6
-    for part in ("state_dict", "current_model_state"):
-        for name, tensor in one[part].items():
-            assert torch.equal(tensor, other[part][name]), (part, name)
+def test_resumed_retinanet_equals_an_uninterrupted_one(
+    phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its losses are divided by a running mean, which the checkpoint must hold."""
+    options = (
+        "model.detectron2.config=COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+        f"model.detectron2.opts={THIN}]",
+        "train.epochs=3",
+        "data.epoch_size=8",
+    )
+    assert_resumes_exactly(prepare(small(phantom_root, tmp_path / "whole", *options)), tmp_path, monkeypatch)
 
 
 def test_resume_with_another_network_is_refused(trained: Path, phantom_root: Path) -> None:
@@ -120,6 +118,8 @@ def test_tools_predict_evaluate_and_draw(trained: Path, phantom_root: Path, tmp_
     assert evaluate.main([*arguments, "--output", str(tmp_path / "e"), "--resamples", "100"]) == 0
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert "segm" in json.dumps(metrics)
+    name = "detectron2, COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml, changed by model.detectron2.opts, 64 px"
+    assert metrics["models"][0]["protocol"]["architecture"] == name
     assert visualize.main([*arguments, "--output", str(tmp_path / "v")]) == 0
     assert (tmp_path / "v" / "index.html").is_file()
 
@@ -133,13 +133,6 @@ def test_masks_are_refused_where_lesions_have_boxes_only(phantom_root: Path, tmp
     config = small(phantom_root, tmp_path / "o", f"data.train={tmp_path / 'boxes.json'}")
     with pytest.raises(InputError, match=r"outlines, but \d+ of \d+ training lesions have no mask; choose one without"):
         prepare(config)
-
-
-#: What makes each config of configs/detectron2 small enough: a thin network without weights.
-THIN = (
-    "[MODEL.RESNETS.RES2_OUT_CHANNELS, 64, MODEL.RESNETS.WIDTH_PER_GROUP, 32, MODEL.RESNETS.NORM, GN, "
-    "MODEL.FPN.NORM, GN, MODEL.FPN.OUT_CHANNELS, 32, MODEL.ROI_MASK_HEAD.CONV_DIM, 32, MODEL.BACKBONE.FREEZE_AT, 0"
-)
 
 
 @pytest.fixture(scope="module")

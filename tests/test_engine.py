@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -14,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL
+from small_training import assert_resumes_exactly, read_rows
 
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.images import read_image
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.checkpoint import KEY, load_model, read_facts
-from mammodet.engine.module import NonFiniteLossError, TrainingModule, lr_factor, make_optimizer
+from mammodet.engine.module import NonFiniteLossError, lr_factor, make_optimizer
 from mammodet.engine.outputs import to_detections
 from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
 from mammodet.engine.prepare import prepare
@@ -56,11 +56,6 @@ def config_for(root: Path, output: Path, *overrides: str) -> Config:
     )
 
 
-def read_rows(output: Path) -> list[dict[str, str]]:
-    with open(output / "metrics.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def trained(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a finished two-epoch run."""
@@ -90,36 +85,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("train.epochs=3", "train.ema_decay=0.9", "data.epoch_size=8", "data.negative_fraction=0.5")
-    whole = prepare(config_for(phantom_root, tmp_path / "whole", *options))
-    train(whole)
-
-    broken = replace(whole, config=whole.config.model_copy(update={"output_dir": tmp_path / "broken"}))
-    step = TrainingModule.training_step
-
-    def killed(self: TrainingModule, batch: object, batch_idx: int) -> torch.Tensor:
-        if self.current_epoch == 1 and batch_idx == 1:
-            raise RuntimeError("killed")
-        return step(self, batch, batch_idx)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(TrainingModule, "training_step", killed)
-    with pytest.raises(RuntimeError, match="killed"):
-        train(broken)
-    monkeypatch.setattr(TrainingModule, "training_step", step)
-    train(broken, resume=True)
-
-    one, other = (torch.load(tmp_path / name / LAST, weights_only=True) for name in ("whole", "broken"))
-    assert one["global_step"] == other["global_step"] == 6
-    for part in ("state_dict", "current_model_state"):
-        for name, tensor in one[part].items():
-            assert torch.equal(tensor, other[part][name]), (part, name)
-    moments = [content["optimizer_states"][0]["state"][0]["exp_avg"] for content in (one, other)]
-    assert torch.equal(*moments)
-    assert one["lr_schedulers"][0]["_last_lr"] == other["lr_schedulers"][0]["_last_lr"]
-    tables = [
-        [{key: value for key, value in row.items() if key != "seconds"} for row in read_rows(tmp_path / name)]
-        for name in ("whole", "broken")
-    ]
-    assert tables[0] == tables[1]
+    assert_resumes_exactly(prepare(config_for(phantom_root, tmp_path / "whole", *options)), tmp_path, monkeypatch)
 
 
 def test_train_refuses_a_folder_that_holds_a_run(trained: Path, phantom_root: Path) -> None:

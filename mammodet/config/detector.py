@@ -30,8 +30,8 @@ class BackboneConfig(Section):
             raise ValueError(f"backbone {self.name!r}: expected {', '.join(known)} or timm/NAME")
         if self.stride_in_1x1 and self.name not in ("resnet50", "resnet101"):
             raise ValueError(
-                f"backbone.stride_in_1x1=true: {self.name} has no 1x1 convolution that could take the stride; it is for "
-                "resnet50 and resnet101"
+                f"backbone.stride_in_1x1=true: {self.name} has no 1x1 convolution that could take the stride; it is "
+                "for resnet50 and resnet101"
             )
         return self
 

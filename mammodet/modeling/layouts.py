@@ -132,22 +132,21 @@ def to_torchvision(state: Mapping[str, Tensor], *, source: PixelNorm, target: Pi
 def whole(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's weights under its names of today, if they are all there and no others.
 
+    A classifier's last layer is left out.
+
     Raises:
         InputError: see `to_detectron2`.
     """
-    state = modern_names(state)
+    state = {
+        name: tensor for name, tensor in modern_names(state).items() if not re.fullmatch(_IGNORED_TORCHVISION, name)
+    }
     _check(state, to_names=str)
     return state
 
 
 def modern_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's weights under its names of today, without a classifier's last layer."""
-    renamed = {}
-    for name, tensor in state.items():
-        if re.fullmatch(_IGNORED_TORCHVISION, name):
-            continue
-        renamed[modern_name(name)] = tensor
-    return renamed
+    """torchvision's weights under its names of today."""
+    return {modern_name(name): tensor for name, tensor in state.items()}
 
 
 def with_eps(state: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ _FIRST = tuple(
     for prefix, conv, norm in (
         ("backbone.body.", "conv1", "bn1"),
         ("backbone.bottom_up.", "stem.conv1", "stem.conv1.norm"),
+        ("backbone.", "stem.conv1", "stem.conv1.norm"),
         ("", "stem.conv1", "stem.conv1.norm"),
         ("", "conv1", "bn1"),
     )
@@ -53,6 +55,11 @@ class PixelNorm:
     def is_grey(self) -> bool:
         """Whether all channels are seen alike."""
         return len(set(self.mean)) == len(set(self.std)) == 1
+
+    def is_like(self, other: PixelNorm) -> bool:
+        """Whether the other sees alike, whatever its name, to the precision of float32."""
+        pairs = zip((*self.mean, *self.std), (*other.mean, *other.std), strict=True)
+        return self.order == other.order and all(math.isclose(*pair, rel_tol=1e-6) for pair in pairs)
 
     def mean_std(self, channels: int) -> tuple[list[float], list[float]]:
         """Mean and std per channel in the network's order, as detectron2's config wants them."""
@@ -115,7 +122,7 @@ def with_pixels(state: Mapping[str, Tensor], source: PixelNorm, target: PixelNor
     Raises:
         InputError: the two differ, and there is no ResNet.
     """
-    if (source.order, source.mean, source.std) == (target.order, target.mean, target.std):
+    if source.is_like(target):
         return dict(state)
     found = next(((first, mean) for first, mean in _FIRST if first in state), None)
     if found is None:

@@ -17,7 +17,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from mammodet.config import DetectorConfig
-from mammodet.modeling.contract import DetectorOutput
+from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
 
 PIXEL_MEAN, PIXEL_STD = 0.449, 0.226  # ImageNet's, averaged over its channels
 
@@ -105,11 +105,9 @@ class TorchvisionDetector(nn.Module):
         use_boxes: Sequence[bool] | None,
     ) -> dict[str, Tensor]:
         model = self.model
-        keep = [index for index in range(len(targets)) if use_boxes is None or use_boxes[index]]
+        keep = teaching_images(len(targets), use_boxes)
         if not keep:
-            # Nothing to learn here, but every process must see every parameter.
-            silent = sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad) * 0.0
-            return {"loss_none": silent}  # type: ignore[dict-item]
+            return {"loss_none": silent_loss(self)}
         if len(keep) < len(targets):
             features = {name: level[keep] for name, level in features.items()}
             targets = [targets[index] for index in keep]

@@ -45,7 +45,7 @@ class WeightFile:
         layout: whose names they are; `mammodet` is a checkpoint of ours, with a detector of either library inside.
         facts: what the file says of itself, where it does: `stride_in_1x1` and `pixels` (as `PixelNorm.to_json`),
             `author`, `matching_heuristics` (detectron2: names may be ends of a model's names), and of a checkpoint of
-            ours its `config`.
+            ours its `config` and the `patients` that it has seen.
     """
 
     state: dict[str, Tensor]
@@ -88,8 +88,9 @@ def _facts(content: Any) -> dict[str, Any]:
     header, run = content.get(HEADER), content.get("mammodet")
     if isinstance(header, dict):
         facts |= {key: header[key] for key in ("stride_in_1x1", "pixels") if header.get(key) is not None}
-    if isinstance(run, dict) and isinstance(run.get("config"), dict):
-        facts["config"] = run["config"]
+    for key, kind in (("config", dict), ("patients", list)):
+        if isinstance(run, dict) and isinstance(run.get(key), kind):
+            facts[key] = run[key]
     return facts
 
 
@@ -183,6 +184,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             ("numpy._core.multiarray", "scalar"): _make_scalar,
             ("numpy._core.numeric", "_frombuffer"): _make_from_buffer,
             ("_codecs", "encode"): _make_encode,
+            ("__builtin__", "bytes"): _make_no_bytes,
             ("collections", "OrderedDict"): lambda: OrderedDict,
             ("torch.storage", "_load_from_bytes"): _make_storage,
             ("torch._utils", "_rebuild_tensor_v2"): _make_tensor,
@@ -249,6 +251,10 @@ def _make_encode() -> Callable[..., bytes]:
         return text.encode("latin1")
 
     return encode
+
+
+def _make_no_bytes() -> Callable[[], bytes]:
+    return lambda: b""  # of an empty array, in Python 2's protocols
 
 
 def _make_storage() -> Callable[..., Any]:

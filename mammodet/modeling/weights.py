@@ -223,8 +223,8 @@ def detectron2_state(
         state = to_detectron2(state, source=source, target=grey(pixel_std), eps=eps_of(path))
     elif layout == "caffe2":
         state = from_caffe2(state)
-    elif layout == "detectron2" and (known := pixels_of(file)) is not None:
-        state = with_pixels(state, known, grey(pixel_std))
+    elif layout == "detectron2" and ("pixels" in file.facts or file.layout == "mammodet"):
+        state = with_pixels(state, pixels_of(file) or grey(pixel_std), grey(pixel_std))
     if file.layout == "mammodet" and any(name.startswith(_OWN[0]) for name in file.state):
         others = {name: tensor for name, tensor in file.state.items() if not name.startswith(_OWN[0])}
         return {f"{_OWN[0]}{name}": tensor for name, tensor in state.items()} | others

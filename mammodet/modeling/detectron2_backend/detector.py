@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mammodet.config import ModelConfig
 from mammodet.errors import InputError
-from mammodet.modeling.contract import DetectorOutput
+from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
 from mammodet.modeling.detectron2_backend.config import fit, instantiate, resolve
 from mammodet.modeling.detectron2_backend.opts import LIMITS
 
@@ -89,11 +89,9 @@ class Detectron2Detector(nn.Module):
         from detectron2.structures import ImageList
         from detectron2.utils.events import EventStorage
 
-        keep = [index for index in range(len(targets)) if use_boxes is None or use_boxes[index]]
+        keep = teaching_images(len(targets), use_boxes)
         if not keep:
-            # Nothing to learn here, but every process must see every parameter.
-            silent = sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad) * 0.0
-            return {"loss_none": silent}  # type: ignore[dict-item]
+            return {"loss_none": silent_loss(self)}
         if len(keep) < len(targets):
             features = {name: level[keep] for name, level in features.items()}
             batch = ImageList(batch.tensor[keep], [batch.image_sizes[index] for index in keep])
@@ -117,7 +115,9 @@ class Detectron2Detector(nn.Module):
         answers = model.head(levels)
         if truth is None:
             return model.forward_inference(batch, levels, answers)
-        return model.forward_training(batch, levels, answers, truth)
+        # Its scripted focal loss would be compiled anew after some calls, and a resumed run differ in the last digits.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return model.forward_training(batch, levels, answers, truth)
 
     def _lossless_masks(self, batch: Any, features: Any, proposals: Any, truth: Any) -> dict[str, Tensor]:
         """Losses of a batch without lesions, on which PointRend's heads fail: the mask head is left out."""
@@ -128,8 +128,7 @@ class Detectron2Detector(nn.Module):
             _, losses = heads(batch, features, proposals, truth)
         finally:
             heads.mask_on = True
-        silent = sum(parameter.sum() for parameter in heads.mask_head.parameters()) * 0.0
-        return {**losses, "loss_mask_point": silent}
+        return {**losses, "loss_mask_point": silent_loss(heads.mask_head)}
 
 
 def _to_instances(target: dict[str, Tensor], size_hw: tuple[int, int]) -> Any:

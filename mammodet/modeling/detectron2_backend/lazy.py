@@ -12,10 +12,24 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from mammodet.errors import InputError
 
-#: Prefixes of modules whose classes and functions a stored LazyConfig may name.
-TRUSTED = ("detectron2.layers", "detectron2.modeling", "detectron2.projects", "detectron2.structures", "torch.nn")
+#: Packages whose network modules a stored LazyConfig may name.
+TRUSTED = ("detectron2.layers", "detectron2.modeling", "detectron2.projects", "torch.nn.modules")
+#: What it may name beside them. A wider rule is no rule: torch.nn alone has enough functions to reach anything.
+PARTS = (
+    "detectron2.layers.shape_spec.ShapeSpec",
+    "detectron2.modeling.box_regression.Box2BoxTransform",
+    "detectron2.modeling.box_regression.Box2BoxTransformLinear",
+    "detectron2.modeling.matcher.Matcher",
+    "detectron2.modeling.backbone.resnet.ResNet.make_default_stages",
+    "detectron2.modeling.backbone.resnet.ResNet.make_stage",
+    "torch.nn.functional.relu",
+    "torch.nn.functional.silu",
+    "torch.nn.functional.leaky_relu",
+)
 TARGET, NAMED, PARTIAL = "_target_", "_named_", "_partial_"
 
 
@@ -58,32 +72,39 @@ def _name(value: Any, place: str) -> str:
     return dotted
 
 
-def _locate(dotted: str, place: str) -> Callable[..., Any]:
-    """The class or function of a name, if it is modelling code of detectron2 or torch."""
-    refusal = InputError(
-        f"{place}: {dotted} is not modelling code of detectron2 or torch ({', '.join(TRUSTED)}); a checkpoint may name "
-        "nothing else, since loading it would run that code"
-    )
-    if not _is_trusted(dotted):
-        raise refusal
+def _locate(dotted: Any, place: str) -> Callable[..., Any]:
+    """The network module or part of a name, if it is one of detectron2's or torch's."""
+    found = _find(dotted) if isinstance(dotted, str) else None
+    name = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    is_module = inspect.isclass(found) and issubclass(found, nn.Module) and _is_trusted(name)
+    # A name may lead through a module to anything that it imports; what is found there decides.
+    if found is None or not (is_module or name in PARTS):
+        raise InputError(
+            f"{place}: {dotted} is no network module of detectron2 or torch ({', '.join(TRUSTED)}), nor one of a few "
+            "parts of them; a checkpoint may name nothing else, since loading it would run that code"
+        )
+    return found
+
+
+def _find(dotted: str) -> Any:
+    """What a name means, or None; other packages are not even imported."""
+    if not _is_trusted(dotted) and not dotted.startswith("torch.nn."):
+        return None
     parts = dotted.split(".")
-    found: Any = None
     for cut in range(len(parts) - 1, 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:cut]))
+            found: Any = importlib.import_module(".".join(parts[:cut]))
         except ImportError:
             continue
         for part in parts[cut:]:
             found = getattr(found, part, None)
-        break
-    # The name may lead through a module to anything it imports; what it is decides.
-    if not (inspect.isclass(found) or inspect.isroutine(found)) or not _is_trusted(str(found.__module__)):
-        raise refusal
-    return found
+        return found
+    return None
 
 
 def _is_trusted(name: str) -> bool:
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in TRUSTED)
+    # mmdetection's wrapper builds whatever its registry knows.
+    return name.startswith(tuple(f"{package}." for package in TRUSTED)) and ".mmdet_wrapper." not in name
 
 
 def to_objects(node: Any, place: str = "model") -> Any:
