@@ -73,6 +73,7 @@ def test_resumed_retinanet_equals_an_uninterrupted_one(
         "model.detectron2.config=COCO-Detection/retinanet_R_50_FPN_1x.yaml",
         f"model.detectron2.opts={THIN}]",
         "train.epochs=3",
+        "train.ema_decay=0.9",
         "data.epoch_size=8",
     )
     assert_resumes_exactly(prepare(small(phantom_root, tmp_path / "whole", *options)), tmp_path, monkeypatch)
