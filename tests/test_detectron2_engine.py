@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL_DETECTRON2
 from small_training import assert_resumes_exactly
 from test_engine import config_for
@@ -16,7 +17,7 @@ from test_engine import config_for
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.predictions import read_predictions
-from mammodet.engine.checkpoint import load_model
+from mammodet.engine.checkpoint import KEY, load_model
 from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
@@ -93,6 +94,16 @@ def test_checkpoint_carries_its_network(trained: Path, phantom_root: Path) -> No
     assert config.model.detectron2.resolved["MODEL"]["FPN"]["OUT_CHANNELS"] == 32
     assert config.model.with_masks
     assert load_config(trained / "config.yaml").to_dict() == facts.config
+
+
+def test_checkpoint_that_points_to_a_lazy_config_is_refused_and_does_not_run_it(trained: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / BEST, weights_only=True)
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nmodel = {{}}\n")
+    content[KEY]["config"]["model"]["detectron2"].update(config=str(tmp_path / "code.py"), opts=[], resolved=None)
+    torch.save(content, tmp_path / "pointing.ckpt")
+    with pytest.raises(InputError, match="does not hold its network"):
+        load_model(tmp_path / "pointing.ckpt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_thresholds_of_a_config_replace_those_of_the_checkpoint(trained: Path, phantom_root: Path) -> None:

@@ -114,6 +114,12 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     """
     content, facts = read_facts(path)
     config = make_config(facts.config, where=f"in {path}")
+    if config.model.from_detectron2 and config.model.detectron2.resolved is None:
+        raise InputError(
+            f"{path}: names detectron2's config {config.model.detectron2.config}, but does not hold its network "
+            "(model.detectron2.resolved), as every checkpoint of a training does; it is not read from elsewhere, since "
+            "a LazyConfig is code"
+        )
     if wanted is not None:
         config = _take_over(config, wanted, path)
     model = build_model(config, len(facts.categories), load_weights=False)
