@@ -86,6 +86,7 @@ def test_unknown_name_comes_with_near_ones() -> None:
         ("COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml", "no precomputed proposals"),
         ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", "keypoints are not supported"),
         ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py", "keypoints: not supported"),
+        ("Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml", "MODEL.ROI_MASK_HEAD.NORM SyncBN: cannot be shared"),
         ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", "META_ARCHITECTURE PanopticFPN"),
     ],
 )
@@ -119,9 +120,104 @@ def test_faulty_options_of_a_lazy_config_are_told_all_at_once() -> None:
 
 
 @needs_detectron2
-@pytest.mark.parametrize("opts", [["MODEL.FPN.OUT_CHANNELS"], [3, 4]])
-def test_options_that_are_no_pairs_are_refused(opts: list[Any]) -> None:
-    assert "expected" in message(Detectron2Config(config=MASK_RCNN, opts=opts))
+@pytest.mark.parametrize(
+    ("opts", "fault"),
+    [
+        (["MODEL.FPN.OUT_CHANNELS"], "MODEL.FPN.OUT_CHANNELS has no value; expected KEY, VALUE or KEY=VALUE"),
+        ([3, 4], "3 where a key was expected"),
+        (["MODEL.PIXEL_MEAN=[1"], "MODEL.PIXEL_MEAN=[1: its value cannot be read"),
+        (["MODEL.PIXEL_MEAN=!!python/name:os.system"], "its value cannot be read"),
+        (["MODEL.PIXEL_MEAN=2026-13-01"], "its value cannot be read"),
+        (["MODEL.FPN.OUT_CHANNELS.X", 1], "MODEL.FPN.OUT_CHANNELS.X=1: "),
+        (["MODEL.FPN", {"OUT_CHANNELS": 16}], "MODEL.FPN: a whole section; give its keys one by one"),
+        (["MODEL.FPN", "none"], "a whole section; give its keys one by one"),
+        (["MODEL.ANCHOR_GENERATOR", {"SIZES": [[1]]}], "MODEL.ANCHOR_GENERATOR: a whole section"),
+        (["MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"], "rotated boxes are not supported"),
+        (["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"], "rotated boxes are not supported"),
+    ],
+)
+def test_options_that_are_no_options_are_refused(opts: list[Any], fault: str) -> None:
+    assert fault in message(Detectron2Config(config=MASK_RCNN, opts=opts))
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    ("opts", "fault"),
+    [
+        (["model.proposal_generator.anchor_generator=null"], "set model.detector.anchors"),
+        (["model.proposal_generator.head.num_anchors=7"], "set model.detector.anchors"),
+        (["model.roi_heads=null"], "model.roi_heads: missing"),
+        (["model.roi_heads.mask_head=null"], "set model.roi_heads.mask_in_features=null"),
+        (["model.roi_heads.box_pooler.pooler_type=ROIAlignRotated"], "rotated boxes: not supported"),
+        (["model.backbone", {"a": 1}], "a whole section; give its keys one by one"),
+    ],
+)
+def test_options_of_a_lazy_config_that_cannot_work_are_refused(opts: list[Any], fault: str) -> None:
+    assert fault in message(Detectron2Config(config=LAZY, opts=opts))
+
+
+@needs_detectron2
+def test_lazy_config_without_levels_for_masks_has_none() -> None:
+    settings = resolve(Detectron2Config(config=LAZY, opts=["model.roi_heads.mask_in_features=null"]))
+    assert settings.masks is False
+
+
+@needs_detectron2
+def test_option_replaces_what_a_checkpoint_could_not_carry() -> None:
+    name = "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"
+    text = message(Detectron2Config(config=name))
+    assert "model.roi_heads.box_head.conv_norm: <function <lambda>" in text
+    assert "or set model.roi_heads.box_head.conv_norm in model.detectron2.opts" in text
+    assert "model.roi_heads.mask_head.conv_norm" in text  # all at once
+    places = ["model.roi_heads.box_head.conv_norm", "model.roi_heads.mask_head.conv_norm"]
+    settings = resolve(Detectron2Config(config=name, opts=[f"{place}=GN" for place in places]))
+    assert settings.resolved["model"]["roi_heads"]["box_head"]["conv_norm"] == "GN"
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    "values",
+    [
+        {}, {"MODEL": {}}, {"MODEL": 3}, {"model": 3}, {"model": {}},
+        {"model": {"_target_": "detectron2.modeling.meta_arch.retinanet.RetinaNet"}},
+    ],
+)  # fmt: skip
+def test_damaged_network_of_a_checkpoint_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"model\.detectron2\.resolved"):
+        fit(values, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])
+
+
+@needs_detectron2
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("PIXEL_MEAN", []), ("PIXEL_MEAN", ["a", "b", "c"]), ("ANCHOR_GENERATOR", {"SIZES": [[0.0]] * 5, "NAME": "D"})],
+)
+def test_odd_values_of_a_network_are_refused(key: str, value: Any) -> None:
+    values = resolve(Detectron2Config(config=MASK_RCNN)).resolved
+    values["MODEL"][key] = value
+    with pytest.raises(InputError, match="does not describe a network as detectron2's configs do"):
+        fit(values, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])
+
+
+@needs_detectron2
+def test_stored_network_stands_for_a_config_that_is_gone_and_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    text = f"_BASE_: {zoo_file(MASK_RCNN)}\nMODEL: {{FPN: {{OUT_CHANNELS: 32}}}}\n"
+    path.write_text(text)
+    settings = resolve(Detectron2Config(config=str(path)))
+    assert resolve(settings) == settings
+    path.write_text(text.replace("32", "64"))
+    changed = message(settings)
+    assert "MODEL.FPN.OUT_CHANNELS 32 -> 64" in changed
+    assert "Set model.detectron2.resolved=null to take the config" in changed
+    path.unlink()
+    assert resolve(settings) == settings
+
+
+def zoo_file(name: str) -> str:
+    from detectron2 import model_zoo
+
+    return model_zoo.get_config_file(name)
 
 
 @needs_detectron2
@@ -245,6 +341,7 @@ def test_lazy_config_with_an_option_builds_without_its_file(tmp_path: Path) -> N
         ("model.pixel_std = object()", "cannot be stored in a checkpoint"),
         ("del model", "a LazyConfig without `model`"),
         ("model.backbone = 1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
 def test_lazy_config_that_a_checkpoint_could_not_carry_is_refused(tmp_path: Path, addition: str, fault: str) -> None:

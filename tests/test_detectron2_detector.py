@@ -160,6 +160,16 @@ def test_batches_without_lesions_teach_every_network(name: str) -> None:
     assert all(each.grad is not None for each in detector.parameters() if each.requires_grad)
 
 
+def test_deformable_convolutions_are_refused_on_the_cpu() -> None:
+    detector = build(
+        f"model.detectron2.opts=[{HEADS}, MODEL.RESNETS.DEFORM_ON_PER_STAGE, [false, true, true, true]]",
+        "model.detectron2.config=COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    ).detector.train()
+    images, targets = two_images(masks=False)
+    with pytest.raises(InputError, match="deformable convolutions learn on a GPU only"):
+        detector(images, targets)
+
+
 def test_images_that_teach_no_boxes_are_left_out_of_the_losses() -> None:
     detector = network("mask_rcnn").detector.train()
     images, targets = two_images()

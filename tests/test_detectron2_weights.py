@@ -85,11 +85,15 @@ def test_imagenet_weights_are_those_that_the_config_names(zoo: Path, capsys: pyt
     # Caffe2's names, as the real file has them.
     with open(path, "wb") as file:
         pickle.dump({"conv1_w": kernels, "res_conv1_bn_s": scale, "res_conv1_bn_b": scale + 1}, file)
-    found = inner(small("model.weights=imagenet"))
+    with pytest.raises(InputError, match=r"R-50\.pkl: was trained with batch norm and would be lost under .*GN"):
+        small("model.weights=imagenet")
+    opts = next(each for each in SMALL_DETECTRON2 if "opts" in each)
+    opts = opts.replace("RESNETS.NORM, GN", "RESNETS.NORM, FrozenBN").replace("FPN.NORM, GN", "FPN.NORM, ''")
+    found = inner(small(opts, "model.weights=imagenet"))
     np.testing.assert_allclose(found[CONV1].numpy()[:, 0], kernels.sum(axis=1), rtol=1e-5, atol=1e-5)
     assert found["backbone.bottom_up.stem.conv1.norm.weight"].tolist() == scale.tolist()
     assert found["backbone.bottom_up.stem.conv1.norm.bias"].tolist() == (scale + 1).tolist()
-    assert "detectron2://ImageNetPretrained/MSRA/R-50.pkl: took 3 of" in capsys.readouterr().out
+    assert "detectron2://ImageNetPretrained/MSRA/R-50.pkl: took 5 of" in capsys.readouterr().out
 
 
 def test_weights_that_cannot_be_downloaded_name_the_two_ways_on(zoo: Path) -> None:
@@ -137,6 +141,20 @@ def test_checkpoint_of_the_torchvision_backend_starts_a_detectron2_network(tmp_p
         one, other = (model.eval().detector([image]).features for model in (first, second))
     for level, again in zip(one, other, strict=True):
         torch.testing.assert_close(level, again, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_trained_with_batch_norm_are_refused_by_group_norm(tmp_path: Path) -> None:
+    opts = next(each for each in SMALL_DETECTRON2 if "opts" in each).replace("RESNETS.NORM, GN", "RESNETS.NORM, BN")
+    write_pkl(tmp_path / "bn.pkl", {name: tensor.numpy() for name, tensor in inner(small(opts)).items()})
+    with pytest.raises(InputError, match=r"bn\.pkl: was trained with batch norm and would be lost"):
+        small(f"model.weights={tmp_path / 'bn.pkl'}")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = {name: tensor.numpy().copy() for name, tensor in inner(small()).items()}
+    state[FPN][0] = np.nan
+    with pytest.raises(InputError, match=f"1 tensors hold NaN or infinity, for instance {FPN}"):
+        small(f"model.weights={write_pkl(tmp_path / 'nan.pkl', state)}")
 
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:

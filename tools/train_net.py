@@ -100,6 +100,8 @@ def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
     path, truth = train_folds(config, resume=chosen.resume, overwrite=chosen.overwrite, machines=machines)
     evaluate_files(truth, [path], path.parent, command=command)
     checkpoints = sorted(str(best) for best in config.output_dir.glob("fold*/best.ckpt"))
+    if config.model.kind == "detector":  # boxes of several detectors are not joined
+        return 0
     print("next: the mean of the folds' models on images that none of them has seen")
     print(f"  python tools/predict.py --checkpoint {shlex.join(checkpoints)} --input FOLDER --output preds/")
     return 0

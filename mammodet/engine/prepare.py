@@ -157,7 +157,10 @@ def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
         chosen, choice = "model.detector.arch=mask_rcnn", "choose faster_rcnn"
         if config.model.from_detectron2:
             chosen = f"model.detectron2.config={config.model.detectron2.config}: outlines"
-            choice = "choose one without masks, or set MODEL.MASK_ON False in model.detectron2.opts"
+            choice = (
+                "choose one without masks, or set in model.detectron2.opts MODEL.MASK_ON False (of a LazyConfig "
+                "model.roi_heads.mask_in_features null)"
+            )
         faults.append(f"{chosen}, but {boxes_only} of {len(lesions)} training lesions have no mask; {choice}")
     monitor = config.train.monitor
     boxed = any(not lesion.ignore for record in val.images for lesion in record.lesions)

@@ -51,7 +51,14 @@ class LoadReport:
 
 
 def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
-    """Copy every tensor whose name and shape fit; a first convolution is adapted to the number of input channels."""
+    """Copy every tensor whose name and shape fit; a first convolution is adapted to the number of input channels.
+
+    Raises:
+        InputError: NaN or infinite weights.
+    """
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"weights: {len(broken)} tensors hold NaN or infinity, for instance {broken[0]}; take others")
     own = module.state_dict()
     taken: dict[str, Tensor] = {}
     mismatched = []

@@ -5,35 +5,74 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from torch import nn
 
-from mammodet.config import Detectron2Config
+from mammodet.config import Detectron2Config, differences
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError, raise_faults
-from mammodet.modeling.detectron2_backend.lazy import TARGET, to_objects, to_plain
+from mammodet.modeling.detectron2_backend.lazy import TARGET, to_objects, to_plain, unkept
 from mammodet.modeling.detectron2_backend.opts import with_opts
 from mammodet.modeling.detectron2_backend.yacs import copy_values, is_yacs, merge, network_of, usual
+
+#: What the adapter can run.
+NETWORKS = ("GeneralizedRCNN", "RetinaNet")
+_SYNC = "cannot be shared between processes, since a batch without lesions has no masks; choose GN"
 
 
 def resolve(settings: Detectron2Config) -> Detectron2Config:
     """The settings with `resolved` and `masks` filled in from `config` and `opts`.
 
+    Where `resolved` is there already, as in a run's `config.yaml`, it must be what `config` gives; it stands for a
+    config that is gone.
+
     Raises:
         InputError: detectron2 is missing, the config cannot be read, or options that are unknown or not its own.
     """
     require_detectron2()
-    if settings.config is None:
-        assert settings.resolved is not None  # the config's own check
-        values, where = settings.resolved, "model.detectron2.resolved"
+    stored, config = settings.resolved, settings.config
+    path = _find(config) if config is not None else None
+    if config is None or (path is None and stored is not None):
+        assert stored is not None  # the config's own check
+        values = stored
+    elif path is None:
+        raise InputError(
+            f"model.detectron2.config={config}: neither a file nor a name of detectron2's model zoo; near: "
+            f"{', '.join(_near(config)) or 'none'}"
+        )
     else:
-        values, where = _read(settings.config), settings.config
-    values = with_opts(values, settings.opts)
-    raise_faults(_unsupported(values), where=f"model.detectron2.config={where}")
-    return settings.model_copy(update={"resolved": values, "masks": _has_masks(values)})
+        values = _read(config, path)
+    where = f"model.detectron2.config={config}" if path else "model.detectron2.resolved"
+    with _told(where):
+        values = with_opts(values, settings.opts)
+        raise_faults(unkept(values.get("model")), where=where)
+        raise_faults(_unsupported(values), where=where)
+        masks = _has_masks(values)
+    if stored is not None:
+        raise_faults(
+            differences(stored, values),
+            where=f"{where}: is not what model.detectron2.resolved holds (resolved -> config)",
+            advice="Set model.detectron2.resolved=null to take the config, or model.detectron2.config=null and opts=[] "
+            "to keep the network.",
+        )
+    return settings.model_copy(update={"resolved": values, "masks": masks})
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """What a config of others can lack, in words."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: does not describe a network as detectron2's configs do ({type(error).__name__}: {error})"
+        ) from error
 
 
 def named_weights(settings: Detectron2Config) -> str:
@@ -57,12 +96,16 @@ def fit(
 
     Args:
         anchor_sizes: one side per level, in the network's pixels.
+    Raises:
+        InputError: values that describe no network, or none that works here.
     """
     values = copy_values(values)
-    if is_yacs(values):
-        _fit_yacs(values["MODEL"], num_categories, in_channels, anchor_sizes, anchor_ratios)
-    else:
-        _fit_lazy(values["model"], num_categories, in_channels, anchor_sizes, anchor_ratios)
+    with _told("model.detectron2.resolved"):
+        raise_faults(_unsupported(values), where="model.detectron2.resolved")
+        if is_yacs(values):
+            _fit_yacs(values["MODEL"], num_categories, in_channels, anchor_sizes, anchor_ratios)
+        else:
+            _fit_lazy(values["model"], num_categories, in_channels, anchor_sizes, anchor_ratios)
     return values
 
 
@@ -98,26 +141,27 @@ def instantiate(values: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _read(config: str) -> dict[str, Any]:
-    """The network's part of a config, by its zoo name or path."""
+def _find(config: str) -> Path | None:
+    """The file of a config, by its path or zoo name."""
     from detectron2 import model_zoo
 
-    path = Path(config)
-    if not path.exists():
-        try:
-            path = Path(model_zoo.get_config_file(config))
-        except RuntimeError:
-            raise InputError(
-                f"model.detectron2.config={config}: neither a file nor a name of detectron2's model zoo; near: "
-                f"{', '.join(_near(config)) or 'none'}"
-            ) from None
+    if Path(config).exists():
+        return Path(config)
+    try:
+        return Path(model_zoo.get_config_file(config))
+    except RuntimeError:
+        return None
+
+
+def _read(config: str, path: Path) -> dict[str, Any]:
+    """The network's part of a config."""
     if path.suffix not in (".yaml", ".yml", ".py"):
         raise InputError(f"model.detectron2.config={config}: expected a .yaml or a LazyConfig .py")
     try:
         return _read_lazy(path) if path.suffix == ".py" else _read_yacs(path)
     except InputError:
         raise
-    except Exception as error:  # a config of others: whatever it raises is told
+    except (Exception, SystemExit) as error:  # a config of others: whatever it raises is told
         raise InputError(
             f"model.detectron2.config={config}: cannot be read ({type(error).__name__}: {error})"
         ) from error
@@ -170,27 +214,55 @@ def _read_lazy(path: Path) -> dict[str, Any]:
 def _unsupported(values: dict[str, Any]) -> list[str]:
     """What our adapter cannot run of a config, in words."""
     if not is_yacs(values):
-        name = str(values["model"].get(TARGET, "")).rpartition(".")[2]
-        found = [] if name in ("GeneralizedRCNN", "RetinaNet") else [f"{name}: expected GeneralizedRCNN or RetinaNet"]
-        keypoints = any("keypoint_head" in node for node in _nodes(values["model"]))
-        return [*found, *(["keypoints: not supported"] if keypoints else [])]
+        return _unsupported_lazy(values["model"])
     model = values["MODEL"]
+    if model["META_ARCHITECTURE"] not in NETWORKS:
+        return [f"MODEL.META_ARCHITECTURE {model['META_ARCHITECTURE']}: expected {' or '.join(NETWORKS)}"]
     faults = []
-    if model["META_ARCHITECTURE"] not in ("GeneralizedRCNN", "RetinaNet"):
-        faults.append(f"MODEL.META_ARCHITECTURE {model['META_ARCHITECTURE']}: expected GeneralizedRCNN or RetinaNet")
-    elif model["META_ARCHITECTURE"] == "GeneralizedRCNN":
+    if "Rotated" in model["ANCHOR_GENERATOR"]["NAME"]:
+        faults.append(
+            f"MODEL.ANCHOR_GENERATOR.NAME {model['ANCHOR_GENERATOR']['NAME']}: rotated boxes are not supported"
+        )
+    if model["META_ARCHITECTURE"] == "GeneralizedRCNN":
         generator = model["PROPOSAL_GENERATOR"]["NAME"]
         if model["LOAD_PROPOSALS"] or generator != "RPN":
             faults.append(f"MODEL.PROPOSAL_GENERATOR.NAME {generator}: expected RPN, and no precomputed proposals")
         if model["KEYPOINT_ON"]:
             faults.append("MODEL.KEYPOINT_ON: keypoints are not supported")
+        if "SyncBN" in str(model["ROI_MASK_HEAD"]["NORM"]):
+            faults.append(f"MODEL.ROI_MASK_HEAD.NORM {model['ROI_MASK_HEAD']['NORM']}: {_SYNC}")
+        faults += [
+            f"MODEL.{head}.POOLER_TYPE {model[head]['POOLER_TYPE']}: rotated boxes are not supported"
+            for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD")
+            if "Rotated" in model[head]["POOLER_TYPE"]
+        ]
+    return faults
+
+
+def _unsupported_lazy(model: dict[str, Any]) -> list[str]:
+    name = str(model.get(TARGET, "")).rpartition(".")[2]
+    faults = [] if name in NETWORKS else [f"{name or 'model'}: expected {' or '.join(NETWORKS)}"]
+    nodes = list(_nodes(model))
+    if any("keypoint_head" in node for node in nodes):
+        faults.append("keypoints: not supported")
+    if any("Rotated" in str(node.get(key, "")) for node in nodes for key in (TARGET, "pooler_type")):
+        faults.append("rotated boxes: not supported")
+    heads = model.get("roi_heads") or {}
+    if name == "GeneralizedRCNN" and not heads:
+        faults.append("model.roi_heads: missing")
+    if "SyncBN" in str((heads.get("mask_head") or {}).get("conv_norm")):
+        faults.append(f"model.roi_heads.mask_head.conv_norm: {_SYNC}")
+    if heads.get("mask_in_features") and not heads.get("mask_head"):
+        faults.append("model.roi_heads.mask_head: missing; without masks set model.roi_heads.mask_in_features=null")
     return faults
 
 
 def _has_masks(values: dict[str, Any]) -> bool:
     if is_yacs(values):
         return bool(values["MODEL"]["META_ARCHITECTURE"] == "GeneralizedRCNN" and values["MODEL"]["MASK_ON"])
-    return bool(values["model"].get("roi_heads", {}).get("mask_head"))
+    heads = values["model"].get("roi_heads") or {}
+    # As detectron2 decides it: heads on one level (C4) by their mask head, others by the levels of it.
+    return bool(heads.get("mask_head" if str(heads.get(TARGET)).endswith("Res5ROIHeads") else "mask_in_features"))
 
 
 def _fit_yacs(

@@ -46,7 +46,7 @@ class Detectron2Detector(nn.Module):
         self.feature_channels = widths[0]
         self._dense = not hasattr(model, "roi_heads")
         self.with_masks = not self._dense and bool(network.roi_heads.mask_on)
-        self._points = self.with_masks and hasattr(network.roi_heads.mask_head, "point_head")
+        self._deformable = _has_deformable(model)
         if self._dense:
             # A running mean that detectron2 keeps outside of the state; as a buffer it survives --resume.
             model.register_buffer("loss_normalizer", torch.tensor(100.0))
@@ -89,6 +89,11 @@ class Detectron2Detector(nn.Module):
         from detectron2.structures import ImageList
         from detectron2.utils.events import EventStorage
 
+        if self._deformable and batch.tensor.device.type == "cpu":
+            raise InputError(
+                "model.detectron2: deformable convolutions learn on a GPU only; choose another config, or "
+                "MODEL.RESNETS.DEFORM_ON_PER_STAGE [false, false, false, false] in model.detectron2.opts"
+            )
         keep = teaching_images(len(targets), use_boxes)
         if not keep:
             return {"loss_none": silent_loss(self)}
@@ -106,8 +111,8 @@ class Detectron2Detector(nn.Module):
         model: Any = self.model
         if not self._dense:
             proposals, proposal_losses = model.proposal_generator(batch, features, truth)
-            if truth is not None and self._points and not any(len(each) for each in truth):
-                head_losses = self._lossless_masks(batch, features, proposals, truth)
+            if truth is not None and self.with_masks and not any(len(each) for each in truth):
+                head_losses = self._losses_without_masks(batch, features, proposals, truth)
             else:
                 found, head_losses = model.roi_heads(batch, features, proposals, truth)
             return found if truth is None else {**head_losses, **proposal_losses}
@@ -119,8 +124,8 @@ class Detectron2Detector(nn.Module):
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return model.forward_training(batch, levels, answers, truth)
 
-    def _lossless_masks(self, batch: Any, features: Any, proposals: Any, truth: Any) -> dict[str, Tensor]:
-        """Losses of a batch without lesions, on which PointRend's heads fail: the mask head is left out."""
+    def _losses_without_masks(self, batch: Any, features: Any, proposals: Any, truth: Any) -> dict[str, Tensor]:
+        """Losses of a batch without lesions: its mask loss is 0, and PointRend's heads and batch norm fail on it."""
         network: Any = self.model
         heads = network.roi_heads
         heads.mask_on = False
@@ -128,7 +133,13 @@ class Detectron2Detector(nn.Module):
             _, losses = heads(batch, features, proposals, truth)
         finally:
             heads.mask_on = True
-        return {**losses, "loss_mask_point": silent_loss(heads.mask_head)}
+        return {**losses, "loss_mask": silent_loss(heads.mask_head)}
+
+
+def _has_deformable(model: nn.Module) -> bool:
+    from detectron2.layers import DeformConv, ModulatedDeformConv
+
+    return any(isinstance(part, (DeformConv, ModulatedDeformConv)) for part in model.modules())
 
 
 def _to_instances(target: dict[str, Tensor], size_hw: tuple[int, int]) -> Any:

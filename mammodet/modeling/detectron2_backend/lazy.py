@@ -30,23 +30,26 @@ PARTS = (
     "torch.nn.functional.silu",
     "torch.nn.functional.leaky_relu",
 )
-TARGET, NAMED, PARTIAL = "_target_", "_named_", "_partial_"
+TARGET, NAMED, PARTIAL, UNKEPT = "_target_", "_named_", "_partial_", "_unkept_"
 
 
 def to_plain(node: Any, place: str) -> Any:
-    """Plain values of a LazyConfig: classes, functions and partials as names, data classes as calls."""
+    """Plain values of a LazyConfig: classes, functions and partials as names, data classes as calls.
+
+    What cannot be kept stands as `{UNKEPT: why}`, so that an option can still replace it; see `unkept`.
+    """
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     if isinstance(node, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(node)):
         node = OmegaConf.to_object(node)
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-        return {TARGET: _name(type(node), place), **to_plain(fields, place)}
+        return {TARGET: _name(type(node)), **to_plain(fields, place)}
     if isinstance(node, (DictConfig, dict)):
         plain = {}
         for key, value in node.items():
             if key == TARGET:
-                plain[key] = value if isinstance(value, str) else _name(value, place)
+                plain[key] = value if isinstance(value, str) else _name(value)
             else:
                 plain[str(key)] = to_plain(value, f"{place}.{key}")
         return plain
@@ -54,21 +57,37 @@ def to_plain(node: Any, place: str) -> Any:
         return [to_plain(value, f"{place}.{index}") for index, value in enumerate(node)]
     if isinstance(node, functools.partial):
         if node.args:
-            raise InputError(f"{place}: a partial with positional arguments; give them by name")
-        return {PARTIAL: _name(node.func, place), "with": to_plain(dict(node.keywords), place)}
+            return {UNKEPT: "a partial with positional arguments; give them by name"}
+        return {PARTIAL: _name(node.func), "with": to_plain(dict(node.keywords), place)}
     if callable(node):
-        return {NAMED: _name(node, place)}
+        name = _name(node)
+        return {NAMED: name} if isinstance(name, str) else name
     if node is None or isinstance(node, (str, int, float, bool)):
         return node
-    raise InputError(f"{place}: a {type(node).__name__} cannot be stored in a checkpoint; use numbers, text, lists")
+    return {UNKEPT: f"a {type(node).__name__} cannot be stored in a checkpoint; use numbers, text, lists"}
 
 
-def _name(value: Any, place: str) -> str:
+def unkept(node: Any, place: str = "model") -> list[str]:
+    """What of a config a checkpoint could not carry, in words."""
+    if isinstance(node, dict):
+        if UNKEPT in node:
+            return [f"{place}: {node[UNKEPT]}, or set {place} in model.detectron2.opts"]
+        return [fault for key, value in node.items() for fault in unkept(value, f"{place}.{key}")]
+    if isinstance(node, list):
+        return [fault for index, value in enumerate(node) for fault in unkept(value, f"{place}.{index}")]
+    return []
+
+
+def _name(value: Any) -> str | dict[str, str]:
+    """The name of a class or function, or why it has none that could be kept."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not module or not name or "<" in name:
-        raise InputError(f"{place}: {value!r} has no name that a checkpoint could keep; define it in a module")
+        return {UNKEPT: f"{value!r} has no name that a checkpoint could keep; define it in a module"}
     dotted = f"{module}.{name}"
-    _locate(dotted, place)
+    try:
+        _locate(dotted, "")
+    except InputError as error:
+        return {UNKEPT: str(error).removeprefix(": ")}
     return dotted
 
 

@@ -39,15 +39,18 @@ def with_opts(values: dict[str, Any], opts: Sequence[Any]) -> dict[str, Any]:
     pairs = _pairs(opts)
     if not pairs:
         return values
-    yacs = is_yacs(values)
-    judge, put = (_yacs_fault, _put_yacs) if yacs else (_lazy_fault, _put_lazy)
-    foreign = {key: fault for key, _ in pairs if (fault := judge(key))}
+    judge, put = (_yacs_fault, _put_yacs) if is_yacs(values) else (_lazy_fault, _put_lazy)
+    foreign = {key: fault for key, value in pairs if (fault := judge(key) or _section_fault(value))}
     values, faults = put(values, [pair for pair in pairs if pair[0] not in foreign])
     raise_faults(
         [*(f"{key}: {fault}" for key, fault in foreign.items()), *faults],
         where="model.detectron2.opts",
     )
     return values
+
+
+def _section_fault(value: Any) -> str | None:
+    return "a whole section; give its keys one by one" if isinstance(value, dict) else None
 
 
 def _yacs_fault(key: str) -> str | None:
@@ -66,7 +69,8 @@ def _lazy_fault(key: str) -> str | None:
         return "the data set decides it"
     if last in LIMITS:
         return f"set model.detector.{LIMITS[last]}"
-    return "set model.detector.anchors" if ".anchor_generator." in key else None
+    anchors = last == "num_anchors" or "anchor_generator" in key.split(".")
+    return "set model.detector.anchors" if anchors else None
 
 
 def _pairs(opts: Sequence[Any]) -> list[tuple[str, Any]]:
@@ -78,7 +82,10 @@ def _pairs(opts: Sequence[Any]) -> list[tuple[str, Any]]:
             raise InputError(f"model.detectron2.opts: {first!r} where a key was expected")
         key, equals, text = first.partition("=")
         if equals:
-            pairs.append((key, yaml.safe_load(text)))
+            try:
+                pairs.append((key, yaml.safe_load(text)))
+            except (yaml.YAMLError, ValueError) as error:
+                raise InputError(f"model.detectron2.opts: {first}: its value cannot be read ({error})") from None
         elif rest:
             pairs.append((key, rest.pop(0)))
         else:
@@ -93,8 +100,10 @@ def _put_yacs(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> tuple
     faults = []
     for key, value in pairs:
         try:
+            if isinstance(_at(cfg, key), dict):  # yacs would put a text in its place
+                raise ValueError("a whole section; give its keys one by one")
             cfg.merge_from_list([key, value])
-        except (AssertionError, KeyError, ValueError) as error:
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
             faults.append(f"{key}={value!r}: {' '.join(str(each) for each in error.args)}")
     return network_of(cfg), faults
 
@@ -115,6 +124,12 @@ def _put_lazy(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> tuple
         else:
             node[last] = value
     return values, faults
+
+
+def _at(cfg: Any, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, dict) else None
+    return cfg
 
 
 _NOTHING = object()

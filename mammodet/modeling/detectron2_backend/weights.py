@@ -15,6 +15,9 @@ from mammodet.modeling.detectron2_backend.detector import Detectron2Detector
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.weights import detectron2_state, load_matching
 
+#: Before the names of a checkpoint of ours.
+_OWN = "detector.model."
+
 
 def start_detectron2(model: MammoRCNN, config: ModelConfig) -> None:
     """Give a new model the weights that `model.weights` names; say what was taken.
@@ -31,12 +34,24 @@ def start_detectron2(model: MammoRCNN, config: ModelConfig) -> None:
     network: Any = detector.model
     std = float(network.pixel_std.flatten()[0])
     state = detectron2_state(path, network.state_dict(), stride_in_1x1=_has_stride_in_1x1(network), pixel_std=std)
+    _refuse_batch_norm(network, state, name)
     own = any(key.startswith("detector.") for key in state)
     module: nn.Module = model if own else network
     report = load_matching(module, _fit_input(state, module.state_dict()))
     if not report.loaded:
         raise InputError(f"{name}: none of its {len(state)} tensors fits this network; {report.to_text()}")
     print(f"{name}: {report.to_text()}")
+
+
+def _refuse_batch_norm(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Scales that were learnt with batch statistics mean nothing to a group norm, whose names are the same."""
+    groups = [key for key, part in network.named_modules() if isinstance(part, nn.GroupNorm)]
+    lost = [key for key in groups if any(f"{prefix}{key}.running_mean" in state for prefix in ("", _OWN))]
+    if lost or (groups and name.startswith("detectron2://ImageNetPretrained/MSRA/")):
+        raise InputError(
+            f"{name}: was trained with batch norm and would be lost under the network's GN ({len(groups)} layers); "
+            "leave MODEL.RESNETS.NORM at FrozenBN in model.detectron2.opts, or choose weights that were trained with GN"
+        )
 
 
 def _has_stride_in_1x1(network: nn.Module) -> bool:
