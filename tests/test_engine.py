@@ -233,6 +233,27 @@ def test_two_processes_train_and_validate_every_image(phantom_root: Path, tmp_pa
     assert int(rows[0]["step"]) == -(-images // 4)  # two processes of two images a step
 
 
+@pytest.mark.slow
+def test_two_processes_agree_though_one_alone_sees_an_image_that_teaches_no_boxes(
+    phantom_root: Path, tmp_path: Path
+) -> None:
+    """Its losses have another name there; a process that waited for the other's would wait for ever."""
+    content = json.loads((phantom_root / "train.json").read_text())
+    for image in content["images"]:
+        image["unlocalized"] = False
+    bare = next(image for image in content["images"] if image["labels"]["tumor"] == 1)
+    bare["unlocalized"] = True
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] != bare["id"]]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    options = (f"data.train={tmp_path / 'train.json'}", "train.epochs=2", "data.batch_size=1", "train.devices=2")
+    config = config_for(phantom_root, tmp_path / "out", *options)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(tmp_path / "config.yaml")]
+    done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert all(float(row["train/loss"]) > 0 for row in read_rows(tmp_path / "out"))
+
+
 def test_faster_rcnn_trains_on_boxes_without_masks(phantom_root: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(phantom_root, data)

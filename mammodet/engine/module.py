@@ -61,8 +61,16 @@ class TrainingModule(L.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         for name, value in output.losses.items():
-            key = f"train/{name}"
-            self.log(key, value.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+            # Of the first process alone: names differ with the batch, and a process would wait for a name of another's.
+            self.log(
+                f"train/{name}",
+                value.detach(),
+                on_step=False,
+                on_epoch=True,
+                batch_size=size,
+                sync_dist=True,
+                rank_zero_only=True,
+            )
         return loss
 
     def on_validation_epoch_start(self) -> None:
