@@ -104,6 +104,21 @@ def test_resume_with_other_data_is_refused_unless_forced(trained: Path, phantom_
     train(changed, resume=True, force_data=True)
 
 
+def test_resume_takes_a_run_of_a_version_that_had_fewer_settings(
+    trained: Path, phantom_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "older"
+    shutil.copytree(trained, output)
+    content = torch.load(output / LAST, weights_only=True)
+    del content[KEY]["config"]["model"]["detectron2"]
+    del content[KEY]["config"]["model"]["detector"]["backbone"]["stride_in_1x1"]
+    torch.save(content, output / LAST)
+    train(prepare(config_for(phantom_root, output, "train.epochs=3")), resume=True)
+    printed = capsys.readouterr().out
+    assert "resuming with a changed setting: train.epochs 2 -> 3" in printed
+    assert "detectron2" not in printed
+
+
 def test_resume_with_another_model_is_refused(trained: Path, phantom_root: Path) -> None:
     run = prepare(config_for(phantom_root, trained, "model.detector.fpn_channels=24"))
     with pytest.raises(InputError, match=r"model.detector.fpn_channels 16 -> 24"):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mammodet.config import differences
+from mammodet.config import differences, make_config
 from mammodet.engine.checkpoint import RunFacts, read_facts
 from mammodet.errors import InputError, raise_faults
 
@@ -70,14 +70,14 @@ def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bo
             faults.append(f"the training data changed: {then.data_hash[:12]} then, {facts.data_hash[:12]} now")
         if then.split_hash != facts.split_hash:
             faults.append(f"the split changed: {str(then.split_hash)[:12]} then, {str(facts.split_hash)[:12]} now")
-    if then.config["model"] != facts.config["model"]:
-        changed = differences(then.config["model"], facts.config["model"], "model")
-        faults.append(f"the model changed: {', '.join(changed)}")
-    raise_faults(
-        faults,
-        where=str(last),
-        advice="Start a new output_dir, restore what changed, or resume with other data by --force-data.",
-    )
+    forced = " Or resume with other data by --force-data." if faults else ""
+    # With the defaults of keys that the version which wrote it did not have.
+    before = make_config(then.config, where=f"in {last}").to_dict()
+    changed = differences(before["model"], facts.config["model"], "model")
+    if changed:
+        more = f", ... ({len(changed)} in all)" if len(changed) > 10 else ""
+        faults.append(f"the model changed: {', '.join(changed[:10])}{more}")
+    raise_faults(faults, where=str(last), advice=f"Start a new output_dir, or restore what changed.{forced}")
     if _has_best(content):
         try:
             read_facts(output / BEST)
@@ -86,7 +86,7 @@ def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bo
                 f"{error}\n{last} remembers a best checkpoint, and would never write a worse one: restore {BEST}, or "
                 "start anew with --overwrite."
             ) from None
-    for line in differences(then.config, facts.config, ""):
+    for line in differences(before, facts.config, ""):
         print(f"resuming with a changed setting: {line}")
     return last
 
