@@ -104,7 +104,7 @@ def register(
     for key, value in facts.items():
         if metadata.get(key, value) != value:
             raise InputError(
-                f"{name!r}: MetadataCatalog has {key} {metadata.get(key)!r:.80}, the file gives {value!r:.80}; choose "
+                f"{name!r}: MetadataCatalog has {key} {metadata.get(key)!r:.300}, the file gives {value!r:.300}; choose "
                 f"another name, or MetadataCatalog.remove({name!r}) first"
             )
     metadata.set(**facts)
