@@ -104,8 +104,8 @@ def register(
     for key, value in facts.items():
         if metadata.get(key, value) != value:
             raise InputError(
-                f"{name!r}: MetadataCatalog has {key} {metadata.get(key)!r:.300}, the file gives {value!r:.300}; choose "
-                f"another name, or MetadataCatalog.remove({name!r}) first"
+                f"{name!r}: MetadataCatalog has {key} {metadata.get(key)!r:.300}, the file gives {value!r:.300}; "
+                f"choose another name, or MetadataCatalog.remove({name!r}) first"
             )
     metadata.set(**facts)
     if name not in DatasetCatalog:
