@@ -15,6 +15,19 @@ from mammodet.engine.run_folder import LAST
 from mammodet.engine.train import train
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 
+#: Overrides of two epochs on small images.
+SHORT = (
+    "data.image.max_size=64",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "train.epochs=2",
+    "train.optimizer=adamw",
+    "train.lr=1e-3",
+    "train.warmup_steps=2",
+    "train.monitor=val/auc_tumor_head",
+    "train.accelerator=cpu",
+)
+
 
 def assert_overfits_four_images(model: MammoRCNN) -> None:
     """Four images with one bright disc or none, found again after a few dozen steps."""

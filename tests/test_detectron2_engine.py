@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL_DETECTRON2
-from small_training import assert_resumes_exactly
+from small_training import SHORT, assert_resumes_exactly
 from test_engine import config_for
 
 from mammodet.config import Config, load_config
@@ -28,17 +28,6 @@ from tools import convert, evaluate, predict, train_net, visualize
 pytestmark = pytest.mark.detectron2
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs" / "detectron2"
-SHORT = (
-    "data.image.max_size=64",
-    "data.batch_size=4",
-    "data.num_workers=0",
-    "train.epochs=2",
-    "train.optimizer=adamw",
-    "train.lr=1e-3",
-    "train.warmup_steps=2",
-    "train.monitor=val/auc_tumor_head",
-    "train.accelerator=cpu",
-)
 
 #: What makes each config of configs/detectron2 small enough: a thin network without weights.
 THIN = (

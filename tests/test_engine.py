@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL
-from small_training import assert_resumes_exactly, read_rows
+from small_training import SHORT, assert_resumes_exactly, read_rows
 
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco, write_coco
@@ -42,15 +42,7 @@ def config_for(root: Path, output: Path, *overrides: str) -> Config:
             *SMALL,
             f"data.root={root}",
             f"output_dir={output}",
-            "data.image.max_size=64",
-            "data.batch_size=4",
-            "data.num_workers=0",
-            "train.epochs=2",
-            "train.optimizer=adamw",
-            "train.lr=1e-3",
-            "train.warmup_steps=2",
-            "train.monitor=val/auc_tumor_head",
-            "train.accelerator=cpu",
+            *SHORT,
             *overrides,
         ),
     )
