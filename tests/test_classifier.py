@@ -12,7 +12,8 @@ from torch.nn import functional
 from mammodet.config import ClassHeadConfig, ClassifierConfig, CnnConfig, Config, make_config
 from mammodet.errors import InputError
 from mammodet.modeling.build import build_model
-from mammodet.modeling.classifier import MEAN, STD, ImageClassifier, answer_loss
+from mammodet.modeling.classifier import ImageClassifier, answer_loss
+from mammodet.modeling.pixel_stats import IMAGENET
 from mammodet.modeling.networks import GatedAttention, PlainCnn, build_network, membership
 from mammodet.modeling.weights import between_bodies, load_matching
 from mammodet.targets import Target
@@ -117,7 +118,7 @@ def test_probabilities_are_sigmoid_for_labels_and_softmax_for_classes():
 def test_logits_are_linear_in_the_normalised_features():
     model = classifier([Target("tumor")])
     output = model([image(0.45, 0.676)])
-    expected = model.answer(torch.tensor([[0.0, (0.676 - MEAN) / STD]]))
+    expected = model.answer(torch.tensor([[0.0, (0.676 - IMAGENET.mean) / IMAGENET.std]]))
     assert torch.allclose(output.logits, expected, atol=1e-6)
     assert output.losses == {}
 
@@ -192,7 +193,7 @@ def test_views_are_joined_to_breasts(views, expected):
     model = classifier([Target("tumor")], views=views)
     images = [image(0.1, 0.2), image(0.9, 0.1), image(0.3, 0.8)]
     logits = model(images, breasts=[0, 1, 0]).logits
-    direct = model.answer((torch.tensor(expected) - MEAN) / STD)
+    direct = model.answer((torch.tensor(expected) - IMAGENET.mean) / IMAGENET.std)
     assert torch.allclose(logits, direct[[0, 1, 0]], atol=1e-5)
 
 

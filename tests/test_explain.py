@@ -32,7 +32,8 @@ from mammodet.explain.place import place_of, summary
 from mammodet.explain.question import Answer, all_answers, choose_answers
 from mammodet.geometry import circle_mask, mask_to_rle
 from mammodet.modeling.build import build_model
-from mammodet.modeling.classifier import MEAN, STD, ImageClassifier
+from mammodet.modeling.classifier import ImageClassifier
+from mammodet.modeling.pixel_stats import IMAGENET
 from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.targets import Target
 from mammodet.trace import Trace
@@ -90,7 +91,7 @@ class BrightNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The mean (B, 1)."""
-        return self.relu(self.conv(images * STD + MEAN)).mean(dim=(2, 3))
+        return self.relu(self.conv(images * IMAGENET.std + IMAGENET.mean)).mean(dim=(2, 3))
 
 
 def bright_model(side: int, views: str = "none", frozen: bool = False) -> ImageClassifier:
@@ -159,7 +160,7 @@ def test_grid_is_where_the_network_looks(network, side):
     total = torch.zeros(side, side)
     for _ in range(6):
         image = torch.rand(1, 1, side, side, requires_grad=True)
-        model.network((image - MEAN) / STD)
+        model.network((image - IMAGENET.mean) / IMAGENET.std)
         values = seen[-1][0, :, cell[0], cell[1]]
         (gradient,) = torch.autograd.grad((values * torch.randn(len(values))).sum(), image)
         total += gradient[0, 0] ** 2
@@ -358,7 +359,7 @@ class TwoChannels(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The sum (B, 1)."""
-        found = self.map(images * STD + MEAN)
+        found = self.map(images * IMAGENET.std + IMAGENET.mean)
         return (found.mean(dim=(2, 3)) * torch.tensor([0.5, 2.0])).sum(dim=1, keepdim=True)
 
 

@@ -13,7 +13,6 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from mammodet.config import BackboneConfig, load_config
 from mammodet.data.coco import read_coco
-from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.errors import InputError
 from mammodet.modeling.backbones import adapt_first_conv, build_backbone
 from mammodet.modeling.build import build_model
@@ -280,23 +279,6 @@ def test_hub_that_cannot_be_reached_names_the_two_ways_on(monkeypatch: pytest.Mo
     for weights in ("imagenet", "coco"):
         with pytest.raises(InputError, match=r"(?s)could not be downloaded.*path.*model.weights=none"):
             build_model(load_config(None, [f"model.weights={weights}", "model.detector.backbone.norm=FrozenBN"]), 1)
-
-
-def test_anchor_sizes_fit_the_training_boxes(phantom_root: Path) -> None:
-    dataset = read_coco(phantom_root / "train.json")
-    image = load_config(None, ["data.image.max_size=96"]).data.image
-    sizes = fit_anchor_sizes(dataset, phantom_root, image)
-    assert len(sizes) == 5
-    assert sizes == sorted(sizes)
-    double = fit_anchor_sizes(dataset, phantom_root, image.model_copy(update={"max_size": 960}))
-    assert double[-1] == pytest.approx(10 * sizes[-1], rel=0.05)
-
-
-def test_anchor_sizes_without_boxes_are_refused(phantom_root: Path) -> None:
-    dataset = read_coco(phantom_root / "train.json")
-    empty = type(dataset)(dataset.categories, tuple(item for item in dataset.images if not item.lesions))
-    with pytest.raises(InputError, match="no boxes to fit"):
-        fit_anchor_sizes(empty, phantom_root, load_config(None).data.image)
 
 
 def test_build_model_refuses_anchors_that_are_still_auto() -> None:

@@ -18,7 +18,7 @@ from mammodet.targets import Target, is_binary
 
 
 class PixelsConfig(Section):
-    """How a network of torchvision's or timm's sees pixels in [0, 1]: `(pixel - mean) / std`, alike for all channels."""
+    """How a network of torchvision's or timm's sees pixels in [0, 1]: `(pixel - mean) / std` in every channel."""
 
     #: `auto`: what the pretrained weights of the network's name expect, averaged over colours (ImageNet's 0.449 and
     #: 0.226; EfficientNet-Lite's 0.5 and 0.5).

@@ -49,9 +49,9 @@ def training_boxes(dataset: Dataset, root: Path, image: ImageConfig) -> NDArray[
 def fit_anchors(boxes_xyxy: NDArray[np.float64], strides: Sequence[int], *, uniform: bool) -> list[list[float]]:
     """Anchor sides for each level, in the network's pixels.
 
-    Sides run in steps of the square root of 2, or a little less, from the smallest to the largest lesions (2nd and 98th percentile of the
-    square root of the area); each lies on the coarsest level on which it is `FEWEST_STRIDES` strides or more, the
-    smaller ones on the finest level.
+    Sides run in steps of the square root of 2, or a little less, from the smallest to the largest lesions (2nd and 98th
+    percentile of the square root of the area); each lies on the coarsest level on which it is `FEWEST_STRIDES` strides
+    or more, the smaller ones on the finest level.
 
     Args:
         boxes_xyxy: (n, 4), n at least 1.

@@ -21,7 +21,7 @@ from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
-from mammodet.modeling.pixel_stats import PIXEL_MEAN, PIXEL_STD
+from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
 from mammodet.modeling.weight_files import read_torch, state_of
 
 KEY = "mammodet"
@@ -135,7 +135,7 @@ def _with_pixels(config: Mapping[str, Any]) -> dict[str, Any]:
     values = copy.deepcopy(dict(config))
     model = values.get("model")
     if isinstance(model, dict) and "pixels" not in model:
-        model["pixels"] = {"mean": 0.45 if model.get("kind") == "classifier" else PIXEL_MEAN, "std": PIXEL_STD}
+        model["pixels"] = asdict(CLASSIFIER_0_1 if model.get("kind") == "classifier" else IMAGENET)
     return values
 
 

@@ -146,7 +146,8 @@ def _timm_body(
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise InputError(f"backbone 'timm/{name}': timm knows no such model; near: {', '.join(near) or 'none'}")
     try:
-        reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+        info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
+        reductions = info.reduction()
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"backbone 'timm/{name}' gives no feature maps ({error}); choose another") from error
     if not set(strides) <= set(reductions):
@@ -171,10 +172,8 @@ def _timm_body(
 def _freeze_first_stages(body: nn.Module, name: str, trainable_layers: int) -> None:
     """Freeze all parameters up to the features at stride 2 (of four learning stages), 4 (of three), ..."""
     last_stride = 2 ** (5 - trainable_layers)
-    places = {
-        entry["reduction"]: entry["module"].replace(".", "_")
-        for entry in timm.create_model(name, features_only=True, pretrained=False).feature_info.info
-    }
+    info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
+    places = {entry["reduction"]: entry["module"].replace(".", "_") for entry in info.info}
     names = [each for each, _ in body.named_parameters()]
     ends = [
         position
@@ -183,8 +182,8 @@ def _freeze_first_stages(body: nn.Module, name: str, trainable_layers: int) -> N
     ]
     if not ends:
         raise InputError(
-            f"model.detector.backbone.trainable_layers={trainable_layers}: timm/{name} has no stage that ends at stride "
-            f"{last_stride}; its strides are {sorted(places)}. Choose 5, or another number"
+            f"model.detector.backbone.trainable_layers={trainable_layers}: timm/{name} has no stage that ends at "
+            f"stride {last_stride}; its strides are {sorted(places)}. Choose 5, or another number"
         )
     frozen = set(names[: max(ends) + 1])
     for each, parameter in body.named_parameters():

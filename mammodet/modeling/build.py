@@ -16,10 +16,10 @@ from mammodet.modeling.detectron2_backend.weights import start_detectron2
 from mammodet.modeling.image_head import ImageHead
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.networks import build_network
-from mammodet.modeling.pixel_stats import PixelStats
+from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.pretrained import timm_pixel_stats
 from mammodet.modeling.torchvision_detector import TorchvisionDetector, build_torchvision
-from mammodet.modeling.weights import between_bodies, coco_state, load_matching, torchvision_state
+from mammodet.modeling.weights import between_bodies, coco_state, load_matching, spelled_as, torchvision_state
 from mammodet.targets import is_binary
 
 #: What a config can describe.
@@ -46,7 +46,7 @@ def build_model(config: Config, num_categories: int, *, load_weights: bool = Tru
             start_detectron2(model, config.model)
         return model
     if weights not in ("none", "imagenet"):
-        _start(model, weights, pixel_stats(config.model))
+        _start(model, config.model)
     # Channels last in memory: about twice as fast on a CPU (benchmarks/training_step.py).
     return model.to(memory_format=torch.channels_last)
 
@@ -54,7 +54,7 @@ def build_model(config: Config, num_categories: int, *, load_weights: bool = Tru
 def pixel_stats(model: ModelConfig) -> PixelStats:
     """How the network of a config sees pixels."""
     name = model.detector.backbone.name if model.kind == "detector" else model.classifier.network
-    usual = timm_pixel_stats(name.removeprefix("timm/")) if name.startswith("timm/") else PixelStats()
+    usual = timm_pixel_stats(name.removeprefix("timm/")) if name.startswith("timm/") else IMAGENET
     mean, std = model.pixels.mean, model.pixels.std
     return PixelStats(usual.mean if mean == "auto" else mean, usual.std if std == "auto" else std)
 
@@ -130,10 +130,10 @@ def _build_detector(config: Config, num_categories: int, *, load_pretrained: boo
     )
 
 
-def _start(model: Model, weights: str, pixels: PixelStats) -> None:
+def _start(model: Model, config: ModelConfig) -> None:
     """Take from a file, or from the hub, what fits; say what did not."""
     stride_in_1x1 = has_stride_in_1x1(model)
-    if weights == "coco":
+    if config.weights == "coco":
         if stride_in_1x1:
             raise InputError(
                 "model.weights=coco: torchvision's COCO weights have their stride in the 3x3 convolution; set "
@@ -141,8 +141,8 @@ def _start(model: Model, weights: str, pixels: PixelStats) -> None:
             )
         print(f"COCO weights: {load_matching(_inner(model), coco_state()).to_text()}")
         return
-    path = Path(weights)
-    state = torchvision_state(path, stride_in_1x1=stride_in_1x1)
+    path = Path(config.weights)
+    state = torchvision_state(path, stride_in_1x1=stride_in_1x1, pixels=pixel_stats(config))
     # Of ours, a detector's names begin with `detector.`, a classifier's with `network.`; others name torchvision's own.
     kind = next((kind for kind in ("detector", "network") if any(name.startswith(f"{kind}.") for name in state)), None)
     own = "detector" if isinstance(model, MammoRCNN) else "network"
@@ -150,12 +150,22 @@ def _start(model: Model, weights: str, pixels: PixelStats) -> None:
         report = load_matching(model, state)
     elif kind is not None:
         report = load_matching(model, between_bodies(state, model.state_dict()))
-    else:
-        if own == "detector" and "conv1.weight" in state:  # a ResNet alone
-            state = {f"backbone.body.{name}": tensor for name, tensor in state.items()}
-        report = load_matching(_inner(model), state)
+    else:  # of torchvision or timm: the whole network below ours, or its body alone
+        report = max(
+            (
+                load_matching(part, spelled_as(state, part.state_dict()))
+                for part in dict.fromkeys((_inner(model), backbone_of(model)))
+            ),
+            key=lambda each: len(each.loaded),
+        )
     if not report.loaded:
         raise InputError(f"{path}: none of its {len(state)} tensors fits this model; {report.to_text()}")
+    blind = [name for name in report.missing if name.endswith("running_mean")]
+    if blind and config.norm == "FrozenBN":
+        raise InputError(
+            f"{path}: has no statistics for {len(blind)} norms of this network, for instance {blind[0]}, and frozen "
+            "norms never learn them. Give a file of the same network with batch norm, or choose norm GN; " + report.to_text()
+        )
     print(f"{path}: {report.to_text()}")
 
 

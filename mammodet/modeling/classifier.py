@@ -12,7 +12,7 @@ from torch.nn import functional
 from mammodet.config import ClassHeadConfig
 from mammodet.modeling.mammo_rcnn import ModelOutput
 from mammodet.modeling.networks import GatedAttention, membership
-from mammodet.modeling.pixel_stats import PixelStats
+from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.targets import Target
 
 
@@ -38,7 +38,7 @@ class ImageClassifier(nn.Module):
         side: int,
         dropout: float = 0.0,
         views: str = "none",
-        pixels: PixelStats = PixelStats(),
+        pixels: PixelStats = IMAGENET,
     ) -> None:
         super().__init__()
         self.network = network

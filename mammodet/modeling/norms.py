@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame, FrozenBatchNormAct2d, GroupNormAct
-from timm.layers.norm_act import freeze_batch_norm_2d
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d, FrozenBatchNormAct2d, GroupNormAct, freeze_batch_norm_2d
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
@@ -85,7 +85,7 @@ def fold_frozen_norms(body: nn.Module, in_channels: int) -> None:
 
 def _folded(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution with the norm behind it."""
-    (norm,) = conv.norm_behind  # type: ignore[misc,union-attr]
+    (norm,) = conv.norm_behind  # type: ignore[misc]
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     if conv.bias is not None:
@@ -101,7 +101,13 @@ class _FoldedConv2d(nn.Conv2d):
 class _FoldedConv2dSame(Conv2dSame):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = _folded(self)
-        padded = pad_same(x, weight.shape[-2:], self.stride, self.dilation)
+        if self.stride == (2, 2) and x.shape[-2] % 2 == x.shape[-1] % 2 == 0 and self.dilation == (1, 1):
+            # TensorFlow pads one pixel more at the far ends. Padding two more at the near ends and dropping the first
+            # row and column gives the same places, without a padded copy of the largest maps of the network.
+            near = [(size - 2) // 2 + 2 for size in weight.shape[-2:]]
+            wide = functional.conv2d(x, weight, bias, self.stride, near, self.dilation, self.groups)
+            return wide[:, :, 1:, 1:]
+        padded = pad_same(x, list(weight.shape[-2:]), list(self.stride), list(self.dilation))
         return functional.conv2d(padded, weight, bias, self.stride, (0, 0), self.dilation, self.groups)
 
 

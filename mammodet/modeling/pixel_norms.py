@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mammodet.errors import InputError
-from mammodet.modeling.pixel_stats import PIXEL_MEAN, PIXEL_STD
+from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 
 Colour = tuple[float, float, float]
 #: Means that differ by less grey levels are one: the same figures, rounded differently.
@@ -69,6 +69,11 @@ class PixelNorm:
             return [norm.mean[0]] * channels, [norm.std[0]] * channels
         return list(norm.mean[::step]), list(norm.std[::step])
 
+    @staticmethod
+    def of(stats: PixelStats) -> PixelNorm:
+        """Of a network here, whose channels are windows of a grey image."""
+        return PixelNorm("mammodet", "RGB", *_grey(255 * stats.mean, 255 * stats.std))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
@@ -101,13 +106,13 @@ TORCHVISION_BGR = PixelNorm("torchvision-bgr", "BGR", _MEAN, _STD)
 #: detectron2's usual: the zoo's networks that started from MSRA's ImageNet weights.
 DETECTRON2_MSRA = PixelNorm("msra", "BGR", _MEAN, (1.0, 1.0, 1.0))
 #: Ours: channels are windows of a grey image.
-OURS = PixelNorm("mammodet", "RGB", *_grey(255 * PIXEL_MEAN, 255 * PIXEL_STD))
+OURS = PixelNorm.of(IMAGENET)
 NORMS = {norm.name: norm for norm in (DETECTRON2_MSRA, TORCHVISION, TORCHVISION_BGR, OURS)}
 
 
 def grey(std: float) -> PixelNorm:
     """Our mean with another std, as of a detectron2 network here."""
-    return PixelNorm(f"grey, std {std:g}", "RGB", *_grey(255 * PIXEL_MEAN, std))
+    return PixelNorm(f"grey, std {std:g}", "RGB", *_grey(255 * IMAGENET.mean, std))
 
 
 def with_pixels(state: Mapping[str, Tensor], source: PixelNorm, target: PixelNorm) -> dict[str, Tensor]:

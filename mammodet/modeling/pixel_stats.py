@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PIXEL_MEAN, PIXEL_STD = 0.449, 0.226  # ImageNet's, averaged over its channels
-
 
 @dataclass(frozen=True, slots=True)
 class PixelStats:
     """A network sees `(pixel - mean) / std` of pixels in [0, 1], the same for all channels: windows of a grey image."""
 
-    mean: float = PIXEL_MEAN
-    std: float = PIXEL_STD
+    mean: float
+    std: float
+
+
+#: ImageNet's, averaged over its colours.
+IMAGENET = PixelStats(0.449, 0.226)
+#: Of classifiers of version 0.1; its detectors had ImageNet's, whatever the network.
+CLASSIFIER_0_1 = PixelStats(0.45, 0.226)

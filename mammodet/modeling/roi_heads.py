@@ -55,7 +55,7 @@ class GIoURoIHeads(RoIHeads):
         matched: list[Tensor],
         targets: list[dict[str, Tensor]],
     ) -> Tensor:
-        """1 - GIoU of the boxes that proposals on lesions become, over the number of all proposals, as torchvision's."""
+        """1 - GIoU of the boxes that proposals on lesions become, over the number of all proposals."""
         parts = []
         moved = self.box_coder.decode(deltas, proposals).split([len(each) for each in proposals])
         for boxes, classes, index, target in zip(moved, labels, matched, targets, strict=True):

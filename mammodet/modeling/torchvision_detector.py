@@ -154,7 +154,7 @@ def build_torchvision(
     anchors, ratios = config.anchors.per_level, tuple(config.anchors.ratios)
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
     options: dict[str, Any] = {
-        "rpn_anchor_generator": FloatAnchors(anchors, (ratios,) * len(anchors)),  # type: ignore[arg-type]
+        "rpn_anchor_generator": FloatAnchors(anchors, (ratios,) * len(anchors)),
         "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
         "rpn_pre_nms_top_n_train": config.rpn_pre_nms_top_n,
         "rpn_pre_nms_top_n_test": config.rpn_pre_nms_top_n,
@@ -197,5 +197,5 @@ def _roi_pool(config: DetectorConfig, levels: list[str], *, output_size: int) ->
         featmap_names=levels,
         output_size=output_size,
         sampling_ratio=2,
-        canonical_scale=config.roi_level_size,  # type: ignore[arg-type]
+        canonical_scale=config.roi_level_size,
     )

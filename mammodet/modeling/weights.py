@@ -15,7 +15,8 @@ from mammodet.errors import InputError
 from mammodet.files import file_hash
 from mammodet.modeling.hub import fetch_hub
 from mammodet.modeling.layouts import EPS, from_caffe2, match_ends, modern_names, to_detectron2, with_eps
-from mammodet.modeling.pixel_norms import OURS, TORCHVISION, PixelNorm, grey, with_pixels
+from mammodet.modeling.pixel_norms import TORCHVISION, PixelNorm, grey, with_pixels
+from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET, PixelStats
 from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
 
 #: A first convolution: of a detector's backbone, of a classifier's network, or of a plain torchvision or timm model.
@@ -152,7 +153,15 @@ def pixels_of(file: WeightFile) -> PixelNorm | None:
     std = _setting(file.facts, "config", "model", "detectron2", "resolved", "MODEL", "PIXEL_STD")
     if isinstance(std, list) and std:
         return grey(sum(std) / len(std))
-    return OURS if inner(file)[1] == "torchvision" else None
+    return PixelNorm.of(_own_stats(file)) if inner(file)[1] == "torchvision" else None
+
+
+def _own_stats(file: WeightFile) -> PixelStats:
+    """Of a checkpoint of ours; version 0.1 had one mean and std for all networks."""
+    mean, std = (_setting(file.facts, "config", "model", "pixels", key) for key in ("mean", "std"))
+    if isinstance(mean, float) and isinstance(std, float):
+        return PixelStats(mean, std)
+    return CLASSIFIER_0_1 if _setting(file.facts, "config", "model", "kind") == "classifier" else IMAGENET
 
 
 def _stored_pixels(state: Mapping[str, Tensor]) -> PixelNorm | None:
@@ -179,17 +188,19 @@ def convert_command(path: Path, to: str) -> str:
     return f"python tools/convert_weights.py {shlex.quote(str(path))} {shlex.quote(str(output))} --to {to}"
 
 
-def torchvision_state(path: Path, *, stride_in_1x1: bool | None) -> dict[str, Tensor]:
+def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelStats) -> dict[str, Tensor]:
     """Weights that start a network of torchvision's, or of timm's, here.
 
     A file that tools/convert_weights.py wrote is fitted to how our networks see pixels; others are taken as they are.
 
     Args:
         stride_in_1x1: of the network; None where it has no bottlenecks.
+        pixels: that the network sees.
     Returns:
         names of ours (`detector.model. ...`), or of torchvision's models of today.
     Raises:
-        InputError: unreadable, in detectron2's layout, or with the stride elsewhere.
+        InputError: unreadable, in detectron2's layout, with the stride elsewhere, or of a network of ours that sees
+            other pixels.
     """
     file = read_weights(path)
     state, layout = inner(file)
@@ -200,11 +211,16 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None) -> dict[str, Te
         )
     if layout == "torchvision" and stride_in_1x1 is not None and has_bottlenecks(state):
         _refuse_other_stride(path, bool(stride_of(file)), stride_in_1x1)
+    if file.layout == "mammodet" and "config" in file.facts and (own := _own_stats(file)) != pixels:
+        raise InputError(
+            f"{path}: its network sees pixels with mean {own.mean:g} and std {own.std:g}, this one with "
+            f"{pixels.mean:g} and {pixels.std:g}. Add model.pixels.mean={own.mean:g} model.pixels.std={own.std:g}"
+        )
     if layout != "torchvision" or file.layout == "mammodet":
         return file.state
     state = with_eps(modern_names(state), eps_of(path))
-    pixels = pixels_of(file)
-    return with_pixels(state, pixels, OURS) if pixels is not None else state
+    source = pixels_of(file)
+    return with_pixels(state, source, PixelNorm.of(pixels)) if source is not None else state
 
 
 def detectron2_state(

@@ -311,8 +311,8 @@ def _sizes(given: Any, levels: int, sizes: Sequence[Sequence[float]]) -> list[li
     counts = {len(sides) for sides in sizes}
     if len(counts) != 1:
         raise InputError(
-            f"model.detector.anchors.sizes: {', '.join(str(len(sides)) for sides in sizes)} sides per level; detectron2 "
-            "needs the same number on each level"
+            f"model.detector.anchors.sizes: {', '.join(str(len(sides)) for sides in sizes)} sides per level; "
+            "detectron2 needs the same number on each level"
         )
     pattern = [float(side) / float(given[0][0]) for side in given[0]] if counts == {1} else [1.0]
     return [[float(side) * factor for side in sides for factor in pattern] for sides in sizes]

@@ -1,0 +1,89 @@
+"""The generalised IoU as box loss, anchors that differ with the level, and detections inside others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import SMALL
+
+from mammodet.config import load_config
+from mammodet.modeling.build import build_model
+from mammodet.modeling.mammo_rcnn import MammoRCNN, inside_others
+from mammodet.modeling.roi_heads import GIOU_WEIGHT, GIoURoIHeads
+
+
+def small(*overrides: str) -> MammoRCNN:
+    torch.manual_seed(0)
+    model = build_model(load_config(None, [*SMALL, *overrides]), 1)
+    assert isinstance(model, MammoRCNN)
+    return model
+
+
+def test_giou_loss_of_boxes_side_by_side_is_worked_out_by_hand() -> None:
+    heads = small("model.detector.box_loss=giou").detector.model.roi_heads
+    assert isinstance(heads, GIoURoIHeads)
+    proposals = [torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]]), torch.tensor([[0.0, 0.0, 5.0, 5.0]])]
+    labels = [torch.tensor([1, 0]), torch.tensor([0])]
+    matched = [torch.tensor([0, 0]), torch.tensor([0])]
+    targets = [{"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]])}, {"boxes": torch.zeros(0, 4)}]
+    # No offsets: the box is the proposal. IoU 0; they fill their common box of 20 x 10: GIoU 0, loss 1, of 3 proposals.
+    loss = heads._giou_loss(torch.zeros(3, 8), proposals, labels, matched, targets)
+    assert float(loss) == pytest.approx(GIOU_WEIGHT / 3)
+    targets[0]["boxes"] = proposals[0][:1]
+    assert float(heads._giou_loss(torch.zeros(3, 8), proposals, labels, matched, targets)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["mask_rcnn", "faster_rcnn"])
+def test_giou_changes_the_box_loss_alone(arch: str) -> None:
+    image = torch.rand(1, 96, 64)
+    mask = torch.zeros(1, 96, 64, dtype=torch.uint8)
+    mask[:, 20:44, 10:40] = 1
+    target = {"boxes": torch.tensor([[10.0, 20.0, 40.0, 44.0]]), "labels": torch.tensor([1]), "masks": mask}
+    losses = []
+    for kind in ("smooth_l1", "giou"):
+        model = small(f"model.detector.arch={arch}", f"model.detector.box_loss={kind}").train()
+        torch.manual_seed(1)
+        losses.append(model([image, image], [target, {name: value[:0] for name, value in target.items()}]).losses)
+    first, second = losses
+    assert first.keys() == second.keys()
+    assert {name for name in first if not torch.equal(first[name], second[name])} == {"loss_box_reg"}
+    second["loss_box_reg"].backward()
+
+
+@pytest.mark.parametrize("sizes", ["[8, [12, 18], [], 27, []]", "[[], [], [16, 24, 32], [], []]"])
+def test_levels_with_different_numbers_of_anchors_train_and_detect(sizes: str) -> None:
+    model = small(
+        "model.detector.arch=faster_rcnn", f"model.detector.anchors.sizes={sizes}", "model.detector.score_threshold=0"
+    )
+    target = {"boxes": torch.tensor([[10.0, 20.0, 40.0, 44.0]]), "labels": torch.tensor([1])}
+    losses = model.train()([torch.rand(1, 96, 64)], [target]).losses
+    assert all(torch.isfinite(value) for value in losses.values())
+    with torch.no_grad():
+        found = model.eval()([torch.rand(1, 96, 64)]).detections[0]
+    assert len(found["boxes"])
+
+
+def test_nested_detections_are_dropped_and_drop_no_other() -> None:
+    boxes = torch.tensor(
+        [[0, 0, 20, 20], [5, 5, 10, 10], [18, 18, 28, 28], [5, 5, 10, 10], [0, 0, 21, 21], [60, 60, 70, 70]],
+        dtype=torch.float32,
+    )
+    labels = torch.tensor([1, 1, 1, 2, 1, 1])
+    assert inside_others(boxes, labels, 0.8).tolist() == [False, True, False, False, True, False]
+    # Were the dropped second box still counted, it would drop the third, which the first does not touch.
+    chain = torch.tensor([[0, 0, 10, 10], [0, 0, 16, 10], [12, 0, 16, 10]], dtype=torch.float32)
+    assert inside_others(chain, torch.ones(3), 0.9).tolist() == [False, True, False]
+    assert inside_others(boxes[:0], labels[:0], 0.8).tolist() == []
+
+
+def test_containment_threshold_applies_to_a_models_detections() -> None:
+    model = small("model.detector.score_threshold=0", "model.detector.nms_threshold=1").eval()
+    image = torch.rand(1, 96, 64)
+    with torch.no_grad():
+        every = model([image]).detections[0]
+        model.containment_threshold = 0.5
+        kept = model([image]).detections[0]
+    keep = ~inside_others(every["boxes"], every["labels"], 0.5)
+    assert 0 < int(keep.sum()) < len(keep)
+    for name in every:
+        assert torch.equal(kept[name], every[name][keep])
