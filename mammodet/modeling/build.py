@@ -164,7 +164,8 @@ def _start(model: Model, config: ModelConfig) -> None:
     if blind and config.norm == "FrozenBN":
         raise InputError(
             f"{path}: has no statistics for {len(blind)} norms of this network, for instance {blind[0]}, and frozen "
-            "norms never learn them. Give a file of the same network with batch norm, or choose norm GN; " + report.to_text()
+            "norms never learn them. Give a file of the same network with batch norm, or choose norm GN; "
+            + report.to_text()
         )
     print(f"{path}: {report.to_text()}")
 

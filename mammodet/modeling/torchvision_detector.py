@@ -182,11 +182,10 @@ def build_torchvision(
             mask_predictor=MaskRCNNPredictor(depth, depth, num_categories + 1),
             **options,
         )
-    # Exchange the parts that resize, or that lose precision under autocast, and the heads for ours.
+    # Exchange the parts that resize, or that lose precision under autocast.
     model.transform = SizedTransform(in_channels, pixels)
-    model.roi_heads.__class__ = GIoURoIHeads
-    model.roi_heads.box_loss = config.box_loss
-    model.roi_heads.containment_threshold = config.containment_threshold
+    if config.box_loss == "giou":
+        model.roi_heads.__class__ = GIoURoIHeads
     for part in (model.rpn, model.roi_heads):
         part.box_coder = FloatBoxCoder(part.box_coder.weights)
     return TorchvisionDetector(model, config.strides)
