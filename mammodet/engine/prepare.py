@@ -91,6 +91,7 @@ def _fill_in(config: Config, train: Dataset) -> Config:
     if config.model.kind == "detector":
         if config.model.detector.anchors.sizes != "auto":
             return config
+        print("fitting anchors to the training boxes", flush=True)
         sizes = fit_anchor_sizes(train, config.data.root, config.data.image)
         print(f"anchors fitted to the training boxes: {', '.join(f'{side:g}' for side in sizes)} px")
         values["model"]["detector"]["anchors"]["sizes"] = sizes
