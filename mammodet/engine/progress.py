@@ -135,9 +135,8 @@ class ProgressLines(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where a resumed run goes on."""
         done = trainer.current_epoch
-        self.run_log.say(
-            f"epoch {done + 1}/{self.pace.epochs} begins{f' (resumed after epoch {done})' if done else ''}"
-        )
+        resumed = f", resumed after epoch {done}" if done else ""
+        self.run_log.say(f"epoch {done + 1}/{self.pace.epochs} begins{resumed}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to measure."""
