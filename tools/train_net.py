@@ -69,8 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.force_data:
             raise InputError("--all-folds trains each fold on its own data: leave out --force-data")
         return _all_folds(config, command, chosen)
-    # before the imports, which take long on a busy machine
-    print(f"reading {config.data.train_file} and {config.data.val_file}", flush=True)
+    speaks = chosen.machine_rank == 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if speaks:  # before the imports, which take long on a busy machine
+        print(f"reading {config.data.train_file} and {config.data.val_file}", flush=True)
     from mammodet.engine.prepare import prepare
     from mammodet.engine.run_folder import TABLE
     from mammodet.engine.train import Machines, train
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         force_data=chosen.force_data,
         machines=machines,
     )
-    if chosen.machine_rank == 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    if speaks:
         print(f"curves: {best.parent / TABLE}, or {shlex.join(['tensorboard', '--logdir', str(best.parent)])}")
         _print_next(run_.config, best, chosen)
     return 0
