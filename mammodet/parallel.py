@@ -1,8 +1,11 @@
-"""Loops over files with a progress bar: in threads, in processes, or on a cluster."""
+"""Loops over files with a progress bar, or lines where there is no terminal: in threads, in processes, on a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +19,42 @@ from mammodet.errors import InputError
 T = TypeVar("T")
 
 BACKENDS = ("loky", "dask", "ray")
+FIRST_WAIT, WAIT = 15.0, 60.0  # seconds between lines of progress
+
+
+def has_terminal() -> bool:
+    """Whether a person watches: a bar can be drawn. In a log file, lines serve."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+class LineClock:
+    """When a line of progress is due: at once, after 15 seconds, then every minute."""
+
+    def __init__(self) -> None:
+        self._next, self._wait = -math.inf, FIRST_WAIT
+
+    def due(self) -> bool:
+        """Whether to say something now."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next, self._wait = now + self._wait, WAIT
+        return True
+
+
+def reported(items: Iterable[T], total: int, *, name: str, say: Callable[[str], None]) -> Iterator[T]:
+    """The items, with a bar on a terminal, and lines of how far the work is.
+
+    Args:
+        say: takes the lines; it may keep them off a screen that shows the bar.
+    """
+    began, clock = time.monotonic(), LineClock()
+    for number, item in enumerate(tqdm(items, total=total, desc=name, unit="image", disable=not has_terminal()), 1):
+        yield item
+        if clock.due() or number == total:
+            rate = number / max(time.monotonic() - began, 1e-6)
+            left = tqdm.format_interval((total - number) / rate)
+            say(f"{name} {number}/{total}   {rate:.3g} images/s   {left} left")
 
 
 def in_parallel(
@@ -42,6 +81,7 @@ def in_processes(
     name: str,
     progress: bool,
     done: int = 0,
+    option: str = "--jobs",
 ) -> Iterator[T]:
     """Results of `work(*task)` as they are finished, in any order, from `jobs` processes, with a progress bar.
 
@@ -50,6 +90,7 @@ def in_processes(
 
     Args:
         done: tasks that an earlier run has finished, for the bar.
+        option: what sets `jobs`, for the message where memory runs out.
     """
     if not tasks:
         return
@@ -68,7 +109,7 @@ def in_processes(
         yield from bar
     except (BrokenProcessPool, BrokenPipeError) as error:
         raise InputError(
-            f"{name}: a worker process was ended from outside, as a rule for lack of memory; use fewer --jobs "
+            f"{name}: a worker process was ended from outside, as a rule for lack of memory; lower {option} "
             f"({type(error).__name__})"
         ) from None
     finally:

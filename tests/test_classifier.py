@@ -13,8 +13,8 @@ from mammodet.config import ClassHeadConfig, ClassifierConfig, CnnConfig, Config
 from mammodet.errors import InputError
 from mammodet.modeling.build import build_model
 from mammodet.modeling.classifier import ImageClassifier, answer_loss
-from mammodet.modeling.pixel_stats import IMAGENET
 from mammodet.modeling.networks import GatedAttention, PlainCnn, build_network, membership
+from mammodet.modeling.pixel_stats import IMAGENET
 from mammodet.modeling.weights import between_bodies, load_matching
 from mammodet.targets import Target
 

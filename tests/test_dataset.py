@@ -14,6 +14,7 @@ from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import MIN_VISIBLE, SteppedRotation, augment, build_augment, tight_boxes
 from mammodet.data.dataset import LesionDataset, collate, make_loader
 from mammodet.data.images import write_png
+from mammodet.data.prepared import MemoryCache
 from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle
@@ -452,13 +453,14 @@ def test_random_crop_keeps_the_size_and_moves_boxes_with_the_image():
 def test_cache_gives_the_same_samples_and_reads_each_file_once(tmp_path, monkeypatch):
     item = record(1, lesions=(lesion(20, 20, 40, 50),), labels={"tumor": 1})
     plain = lesion_dataset(tmp_path, item, augment=AugmentConfig(), crop="none")
+    cache = MemoryCache(tmp_path, plain.image)
     kept = LesionDataset(
-        plain.dataset, tmp_path, plain.image, TARGETS, with_masks=True, augment=AugmentConfig(), cache=True
+        plain.dataset, tmp_path, plain.image, TARGETS, with_masks=True, augment=AugmentConfig(), prepared=cache
     )
     keys = [SampleKey(0, seed) for seed in (3, 4, 3)]
     expected = [plain[key].image for key in keys]
     found = [kept[keys[0]].image]
-    monkeypatch.setattr("mammodet.data.dataset.read_image", None)
+    monkeypatch.setattr("mammodet.data.prepared.read_image", None)
     found += [kept[key].image for key in keys[1:]]
     assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 

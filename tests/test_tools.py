@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,9 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (work / "out/best.ckpt").exists()
     assert "epoch 1/1" in done.stdout
+    assert (
+        (work / "out/train.log").read_text(encoding="utf-8").splitlines()[-1].endswith("best checkpoint: out/best.ckpt")
+    )
 
     again = call(*train, *options, folder=work)
     assert again.returncode == 2
@@ -73,9 +77,19 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert "epoch 2/2" in resumed.stdout
     assert "resuming with a changed setting: train.epochs 1 -> 2" in resumed.stdout
 
-    done = call(*train, "--eval-only", *options, "model.weights=out/best.ckpt", folder=work)
+    # The commands that follow a training do what they say, pasted as they are printed.
+    printed = [shlex.split(line) for line in resumed.stdout.splitlines() if line.startswith("  ")]
+    measure, look, predict, look_at_own = [[Path(command[1]).name, *command[2:]] for command in printed]
+    done = call(*measure, folder=work)
     assert done.returncode == 0, done.stderr
     assert "ROC AUC" in done.stdout
+    done = call(*look, folder=work)
+    assert done.returncode == 0, done.stderr
+    assert (work / "out/eval_test/pictures/index.html").exists()
+    own = ["--checkpoint", "out/best.ckpt", "--input", "FOLDER", "--output", "out/preds"]
+    assert predict == ["predict.py", *own]
+    own = ["--images", "FOLDER", "--predictions", "out/preds/predictions.json", "--output", "out/preds/pictures"]
+    assert look_at_own == ["visualize.py", *own]
     metrics = json.loads((work / "out/eval_test/metrics.json").read_text(encoding="utf-8"))
     assert metrics["models"][0]["protocol"]["patients_seen_in_training"] == 0
 

@@ -6,7 +6,9 @@ The command line reads as that of detectron2's train_net.py: a config file, then
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     # intermixed: overrides may stand before, between and after the flags
     chosen = parser().parse_intermixed_args(arguments)
     config = load_config(chosen.config_file, chosen.opts)
-    command = "python tools/train_net.py " + " ".join(arguments if arguments is not None else sys.argv[1:])
+    command = "python tools/train_net.py " + shlex.join(arguments if arguments is not None else sys.argv[1:])
     if chosen.eval_only:
         if chosen.resume or chosen.overwrite or chosen.all_folds:
             raise InputError("--eval-only trains nothing: leave out --resume, --overwrite and --all-folds")
@@ -67,7 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.force_data:
             raise InputError("--all-folds trains each fold on its own data: leave out --force-data")
         return _all_folds(config, command, chosen)
+    speaks = chosen.machine_rank == 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if speaks:  # before the imports, which take long on a busy machine
+        print(f"reading {config.data.train_file} and {config.data.val_file}", flush=True)
     from mammodet.engine.prepare import prepare
+    from mammodet.engine.run_folder import TABLE
     from mammodet.engine.train import Machines, train
 
     machines = Machines(chosen.num_gpus, chosen.num_machines, chosen.machine_rank, chosen.dist_url)
@@ -79,10 +85,37 @@ def main(arguments: list[str] | None = None) -> int:
         force_data=chosen.force_data,
         machines=machines,
     )
-    print(f"best checkpoint: {best}\ncurves: {best.parent}/metrics.csv, tensorboard --logdir {best.parent}")
-    print("next: look at it on images that it has never seen, with the same command and")
-    print(f"  --eval-only {shlex.quote(f'model.weights={best}')}")
+    if speaks:
+        print(f"curves: {best.parent / TABLE}, or {shlex.join(['tensorboard', '--logdir', str(best.parent)])}")
+        _print_next(run_.config, best, chosen)
     return 0
+
+
+def _print_next(config: Config, best: Path, chosen: argparse.Namespace) -> None:
+    """The commands that follow a training, to be pasted as they are."""
+    truth = config.data.root / config.data.test if config.data.test is not None else None
+    if truth is not None and truth.is_file():
+        output = config.output_dir / f"eval_{truth.stem}"
+        kept = [option for option in chosen.opts if not option.startswith("model.weights=")]
+        device = ["--num-gpus", "0"] if chosen.num_gpus == 0 else []
+        same = ["--config-file", chosen.config_file, *device, "--eval-only", *kept]
+        print(f"next: measure it on images that it has never seen ({output}/report.html), and look at them")
+        print(_command("train_net.py", *same, f"model.weights={best}"))
+        drawn = ["--predictions", output / "predictions.json", "--output", output / "pictures"]
+        print(_command("visualize.py", "--ground-truth", truth, *drawn))
+    print("next: predict images of your own (put their folder for FOLDER), and look at them")
+    preds = config.output_dir / "preds"
+    print(_command("predict.py", "--checkpoint", best, "--input", "FOLDER", "--output", preds))
+    drawn = ["--predictions", preds / "predictions.json", "--output", preds / "pictures"]
+    print(_command("visualize.py", "--images", "FOLDER", *drawn))
+
+
+def _command(tool: str, *arguments: object) -> str:
+    """A command line of a tool, from the folder and with the Python of this one."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    path = Path(__file__).with_name(tool)
+    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return "  " + shlex.join([python, str(path), *map(str, arguments)])
 
 
 def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
@@ -103,7 +136,7 @@ def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
     if config.model.kind == "detector":  # boxes of several detectors are not joined
         return 0
     print("next: the mean of the folds' models on images that none of them has seen")
-    print(f"  python tools/predict.py --checkpoint {shlex.join(checkpoints)} --input FOLDER --output preds/")
+    print(_command("predict.py", "--checkpoint", *checkpoints, "--input", "FOLDER", "--output", path.parent / "preds"))
     return 0
 
 

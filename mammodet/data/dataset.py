@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import augment, build_augment, tight_boxes
-from mammodet.data.images import read_image
-from mammodet.data.preprocess import prepare_image
+from mammodet.data.prepared import MemoryCache, Prepared, prepare_record
 from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
-from mammodet.errors import InputError
 from mammodet.geometry import Mask, clip_boxes, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.targets import Target
@@ -105,7 +104,7 @@ class LesionDataset(TorchDataset[Sample]):
         root: folder that their file names start from.
         targets: questions for the image, in the order of `Sample.labels`.
         with_masks: whether targets hold masks.
-        cache: keep prepared images in memory.
+        prepared: gives the network's input and its trace, as a cache does; by default from the file, each time anew.
         augment: random changes, or None for none (validation, prediction).
     """
 
@@ -118,14 +117,14 @@ class LesionDataset(TorchDataset[Sample]):
         *,
         with_masks: bool,
         augment: AugmentConfig | None = None,
-        cache: bool = False,
+        prepared: Callable[[ImageRecord], Prepared] | None = None,
     ) -> None:
         self.dataset = dataset
         self.root = root
         self.image = image
         self.targets = tuple(targets)
         self.with_masks = with_masks
-        self.prepared: dict[int, tuple[NDArray[np.float32], Trace]] | None = {} if cache else None
+        self.prepared = prepared or partial(prepare_record, root, image)
         self.chain = build_augment(augment) if augment is not None else None
 
     def __len__(self) -> int:
@@ -134,7 +133,7 @@ class LesionDataset(TorchDataset[Sample]):
     def __getitem__(self, key: int | SampleKey) -> Sample:
         index, seed = key if isinstance(key, tuple) else (key, 0)
         record = self.dataset.images[index]
-        array, trace = self._prepare(index, record)
+        array, trace = self.prepared(record)
         image = torch.from_numpy(array)
         boxes, labels, masks = self._lesions(record, trace)
         if self.chain is not None:
@@ -151,22 +150,6 @@ class LesionDataset(TorchDataset[Sample]):
             record,
             trace,
         )
-
-    def _prepare(self, index: int, record: ImageRecord) -> tuple[NDArray[np.float32], Trace]:
-        """The network's input, from memory where it is kept there, and its trace."""
-        if self.prepared is not None and index in self.prepared:
-            return self.prepared[index]
-        path = self.root / record.file_name
-        pixels = read_image(path)
-        if pixels.shape != record.size_hw:
-            raise InputError(
-                f"{path}: the file is {pixels.shape[0]}x{pixels.shape[1]}, its record says "
-                f"{record.size_hw[0]}x{record.size_hw[1]} (height x width); re-run the converter"
-            )
-        made = prepare_image(pixels, self.image, record.breast_box_xyxy)
-        if self.prepared is not None:
-            self.prepared[index] = made
-        return made
 
     def _lesions(self, record: ImageRecord, trace: Trace) -> tuple[Tensor, Tensor, Tensor | None]:
         """Boxes, labels and masks of a record's lesions in the network's pixels; what the crop cut off is gone."""
@@ -211,6 +194,8 @@ def make_loader(
     drawn: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler} if batches is None else {}
     if batches is not None:
         drawn["batch_sampler"] = batches
+    if num_workers and isinstance(dataset.prepared, MemoryCache) and sys.platform == "linux":
+        drawn["multiprocessing_context"] = "fork"  # shares the images; other ways to start a process copy them
     return DataLoader(
         dataset,
         **drawn,

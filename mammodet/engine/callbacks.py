@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,21 @@ import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
+from mammodet.engine.progress import Pace, RunLog
 from mammodet.errors import InputError
 from mammodet.files import write_text
+from mammodet.parallel import has_terminal
 
 
 class OneBar(TQDMProgressBar):
     """Lightning's bar over the epoch's steps; validation shows in it as text instead of a bar of its own.
 
-    Where the output goes to a file, there is no bar: the line of each epoch is enough.
+    Where the output goes to a file, there is no bar, but lines (`ProgressLines`).
     """
 
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=1 if sys.stdout.isatty() else 0)
+    def __init__(self, pace: Pace) -> None:
+        super().__init__(refresh_rate=1 if has_terminal() else 0)
+        self.pace = pace
 
     def init_sanity_tqdm(self) -> Any:
         """No bar."""
@@ -38,14 +40,36 @@ class OneBar(TQDMProgressBar):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that the validation set is predicted."""
         super().on_validation_start(trainer, pl_module)
-        if not trainer.sanity_checking and hasattr(self, "_train_progress_bar") and self._train_progress_bar:
-            self._train_progress_bar.set_description(f"Epoch {trainer.current_epoch}, validating")
+        self._show_validation(0)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say how far the validation is."""
+        self._show_validation(batch_idx + 1)
+
+    def _show_validation(self, batch: int) -> None:
+        bar = self._train_progress_bar
+        if bar is not None:
+            bar.set_description(f"Epoch {self.pace.epoch + 1}, validating {batch}/{self.pace.val_batches}")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Count epochs from 1, as everywhere else."""
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}/{self.pace.epochs}")
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """The loss; the epoch's line has the rest."""
+        """The loss, the pace, and what is left of the run; the epoch's line has the rest."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
-        return items
+        left = tqdm.format_interval(self.pace.left())
+        return {**items, "images/s": f"{self.pace.images_per_second:.3g}", "run left": left}
 
 
 class MetricsTable(L.Callback):
@@ -54,9 +78,8 @@ class MetricsTable(L.Callback):
     A resumed run goes on in the same file; rows past the epoch it resumes from are dropped.
     """
 
-    def __init__(self, path: Path, shown: tuple[str, ...]) -> None:
-        self.path = path
-        self.shown = shown
+    def __init__(self, path: Path, shown: tuple[str, ...], log: RunLog, pace: Pace) -> None:
+        self.path, self.shown, self.run_log, self.pace = path, shown, log, pace
         self.rows: list[dict[str, Any]] = []
         self.began = 0.0
 
@@ -97,7 +120,6 @@ class MetricsTable(L.Callback):
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
         shown = "   ".join(f"{name} {float(row[name]):.4g}" for name in self.shown if name in row)
-        print(
-            f"\repoch {row['epoch']}/{trainer.max_epochs}   step {row['step']}   {shown}   {row['seconds']:.0f} s",
-            flush=True,
-        )
+        left = tqdm.format_interval(self.pace.left())
+        pace = f"{row['seconds']:.0f} s   {self.pace.images_per_second:.3g} images/s   {left} left"
+        self.run_log.say(f"epoch {row['epoch']}/{trainer.max_epochs}   step {row['step']}   {shown}   {pace}")

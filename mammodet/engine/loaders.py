@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import lightning as L
 from torch.utils.data import DataLoader
 
 from mammodet.data.dataset import LesionDataset, Sample, make_loader
+from mammodet.data.prepared import DiskCache, MemoryCache
 from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, breasts_of, usable_indices
 from mammodet.engine.prepare import Run
-from mammodet.records import Dataset
+from mammodet.records import Dataset, ImageRecord
 
 
 class Loaders(L.LightningDataModule):
-    """Training and validation batches of a run."""
+    """Training and validation batches of a run.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        say: takes lines about the images that are prepared ahead of the first epoch.
+    """
+
+    def __init__(self, run: Run, say: Callable[[str], None] = print) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.say = run, say
+        data = run.config.data
+        self.caches: dict[bool, DiskCache | MemoryCache] = {}
+        if data.cache == "disk":
+            self.caches = dict.fromkeys((True, False), DiskCache(data.cache_folder, data.root, data.image))
+        elif data.cache == "memory":
+            self.caches = {training: MemoryCache(data.root, data.image) for training in (True, False)}
         self.joins_views = run.config.model.kind == "classifier" and run.config.model.classifier.views != "none"
+
+    def prepare_data(self) -> None:
+        """Fill the cache on disk; Lightning calls this in one process of a machine, and lets the others wait."""
+        if self.run.config.data.cache == "disk":
+            self._fill_caches()
+
+    def setup(self, stage: str) -> None:
+        """Fill the cache in memory, of every process its own; the loaders' workers share it."""
+        if self.run.config.data.cache == "memory":
+            self._fill_caches()
+
+    def _fill_caches(self) -> None:
+        jobs = max(self.run.config.data.num_workers, 1)
+        train = [self.run.train.images[index] for index in self._usable()]
+        parts: dict[bool, Sequence[ImageRecord]] = {True: train, False: self.run.val.images}
+        for training, records in parts.items():
+            name = f"preparing {'training' if training else 'validation'} images"
+            self.caches[training].fill(records, jobs=jobs, name=name, say=self.say)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Drawn anew each epoch."""
         data, trainer = self.run.config.data, self.trainer
         assert trainer is not None
-        boxes = self.run.config.model.kind == "detector"
-        usable = usable_indices(self.run.train, self.run.config.targets, boxes=boxes)
+        usable = self._usable()
         breasts: dict[int, list[int]] = {}
         if self.joins_views:
             every = breasts_of([self.run.train.images[index] for index in usable])
@@ -54,6 +83,10 @@ class Loaders(L.LightningDataModule):
         samples = self._samples(self.run.val, training=False)
         mine = list(breasts_of(images).values())[rank::size]
         return make_loader(samples, batch_size=1, num_workers=data.num_workers, batches=mine)
+
+    def _usable(self) -> list[int]:
+        boxes = self.run.config.model.kind == "detector"
+        return usable_indices(self.run.train, self.run.config.targets, boxes=boxes)
 
     def _sampler(self, indices: list[int]) -> EpochSampler:
         data, trainer = self.run.config.data, self.trainer
@@ -93,5 +126,5 @@ class Loaders(L.LightningDataModule):
             self.run.config.targets,
             with_masks=model.with_masks and training,
             augment=data.augment if training else None,
-            cache=data.cache == "memory",
+            prepared=self.caches.get(training),
         )

@@ -106,6 +106,7 @@ def _fill_in_anchors(config: Config, train: Dataset, values: dict[str, Any]) -> 
     fits = detector.anchors.sizes == "auto"
     if not any(not lesion.ignore for record in train.images for lesion in record.lesions) and not fits:
         return
+    print("comparing anchors with the training boxes", flush=True)
     boxes = training_boxes(train, config.data.root, config.data.image)
     strides = detector.strides
     if config.model.from_detectron2:

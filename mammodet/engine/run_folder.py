@@ -12,7 +12,7 @@ from mammodet.config import differences, make_config
 from mammodet.engine.checkpoint import RunFacts, read_facts
 from mammodet.errors import InputError, raise_faults
 
-BEST, LAST, TABLE = "best.ckpt", "last.ckpt", "metrics.csv"
+BEST, LAST, TABLE, LOG = "best.ckpt", "last.ckpt", "metrics.csv", "train.log"
 
 
 @contextmanager
@@ -101,5 +101,5 @@ def _has_best(content: dict[str, Any]) -> bool:
 
 def clear(output: Path) -> None:
     """Remove what an earlier run left."""
-    for name in (LAST, BEST, TABLE):
+    for name in (LAST, BEST, TABLE, LOG):
         (output / name).unlink(missing_ok=True)

@@ -23,13 +23,15 @@ from mammodet.engine.loaders import Loaders
 from mammodet.engine.module import TrainingModule
 from mammodet.engine.predict import Predictor, Skipped
 from mammodet.engine.prepare import Run
-from mammodet.engine.run_folder import BEST, LAST, TABLE, clear, only_writer, starting_point
+from mammodet.engine.progress import Pace, ProgressLines, RunLog
+from mammodet.engine.run_folder import BEST, LAST, LOG, TABLE, clear, only_writer, starting_point
 from mammodet.errors import InputError
 from mammodet.files import write_text
 from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.weight_files import read_torch
+from mammodet.parallel import reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +84,45 @@ def train(
     with only_writer(output):
         start = starting_point(output, run.facts, resume=resume, overwrite=overwrite, force_data=force_data)
         facts = _with_earlier_patients(run.facts, start, config.model.weights)
+        log, pace = RunLog(output / LOG), Pace(config.train.epochs, config.train.validate_every)
+        trainer = _trainer(config, machines or Machines(), log, pace)
+        log.speaks = trainer.is_global_zero
+        loaders = Loaders(run, log.progress)
+        loaders.trainer = trainer
+        pace.batches, pace.val_batches = len(loaders.train_dataloader()), len(loaders.val_dataloader())
+        _say_what_is_ahead(run, trainer, pace, log)
         L.seed_everything(config.seed, verbose=False)
         model = build_model(config, len(run.facts.categories), load_weights=start is None)
         module = TrainingModule(model, config, facts, run.val)
-        trainer = _trainer(config, machines or Machines())
         # Everything was checked: only now is anything in the folder changed.
         if overwrite:
             clear(output)
         write_text(output / "config.yaml", config.to_yaml())
-        _fit(trainer, module, Loaders(run), start, output / LAST)
+        log.begin()
+        _fit(trainer, module, loaders, start, log)
         best = output / BEST
         if trainer.is_global_zero:
-            finish(best, run)
+            finish(best, run, log)
+            log.say(f"best checkpoint: {best}")
         trainer.strategy.barrier()
     return best
 
 
-def _fit(
-    trainer: L.Trainer, module: TrainingModule, data: L.LightningDataModule, start: Path | None, last: Path
-) -> None:
+def _say_what_is_ahead(run: Run, trainer: L.Trainer, pace: Pace, log: RunLog) -> None:
+    """The first lines, before anything that takes long."""
+    data, config = run.config.data, run.config
+    device = "CPU" if trainer.strategy.root_device.type == "cpu" else "GPU"
+    often = f"every {pace.validate_every} epochs" if pace.validate_every > 1 else "each epoch"
+    log.say(f"training: {len(run.train.images)} images, {pace.batches} batches an epoch, {pace.epochs} epochs")
+    log.say(f"validation: {len(run.val.images)} images, {pace.val_batches} batches, after {often}")
+    log.say(
+        f"{trainer.world_size} x {device}, precision {trainer.precision}, batches of {data.batch_size}, "
+        f"{data.num_workers} workers, cache {data.cache}; output in {config.output_dir}"
+    )
+
+
+def _fit(trainer: L.Trainer, module: TrainingModule, data: Loaders, start: Path | None, log: RunLog) -> None:
+    last = log.path.with_name(LAST)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -108,17 +130,17 @@ def _fit(
             raise
     if trainer.interrupted or trainer.state.status == TrainerStatus.INTERRUPTED:
         kept = f"{last} holds the last whole epoch, --resume goes on from it" if last.exists() else "no epoch was done"
-        print(f"stopped; {kept}")
+        log.say(f"stopped; {kept}")
         raise KeyboardInterrupt
 
 
-def finish(best: Path, run: Run) -> None:
+def finish(best: Path, run: Run, log: RunLog) -> None:
     """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
     model = run.config.model
     if model.kind == "classifier" or model.aggregation.rule != "learned":
         finish_checkpoint(best, None, run.facts.patients)
         return
-    stack = fit_on_validation(best, run)
+    stack = fit_on_validation(best, run, log)
     if stack is None:
         raise InputError(
             "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
@@ -126,13 +148,15 @@ def finish(best: Path, run: Run) -> None:
     finish_checkpoint(best, stack, run.facts.patients)
 
 
-def fit_on_validation(best: Path, run: Run) -> LogisticStack | None:
+def fit_on_validation(best: Path, run: Run, log: RunLog) -> LogisticStack | None:
     """The learned aggregation of a checkpoint, from its predictions on the validation images."""
     model, config, facts = load_model(best)
     assert isinstance(model, MammoRCNN)
     predictor = Predictor(model, config, replace(facts, stack=None))
     inputs, labels = [], []
-    for record, result in zip(run.val.images, predictor.predict(run.val, config.data.root), strict=True):
+    results = predictor.predict(run.val, config.data.root)
+    results = reported(results, len(run.val.images), name="fitting the aggregation", say=log.progress)
+    for record, result in zip(run.val.images, results, strict=True):
         if isinstance(result, Skipped):
             raise InputError(f"validation image {result.file_name}: {result.reason}")
         inputs.append(stack_inputs(result.scores_by_rule))
@@ -140,7 +164,7 @@ def fit_on_validation(best: Path, run: Run) -> LogisticStack | None:
     return fit_stack(inputs, {name: [label.get(name) for label in labels] for name in model.targets})
 
 
-def _trainer(config: Config, machines: Machines) -> L.Trainer:
+def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.Trainer:
     settings = config.train
     accelerator, devices = _devices(config, machines)
     on_gpu = accelerator == "gpu"
@@ -177,7 +201,8 @@ def _trainer(config: Config, machines: Machines) -> L.Trainer:
         enable_version_counter=False,
     )
     # The table stands before the checkpoints, so that a run killed between them has a row too many, not too few.
-    callbacks: list[Callback] = [OneBar(), MetricsTable(config.output_dir / TABLE, shown), best, last]
+    table = MetricsTable(config.output_dir / TABLE, shown, log, pace)
+    callbacks: list[Callback] = [ProgressLines(log, pace), OneBar(pace), table, best, last]
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping is not None:
