@@ -123,11 +123,11 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     if config.data.unsafe_split is not None:
         config = make_unsafe_split(config)
     assert config.data.test is not None
-    truth = config.data.root / config.data.test
+    truth = config.data.root / config.data.test  # its images are found from its own folder
     output = config.output_dir / f"eval_{truth.stem}"
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)
     clear_evaluation(output)  # that of older predictions must not stand beside new ones
-    path, skipped = predict_to_folder(predictor, dataset, config.data.root, output, num_workers=config.data.num_workers)
+    path, skipped = predict_to_folder(predictor, dataset, truth.parent, output, num_workers=config.data.num_workers)
     for item in skipped:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
     evaluate_files(

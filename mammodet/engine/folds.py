@@ -78,7 +78,9 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
             )
         )
     faults = [
-        f"fold {fold.number}: {fault}" for fold in folds for fault in data_faults(fold.config, fold.train, fold.val)
+        f"fold {fold.number}: {fault}"
+        for fold in folds
+        for fault in data_faults(fold.config, fold.train, fold.val, root)
     ]
     raise_faults(faults, where=f"{root}: its {count} folds", advice="Convert with fewer --folds, or another --seed.")
     return folds, _truth_file(root, join(parts, "folds", "val"))

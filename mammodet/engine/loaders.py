@@ -67,6 +67,7 @@ class Loaders(L.LightningDataModule):
                 batch_size=data.batch_size,
                 seed=seed,
                 negative_fraction=data.negative_fraction,
+                weights=self.run.weights,
                 epoch_size=data.epoch_size,
                 rank=rank,
                 world_size=size,
@@ -79,6 +80,7 @@ class Loaders(L.LightningDataModule):
             target,
             batch_size=data.batch_size,
             seed=seed,
+            weights=self.run.weights,
             epoch_size=data.epoch_size,
             rank=rank,
             world_size=size,
@@ -88,7 +90,7 @@ class Loaders(L.LightningDataModule):
         data, model = self.run.config.data, self.run.config.model
         return LesionDataset(
             dataset,
-            data.root,
+            self.run.root,
             data.image,
             self.run.config.targets,
             with_masks=model.with_masks and training,
