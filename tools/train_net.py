@@ -124,7 +124,8 @@ def _evaluate(config: Config, command: str, device: str) -> int:
         config = make_unsafe_split(config)
     assert config.data.test is not None
     truth = config.data.root / config.data.test  # its images are found from its own folder
-    output = config.output_dir / f"eval_{truth.stem}"
+    plain = Path(config.data.test).parent == Path()
+    output = config.output_dir / (f"eval_{truth.stem}" if plain else f"eval_{truth.parent.name}_{truth.stem}")
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)
     clear_evaluation(output)  # that of older predictions must not stand beside new ones
     path, skipped = predict_to_folder(predictor, dataset, truth.parent, output, num_workers=config.data.num_workers)

@@ -119,7 +119,8 @@ class DataConfig(Section):
     root: Path = Path("data/mias")
     #: Number of the cross-validation fold, or null for the holdout split.
     fold: Count | None = None
-    #: Files under `root` instead of those that `fold` chooses; a list joins several data sets (several_data_sets.md).
+    #: Files under `root` instead of those that `fold` chooses; a list joins several data sets
+    #: (docs/several_data_sets.md).
     train: DataFiles | None = None
     val: DataFiles | None = None
     #: File under `root` that `--eval-only` evaluates on, whatever the fold.

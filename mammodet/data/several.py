@@ -173,8 +173,8 @@ def _category_faults(parts: Sequence[Part], datasets: Sequence[Dataset]) -> list
         f"{part.path} has {', '.join(dataset.categories)}" for part, dataset in zip(parts, datasets, strict=True)
     )
     return [
-        f"categories differ: {shown}. Rename to common ones, and drop what a set does not know, in the list of data."
-        "train or data.val: {file: ..., categories: {lesion: mass, calcification: null}}"
+        f"categories differ, as far as they are renamed: {shown}. Rename to common ones, and drop what a set does not "
+        "know, in the lists of data.train and data.val: {file: ..., categories: {lesion: mass, calcification: null}}"
     ]
 
 
