@@ -304,6 +304,16 @@ def test_patients_of_one_archive_in_another_files_validation_are_refused(two: Pa
     assert "1 patients are in training and in validation: a2" in message
 
 
+def test_equal_ids_of_one_archive_in_two_folders_are_taken_for_the_same_people_and_told(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(two / "other/train.json", "a2", "a9", archive="a", first=9)
+    run = run_of(two, "data.train=[a/train.json,other/train.json]", "data.val=[bb/val.json]")
+    assert run.facts.patients == ("a1", "a2", "a3", "a9", "bb4")
+    told = f"1 patients are in {two.resolve()}/a and in {two.resolve()}/other, both of a: taken for the same people"
+    assert told in capsys.readouterr().out
+
+
 def test_an_image_file_of_training_is_found_in_validation_under_another_name(two: Path) -> None:
     shutil.copy(two / "a/images/2.png", two / "bb/images/4.png")
     message = refusal(two, *BOTH)

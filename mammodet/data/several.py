@@ -186,7 +186,11 @@ def _patient_faults(parts: Sequence[Part]) -> list[str]:
         prefixes = {part.prefix for part in members}
         if len(prefixes) > 1:
             files = ", ".join(f"{part.path} ({part.prefix or 'none'})" for part in members)
-            faults.append(f"{name}: its files have different values of patient_prefix: {files}; give all the same")
+            faults.append(
+                f"{name}: its files have different values of patient_prefix: {files}; give all the same. If they hold "
+                "other people, the archives need other names: convert one again with another --name"
+            )
+        _tell_shared(name, members)
     for (one, first), (other, second) in itertools.combinations(sets.items(), 2):
         said = [{part.said.patient_prefix for part in members} for members in (first, second)]
         if "" in said[0] | said[1] or (said[0] == said[1] and None not in said[0]):
@@ -228,6 +232,16 @@ def _sets_of(parts: Sequence[Part]) -> dict[str, list[Part]]:
         name = archives[0] if archives else members[0].root.resolve().name
         named[name if name not in named else str(members[0].root)] = members
     return named
+
+
+def _tell_shared(name: str, parts: Sequence[Part]) -> None:
+    """Say which ids of several folders are taken for the same people since their archive is."""
+    folders = {
+        part.root.resolve(): [each for each in parts if each.root.resolve() == part.root.resolve()] for part in parts
+    }
+    for (one, first), (other, second) in itertools.combinations(folders.items(), 2):
+        if shared := sorted(_ids(first) & _ids(second)):
+            print(f"{len(shared)} patients are in {one} and in {other}, both of {name}: taken for the same people")
 
 
 def _ids(parts: Sequence[Part]) -> set[str]:
