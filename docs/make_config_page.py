@@ -46,6 +46,8 @@ def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[s
             continue
         if kind.startswith("dict[str, ") and (named := kind.removeprefix("dict[str, ").removesuffix("]")) in classes:
             below += rows(named, f"{key}.NAME.", classes, lines)
+        if kind.startswith("DataFiles") and key == "data.train":
+            below += rows("DataFileConfig", f"{key}[].", classes, lines)
         comment, above = [], field.lineno - 2
         while lines[above].strip().startswith("#:"):
             comment.insert(0, lines[above].strip().removeprefix("#:").strip())
@@ -71,6 +73,10 @@ def readable(kind: str) -> str:
     }
     if kind.startswith("dict[str, Any]"):
         return "nested values or null"
+    if kind.startswith("DataFiles"):
+        return "file, list of files (below) or null"
+    if kind.startswith("dict[str, Annotated[str"):
+        return "name to name or null"
     if kind.startswith("dict[str, "):
         return "one section for each name" if "Config" in kind else "name to a list of names"
     for name, text in words.items():
@@ -87,9 +93,9 @@ def default(value: ast.expr) -> str:
         given = [item.value for item in value.keywords if item.arg == "default"]
         value = given[0] if given else value.args[0]
     text = ast.unparse(value)
-    if isinstance(value, ast.Dict):
+    if isinstance(value, ast.Dict) and value.keys:
         return f"{', '.join(str(ast.literal_eval(key)) for key in value.keys if key)} alone"
-    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
+    return {"...": "needed", "None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
 def cell(text: str) -> str:

@@ -316,10 +316,16 @@ def test_config_comes_back_from_its_yaml():
 
 def test_files_of_a_fold_and_of_the_holdout():
     holdout, fold = load_config(None, ["data.root=d"]).data, load_config(None, ["data.root=d", "data.fold=0"]).data
-    assert (holdout.train_file, holdout.val_file) == (Path("d/train.json"), Path("d/val.json"))
-    assert (fold.train_file, fold.val_file) == (Path("d/fold0_train.json"), Path("d/fold0_val.json"))
+    assert [each.path for each in (*holdout.files("train"), *holdout.files("val"))] == [
+        Path("d/train.json"),
+        Path("d/val.json"),
+    ]
+    assert [each.path for each in (*fold.files("train"), *fold.files("val"))] == [
+        Path("d/fold0_train.json"),
+        Path("d/fold0_val.json"),
+    ]
     named = load_config(None, ["data.root=d", "data.fold=0", "data.train=mine.json"]).data
-    assert named.train_file == Path("d/mine.json")
+    assert [each.path for each in named.files("train")] == [Path("d/mine.json")]
 
 
 def test_differences_name_the_keys():

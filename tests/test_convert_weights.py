@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from mammodet.config import load_config
+from mammodet.data.sources import SourceFile
 from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.train import _with_earlier_patients
 from mammodet.errors import InputError
@@ -446,12 +447,15 @@ def test_converted_weights_do_not_forget_the_patients_they_have_seen(tmp_path: P
     """Or a training that starts from them could be evaluated on patients of an earlier one."""
     own = {f"model.detector.model.{name}": tensor for name, tensor in make_state().items()}
     path, there, back = tmp_path / "best.ckpt", tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
-    torch.save({"state_dict": own, "mammodet": {"config": {}, "patients": ["P1", "P2"]}}, path)
+    files = (SourceFile("a.json", archive="A", patient_prefix="a/"),)
+    seen = {"patients": ["P1", "P2"], "files": [file.to_json() for file in files]}
+    torch.save({"state_dict": own, "mammodet": {"config": {}, **seen}}, path)
     main([str(path), str(there), "--to", "detectron2"])
     main([str(there), str(back), "--to", "torchvision"])
     facts = RunFacts({}, ("lesion",), "data", None, ("P3",))
     for start in (path, there, back):
-        assert _with_earlier_patients(facts, None, str(start)).patients == ("P1", "P2", "P3")
+        known = _with_earlier_patients(facts, None, str(start))
+        assert (known.patients, known.files) == (("P1", "P2", "P3"), files)
 
 
 def test_old_zoo_file_with_its_pixels_goes_as_it_is_into_any_network(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _all_folds(config, command, chosen)
     speaks = chosen.machine_rank == 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0
     if speaks:  # before the imports, which take long on a busy machine
-        print(f"reading {config.data.train_file} and {config.data.val_file}", flush=True)
+        files = [str(each.path) for subset in ("train", "val") for each in config.data.files(subset)]
+        print(f"reading {', '.join(files)}", flush=True)
     from mammodet.engine.prepare import prepare
     from mammodet.engine.run_folder import TABLE
     from mammodet.engine.train import Machines, train
@@ -156,11 +157,12 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     if config.data.unsafe_split is not None:
         config = make_unsafe_split(config)
     assert config.data.test is not None
-    truth = config.data.root / config.data.test
-    output = config.output_dir / f"eval_{truth.stem}"
+    truth = config.data.root / config.data.test  # its images are found from its own folder
+    plain = Path(config.data.test).parent == Path()
+    output = config.output_dir / (f"eval_{truth.stem}" if plain else f"eval_{truth.parent.name}_{truth.stem}")
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)
     clear_evaluation(output)  # that of older predictions must not stand beside new ones
-    path, skipped = predict_to_folder(predictor, dataset, config.data.root, output, num_workers=config.data.num_workers)
+    path, skipped = predict_to_folder(predictor, dataset, truth.parent, output, num_workers=config.data.num_workers)
     for item in skipped:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
     evaluate_files(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mammodet.config.base import AtLeastOne, BelowOne, Count, Section, Share
+from mammodet.config.base import AtLeastOne, BelowOne, Count, Positive, Section, Share
 
 Channel = Literal["full", "tissue", "clahe", "gaussian", "mean", "laplacian"]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
@@ -77,6 +77,41 @@ class SamplingConfig(Section):
         return self
 
 
+class DataFileConfig(Section):
+    """One of several data set files; the path alone is short for `{file: path}`."""
+
+    #: The JSON file, from `data.root`; its images are found from its own folder.
+    file: str = Field(default=..., min_length=1)
+    #: An image of this file is drawn in training so many times as often as one of weight 1.
+    weight: Positive = 1.0
+    #: Own category to the common name; null makes its findings regions to ignore.
+    categories: dict[str, Annotated[str, Field(min_length=1)] | None] = Field(default={})
+    #: Stands before each patient id, for sets whose equal ids are different people; `''` says that ids which other
+    #: sets have, too, are the same people.
+    patient_prefix: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
+#: One file under `root`, or a list of files.
+DataFiles = Annotated[
+    Annotated[str, Tag("(file)")] | Annotated[list[DataFileConfig], Field(min_length=1), Tag("(files)")],
+    Discriminator(lambda value: "(files)" if isinstance(value, list | tuple) else "(file)"),
+    BeforeValidator(lambda value: [value] if isinstance(value, dict) else value),
+]
+
+
+class PlacedFile(NamedTuple):
+    """A data set file, the folder that its image names start from, and what the config says of it."""
+
+    path: Path
+    root: Path
+    said: DataFileConfig
+
+
 class DataConfig(Section):
     """Where the data lies, and how batches are made of it."""
 
@@ -84,9 +119,10 @@ class DataConfig(Section):
     root: Path = Path("data/mias")
     #: Number of the cross-validation fold, or null for the holdout split.
     fold: Count | None = None
-    #: Files under `root` instead of those that `fold` chooses.
-    train: str | None = None
-    val: str | None = None
+    #: Files under `root` instead of those that `fold` chooses; a list joins several data sets
+    #: (docs/several_data_sets.md).
+    train: DataFiles | None = None
+    val: DataFiles | None = None
     #: File under `root` that `--eval-only` evaluates on, whatever the fold.
     test: str | None = "test.json"
     #: Drop faulty records of the JSON files instead of refusing the file; what was dropped is listed.
@@ -121,7 +157,27 @@ class DataConfig(Section):
             raise ValueError("data.negative_fraction and data.sampling.rule both choose what is drawn; leave one out")
         if self.unsafe_split is not None and self.fold is not None:
             raise ValueError("data.unsafe_split splits at random: leave out data.fold")
+        if self.joins_sets:
+            self._check_lists()
         return self
+
+    def _check_lists(self) -> None:
+        if self.fold is not None:
+            raise ValueError(
+                f"data.fold={self.fold} chooses one file below data.root, not one of each set in a list: leave it out, "
+                f"and name the files, as data.train=[a/fold{self.fold}_train.json, b/fold{self.fold}_train.json]"
+            )
+        if self.unsafe_split is not None:
+            raise ValueError("data.unsafe_split splits data.root/all.json: leave out lists in data.train and data.val")
+        if self.sampling.per_patient and len({each.said.weight for each in self.files("train")}) > 1:
+            raise ValueError(
+                "data.sampling.per_patient draws patients equally often, weights in data.train do not; leave one out"
+            )
+        weighted = [each.said.file for each in self.files("val") if each.said.weight != 1]
+        if weighted:
+            raise ValueError(
+                f"data.val: weight of {', '.join(weighted)}: every validation image counts once; leave it out"
+            )
 
     @property
     def cache_folder(self) -> Path:
@@ -129,11 +185,16 @@ class DataConfig(Section):
         return self.cache_dir or self.root / ".prepared"
 
     @property
-    def train_file(self) -> Path:
-        """The training set's JSON."""
-        return self.root / (self.train or ("train.json" if self.fold is None else f"fold{self.fold}_train.json"))
+    def joins_sets(self) -> bool:
+        """Whether `train` or `val` is a list."""
+        return isinstance(self.train, list) or isinstance(self.val, list)
 
-    @property
-    def val_file(self) -> Path:
-        """The validation set's JSON."""
-        return self.root / (self.val or ("val.json" if self.fold is None else f"fold{self.fold}_val.json"))
+    def files(self, subset: Literal["train", "val"]) -> list[PlacedFile]:
+        """JSON files of the training or validation set."""
+        given = self.train if subset == "train" else self.val
+        if not isinstance(given, list):
+            name = given or (f"{subset}.json" if self.fold is None else f"fold{self.fold}_{subset}.json")
+            if not self.joins_sets:
+                return [PlacedFile(self.root / name, self.root, DataFileConfig(file=name))]
+            given = [DataFileConfig(file=name)]
+        return [PlacedFile(self.root / each.file, (self.root / each.file).parent, each) for each in given]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,7 +108,8 @@ def _put(values: dict[str, Any], keys: Sequence[str], value: Any, override: str)
 
 
 def _explain(error: dict[str, Any]) -> str:
-    place = [part for part in error["loc"] if isinstance(part, str | int)]
+    # "(...)": the tag of a value that may be of several kinds
+    place = [part for part in error["loc"] if isinstance(part, int) or (isinstance(part, str) and part[:1] != "(")]
     key = ".".join(str(part) for part in place)
     if error["type"] == "extra_forbidden":
         known = _fields_at(place[:-1])
@@ -130,17 +130,24 @@ def _fields_at(place: Sequence[str | int]) -> list[str]:
     model: type[BaseModel] = Config
     members: type[BaseModel] | None = None
     for part in place:
+        if isinstance(part, int):  # a position in a list of sections
+            continue
         if members is not None:  # a name of the user's, in a dict of sections
             model, members = members, None
             continue
-        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
         if typing.get_origin(annotation) is dict:
             members = typing.get_args(annotation)[1]
             continue
-        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-            options = [item for item in typing.get_args(annotation) if isinstance(item, type)]
-            annotation = next((item for item in options if issubclass(item, BaseModel)), None)
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        section = _section_in(annotation)
+        if section is None:
             return []
-        model = annotation
+        model = section
     return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The first section that a type holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for item in typing.get_args(annotation) if (found := _section_in(item)) is not None), None)

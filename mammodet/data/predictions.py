@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mammodet.data.checks import check_file_name
+from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json, write_json
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
@@ -250,6 +251,10 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
             for key in _HASHES
             if not isinstance(model.get(key), str | None)
         ]
+        try:
+            sources_of(model)
+        except InputError as error:
+            faults.append(str(error))
     for key in ("breasts", "patients"):
         if not _is_list_of(dict, value.get(key)):
             faults.append(f"'{key}' is {value[key]!r:.60}; expected a list of objects")

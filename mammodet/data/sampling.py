@@ -41,6 +41,10 @@ class EpochSampler(Sampler[SampleKey]):
 
     The order is a function of (seed, epoch). With `negative_fraction`, images without lesions stand evenly among the
     others in that share; each pool starts anew when it is used up. Lightning calls `set_epoch`.
+
+    Args:
+        weights: of each image of the data set: within its pool, one of weight 2 is drawn twice as often as one of
+            weight 1; None for equally often.
     """
 
     def __init__(
@@ -51,13 +55,14 @@ class EpochSampler(Sampler[SampleKey]):
         batch_size: int,
         seed: int,
         negative_fraction: float | None = None,
+        weights: Sequence[float] | None = None,
         epoch_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         if not indices:
             raise InputError("training set: no image with a known label or complete boxes")
-        self.indices = list(indices)
+        self.indices, self.weights = list(indices), weights
         self.negatives = [index for index in indices if is_negative(dataset.images[index])]
         self.positives = [index for index in indices if not is_negative(dataset.images[index])]
         if negative_fraction and not self.negatives:
@@ -98,6 +103,21 @@ class EpochSampler(Sampler[SampleKey]):
         ]
 
     def _draw(self, pool: Sequence[int], count: int, name: str) -> list[int]:
+        if self.weights is None:
+            return self._cycle(pool, count, name)
+        members: dict[float, list[int]] = {}
+        for index in pool:
+            members.setdefault(self.weights[index], []).append(index)
+        total = sum(weight * len(each) for weight, each in members.items())
+        turns = take_turns([weight * len(each) / total for weight, each in members.items()], count)
+        drawn = [
+            iter(self._cycle(each, turns.count(place), f"{name} of weight {weight:g}"))
+            for place, (weight, each) in enumerate(members.items())
+        ]
+        return [next(drawn[turn]) for turn in turns]
+
+    def _cycle(self, pool: Sequence[int], count: int, name: str) -> list[int]:
+        """Images of a pool, shuffled, over and over."""
         drawn: list[int] = []
         generator = np.random.default_rng(stable_seed(self.seed, self.epoch, name))
         while len(drawn) < count:
@@ -124,6 +144,7 @@ class ClassSampler(EpochSampler):
         *,
         batch_size: int,
         seed: int,
+        weights: Sequence[float] | None = None,
         epoch_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -136,28 +157,20 @@ class ClassSampler(EpochSampler):
             indices,
             batch_size=batch_size,
             seed=seed,
+            weights=weights,
             epoch_size=epoch_size or natural,
             rank=rank,
             world_size=world_size,
         )
 
     def _order(self, total: int) -> list[int]:
-        """Each pool's share stands evenly among the others: the pool that lags most behind its share is next."""
-        counts = [0] * len(self.pools)
-        turns = []
-        for position in range(1, total + 1):
-            lags = [share * position - count for share, count in zip(self.shares, counts, strict=True)]
-            turn = lags.index(max(lags))
-            counts[turn] += 1
-            turns.append(turn)
-        drawn = [
-            iter(self._draw(pool, count, str(name))) for (name, pool), count in zip(self.pools, counts, strict=True)
-        ]
+        turns = take_turns(self.shares, total)
+        drawn = [iter(self._draw(pool, turns.count(place), name)) for place, (name, pool) in enumerate(self.pools)]
         return [next(drawn[turn]) for turn in turns]
 
-    def _draw(self, pool: Sequence[int], count: int, name: str) -> list[int]:
+    def _cycle(self, pool: Sequence[int], count: int, name: str) -> list[int]:
         if not self.per_patient:
-            return super()._draw(pool, count, name)
+            return super()._cycle(pool, count, name)
         generator = np.random.default_rng(stable_seed(self.seed, self.epoch, name))
         images: dict[str, list[int]] = {}
         for index in pool:
@@ -172,6 +185,24 @@ class ClassSampler(EpochSampler):
                     queue.extend(int(index) for index in generator.permutation(images[patients[number]]))
                 drawn.append(queue.pop())
         return drawn[:count]
+
+
+def take_turns(shares: Sequence[float], total: int) -> list[int]:
+    """Which of several pools each draw comes from, so that every share stands evenly among the others.
+
+    The pool that lags most behind its share is next.
+
+    Args:
+        shares: of each pool, together 1.
+    """
+    counts = [0] * len(shares)
+    turns = []
+    for position in range(1, total + 1):
+        lags = [share * position - count for share, count in zip(shares, counts, strict=True)]
+        turn = lags.index(max(lags))
+        counts[turn] += 1
+        turns.append(turn)
+    return turns
 
 
 def _pools(

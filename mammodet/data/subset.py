@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mammodet.data.coco import read_coco, write_coco
+from mammodet.data.several import map_categories
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import Dataset, ImageRecord
 from mammodet.targets import CLASS_FIELDS, class_of, is_known
@@ -22,18 +23,20 @@ class Filter:
         fields: `view`, `laterality`, `density`, `birads` or `class` to the values that stay.
         known: targets (`mammodet.targets`) that must be known.
         sources: archives that stay; empty for all.
+        categories: own category to its new name; None makes its findings regions to ignore.
     """
 
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
     known: Sequence[str] = ()
     sources: Sequence[str] = ()
+    categories: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.fields) - set(CLASS_FIELDS))
         if unknown:
             raise InputError(f"fields {unknown}: expected some of {', '.join(CLASS_FIELDS)}")
-        if not (self.fields or self.known or self.sources):
-            raise InputError("nothing to choose by: give at least one field, target or source")
+        if not (self.fields or self.known or self.sources or self.categories):
+            raise InputError("nothing to choose by: give at least one field, target, source or category")
 
     def keeps(self, record: ImageRecord) -> bool:
         """Whether an image stays."""
@@ -70,7 +73,9 @@ def write_subset(folder: Path, name: str, chosen: Filter) -> list[Part]:
         raise InputError(
             f"{folder}: no all.json, train.json, val.json or test.json; expected a folder of tools/convert.py"
         )
-    datasets = {path: read_coco(path) for path in paths}
+    faults: list[str] = []
+    datasets = {path: map_categories(read_coco(path), chosen.categories, str(path), faults) for path in paths}
+    raise_faults(faults, where=str(folder))
     _check_values(folder, list(datasets.values()), chosen)
     parts = []
     for path, dataset in datasets.items():

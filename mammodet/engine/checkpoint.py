@@ -6,7 +6,7 @@ import copy
 import errno
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 
 import mammodet
 from mammodet.config import Config, differences, make_config
+from mammodet.data.sources import SourceFile, joined_sources, sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
 from mammodet.modeling.aggregation import LogisticStack
@@ -36,8 +37,10 @@ class RunFacts:
     Attributes:
         config: the experiment, with everything that was `auto` filled in.
         categories: what it detects.
-        data_hash, split_hash: of the training file (`mammodet.data.coco.data_hash`) and of its split.
+        data_hash, split_hash: of the training data (`mammodet.data.coco.data_hash`) and of its split; of several files
+            joined, that hash is None where their splits differ.
         patients: of the training and validation set, so that an evaluation can refuse to meet them again.
+        files: that the two sets were read from, and those of trainings before this one.
         stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
     """
 
@@ -46,13 +49,15 @@ class RunFacts:
     data_hash: str
     split_hash: str | None
     patients: tuple[str, ...] = ()
+    files: tuple[SourceFile, ...] = ()
     stack: Mapping[str, Any] | None = None
     version: str = mammodet.__version__
     format: str = field(default=FORMAT)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "categories": list(self.categories), "patients": list(self.patients)}
+        lists = {key: list(getattr(self, key)) for key in ("categories", "patients")}
+        return {**asdict(self), **lists, "files": [file.to_json() for file in self.files]}
 
     @staticmethod
     def from_json(value: Mapping[str, Any], path: Path) -> RunFacts:
@@ -64,7 +69,8 @@ class RunFacts:
             if known.get("stack") is not None:
                 LogisticStack.from_json(known["stack"])
             categories, patients = tuple(value["categories"]), tuple(value["patients"])
-            return RunFacts(**{**known, "categories": categories, "patients": patients})
+            files = sources_of(value)
+            return RunFacts(**{**known, "categories": categories, "patients": patients, "files": files})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: its facts are damaged ({type(error).__name__}: {error})") from None
 
@@ -210,16 +216,17 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
     model.load_state_dict(dict(state))
 
 
-def finish_checkpoint(path: Path, stack: LogisticStack | None, patients: Iterable[str]) -> None:
+def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts) -> None:
     """Make the best checkpoint ready to be handed on: with its fitted aggregation, without the optimiser's state.
 
     That state is three times the size of the weights and serves `--resume` only, which reads `last.ckpt`.
 
     Args:
-        patients: of the run that finishes it; those that the aggregation was fitted on must be named, too.
+        facts: of the run that finishes it; the patients that the aggregation was fitted on must be named, too.
     """
     content = read_torch(path)
-    content[KEY]["patients"] = sorted({*content[KEY]["patients"], *patients})
+    content[KEY]["patients"] = sorted({*content[KEY]["patients"], *facts.patients})
+    content[KEY]["files"] = [file.to_json() for file in joined_sources(sources_of(content[KEY]), facts.files)]
     content[KEY]["stack"] = stack.to_json() if stack is not None else None
     kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
     save_torch({key: content[key] for key in kept if key in content}, path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mammodet.config import differences
 from mammodet.data.dataset import Sample
+from mammodet.data.sources import joined_sources
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
@@ -38,7 +39,8 @@ class Ensemble(Predictor):
         self.members = list(members)
         self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
         patients = sorted({patient for member in members for patient in member.facts.patients})
-        self.facts = replace(first.facts, patients=tuple(patients))
+        files = joined_sources(*(member.facts.files for member in members))
+        self.facts = replace(first.facts, patients=tuple(patients), files=files)
         hashes = [member.checkpoint[1] for member in members if member.checkpoint]
         names = " + ".join(_name(member) for member in members)
         self.checkpoint = (Path(names), canonical_hash(hashes))

@@ -44,6 +44,10 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
     Raises:
         InputError: no folds, fewer than three, or faults of any of them (a fold without a positive image, ...).
     """
+    if config.data.train or config.data.val or config.data.unsafe_split or config.data.fold is not None:
+        raise InputError(
+            "--all-folds chooses the data itself: leave out data.fold, data.train, data.val and data.unsafe_split"
+        )
     root = config.data.root
     paths = sorted(root.glob("fold*_val.json"), key=lambda path: (len(path.name), path.name))
     count = len(paths)
@@ -52,10 +56,6 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
         raise InputError(
             f"{root}: --all-folds needs fold0_val.json, fold1_val.json, ... of three or more folds (one is held out, "
             f"one chooses the checkpoint, the others teach); found: {found}. tools/convert.py --folds 5 writes them"
-        )
-    if config.data.train or config.data.val or config.data.unsafe_split or config.data.fold is not None:
-        raise InputError(
-            "--all-folds chooses the data itself: leave out data.fold, data.train, data.val and data.unsafe_split"
         )
     parts = [read_dataset(config, path) for path in paths]
     hashes = {str((part.info.get("split") or {}).get("hash")) for part in parts}
@@ -78,7 +78,9 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
             )
         )
     faults = [
-        f"fold {fold.number}: {fault}" for fold in folds for fault in data_faults(fold.config, fold.train, fold.val)
+        f"fold {fold.number}: {fault}"
+        for fold in folds
+        for fault in data_faults(fold.config, fold.train, fold.val, root)
     ]
     raise_faults(faults, where=f"{root}: its {count} folds", advice="Convert with fewer --folds, or another --seed.")
     return folds, _truth_file(root, join(parts, "folds", "val"))

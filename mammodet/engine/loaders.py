@@ -28,9 +28,9 @@ class Loaders(L.LightningDataModule):
         data = run.config.data
         self.caches: dict[bool, DiskCache | MemoryCache] = {}
         if data.cache == "disk":
-            self.caches = dict.fromkeys((True, False), DiskCache(data.cache_folder, data.root, data.image))
+            self.caches = dict.fromkeys((True, False), DiskCache(data.cache_folder, run.root, data.image))
         elif data.cache == "memory":
-            self.caches = {training: MemoryCache(data.root, data.image) for training in (True, False)}
+            self.caches = {training: MemoryCache(run.root, data.image) for training in (True, False)}
         self.joins_views = run.config.model.kind == "classifier" and run.config.model.classifier.views != "none"
 
     def prepare_data(self) -> None:
@@ -100,6 +100,7 @@ class Loaders(L.LightningDataModule):
                 batch_size=data.batch_size,
                 seed=seed,
                 negative_fraction=data.negative_fraction,
+                weights=self.run.weights,
                 epoch_size=data.epoch_size,
                 rank=rank,
                 world_size=size,
@@ -112,6 +113,7 @@ class Loaders(L.LightningDataModule):
             target,
             batch_size=data.batch_size,
             seed=seed,
+            weights=self.run.weights,
             epoch_size=data.epoch_size,
             rank=rank,
             world_size=size,
@@ -121,7 +123,7 @@ class Loaders(L.LightningDataModule):
         data, model = self.run.config.data, self.run.config.model
         return LesionDataset(
             dataset,
-            data.root,
+            self.run.root,
             data.image,
             self.run.config.targets,
             with_masks=model.with_masks and training,

@@ -129,6 +129,7 @@ class Predictor:
             "data_hash": self.facts.data_hash,
             "split_hash": self.facts.split_hash,
             "patients": list(self.facts.patients),
+            "files": [file.to_json() for file in self.facts.files],
             "version": self.facts.version,
             "predicted_with": mammodet.__version__,
         }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mammodet.config import Config, make_config
 from mammodet.data.coco import data_hash, read_coco
+from mammodet.data.several import Part, join_sets
+from mammodet.data.sources import SourceFile, split_hash_of
 from mammodet.engine.anchors import describe_anchors, fit_anchors, training_boxes
 from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.unsafe_split import make_unsafe_split
@@ -21,12 +24,19 @@ from mammodet.targets import class_of, classes_of, collapses_of, is_binary
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A checked experiment: config with nothing left `auto`, its data, and what goes into checkpoints."""
+    """A checked experiment: config with nothing left `auto`, its data, and what goes into checkpoints.
+
+    Attributes:
+        root: folder that the image names of both sets start from.
+        weights: of each training image, how often it is drawn; None where all are drawn equally often.
+    """
 
     config: Config
     train: Dataset
     val: Dataset
     facts: RunFacts
+    root: Path
+    weights: Sequence[float] | None = None
 
 
 def prepare(config: Config) -> Run:
@@ -37,9 +47,26 @@ def prepare(config: Config) -> Run:
     """
     if config.data.unsafe_split is not None:
         config = make_unsafe_split(config)
-    data = config.data
-    train, val = read_dataset(config, data.train_file), read_dataset(config, data.val_file)
-    return make_run(config, train, val, where=f"{data.train_file} and {data.val_file}")
+    parts: list[Part] = []
+    faults: list[str] = []
+    for subset in ("train", "val"):
+        for placed in config.data.files(subset):
+            try:
+                parts.append(Part.of(placed, read_dataset(config, placed.path), subset))
+            except InputError as error:
+                faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
+    *paths, last = (str(part.path) for part in parts)
+    where = f"{', '.join(paths)} and {last}"
+    sources = tuple(part.source for part in parts)
+    if not config.data.joins_sets:
+        train, val = (part.dataset for part in parts)
+        return make_run(config, train, val, where=where, sources=sources)
+    joined = join_sets(parts)
+    run = make_run(config, joined.train, joined.val, where=where, sources=sources, root=joined.root)
+    facts = replace(run.facts, data_hash=joined.data_hash)
+    return replace(run, facts=facts, weights=joined.weights if set(joined.weights) != {1.0} else None)
 
 
 def read_dataset(config: Config, path: Path) -> Dataset:
@@ -55,28 +82,40 @@ def read_dataset(config: Config, path: Path) -> Dataset:
     return dataset
 
 
-def make_run(config: Config, train: Dataset, val: Dataset, *, where: str) -> Run:
+def make_run(
+    config: Config,
+    train: Dataset,
+    val: Dataset,
+    *,
+    where: str,
+    sources: tuple[SourceFile, ...] = (),
+    root: Path | None = None,
+) -> Run:
     """Check data sets against a config, and fill in what is `auto`.
 
     Args:
         where: names both data sets in messages.
+        sources: the files that they were read from.
+        root: folder that image names start from; None for `data.root`.
     Raises:
         InputError: faulty data, or data and config that do not go together.
     """
     if config.model.from_detectron2:
         config = _resolve_detectron2(config)
-    raise_faults(data_faults(config, train, val), where=where)
-    config = _fill_in(config, train)
+    root = root or config.data.root
+    raise_faults(data_faults(config, train, val, root), where=where)
+    config = _fill_in(config, train, root)
     _tell_strange_classes(config, val)
     patients = {str(record.patient_id) for record in (*train.images, *val.images) if record.patient_id}
     facts = RunFacts(
         config=config.to_dict(),
         categories=train.categories,
         data_hash=data_hash(train),
-        split_hash=(train.info.get("split") or {}).get("hash"),
+        split_hash=split_hash_of(train),
         patients=tuple(sorted(patients)),
+        files=sources,
     )
-    return Run(config, train, val, facts)
+    return Run(config, train, val, facts, root)
 
 
 def _resolve_detectron2(config: Config) -> Config:
@@ -86,13 +125,13 @@ def _resolve_detectron2(config: Config) -> Config:
     return make_config(values, where="with detectron2's config")
 
 
-def _fill_in(config: Config, train: Dataset) -> Config:
+def _fill_in(config: Config, train: Dataset, root: Path) -> Config:
     """The config with what its training set decides: anchors of a detector, classes of a classifier."""
     values = config.to_dict()
     pixels = pixel_stats(config.model)
     values["model"]["pixels"] = {"mean": pixels.mean, "std": pixels.std}
     if config.model.kind == "detector":
-        _fill_in_anchors(config, train, values)
+        _fill_in_anchors(config, train, root, values)
     else:
         for name, head in values["model"]["classifier"]["heads"].items():
             if not is_binary(name):
@@ -100,14 +139,14 @@ def _fill_in(config: Config, train: Dataset) -> Config:
     return make_config(values, where="with what the training set decides")
 
 
-def _fill_in_anchors(config: Config, train: Dataset, values: dict[str, Any]) -> None:
+def _fill_in_anchors(config: Config, train: Dataset, root: Path, values: dict[str, Any]) -> None:
     """Fit anchors that are `auto`, and say how many lesions the anchors meet."""
     detector = config.model.detector
     fits = detector.anchors.sizes == "auto"
     if not any(not lesion.ignore for record in train.images for lesion in record.lesions) and not fits:
         return
     print("comparing anchors with the training boxes", flush=True)
-    boxes = training_boxes(train, config.data.root, config.data.image)
+    boxes = training_boxes(train, root, config.data.image)
     strides = detector.strides
     if config.model.from_detectron2:
         strides = anchor_strides(config.model.detectron2.resolved or {})
@@ -142,8 +181,8 @@ def _tell_strange_classes(config: Config, val: Dataset) -> None:
             )
 
 
-def data_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
-    """What keeps a config from being trained on data sets, in words."""
+def data_faults(config: Config, train: Dataset, val: Dataset, root: Path) -> list[str]:
+    """What keeps a config from being trained on data sets whose images lie below `root`, in words."""
     faults = []
     for name, dataset in (("training", train), ("validation", val)):
         if not dataset.images:
@@ -154,13 +193,10 @@ def data_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
     if shared and config.data.unsafe_split is None:
         shown = ", ".join(sorted(str(patient) for patient in shared)[:10])
         faults.append(f"{len(shared)} patients are in training and in validation: {shown}")
-    missing = [
-        name
-        for name in {record.file_name for record in (*train.images, *val.images)}
-        if not (config.data.root / name).is_file()
-    ]
+    names = {record.file_name for record in (*train.images, *val.images)}
+    missing = [name for name in names if not (root / name).is_file()]
     if missing:
-        faults.append(f"{len(missing)} image files are missing below {config.data.root}, for instance {min(missing)}")
+        faults.append(f"{len(missing)} image files are missing below {root}, for instance {min(missing)}")
     return faults + (_detector_faults if config.model.kind == "detector" else _classifier_faults)(config, train, val)
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
+from mammodet.data.sources import SourceFile, joined_sources, sources_of
 from mammodet.engine.callbacks import MetricsTable, OneBar
 from mammodet.engine.checkpoint import KEY, AtomicCheckpointIO, RunFacts, finish_checkpoint, load_model
 from mammodet.engine.loaders import Loaders
@@ -45,7 +46,7 @@ class Machines:
 
 
 def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) -> RunFacts:
-    """Facts that also name the patients seen before: a model does not forget them.
+    """Facts that also name the patients and files seen before: a model does not forget them.
 
     Args:
         start: the checkpoint that is resumed (perhaps with other data), or None for a new run.
@@ -55,8 +56,14 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
         return facts
     content = read_torch(start or Path(weights))
     earlier = content.get(KEY) if isinstance(content, dict) else None
-    seen = earlier.get("patients", ()) if isinstance(earlier, dict) else ()
-    return replace(facts, patients=tuple(sorted({*facts.patients, *seen})))
+    if not isinstance(earlier, dict):
+        return facts
+    files = sources_of(earlier) or (SourceFile(weights),) * bool(earlier.get("patients"))
+    return replace(
+        facts,
+        patients=tuple(sorted({*facts.patients, *earlier.get("patients", ())})),
+        files=joined_sources(facts.files, files),
+    )
 
 
 def train(
@@ -138,14 +145,14 @@ def finish(best: Path, run: Run, log: RunLog) -> None:
     """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
     model = run.config.model
     if model.kind == "classifier" or model.aggregation.rule != "learned":
-        finish_checkpoint(best, None, run.facts.patients)
+        finish_checkpoint(best, None, run.facts)
         return
     stack = fit_on_validation(best, run, log)
     if stack is None:
         raise InputError(
             "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
         )
-    finish_checkpoint(best, stack, run.facts.patients)
+    finish_checkpoint(best, stack, run.facts)
 
 
 def fit_on_validation(best: Path, run: Run, log: RunLog) -> LogisticStack | None:
@@ -154,7 +161,7 @@ def fit_on_validation(best: Path, run: Run, log: RunLog) -> LogisticStack | None
     assert isinstance(model, MammoRCNN)
     predictor = Predictor(model, config, replace(facts, stack=None))
     inputs, labels = [], []
-    results = predictor.predict(run.val, config.data.root)
+    results = predictor.predict(run.val, run.root)
     results = reported(results, len(run.val.images), name="fitting the aggregation", say=log.progress)
     for record, result in zip(run.val.images, results, strict=True):
         if isinstance(result, Skipped):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mammodet.data.coco import data_hash
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
+from mammodet.data.sources import WORDS, seen_patients, sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.evaluation.calibration_file import Provenance
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
@@ -87,8 +88,8 @@ def admit(
         seen = _seen_by_fold(dataset, predictions, folds)
         says = all(fold.patients for fold in folds)
     else:
-        seen = set(predictions.model.get("patients") or ())
-        says = bool(seen)
+        seen = seen_patients(predictions.model, dataset)
+        says = bool(predictions.model.get("patients"))
     unsafe = _unsafe_splits(dataset, predictions.model, train)
     fitted_on = set(calibration.patients) if calibration else set()
     fitted = [f"patient {patient} (of the calibration)" for patient in sorted(fitted_on & patients - seen)]
@@ -265,16 +266,22 @@ def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str]
         for fold in folds
         if fold.data_hash == own_hash
     ]
+    files = sources_of(model)
+    found += [
+        f"the whole file: its data hash is that of the {WORDS[file.subset]} file{f' {file.file}' if file.file else ''}"
+        for file in files
+        if file.data_hash == own_hash
+    ]
     split = dataset.info.get("split") or {}
-    if model.get("data_hash") and model["data_hash"] == own_hash:
-        found.append("the whole file: its data hash is that of the training file")
-    if model.get("split_hash") and split.get("hash"):
-        if model["split_hash"] == split["hash"] and split.get("subset") in ("train", "val"):
+    splits = list(dict.fromkeys(file.split_hash for file in files if file.split_hash))
+    if splits and split.get("hash"):
+        if split["hash"] in splits and split.get("subset") in ("train", "val"):
             found.append(f"the whole file: it is the {split['subset']} part of the split that the model was trained on")
-        elif model["split_hash"] != split["hash"] and not seen and train is None:
+        elif split["hash"] not in splits and not model.get("patients") and train is None:
             found.append(
-                f"perhaps: the model was trained on another division of the data (split hash {model['split_hash'][:12]}"
-                f", here {split['hash'][:12]}) and does not name its patients; name its training file by --train-json"
+                "perhaps: the model was trained on another division of the data (split hash "
+                f"{' and '.join(one[:12] for one in splits)}, here {split['hash'][:12]}) and does not name its "
+                "patients; name its training file by --train-json"
             )
     if train is not None:
         trained = {record.patient_id for record in train.images if record.patient_id}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.data.coco import data_hash
+from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.evaluation.calibration import (
     FITS,
@@ -125,7 +126,8 @@ def provenance_of(
             "figures worthless. Fit on val.json, or --allow-test: the file and everything made with it say so."
         )
     truth_hash = data_hash(dataset)
-    if split.get("subset") == "train" or model.get("data_hash") == truth_hash:
+    trained_on = {file.data_hash for file in sources_of(model) if file.subset == "train"}
+    if split.get("subset") == "train" or truth_hash in trained_on:
         raise InputError(
             f"{ground_truth}: is what the model was trained on. Its scores there are surer than on new patients; "
             "fit on val.json."

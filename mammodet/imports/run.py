@@ -10,12 +10,12 @@ from typing import Any
 import mammodet
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.predictions import Predictions
+from mammodet.data.sources import SourceFile
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash, file_hash
 from mammodet.imports import coco, table, ultralytics, yolo
 from mammodet.imports.base import Collector, ImportSummary, Wording
 from mammodet.imports.options import ImportOptions
-from mammodet.records import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
             "checkpoint_sha256": file_hash(options.checkpoint_file),
         }
     datasets = [read_coco(path) for path in options.train_jsons]
-    facts |= {"patients": None, "data_hash": None, "split_hash": None}
+    facts |= {"patients": None, "data_hash": None, "split_hash": None, "files": []}
     if not datasets:
         summary.warnings.append("--train-json was not given: evaluation cannot check leakage, and will say so")
         return facts
@@ -100,11 +100,9 @@ def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
             f"{without} of {len(records)} training images have no patient: leakage through them cannot be seen"
         )
     facts["patients"] = sorted({record.patient_id for record in records if record.patient_id is not None})
-    facts["data_hash"], facts["split_hash"] = data_hash(datasets[0]), _split_hash(datasets[0])
+    files = [
+        SourceFile.of(dataset, str(path), "train") for path, dataset in zip(options.train_jsons, datasets, strict=True)
+    ]
+    facts["data_hash"], facts["split_hash"] = files[0].data_hash, files[0].split_hash
+    facts["files"] = [file.to_json() for file in files]
     return facts
-
-
-def _split_hash(dataset: Dataset) -> str | None:
-    split = dataset.info.get("split")
-    value = split.get("hash") if isinstance(split, dict) else None
-    return value if isinstance(value, str) else None

@@ -42,7 +42,8 @@ class Conversion:
         pixels: how the network sees pixels now; `source_pixels`: how it did.
         stride_in_1x1: None where there are no bottlenecks.
         assumed: what the file does not say, in words.
-        patients: that the weights were trained or chosen on here, so that an evaluation can refuse to meet them again.
+        seen: `patients` and `files` that the weights were trained or chosen on here, so that an evaluation can refuse
+            to meet them again.
     """
 
     state: dict[str, Tensor]
@@ -52,7 +53,7 @@ class Conversion:
     pixels: PixelNorm
     stride_in_1x1: bool | None
     assumed: tuple[str, ...]
-    patients: tuple[str, ...]
+    seen: dict[str, list[Any]]
 
 
 def convert(
@@ -107,8 +108,8 @@ def convert(
         result = to_detectron2(state, source=source, target=goal, eps=eps)
     else:
         model, goal, result = describe(to_torchvision(state, source=source, target=source)), source, from_caffe2(state)
-    patients = tuple(file.facts.get("patients", ()))
-    return Conversion(result, target, model, source, goal, stride, tuple(assumed), patients)
+    seen = {key: file.facts[key] for key in ("patients", "files") if file.facts.get(key)}
+    return Conversion(result, target, model, source, goal, stride, tuple(assumed), seen)
 
 
 def write_conversion(conversion: Conversion, source: Path, output: Path, *, overwrite: bool = False) -> None:
@@ -131,8 +132,8 @@ def write_conversion(conversion: Conversion, source: Path, output: Path, *, over
     # detectron2 looks for the names of a backbone alone as ends of a model's names, if it is told to.
     part = conversion.target == "detectron2" and conversion.model.categories is None
     facts: dict[str, Any] = {HEADER: header, "__author__": "mammodet", "matching_heuristics": part}
-    if conversion.patients:
-        facts["mammodet"] = {"patients": list(conversion.patients)}  # where a checkpoint has them
+    if conversion.seen:
+        facts["mammodet"] = conversion.seen  # where a checkpoint has it
     with atomic_path(output) as temporary:
         if output.suffix == ".pth":
             torch.save({"model": conversion.state, **facts}, temporary)

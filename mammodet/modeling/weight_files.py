@@ -88,7 +88,7 @@ def _facts(content: Any) -> dict[str, Any]:
     header, run = content.get(HEADER), content.get("mammodet")
     if isinstance(header, dict):
         facts |= {key: header[key] for key in ("stride_in_1x1", "pixels") if header.get(key) is not None}
-    for key, kind in (("config", dict), ("patients", list)):
+    for key, kind in (("config", dict), ("patients", list), ("files", list)):
         if isinstance(run, dict) and isinstance(run.get(key), kind):
             facts[key] = run[key]
     return facts

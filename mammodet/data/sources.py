@@ -1,0 +1,111 @@
+"""What a model was trained on, file by file, so that an evaluation recognises each of them, and its patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from mammodet.data.coco import data_hash
+from mammodet.errors import InputError
+from mammodet.records import Dataset
+
+WORDS = {"train": "training", "val": "validation"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A data set file that a model was trained on, or chosen by.
+
+    Attributes:
+        file: its name, for messages; None where it is not known.
+        subset: what it served for.
+        archive: as the file's `info` says.
+        data_hash, split_hash: of the file as it lies on disk; None where not known.
+        patient_prefix: stands before its patient ids in the model's list of patients.
+    """
+
+    file: str | None
+    subset: Literal["train", "val"] = "train"
+    archive: str | None = None
+    data_hash: str | None = None
+    split_hash: str | None = None
+    patient_prefix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @staticmethod
+    def of(dataset: Dataset, file: str, subset: Literal["train", "val"], patient_prefix: str = "") -> SourceFile:
+        """The file that a data set was read from."""
+        return SourceFile(
+            file, subset, _archive(dataset), data_hash(dataset), split_hash_of(dataset), patient_prefix=patient_prefix
+        )
+
+    @staticmethod
+    def from_json(value: Any) -> SourceFile:
+        """The inverse of `to_json`; keys of later versions are passed over.
+
+        Raises:
+            InputError: saying what is wrong with it.
+        """
+        if not isinstance(value, dict) or value.get("subset") not in WORDS:
+            raise InputError(f"'files' of a model hold {value!r:.60}; expected objects whose 'subset' is train or val")
+        known = {key: item for key, item in value.items() if key in SourceFile.__dataclass_fields__}
+        odd = [key for key, item in known.items() if not isinstance(item, str | None)]
+        if odd or known.get("patient_prefix", "") is None:
+            raise InputError(f"'files' of a model: {', '.join(odd) or 'patient_prefix'} of {value!r:.60} is no text")
+        return SourceFile(**{"file": None, **known})
+
+
+def sources_of(model: Mapping[str, Any]) -> tuple[SourceFile, ...]:
+    """The files behind a model: `files` of its predictions or checkpoint, or what older ones say of their only one.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    items = model.get("files") or []
+    if not isinstance(items, list):
+        raise InputError(f"'files' of a model is {items!r:.60}; expected a list")
+    files = tuple(SourceFile.from_json(item) for item in items)
+    if files or not (model.get("data_hash") or model.get("split_hash")):
+        return files
+    return (SourceFile(None, data_hash=model.get("data_hash"), split_hash=model.get("split_hash")),)
+
+
+def seen_patients(model: Mapping[str, Any], dataset: Dataset) -> set[str]:
+    """A model's patients by the ids that a data set gives them.
+
+    A set that was trained on with a `patient_prefix` has ids of its own: they are compared with those of its archive
+    alone. Where it is not known which of the sets a data set belongs to, it is held against the ids of all.
+    """
+    patients = set(model.get("patients") or ())
+    files = sources_of(model)
+    every = {file.patient_prefix for file in files} | {""}
+    archive = _archive(dataset)
+    own = {file.patient_prefix for file in files if archive is not None and file.archive == archive}
+    own = own | {file.patient_prefix for file in files if file.archive is None} if own else every
+    seen = set()
+    for patient in patients:
+        prefix = max((prefix for prefix in every if patient.startswith(prefix)), key=len)
+        if prefix in own:
+            seen.add(patient.removeprefix(prefix))
+    return seen
+
+
+def joined_sources(*parts: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+    """Files of several models or runs, each once."""
+    return tuple(dict.fromkeys(file for part in parts for file in part))
+
+
+def split_hash_of(dataset: Dataset) -> str | None:
+    """Hash of the split that a data set is a part of."""
+    split = dataset.info.get("split")
+    value = split.get("hash") if isinstance(split, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _archive(dataset: Dataset) -> str | None:
+    value = dataset.info.get("archive")
+    return value if isinstance(value, str) else None
