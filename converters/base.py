@@ -219,6 +219,16 @@ def _remove_stale(output: Path, written: set[Path]) -> None:
                 path.unlink()
 
 
+def note_stretched(records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Films are never square: a set whose images all are, in one size, has lost their shape."""
+    sizes = {record.size_hw for record in records}
+    height, width = next(iter(sizes))
+    if len(sizes) > 1 or height != width:
+        return list(records)
+    note = f"stretched to {height}x{width}: lengths and shapes are not those of the film"
+    return [replace(record, notes=(*record.notes, note)) for record in records]
+
+
 def split_records(
     records: Sequence[ImageRecord], chosen: SplitOptions, given: Mapping[str, str] | None = None
 ) -> Splits:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from converters import cbis_ddsm, coco, ddsm_patches, folder, mias, rsna
+from converters import cbis_ddsm, cdd_cesm, coco, ddsm_patches, folder, mias, rsna
 from converters.base import SplitOptions, Summary
 from mammodet.cli import run
 from mammodet.errors import InputError
@@ -20,6 +20,7 @@ EXAMPLE = """examples:
   python tools/convert.py coco --source cbis_ddsm_mass_800 --output data/cbis800 --preset cbis_ddsm_mass --tables CSVS
   python tools/convert.py rsna --source rsna-breast-cancer-detection --output data/rsna --folds 5 --jobs 8
   python tools/convert.py folder --source TREE --output data/density --patient '(P_[0-9]+)'
+  python tools/convert.py cdd_cesm --source CDD-CESM --output data/cesm --table Radiology-manual-annotations.xlsx
   python tools/convert.py ddsm_patches --source ddsm-mammography --output data/ddsm_patches
 """
 
@@ -28,6 +29,7 @@ OTHERS: dict[str, tuple[ModuleType, str]] = {
     "coco": (coco, "COCO files that others made, joined with tables"),
     "rsna": (rsna, "RSNA screening: train.csv and DICOM files"),
     "folder": (folder, "a tree whose folders are classes: benign/, malignant/, Density1Benign/, train/cancer/ ..."),
+    "cdd_cesm": (cdd_cesm, "CDD-CESM: low-energy mammograms with outlines, or a copy with masks"),
     "ddsm_patches": (ddsm_patches, "DDSM patches of 299 x 299: TFRecord and .npy files"),
 }
 

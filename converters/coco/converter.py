@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from converters.base import Quarantined, Summary, check_folders, split_records, write_outputs
+from converters.base import Quarantined, Summary, check_folders, note_stretched, split_records, write_outputs
 from converters.coco.boxes import Categories, plan_categories
 from converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
 from converters.coco.join import Joined, check_rule, join_images
@@ -78,7 +78,7 @@ def convert(source: Path, output: Path, options: CocoOptions) -> Summary:
 
     summary = Summary(how.source_name, str(source), str(output), quarantine=quarantine)
     if options.preset:
-        records = _note_stretched(records)
+        records = note_stretched(records)
     count(summary, files, categories, joined, tasks, results)
     warn_of(summary, files, joined, records, tasks, results, options, kind)
     if given is not None and leaking:
@@ -233,16 +233,6 @@ def _targets(entries: Sequence[_Entry]) -> list[str]:
     advice = "Rename one of each: names that differ in case alone, or in images/ before them, meet in one file."
     raise_faults(twice, where="file names in the data set", advice=advice)
     return targets
-
-
-def _note_stretched(records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """Films are never square: a set whose images all are, in one size, has lost their shape."""
-    sizes = {record.size_hw for record in records}
-    height, width = next(iter(sizes))
-    if len(sizes) > 1 or height != width:
-        return list(records)
-    note = f"stretched to {height}x{width}: lengths and shapes are not those of the film"
-    return [replace(record, notes=(*record.notes, note)) for record in records]
 
 
 def _split_and_write(

@@ -1,0 +1,104 @@
+"""The files of CDD-CESM: images and masks by name (`P105_L_DM_MLO.jpg`), wherever they lie in the source."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.base import Quarantined
+from mammodet.data.images import IMAGE_SUFFIXES
+from mammodet.errors import InputError
+
+_NAME = re.compile(r"P(\d{1,6})_([LR])_(DM|CM)_(CC|MLO)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageName:
+    """What a file's name says: patient, side, `DM` or `CM`, view."""
+
+    patient: int
+    laterality: str
+    kind: str
+    view: str
+
+    def __str__(self) -> str:
+        return f"P{self.patient}_{self.laterality}_{self.kind}_{self.view}"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Images and masks by name; `segmentations`: CSV of outlines, None: not there; `other`: so many of another kind."""
+
+    images: dict[ImageName, Path]
+    masks: dict[ImageName, Path]
+    segmentations: Path | None
+    quarantine: tuple[Quarantined, ...]
+    other: int
+
+
+def parse_name(text: str) -> ImageName | None:
+    """The parts of a name, with or without a suffix; some names of the archive have blanks before it."""
+    match = _NAME.fullmatch(re.sub(r"\.(jpe?g|png|tiff?|bmp|pgm)$", "", text.strip(), flags=re.IGNORECASE).strip())
+    if match is None:
+        return None
+    patient, side, kind, view = match.groups()
+    return ImageName(int(patient), side.upper(), kind.upper(), view.upper())
+
+
+def open_archive(source: Path, kind: str) -> Archive:
+    """Find the files in a folder and all folders below it; masks are what lies in a folder `masks`.
+
+    Args:
+        kind: `DM`, `CM` or `both`.
+    Raises:
+        InputError: no image is there, or none of that kind, or several CSVs of outlines.
+    """
+    found: dict[bool, dict[ImageName, Path]] = {False: {}, True: {}}
+    quarantine: list[Quarantined] = []
+    other = 0
+    files = _files(source)
+    for path in (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES):
+        place = path.relative_to(source)
+        is_mask = any(part.lower() == "masks" for part in place.parts[:-1])
+        what = "mask" if is_mask else "image"
+        name = parse_name(path.name)
+        if name is None:
+            reason = "its name is not like P105_L_DM_MLO (patient, side, DM or CM, CC or MLO)"
+            quarantine.append(Quarantined(what, str(place), reason, str(path)))
+        elif kind not in (name.kind, "both"):
+            other += not is_mask
+        elif name in found[is_mask]:
+            first = found[is_mask][name].relative_to(source)
+            quarantine.append(Quarantined(what, str(place), f"{name} is also {first}, which was taken", str(path)))
+        else:
+            found[is_mask][name] = path
+    images, masks = found[False], found[True]
+    if not images:
+        there = sorted(path.name for path in source.iterdir())[:5]
+        raise InputError(
+            f"{source}: no images like P105_L_DM_MLO.jpg"
+            + (f" of kind {kind}, but {other} of the other kind (--kind)" if other else "")
+            + f"; expected the archive's folders. Found: {', '.join(there) or 'an empty folder'}"
+        )
+    for name in sorted(set(masks) - set(images)):
+        quarantine.append(Quarantined("mask", str(name), "has no image", str(masks.pop(name))))
+    tables = [
+        path for path in files if path.suffix.lower() == ".csv" and "hand_drawn_segmentation" in path.name.lower()
+    ]
+    if len(tables) > 1:
+        shown = ", ".join(str(path.relative_to(source)) for path in tables)
+        raise InputError(f"{source}: has several CSVs of outlines ({shown}); name one by --segmentations")
+    return Archive(dict(sorted(images.items())), masks, tables[0] if tables else None, tuple(quarantine), other)
+
+
+def _files(source: Path) -> list[Path]:
+    """All files below a folder, through links too, each folder once."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(source, followlinks=True):
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen]
+        seen.update(os.path.realpath(os.path.join(folder, name)) for name in folders)
+        files += [Path(folder, name) for name in names]
+    return sorted(files)
