@@ -88,12 +88,23 @@ def test_image_without_lesions_has_empty_targets(tmp_path, with_masks):
         assert target["masks"].shape == (0, 40, 30)
 
 
-def test_lesion_without_a_mask_teaches_its_box_as_one(tmp_path):
-    box_only = Lesion("mass", (10, 20, 30, 40), None, "box")
-    item = record(lesions=(lesion(40, 60, 50, 70), box_only))
-    target = lesion_dataset(tmp_path, item, crop="none")[0].target
+@pytest.mark.parametrize("with_rectangle", [False, True])
+@pytest.mark.parametrize(("box_masks", "pixels"), [("box", 10 * 10), ("ellipse", 80)])
+def test_lesion_with_a_box_only_teaches_its_shape(tmp_path, box_masks, pixels, with_rectangle):
+    rle = rectangle_rle(10, 20, 30, 40) if with_rectangle else None
+    item = record(lesions=(lesion(40, 60, 50, 70), Lesion("mass", (10, 20, 30, 40), rle, "box")))
+    dataset = lesion_dataset(tmp_path, item, crop="none")
+    dataset.box_masks = box_masks
+    target = dataset[0].target
     assert target["boxes"].tolist() == [[20, 30, 25, 35], [5, 10, 15, 20]]
-    assert target["masks"].sum(dim=(1, 2)).tolist() == [25, 100]
+    assert target["masks"].sum(dim=(1, 2)).tolist() == [25, pixels]
+    assert target["masks"][1, 10, 5] == (box_masks == "box")  # its corner
+
+
+def test_lesion_with_a_box_only_has_no_mask_unless_asked_for(tmp_path):
+    dataset = lesion_dataset(tmp_path, record(lesions=(Lesion("mass", (10, 20, 30, 40), None, "box"),)))
+    with pytest.raises(InputError, match=r"images/1.png.*\(10, 20, 30, 40\).*data.box_masks=ellipse"):
+        dataset[0]
 
 
 def test_unlocalized_and_ignored_lesions_do_not_teach_boxes(tmp_path):

@@ -93,6 +93,10 @@ class DataConfig(Section):
     skip_invalid: bool = False
     image: ImageConfig = ImageConfig()
     augment: AugmentConfig = AugmentConfig()
+    #: What a lesion of which only a box is known teaches a mask head: `none` refuses such a data set, `ellipse` fills
+    #: the ellipse inside the box, `box` the box itself. The model card says so; agreement of outlines is scored on
+    #: drawn contours alone.
+    box_masks: Literal["none", "ellipse", "box"] = "none"
     #: Images per process and step.
     batch_size: AtLeastOne = 4
     #: Share of images without lesions in each batch; null keeps the data set's own.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from mammodet.data.images import read_image
 from mammodet.data.preprocess import prepare_image
 from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
 from mammodet.errors import InputError
-from mammodet.geometry import Mask, clip_boxes, rle_to_mask
-from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.geometry import box_rle, clip_boxes, rle_to_mask
+from mammodet.records import Dataset, ImageRecord, Lesion, Rle
 from mammodet.targets import Target
 from mammodet.trace import Trace
 
@@ -105,6 +104,7 @@ class LesionDataset(TorchDataset[Sample]):
         root: folder that their file names start from.
         targets: questions for the image, in the order of `Sample.labels`.
         with_masks: whether targets hold masks.
+        box_masks: what a lesion with a box only has for a mask.
         cache: keep prepared images in memory.
         augment: random changes, or None for none (validation, prediction).
     """
@@ -117,6 +117,7 @@ class LesionDataset(TorchDataset[Sample]):
         targets: Sequence[Target],
         *,
         with_masks: bool,
+        box_masks: Literal["none", "ellipse", "box"] = "none",
         augment: AugmentConfig | None = None,
         cache: bool = False,
     ) -> None:
@@ -124,7 +125,7 @@ class LesionDataset(TorchDataset[Sample]):
         self.root = root
         self.image = image
         self.targets = tuple(targets)
-        self.with_masks = with_masks
+        self.with_masks, self.box_masks = with_masks, box_masks
         self.prepared: dict[int, tuple[NDArray[np.float32], Trace]] | None = {} if cache else None
         self.chain = build_augment(augment) if augment is not None else None
 
@@ -174,7 +175,7 @@ class LesionDataset(TorchDataset[Sample]):
         size_hw = trace.output_size_hw
         labels = torch.tensor([self.dataset.category_id(lesion.category) for lesion in lesions], dtype=torch.int64)
         if self.with_masks:
-            arrays = [trace.mask_forward(_native_mask(lesion, record.size_hw)) for lesion in lesions]
+            arrays = [trace.mask_forward(rle_to_mask(self._mask(lesion, record))) for lesion in lesions]
             masks = torch.from_numpy(np.stack(arrays).astype(np.uint8)) if arrays else torch.zeros((0, *size_hw))
             masks = masks.to(torch.uint8)
             keep = masks.flatten(1).bool().any(dim=1)
@@ -183,16 +184,16 @@ class LesionDataset(TorchDataset[Sample]):
         keep = torch.from_numpy((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= 1)
         return torch.from_numpy(boxes).float()[keep], labels[keep], None
 
-
-def _native_mask(lesion: Lesion, size_hw: tuple[int, int]) -> Mask:
-    """A lesion's mask bool (height, width); its box filled in where only that is known."""
-    if lesion.rle is not None:
-        return rle_to_mask(lesion.rle)
-    (x1, y1, x2, y2), (height, width) = lesion.box_xyxy, size_hw
-    mask = np.zeros(size_hw, dtype=bool)
-    rows = slice(max(math.floor(y1), 0), min(math.ceil(y2), height))
-    mask[rows, max(math.floor(x1), 0) : min(math.ceil(x2), width)] = True
-    return mask
+    def _mask(self, lesion: Lesion, record: ImageRecord) -> Rle:
+        """A lesion's native mask: its own, or what is made of its box."""
+        if self.box_masks != "none" and (lesion.rle is None or lesion.geometry == "box"):
+            return box_rle(lesion.box_xyxy, record.size_hw, self.box_masks)
+        if lesion.rle is None:
+            raise InputError(
+                f"image {record.file_name!r}: a lesion at {lesion.box_xyxy} (xyxy px) has a box only; "
+                "data.box_masks=ellipse makes a mask of it"
+            )
+        return lesion.rle
 
 
 def make_loader(

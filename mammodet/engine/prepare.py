@@ -153,7 +153,7 @@ def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
         faults.append(f"categories differ: {train.categories} in training, {val.categories} in validation")
     lesions = [lesion for record in train.images for lesion in record.lesions if not lesion.ignore]
     boxes_only = sum(lesion.rle is None for lesion in lesions)
-    if config.model.with_masks and boxes_only:
+    if config.model.with_masks and boxes_only and config.data.box_masks == "none":
         chosen, choice = "model.detector.arch=mask_rcnn", "choose faster_rcnn"
         if config.model.from_detectron2:
             chosen = f"model.detectron2.config={config.model.detectron2.config}: outlines"
@@ -161,7 +161,10 @@ def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
                 "choose one without masks, or set in model.detectron2.opts MODEL.MASK_ON False (of a LazyConfig "
                 "model.roi_heads.mask_in_features null)"
             )
-        faults.append(f"{chosen}, but {boxes_only} of {len(lesions)} training lesions have no mask; {choice}")
+        faults.append(
+            f"{chosen}, but {boxes_only} of {len(lesions)} training lesions have no mask; {choice}, or let "
+            "data.box_masks=ellipse make masks of their boxes"
+        )
     monitor = config.train.monitor
     boxed = any(not lesion.ignore for record in val.images for lesion in record.lesions)
     if ("AP" in monitor or "froc" in monitor) and not boxed:
@@ -191,7 +194,15 @@ def _classifier_faults(config: Config, train: Dataset, val: Dataset) -> list[str
             f"train.monitor={monitor}: a classifier gives no boxes; choose val/loss (with train.monitor_mode=min), "
             "val/auc_LABEL, or val/balanced_accuracy_QUESTION"
         )
+    augment = config.data.augment
+    mirrored = augment.enabled and (augment.horizontal_flip > 0 or augment.rotate_degrees > 90)
     for name, head in config.model.classifier.heads.items():
+        if mirrored and "laterality" in name.split("+"):
+            faults.append(
+                f"model.classifier.heads.{name}: data.augment.horizontal_flip={augment.horizontal_flip:g} and "
+                f"rotate_degrees={augment.rotate_degrees:g} make right breasts of left ones; expected 0, and "
+                "at most 90: set data.augment.horizontal_flip=0 data.augment.rotate_degrees=10"
+            )
         if is_binary(name):
             faults += _label_faults(name, train, val)
         else:
