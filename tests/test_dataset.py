@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from mammodet.config import AugmentConfig, ImageConfig
-from mammodet.data.augment import MIN_VISIBLE, SteppedRotation, augment, build_augment, tight_boxes
+from mammodet.data.augment import MIN_VISIBLE, augment, build_augment, tight_boxes
 from mammodet.data.dataset import LesionDataset, collate, make_loader
 from mammodet.data.images import write_png
 from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
+from mammodet.data.transforms import SteppedRotation
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle
 from mammodet.records import Dataset, ImageRecord, Lesion

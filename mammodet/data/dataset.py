@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import augment, build_augment, tight_boxes
 from mammodet.data.images import read_image
+from mammodet.data.mix import Mixer, Scene
 from mammodet.data.preprocess import prepare_image
 from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
 from mammodet.errors import InputError
@@ -128,16 +129,17 @@ class LesionDataset(TorchDataset[Sample]):
         self.with_masks, self.box_masks = with_masks, box_masks
         self.prepared: dict[int, tuple[NDArray[np.float32], Trace]] | None = {} if cache else None
         self.chain = build_augment(augment) if augment is not None else None
+        self.mixer = Mixer(augment, dataset.images) if augment is not None and augment.mixes_images else None
 
     def __len__(self) -> int:
         return len(self.dataset.images)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         index, seed = key if isinstance(key, tuple) else (key, 0)
-        record = self.dataset.images[index]
-        array, trace = self._prepare(index, record)
-        image = torch.from_numpy(array)
-        boxes, labels, masks = self._lesions(record, trace)
+        scene, trace = self._scene(index)
+        if self.mixer is not None:
+            scene = self.mixer(index, scene, seed, lambda other: self._scene(other)[0])
+        image, boxes, labels, masks = scene.image, scene.boxes, scene.labels, scene.masks
         if self.chain is not None:
             image, boxes, masks, keep = augment(self.chain, image, boxes, masks, seed)
             labels = labels[keep]
@@ -147,11 +149,17 @@ class LesionDataset(TorchDataset[Sample]):
         return Sample(
             image,
             target,
-            record.has_complete_boxes,
-            torch.tensor([target.value(record) for target in self.targets]),
-            record,
+            scene.record.has_complete_boxes,
+            torch.tensor([target.value(scene.record) for target in self.targets]),
+            self.dataset.images[index],
             trace,
         )
+
+    def _scene(self, index: int) -> tuple[Scene, Trace]:
+        """An image before anything random, with its lesions."""
+        record = self.dataset.images[index]
+        array, trace = self._prepare(index, record)
+        return Scene(torch.from_numpy(array), *self._lesions(record, trace), record), trace
 
     def _prepare(self, index: int, record: ImageRecord) -> tuple[NDArray[np.float32], Trace]:
         """The network's input, from memory where it is kept there, and its trace."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from mammodet.config import Config, make_config
 from mammodet.data.coco import data_hash, read_coco
+from mammodet.data.mix import donors
 from mammodet.engine.anchors import fit_anchor_sizes
 from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.unsafe_split import make_unsafe_split
@@ -144,6 +145,12 @@ def data_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
     ]
     if missing:
         faults.append(f"{len(missing)} image files are missing below {config.data.root}, for instance {min(missing)}")
+    augment = config.data.augment
+    if augment.enabled and augment.copy_paste and (count := len(donors(train.images))) < 2:
+        faults.append(
+            f"data.augment.copy_paste={augment.copy_paste:g}: {count} training images have a single lesion with a "
+            "place; expected two or more; set data.augment.copy_paste=0"
+        )
     return faults + (_detector_faults if config.model.kind == "detector" else _classifier_faults)(config, train, val)
 
 
