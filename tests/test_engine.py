@@ -308,6 +308,29 @@ def test_every_schedule_and_optimizer_trains(override: str, phantom_root: Path, 
     assert train(prepare(config_for(phantom_root, tmp_path / "out", *options))).exists()
 
 
+def test_every_augmentation_at_once_trains(boxes_only: Path, tmp_path: Path) -> None:
+    options = (
+        "data.augment={scale: [0.7, 1.4], sizes: [48, 64, 80], elastic: 0.03, window: 0.1, tone_curve: 0.5, "
+        "gamma: 0.3, blur: 1, cutout: 2, copy_paste: 0.7, mixup: 0.5}",
+        "data.box_masks=ellipse",
+        "train.epochs=1",
+    )
+    assert train(prepare(config_for(boxes_only, tmp_path / "out", *options))).exists()
+
+
+def test_copy_paste_without_single_lesions_is_refused(phantom_root: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom_root, data)
+    training = read_coco(data / "train.json")
+    lesion = next(record.lesions[0] for record in training.images if record.lesions)
+    images = tuple(replace(record, lesions=(lesion, lesion) if record.lesions else ()) for record in training.images)
+    write_coco(replace(training, images=images), data / "train.json")
+    options = ("data.augment.copy_paste=0.5",)
+    with pytest.raises(InputError, match=r"copy_paste=0.5: 0 training images have a single lesion with a place"):
+        prepare(config_for(data, tmp_path / "out", *options))
+    prepare(config_for(data, tmp_path / "out", *options, "data.augment.enabled=false"))
+
+
 def test_early_stopping_ends_before_the_last_epoch(phantom_root: Path, tmp_path: Path) -> None:
     options = ("train.epochs=6", "train.early_stopping=1", "train.lr=1e-12", "data.epoch_size=4")
     output = tmp_path / "out"
