@@ -17,7 +17,8 @@ class BackboneConfig(Section):
     name: str = "resnet50"
     #: GN where nothing is pretrained, FrozenBN for small batches on pretrained weights.
     norm: Literal["GN", "BN", "FrozenBN"] = "GN"
-    #: Stages that learn, counted from the last; 5 is all (torchvision's ResNets only).
+    #: Stages that learn, counted from the last; 5 is all, 4 leaves out what comes before the features at stride 4, 3
+    #: those features as well, and so on.
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
     #: The stride of a stage's first block in its 1x1 instead of its 3x3 convolution (resnet50 and resnet101 only): for
     #: weights from detectron2's model zoo, which were trained so (docs/weights.md).
@@ -39,16 +40,24 @@ class BackboneConfig(Section):
 class AnchorConfig(Section):
     """Anchor boxes of the region proposal network, in pixels of the network's input."""
 
-    #: One side per pyramid level (5), or `auto`: fitted to the training boxes.
-    sizes: Literal["auto"] | list[Positive] = Field(default=[32.0, 64.0, 128.0, 256.0, 512.0])
+    #: For each pyramid level, fine to coarse, one side or a list of sides (an empty list: no anchors there), or `auto`:
+    #: fitted to the training boxes and to the levels' strides.
+    sizes: Literal["auto"] | list[Positive | list[Positive]] = Field(default=[32.0, 64.0, 128.0, 256.0, 512.0])
     #: Height over width.
     ratios: list[Positive] = Field(default=[0.5, 1.0, 2.0], min_length=1)
 
     @model_validator(mode="after")
-    def _five(self) -> AnchorConfig:
-        if self.sizes != "auto" and len(self.sizes) != 5:
-            raise ValueError(f"anchors.sizes: {len(self.sizes)} sizes; expected 5 (pyramid levels P2 to P6), or 'auto'")
+    def _any(self) -> AnchorConfig:
+        if self.sizes != "auto" and not any(self.per_level):
+            raise ValueError("anchors.sizes: no level has an anchor; give at least one side, or 'auto'")
         return self
+
+    @property
+    def per_level(self) -> tuple[tuple[float, ...], ...]:
+        """The sides of each level; they must not be `auto` any more."""
+        if self.sizes == "auto":
+            raise ValueError("anchors.sizes=auto: must be fitted to a training set first")
+        return tuple(tuple(sides) if isinstance(sides, list) else (sides,) for sides in self.sizes)
 
 
 class DetectorConfig(Section):
@@ -61,6 +70,9 @@ class DetectorConfig(Section):
     arch: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
     backbone: BackboneConfig = BackboneConfig()
     anchors: AnchorConfig = AnchorConfig()
+    #: The finest level of the feature pyramid, 2 (stride 4) or 3 (stride 8); the coarsest is always P6 (stride 64).
+    #: Without P2 a step takes half the time, and lesions below some 20 pixels of the network's input are found less well.
+    finest_level: Literal[2, 3] = 2
     #: Channels of the feature pyramid and of the region proposal network.
     fpn_channels: Annotated[int, Field(ge=8, multiple_of=8)] = 256
     #: Width of the heads; layers of the mask head.
@@ -75,11 +87,34 @@ class DetectorConfig(Section):
     #: Proposals per image that the heads learn from, and the share of them on lesions.
     box_batch_per_image: AtLeastOne = 512
     box_positive_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
+    #: Side of the boxes, in pixels of the network's input, from which on the heads look at P4; half of it and P3, twice
+    #: and P5 (Lin et al., CVPR 2017, with 224).
+    roi_level_size: Positive = 224.0
+    #: What the box head learns: offsets (`smooth_l1`), or the overlap itself (`giou`, Rezatofighi et al., CVPR 2019).
+    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
     #: Detections below this score are dropped; of two that overlap more, the weaker one is.
     score_threshold: Share = 0.05
     nms_threshold: Share = 0.5
+    #: Of two detections of which the smaller lies in the larger by more than this share of its area, the weaker one is
+    #: dropped; 1 drops none.
+    containment_threshold: Share = 1.0
     #: Detections kept per image.
     max_detections: AtLeastOne = 100
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the pyramid's levels, fine to coarse."""
+        return tuple(2**level for level in range(self.finest_level, 7))
+
+    @model_validator(mode="after")
+    def _levels(self) -> DetectorConfig:
+        sizes, levels = self.anchors.sizes, len(self.strides)
+        if self.backend == "torchvision" and sizes != "auto" and len(sizes) != levels:
+            raise ValueError(
+                f"anchors.sizes: {len(sizes)} entries; expected {levels}, one for each pyramid level "
+                f"P{self.finest_level} to P6, or 'auto'"
+            )
+        return self
 
 
 class ImageHeadConfig(Section):

@@ -16,6 +16,7 @@ COUNTERPARTS = {
     "backbone.norm": "MODEL.RESNETS.NORM and MODEL.FPN.NORM",
     "backbone.trainable_layers": "MODEL.BACKBONE.FREEZE_AT",
     "backbone.stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
+    "finest_level": "MODEL.FPN.IN_FEATURES",
     "fpn_channels": "MODEL.FPN.OUT_CHANNELS",
     "box_head_channels": "MODEL.ROI_BOX_HEAD.FC_DIM",
     "mask_head_channels": "MODEL.ROI_MASK_HEAD.CONV_DIM",
@@ -25,6 +26,8 @@ COUNTERPARTS = {
     "rpn_post_nms_top_n": "MODEL.RPN.POST_NMS_TOPK_TRAIN and POST_NMS_TOPK_TEST",
     "box_batch_per_image": "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
     "box_positive_fraction": "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+    "roi_level_size": "MODEL.ROI_BOX_HEAD.POOLER_TYPE (its levels are fixed)",
+    "box_loss": "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
 }
 
 

@@ -8,13 +8,22 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from mammodet.config.base import Section
+from mammodet.config.base import Positive, Section
 from mammodet.config.classifier import RESNETS, ClassifierConfig
 from mammodet.config.data import DataConfig
 from mammodet.config.detector import AggregationConfig, DetectorConfig, ImageHeadConfig
 from mammodet.config.detectron2 import Detectron2Config, detectron2_faults
 from mammodet.config.train import TrainConfig
 from mammodet.targets import Target, is_binary
+
+
+class PixelsConfig(Section):
+    """How a network of torchvision's or timm's sees pixels in [0, 1]: `(pixel - mean) / std`, alike for all channels."""
+
+    #: `auto`: what the pretrained weights of the network's name expect, averaged over colours (ImageNet's 0.449 and
+    #: 0.226; EfficientNet-Lite's 0.5 and 0.5).
+    mean: Literal["auto"] | float = "auto"
+    std: Literal["auto"] | Positive = "auto"
 
 
 class ModelConfig(Section):
@@ -27,6 +36,7 @@ class ModelConfig(Section):
     image_head: ImageHeadConfig = ImageHeadConfig()
     aggregation: AggregationConfig = AggregationConfig()
     classifier: ClassifierConfig = ClassifierConfig()
+    pixels: PixelsConfig = PixelsConfig()
     #: `none`, `imagenet` (backbone), `coco` (whole detector), or the path of a checkpoint. With detectron2 also a name
     #: of its model zoo, or a `detectron2://` address; `imagenet` is then what its config names, `coco` the zoo's own.
     weights: str = "none"
@@ -65,11 +75,10 @@ class ModelConfig(Section):
             raise ValueError("; ".join(faults))
         if self.kind == "classifier" and self.weights == "coco":
             raise ValueError("weights 'coco' are a detector's; choose imagenet, none or a path")
-        if self.weights in ("coco", "imagenet") and self.norm == "GN":
-            place = "detector.backbone.norm" if self.kind == "detector" else "classifier.norm"
+        if self.weights == "coco" and self.norm == "GN":
             raise ValueError(
-                f"weights '{self.weights}' were trained with batch norm and would be lost under {place}=GN; "
-                "choose FrozenBN (or BN)"
+                "weights 'coco' were trained with batch norm and would be lost under detector.backbone.norm=GN; choose "
+                "FrozenBN (or BN)"
             )
         if self.weights == "none" and self.norm == "FrozenBN":
             place = "backbone.norm" if self.kind == "detector" else "classifier.norm"

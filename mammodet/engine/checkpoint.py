@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +21,7 @@ from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
+from mammodet.modeling.pixel_stats import PIXEL_MEAN, PIXEL_STD
 from mammodet.modeling.weight_files import read_torch, state_of
 
 KEY = "mammodet"
@@ -113,7 +116,7 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
             from `wanted`.
     """
     content, facts = read_facts(path)
-    config = make_config(facts.config, where=f"in {path}")
+    config = make_config(_with_pixels(facts.config), where=f"in {path}")
     if config.model.from_detectron2 and config.model.detectron2.resolved is None:
         raise InputError(
             f"{path}: names detectron2's config {config.model.detectron2.config}, but does not hold its network "
@@ -127,8 +130,17 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     return model.eval(), config, facts
 
 
+def _with_pixels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 0.1 knew no `model.pixels`, and used one mean and std for all networks."""
+    values = copy.deepcopy(dict(config))
+    model = values.get("model")
+    if isinstance(model, dict) and "pixels" not in model:
+        model["pixels"] = {"mean": 0.45 if model.get("kind") == "classifier" else PIXEL_MEAN, "std": PIXEL_STD}
+    return values
+
+
 #: Settings that change what is done with a trained model, and not the model.
-_FREE = ("score_threshold", "nms_threshold", "max_detections")
+_FREE = ("score_threshold", "nms_threshold", "containment_threshold", "max_detections")
 
 
 def _take_over(config: Config, wanted: Config, path: Path) -> Config:
@@ -138,6 +150,9 @@ def _take_over(config: Config, wanted: Config, path: Path) -> Config:
     for key in _FREE:
         own["model"]["detector"][key] = other["model"]["detector"][key]
     own["model"]["aggregation"] = other["model"]["aggregation"]
+    for key in ("mean", "std"):
+        if other["model"]["pixels"][key] == "auto":
+            other["model"]["pixels"][key] = own["model"]["pixels"][key]
     if other["model"]["detector"]["anchors"]["sizes"] == "auto":
         other["model"]["detector"]["anchors"]["sizes"] = own["model"]["detector"]["anchors"]["sizes"]
     if other["model"]["detectron2"]["resolved"] is None:
@@ -145,7 +160,7 @@ def _take_over(config: Config, wanted: Config, path: Path) -> Config:
             other["model"]["detectron2"][key] = own["model"]["detectron2"][key]
     sections = ("classifier",) if config.model.kind == "classifier" else ("detector", "detectron2", "image_head")
     faults = differences(own["model"]["kind"], other["model"]["kind"], "model.kind")
-    for section in sections:
+    for section in (*sections, "pixels"):
         faults += differences(own["model"][section], other["model"][section], f"model.{section}")
     faults += differences(own["data"]["image"], other["data"]["image"], "data.image")
     raise_faults(
@@ -171,6 +186,11 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
         InputError: with the names and shapes that differ.
     """
     own = model.state_dict()
+    # Version 0.1 had a timm body's norm and its activation in a sequence.
+    state = {
+        name if name in own else re.sub(r"\.0\.(weight|bias|running_mean|running_var)$", r".\1", name): tensor
+        for name, tensor in state.items()
+    }
     faults = [f"{name}: not in the checkpoint" for name in own if name not in state]
     faults += [f"{name}: not in the model" for name in state if name not in own]
     faults += [

@@ -16,7 +16,7 @@ from mammodet.engine.checkpoint import KEY, RunFacts
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.validation import classifier_figures, detector_figures
-from mammodet.modeling.build import Model
+from mammodet.modeling.build import Model, backbone_of
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import Dataset, ImagePrediction
 
@@ -109,6 +109,7 @@ class TrainingModule(L.LightningModule):
         """Optimiser and schedule; the warm-up lies in `optimizer_step`."""
         settings = self.config.train
         optimizer = make_optimizer(self.model, settings)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
         if settings.schedule == "plateau":
             scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer, mode=settings.monitor_mode, factor=0.1, patience=settings.plateau_patience
@@ -134,8 +135,8 @@ class TrainingModule(L.LightningModule):
         settings = self.config.train
         step = self.trainer.global_step
         if settings.schedule == "plateau" and step < settings.warmup_steps:
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * (step + 1) / settings.warmup_steps
+            for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * (step + 1) / settings.warmup_steps
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -144,18 +145,23 @@ class TrainingModule(L.LightningModule):
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW; biases and norm weights do not decay."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
+    """SGD with momentum or AdamW; biases and norm weights do not decay, the backbone has a rate of its own."""
+    body = {id(parameter) for parameter in backbone_of(model).parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in body, parameter.ndim > 1), []).append(parameter)
+    split = [
         {
-            "params": [parameter for parameter in learning if parameter.ndim > 1],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
+            "params": parameters,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "lr": settings.lr * (settings.backbone_lr_factor if in_body else 1.0),
+        }
+        for (in_body, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=settings.lr)
+        return torch.optim.SGD(split, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(split, lr=settings.lr)
 
 
 def lr_factor(settings: TrainConfig, step: int, total: int, per_epoch: int) -> float:

@@ -10,11 +10,12 @@ from typing import Any
 from mammodet.config import Config, make_config
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.mix import donors
-from mammodet.engine.anchors import fit_anchor_sizes
+from mammodet.engine.anchors import describe_anchors, fit_anchors, training_boxes
 from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.unsafe_split import make_unsafe_split
 from mammodet.errors import InputError, raise_faults
-from mammodet.modeling.detectron2_backend.config import resolve
+from mammodet.modeling.build import pixel_stats
+from mammodet.modeling.detectron2_backend.config import anchor_strides, resolve
 from mammodet.records import Dataset
 from mammodet.targets import class_of, classes_of, collapses_of, is_binary
 
@@ -89,17 +90,32 @@ def _resolve_detectron2(config: Config) -> Config:
 def _fill_in(config: Config, train: Dataset) -> Config:
     """The config with what its training set decides: anchors of a detector, classes of a classifier."""
     values = config.to_dict()
+    pixels = pixel_stats(config.model)
+    values["model"]["pixels"] = {"mean": pixels.mean, "std": pixels.std}
     if config.model.kind == "detector":
-        if config.model.detector.anchors.sizes != "auto":
-            return config
-        sizes = fit_anchor_sizes(train, config.data.root, config.data.image)
-        print(f"anchors fitted to the training boxes: {', '.join(f'{side:g}' for side in sizes)} px")
-        values["model"]["detector"]["anchors"]["sizes"] = sizes
+        _fill_in_anchors(config, train, values)
     else:
         for name, head in values["model"]["classifier"]["heads"].items():
             if not is_binary(name):
                 _fill_in_head(name, head, train)
     return make_config(values, where="with what the training set decides")
+
+
+def _fill_in_anchors(config: Config, train: Dataset, values: dict[str, Any]) -> None:
+    """Fit anchors that are `auto`, and say how many lesions the anchors meet."""
+    detector = config.model.detector
+    fits = detector.anchors.sizes == "auto"
+    if not any(not lesion.ignore for record in train.images for lesion in record.lesions) and not fits:
+        return
+    boxes = training_boxes(train, config.data.root, config.data.image)
+    strides = detector.strides
+    if config.model.from_detectron2:
+        strides = anchor_strides(config.model.detectron2.resolved or {})
+    sizes = fit_anchors(boxes, strides, uniform=config.model.from_detectron2) if fits else detector.anchors.per_level
+    if fits:
+        values["model"]["detector"]["anchors"]["sizes"] = sizes
+    if len(strides) == len(sizes):
+        print(describe_anchors(boxes, sizes, detector.anchors.ratios, strides))
 
 
 def _fill_in_head(name: str, head: dict[str, Any], train: Dataset) -> None:

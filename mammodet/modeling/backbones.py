@@ -1,38 +1,50 @@
-"""Backbones with a feature pyramid (Lin et al., CVPR 2017): levels P2 to P6 at strides 4 to 64."""
+"""Backbones with a feature pyramid (Lin et al., CVPR 2017): levels P2 (or P3) to P6 at strides 4 (8) to 64."""
 
 from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import timm
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from mammodet.config import BackboneConfig
 from mammodet.errors import InputError
-from mammodet.modeling.norms import norm_layer, replace_batch_norm
+from mammodet.modeling.norms import fold_frozen_norms, norm_layer, replace_batch_norm
+from mammodet.modeling.pretrained import imagenet_state, load_timm
 
-T = TypeVar("T")
-LEVELS = ("0", "1", "2", "3", "pool")
+#: Of the features that a pyramid is built on.
+STRIDES = (4, 8, 16, 32)
 
 
-def build_backbone(config: BackboneConfig, *, in_channels: int, fpn_channels: int, load_pretrained: bool) -> nn.Module:
-    """A module from images (B, C, H, W) to an ordered dict of five levels, with `out_channels`.
+def build_backbone(
+    config: BackboneConfig, *, in_channels: int, fpn_channels: int, finest_level: int, load_pretrained: bool
+) -> nn.Module:
+    """A module from images (B, C, H, W) to an ordered dict of the levels, with `out_channels`.
 
     Args:
+        finest_level: 2 or 3; the coarsest level is 6.
         load_pretrained: start from ImageNet weights.
     Raises:
         InputError: unknown timm model, or weights that cannot be had.
     """
+    used = STRIDES[finest_level - 2 :]
+    make = _timm_body if config.name.startswith("timm/") else _torchvision_body
+    body, channels, channels_last = make(config, in_channels, used, load_pretrained)
+    fold_frozen_norms(body, in_channels)
     fpn_norm = norm_layer("GN") if config.norm == "GN" else None
-    if config.name.startswith("timm/"):
-        return _timm(config, in_channels, fpn_channels, fpn_norm, load_pretrained)
+    return Pyramid(body, channels, fpn_channels, fpn_norm, channels_last=channels_last)
+
+
+def _torchvision_body(
+    config: BackboneConfig, in_channels: int, strides: Sequence[int], load_pretrained: bool
+) -> tuple[nn.Module, list[int], bool]:
     body = getattr(torchvision.models, config.name)(weights=None, norm_layer=norm_layer(config.norm))
     if config.stride_in_1x1:
         if load_pretrained:
@@ -45,16 +57,11 @@ def build_backbone(config: BackboneConfig, *, in_channels: int, fpn_channels: in
         body.load_state_dict(imagenet_state(config.name), strict=False)
     if in_channels != 3:
         body.conv1 = adapt_first_conv(body.conv1, in_channels)
-    _freeze(body, config.trainable_layers)
+    stages = [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"]]
+    _freeze(body, [name for stage in stages[: 5 - config.trainable_layers] for name in stage])
     width = body.fc.in_features // 8
-    return BackboneWithFPN(
-        body,
-        return_layers={f"layer{stage}": str(stage - 1) for stage in (1, 2, 3, 4)},
-        in_channels_list=[width, 2 * width, 4 * width, 8 * width],
-        out_channels=fpn_channels,
-        extra_blocks=LastLevelMaxPool(),
-        norm_layer=fpn_norm,
-    )
+    layers = {f"layer{stage}": str(stage) for stage, stride in enumerate(STRIDES, 1) if stride in strides}
+    return IntermediateLayerGetter(body, layers), [width * stride // 4 for stride in strides], False
 
 
 def adapt_first_conv(conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
@@ -92,38 +99,19 @@ def has_stride_in_1x1(module: nn.Module) -> bool | None:
     return strided[0].conv1.stride != (1, 1) if strided else None
 
 
-def _freeze(body: nn.Module, trainable_layers: int) -> None:
-    stages = ["layer4", "layer3", "layer2", "layer1", "conv1"][:trainable_layers]
-    if trainable_layers == 5:
-        stages.append("bn1")
+def _freeze(body: nn.Module, modules: Sequence[str]) -> None:
     for name, parameter in body.named_parameters():
-        if not any(name.startswith(stage) for stage in stages):
+        if any(name.startswith(f"{module}.") for module in modules):
             parameter.requires_grad_(False)
 
 
-def imagenet_state(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of a torchvision model."""
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-    return dict(fetch_hub(lambda: weights.get_state_dict(progress=True), f"ImageNet weights of {name}", weights.url))
-
-
-def fetch_hub(fetch: Callable[[], T], what: str, where: str) -> T:
-    """Run a download; where the hub cannot be reached, say the two ways on."""
-    try:
-        return fetch()
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{what} could not be downloaded from {where} ({error}). Either bring the file by other means and give its "
-            "path (model.weights=PATH), or start without (model.weights=none with model.detector.backbone.norm=GN)."
-        ) from error
-
-
-class TimmPyramid(nn.Module):
-    """A timm `features_only` model under a feature pyramid.
+class Pyramid(nn.Module):
+    """A body that gives feature maps, under a feature pyramid.
 
     Args:
-        body: gives four feature maps, fine to coarse.
+        body: gives feature maps, fine to coarse, as a list or a dict.
         in_channels: channels of each.
+        channels_last: whether its maps are (B, H, W, C).
     """
 
     def __init__(
@@ -132,6 +120,7 @@ class TimmPyramid(nn.Module):
         in_channels: list[int],
         out_channels: int,
         norm: Callable[[int], nn.Module] | None,
+        *,
         channels_last: bool,
     ) -> None:
         super().__init__()
@@ -141,40 +130,63 @@ class TimmPyramid(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Images (B, C, H, W) to levels `0` to `3` and `pool`."""
-        maps = self.body(images)
+        """Images (B, C, H, W) to levels `0`, `1`, ... and `pool`, fine to coarse."""
+        given = self.body(images)
+        maps = list(given.values()) if isinstance(given, dict) else given
         if self.channels_last:
             maps = [features.permute(0, 3, 1, 2).contiguous() for features in maps]
-        return OrderedDict(self.fpn(OrderedDict(zip(LEVELS, maps, strict=False))))
+        return OrderedDict(self.fpn(OrderedDict((str(level), features) for level, features in enumerate(maps))))
 
 
-def _timm(
-    config: BackboneConfig,
-    in_channels: int,
-    fpn_channels: int,
-    fpn_norm: Callable[[int], nn.Module] | None,
-    load_pretrained: bool,
-) -> nn.Module:
+def _timm_body(
+    config: BackboneConfig, in_channels: int, strides: Sequence[int], load_pretrained: bool
+) -> tuple[nn.Module, list[int], bool]:
     name = config.name.removeprefix("timm/")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise InputError(f"backbone 'timm/{name}': timm knows no such model; near: {', '.join(near) or 'none'}")
     try:
-        info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
-        reductions = info.reduction()
+        reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"backbone 'timm/{name}' gives no feature maps ({error}); choose another") from error
-    if not {4, 8, 16, 32} <= set(reductions):
-        raise InputError(f"backbone 'timm/{name}' has strides {reductions}; expected 4, 8, 16 and 32 among them")
-    indices = [reductions.index(stride) for stride in (4, 8, 16, 32)]
-
-    def create() -> nn.Module:
-        return timm.create_model(
-            name, features_only=True, pretrained=load_pretrained, in_chans=in_channels, out_indices=indices
-        )
-
-    body = fetch_hub(create, f"timm weights of {name}", "the hub") if load_pretrained else create()
+    if not set(strides) <= set(reductions):
+        raise InputError(f"backbone 'timm/{name}' has strides {reductions}; expected {list(strides)} among them")
+    body: Any = timm.create_model(
+        name,
+        features_only=True,
+        pretrained=False,
+        in_chans=in_channels,
+        out_indices=[reductions.index(stride) for stride in strides],
+    )
+    if load_pretrained:
+        load_timm(body, name, in_channels)
     replace_batch_norm(body, config.norm)
+    if config.trainable_layers < 5:
+        _freeze_first_stages(body, name, config.trainable_layers)
     formats = getattr(body, "output_fmt", None)
     channels_last = str(getattr(formats, "value", formats)) == "NHWC"
-    return TimmPyramid(body, list(body.feature_info.channels()), fpn_channels, fpn_norm, channels_last)  # type: ignore[operator,union-attr]
+    return body, list(body.feature_info.channels()), channels_last
+
+
+def _freeze_first_stages(body: nn.Module, name: str, trainable_layers: int) -> None:
+    """Freeze all parameters up to the features at stride 2 (of four learning stages), 4 (of three), ..."""
+    last_stride = 2 ** (5 - trainable_layers)
+    places = {
+        entry["reduction"]: entry["module"].replace(".", "_")
+        for entry in timm.create_model(name, features_only=True, pretrained=False).feature_info.info
+    }
+    names = [each for each, _ in body.named_parameters()]
+    ends = [
+        position
+        for position, each in enumerate(names)
+        if last_stride in places and each.replace(".", "_").startswith(f"{places[last_stride]}_")
+    ]
+    if not ends:
+        raise InputError(
+            f"model.detector.backbone.trainable_layers={trainable_layers}: timm/{name} has no stage that ends at stride "
+            f"{last_stride}; its strides are {sorted(places)}. Choose 5, or another number"
+        )
+    frozen = set(names[: max(ends) + 1])
+    for each, parameter in body.named_parameters():
+        if each in frozen:
+            parameter.requires_grad_(False)

@@ -12,9 +12,8 @@ from torch.nn import functional
 from mammodet.config import ClassHeadConfig
 from mammodet.modeling.mammo_rcnn import ModelOutput
 from mammodet.modeling.networks import GatedAttention, membership
+from mammodet.modeling.pixel_stats import PixelStats
 from mammodet.targets import Target
-
-MEAN, STD = 0.45, 0.226  # of ImageNet's grey values, which pretrained networks expect
 
 
 class ImageClassifier(nn.Module):
@@ -27,6 +26,7 @@ class ImageClassifier(nn.Module):
         side: of the square input in pixels; smaller images are padded with black at the right and the bottom.
         dropout: of the features.
         views: `none`, or how the images of a breast are joined: `attention`, `mean` or `max`.
+        pixels: that the network expects.
     """
 
     def __init__(
@@ -38,19 +38,18 @@ class ImageClassifier(nn.Module):
         side: int,
         dropout: float = 0.0,
         views: str = "none",
+        pixels: PixelStats = PixelStats(),
     ) -> None:
         super().__init__()
         self.network = network
         self.targets = tuple(targets)
         self.head_configs = dict(heads)
-        self.side, self.views = side, views
+        self.side, self.views, self.pixels = side, views, pixels
         self.dropout = nn.Dropout(dropout)
         features = int(network.out_features)  # type: ignore[arg-type]
         self.attention = GatedAttention(features) if views == "attention" else None
         self.widths = [1 if target.classes is None else len(target.classes) for target in self.targets]
         self.answer = nn.Linear(features, sum(self.widths))
-        # Channels last in memory: 1.2 times as fast in 32 bits (benchmarks/classifier_step.py).
-        self.to(memory_format=torch.channels_last)
 
     def forward(
         self, images: Sequence[Tensor], labels: Tensor | None = None, breasts: Sequence[int] | None = None
@@ -63,7 +62,7 @@ class ImageClassifier(nn.Module):
             breasts: the breast of each image, 0 to n-1; needed where views are joined. Every image of a breast then has
                 the logits of the breast.
         """
-        features = self.network((self.padded(images) - MEAN) / STD)
+        features = self.network((self.padded(images) - self.pixels.mean) / self.pixels.std)
         weights = None
         if self.views != "none":
             if breasts is None:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from mammodet.config import ClassifierConfig, CnnConfig
 from mammodet.config.classifier import RESNETS
 from mammodet.errors import InputError
-from mammodet.modeling.backbones import adapt_first_conv, fetch_hub, imagenet_state
+from mammodet.modeling.backbones import adapt_first_conv
 from mammodet.modeling.norms import norm_layer
+from mammodet.modeling.pretrained import imagenet_state, load_timm
 
 
 class PlainCnn(nn.Module):
@@ -143,14 +144,11 @@ def _timm(name: str, in_channels: int, side: int, load_pretrained: bool) -> nn.M
     if defaults is not None and defaults.fixed_input_size:
         options["img_size"] = side
     try:
-        if load_pretrained:
-            body = fetch_hub(
-                lambda: timm.create_model(name, pretrained=True, **options), f"weights of timm/{name}", "the timm hub"
-            )
-        else:
-            body = timm.create_model(name, pretrained=False, **options)
+        body = timm.create_model(name, pretrained=False, **options)
     except (TypeError, AssertionError, ValueError) as error:
         raise InputError(f"network 'timm/{name}' cannot be built for {side}x{side} px inputs: {error}") from error
+    if load_pretrained:
+        load_timm(body, name, in_channels)
     body.eval()
     with torch.no_grad():  # what timm calls the number of features is not what every model gives
         shape = tuple(body(torch.zeros(1, in_channels, side, side)).shape)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mammodet.errors import InputError
-from mammodet.modeling.torchvision_detector import PIXEL_MEAN, PIXEL_STD
+from mammodet.modeling.pixel_stats import PIXEL_MEAN, PIXEL_STD
 
 Colour = tuple[float, float, float]
 #: Means that differ by less grey levels are one: the same figures, rounded differently.

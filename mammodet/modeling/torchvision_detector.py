@@ -13,13 +13,14 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
-
-PIXEL_MEAN, PIXEL_STD = 0.449, 0.226  # ImageNet's, averaged over its channels
+from mammodet.modeling.pixel_stats import PixelStats
+from mammodet.modeling.roi_heads import GIoURoIHeads
 
 
 class SizedTransform(GeneralizedRCNNTransform):
@@ -28,8 +29,8 @@ class SizedTransform(GeneralizedRCNNTransform):
     torchvision's own `_skip_resize` holds in training only.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(1, 1, image_mean=[PIXEL_MEAN] * channels, image_std=[PIXEL_STD] * channels)
+    def __init__(self, channels: int, pixels: PixelStats) -> None:
+        super().__init__(1, 1, image_mean=[pixels.mean] * channels, image_std=[pixels.std] * channels)
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The image as it is."""
@@ -42,6 +43,27 @@ class FloatAnchors(AnchorGenerator):
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
         """As torchvision's, in float32."""
         super().set_cell_anchors(torch.float32, device)
+
+
+class LevelRPNHead(RPNHead):
+    """torchvision's head, shared by levels with different numbers of anchors.
+
+    Args:
+        counts: anchors at each place of each level; a level uses the first of the head's outputs.
+    """
+
+    def __init__(self, in_channels: int, counts: Sequence[int]) -> None:
+        super().__init__(in_channels, max(counts))
+        self.counts = tuple(counts)
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness (B, n, H, W) and offsets (B, 4 n, H, W) of each level that has anchors."""
+        used = [(features, count) for features, count in zip(x, self.counts, strict=True) if count]
+        objectness, offsets = super().forward([features for features, _ in used])
+        return (
+            [values[:, :count] for values, (_, count) in zip(objectness, used, strict=True)],
+            [values[:, : 4 * count] for values, (_, count) in zip(offsets, used, strict=True)],
+        )
 
 
 class FloatBoxCoder(BoxCoder):
@@ -59,13 +81,14 @@ class TorchvisionDetector(nn.Module):
 
     Args:
         model: `MaskRCNN` or `FasterRCNN` that resizes nothing (its inputs come in their size).
+        strides: of its pyramid, fine to coarse.
     """
 
-    def __init__(self, model: FasterRCNN) -> None:
+    def __init__(self, model: FasterRCNN, strides: tuple[int, ...] = (4, 8, 16, 32, 64)) -> None:
         super().__init__()
         self.model = model
         self.feature_channels = int(model.backbone.out_channels)
-        self.feature_strides = (4, 8, 16, 32, 64)
+        self.feature_strides = strides
         self.with_masks = isinstance(model, MaskRCNN)
 
     def forward(
@@ -80,6 +103,7 @@ class TorchvisionDetector(nn.Module):
             raise ValueError("targets: needed in training mode")
         sizes_hw = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         batch, moved = model.transform(list(images), list(targets) if targets is not None else None)
+        batch.tensors = batch.tensors.contiguous(memory_format=torch.channels_last)
         features = model.backbone(batch.tensors)
         losses: dict[str, Tensor] = {}
         detections: list[dict[str, Tensor]] = []
@@ -118,32 +142,26 @@ class TorchvisionDetector(nn.Module):
 
 
 def build_torchvision(
-    config: DetectorConfig,
-    backbone: nn.Module,
-    *,
-    num_categories: int,
-    in_channels: int,
-    anchor_sizes: Sequence[float],
+    config: DetectorConfig, backbone: nn.Module, *, num_categories: int, in_channels: int, pixels: PixelStats
 ) -> TorchvisionDetector:
-    """Wire a detector.
+    """Wire a detector, whose anchors must not be `auto` any more.
 
     Args:
         num_categories: without the background.
-        anchor_sizes: one side per level, in the network's pixels.
+        pixels: that the backbone expects.
     """
     width = int(backbone.out_channels)  # type: ignore[arg-type]
-    pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
+    anchors, ratios = config.anchors.per_level, tuple(config.anchors.ratios)
+    levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
     options: dict[str, Any] = {
-        "rpn_anchor_generator": FloatAnchors(
-            tuple((float(side),) for side in anchor_sizes),
-            (tuple(config.anchors.ratios),) * len(anchor_sizes),
-        ),
+        "rpn_anchor_generator": FloatAnchors(anchors, (ratios,) * len(anchors)),  # type: ignore[arg-type]
+        "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
         "rpn_pre_nms_top_n_train": config.rpn_pre_nms_top_n,
         "rpn_pre_nms_top_n_test": config.rpn_pre_nms_top_n,
         "rpn_post_nms_top_n_train": config.rpn_post_nms_top_n,
         "rpn_post_nms_top_n_test": config.rpn_post_nms_top_n,
         "rpn_batch_size_per_image": config.rpn_batch_per_image,
-        "box_roi_pool": pool,
+        "box_roi_pool": _roi_pool(config, levels, output_size=7),
         "box_head": TwoMLPHead(width * 7 * 7, config.box_head_channels),
         "box_predictor": FastRCNNPredictor(config.box_head_channels, num_categories + 1),
         "box_batch_size_per_image": config.box_batch_per_image,
@@ -152,24 +170,32 @@ def build_torchvision(
         "box_nms_thresh": config.nms_threshold,
         "box_detections_per_img": config.max_detections,
     }
+    model: FasterRCNN
     if config.arch == "faster_rcnn":
-        return TorchvisionDetector(_finish(FasterRCNN(backbone, **options), in_channels))
-    depth = config.mask_head_channels
-    mask_head = MaskRCNNHeads(width, (depth,) * config.mask_head_layers, 1)
-    mask_pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=14, sampling_ratio=2)
-    model = MaskRCNN(
-        backbone,
-        mask_roi_pool=mask_pool,
-        mask_head=mask_head,
-        mask_predictor=MaskRCNNPredictor(depth, depth, num_categories + 1),
-        **options,
-    )
-    return TorchvisionDetector(_finish(model, in_channels))
-
-
-def _finish(model: FasterRCNN, in_channels: int) -> FasterRCNN:
-    """Exchange the parts that resize, or that lose precision under autocast."""
-    model.transform = SizedTransform(in_channels)
+        model = FasterRCNN(backbone, **options)
+    else:
+        depth = config.mask_head_channels
+        model = MaskRCNN(
+            backbone,
+            mask_roi_pool=_roi_pool(config, levels, output_size=14),
+            mask_head=MaskRCNNHeads(width, (depth,) * config.mask_head_layers, 1),
+            mask_predictor=MaskRCNNPredictor(depth, depth, num_categories + 1),
+            **options,
+        )
+    # Exchange the parts that resize, or that lose precision under autocast, and the heads for ours.
+    model.transform = SizedTransform(in_channels, pixels)
+    model.roi_heads.__class__ = GIoURoIHeads
+    model.roi_heads.box_loss = config.box_loss
+    model.roi_heads.containment_threshold = config.containment_threshold
     for part in (model.rpn, model.roi_heads):
         part.box_coder = FloatBoxCoder(part.box_coder.weights)
-    return model
+    return TorchvisionDetector(model, config.strides)
+
+
+def _roi_pool(config: DetectorConfig, levels: list[str], *, output_size: int) -> MultiScaleRoIAlign:
+    return MultiScaleRoIAlign(
+        featmap_names=levels,
+        output_size=output_size,
+        sampling_ratio=2,
+        canonical_scale=config.roi_level_size,  # type: ignore[arg-type]
+    )

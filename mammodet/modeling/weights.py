@@ -13,7 +13,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mammodet.errors import InputError
 from mammodet.files import file_hash
-from mammodet.modeling.backbones import fetch_hub
+from mammodet.modeling.hub import fetch_hub
 from mammodet.modeling.layouts import EPS, from_caffe2, match_ends, modern_names, to_detectron2, with_eps
 from mammodet.modeling.pixel_norms import OURS, TORCHVISION, PixelNorm, grey, with_pixels
 from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
@@ -88,16 +88,20 @@ def between_bodies(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str,
     So a classifier of patches can start the backbone of a detector.
 
     Args:
-        own: the names of the model that is started (timm's `stages.0` is `stages_0` in a model that gives features).
+        own: the names of the model that is started.
     """
     detector = any(name.startswith(_DETECTOR_BODY) for name in state)
     here, there = (_DETECTOR_BODY, _CLASSIFIER_BODY) if detector else (_CLASSIFIER_BODY, _DETECTOR_BODY)
+    renamed = {
+        f"{there}{name.removeprefix(here)}" if name.startswith(here) else name: tensor for name, tensor in state.items()
+    }
+    return spelled_as(renamed, own)
+
+
+def spelled_as(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Names as a model spells them: timm's `stages.0` is `stages_0` in a model that gives features."""
     spelled = {name.replace(".", "_"): name for name in own}
-    renamed = {}
-    for name, tensor in state.items():
-        new = f"{there}{name.removeprefix(here)}" if name.startswith(here) else name
-        renamed[spelled.get(new.replace(".", "_"), new)] = tensor
-    return renamed
+    return {spelled.get(name.replace(".", "_"), name): tensor for name, tensor in state.items()}
 
 
 def coco_state() -> dict[str, Tensor]:

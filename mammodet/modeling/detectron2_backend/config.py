@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,16 +87,16 @@ def fit(
     *,
     num_categories: int,
     in_channels: int,
-    anchor_sizes: Sequence[float],
+    anchor_sizes: Sequence[Sequence[float]],
     anchor_ratios: Sequence[float],
 ) -> dict[str, Any]:
     """A resolved config with the classes, channels and anchors of an experiment.
 
-    Where a config has several anchor sizes per level (RetinaNet's three per octave), their ratios to the level's first
-    are kept; a single level (C4) takes all sizes.
+    Where a config has several anchor sizes per level (RetinaNet's three per octave) and ours are one per level, their
+    ratios to the level's first are kept; a single level (C4) takes all sizes.
 
     Args:
-        anchor_sizes: one side per level, in the network's pixels.
+        anchor_sizes: sides of each level, in the network's pixels.
     Raises:
         InputError: values that describe no network, or none that works here.
     """
@@ -266,7 +267,7 @@ def _has_masks(values: dict[str, Any]) -> bool:
 
 
 def _fit_yacs(
-    model: dict[str, Any], categories: int, channels: int, sizes: Sequence[float], ratios: Sequence[float]
+    model: dict[str, Any], categories: int, channels: int, sizes: Sequence[Sequence[float]], ratios: Sequence[float]
 ) -> None:
     for head in ("ROI_HEADS", "RETINANET", "POINT_HEAD"):
         if head in model:
@@ -281,7 +282,7 @@ def _fit_yacs(
 
 
 def _fit_lazy(
-    model: dict[str, Any], categories: int, channels: int, sizes: Sequence[float], ratios: Sequence[float]
+    model: dict[str, Any], categories: int, channels: int, sizes: Sequence[Sequence[float]], ratios: Sequence[float]
 ) -> None:
     per_place = 0
     for node in _nodes(model):
@@ -298,17 +299,40 @@ def _fit_lazy(
     model["pixel_std"] = _one_grey(model["pixel_std"], channels)
 
 
-def _sizes(given: Any, levels: int, sizes: Sequence[float]) -> list[list[float]]:
-    """Anchor sides per level: ours, times the pattern that the config has within a level."""
+def _sizes(given: Any, levels: int, sizes: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Anchor sides per level: ours; of one side per level, times the pattern that the config has within a level."""
     if levels not in (1, len(sizes)):
         raise InputError(
             f"model.detectron2.config: anchors on {levels} feature levels; expected {len(sizes)}, as "
             "model.detector.anchors.sizes, or 1"
         )
     if levels == 1:
-        return [[float(side) for side in sizes]]
-    pattern = [float(side) / float(given[0][0]) for side in given[0]]
-    return [[float(side) * factor for factor in pattern] for side in sizes]
+        return [[float(side) for sides in sizes for side in sides]]
+    counts = {len(sides) for sides in sizes}
+    if len(counts) != 1:
+        raise InputError(
+            f"model.detector.anchors.sizes: {', '.join(str(len(sides)) for sides in sizes)} sides per level; detectron2 "
+            "needs the same number on each level"
+        )
+    pattern = [float(side) / float(given[0][0]) for side in given[0]] if counts == {1} else [1.0]
+    return [[float(side) * factor for side in sides for factor in pattern] for sides in sizes]
+
+
+def anchor_strides(values: dict[str, Any]) -> tuple[int, ...]:
+    """Strides of the feature levels that a resolved config puts anchors on, fine to coarse.
+
+    Raises:
+        InputError: levels whose stride their names do not say.
+    """
+    if not is_yacs(values):
+        node = next(each for each in _nodes(values["model"]) if str(each.get(TARGET, "")).endswith("AnchorGenerator"))
+        return tuple(int(stride) for stride in node["strides"])
+    model = values["MODEL"]
+    names = model["RETINANET" if model["META_ARCHITECTURE"] == "RetinaNet" else "RPN"]["IN_FEATURES"]
+    matches = [re.fullmatch(r"(?:p|res)(\d)", str(name)) for name in names]
+    if not all(matches):
+        raise InputError(f"model.detector.anchors.sizes=auto: strides of {names} are not known; give the sizes")
+    return tuple(2 ** int(match[1]) for match in matches if match)
 
 
 def _one_grey(values: Sequence[float], channels: int) -> list[float]:

