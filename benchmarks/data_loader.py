@@ -28,7 +28,15 @@ def main() -> None:
     chosen = parser.parse_args()
     run = prepare(load_config(chosen.config_file, chosen.opts))
     data = run.config.data
-    samples = LesionDataset(run.train, run.root, data.image, run.config.targets, with_masks=True, augment=data.augment)
+    samples = LesionDataset(
+        run.train,
+        run.root,
+        data.image,
+        run.config.targets,
+        with_masks=run.config.model.with_masks,
+        box_masks=data.box_masks,
+        augment=data.augment,
+    )
     sampler = EpochSampler(
         run.train,
         usable_indices(run.train, run.config.targets),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,8 @@ from mammodet.records import BoxXYXY, Rle
 
 Boxes = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+#: What a box alone can stand for as a mask: its filled rectangle, or the ellipse inside it.
+BoxShape = Literal["box", "ellipse"]
 
 
 def as_boxes(boxes: ArrayLike) -> Boxes:
@@ -71,6 +75,43 @@ def circle_mask(centre_xy: tuple[float, float], radius: float, size_hw: tuple[in
     rows, columns = np.ogrid[0.5:height:1.0, 0.5:width:1.0]
     inside: Mask = (columns - centre_xy[0]) ** 2 + (rows - centre_xy[1]) ** 2 <= radius**2
     return inside
+
+
+def box_pixels(box_xyxy: BoxXYXY, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Whole pixels (left, top, right, bottom) whose centres a box holds, at least one; right and bottom are exclusive.
+
+    Args:
+        size_hw: (height, width) of the image; what lies outside is cut off.
+    """
+    ((x1, y1, x2, y2),) = clip_boxes([box_xyxy], size_hw).tolist()
+    (left, right), (top, bottom) = _pixel_range(x1, x2, size_hw[1]), _pixel_range(y1, y2, size_hw[0])
+    return left, top, right, bottom
+
+
+def _pixel_range(low: float, high: float, side: int) -> tuple[int, int]:
+    first, end = math.ceil(low - 0.5), math.ceil(high - 0.5)
+    if first >= end:  # narrower than a pixel, between two centres
+        first = min(int((low + high) / 2), side - 1)
+        end = first + 1
+    return first, end
+
+
+def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int], shape: BoxShape = "box") -> Rle:
+    """The mask of a lesion of which only a box is known: the pixels whose centres lie inside, at least one.
+
+    Args:
+        shape: `box` fills the box; `ellipse` fills the ellipse that touches its four sides.
+    """
+    left, top, right, bottom = box_pixels(box_xyxy, size_hw)
+    patch = np.ones((bottom - top, right - left), dtype=bool)
+    if shape == "ellipse":
+        x1, y1, x2, y2 = box_xyxy
+        rows, columns = np.ogrid[top + 0.5 : bottom : 1.0, left + 0.5 : right : 1.0]
+        across, down = (2 * columns - x1 - x2) / (x2 - x1), (2 * rows - y1 - y2) / (y2 - y1)
+        patch = across**2 + down**2 <= 1
+        if not patch.any():  # of a pixel or two, all of whose centres lie near the corners
+            patch[len(patch) // 2, patch.shape[1] // 2] = True
+    return patch_to_rle(patch, (left, top), size_hw)
 
 
 def mask_to_rle(mask: NDArray[np.generic]) -> Rle:

@@ -219,6 +219,7 @@ def _entry(
         "imported_from": _plain(model.get("imported_from")),
         "kind": kind,
         "architecture": _architecture(model.get("config"), kind),
+        "box_masks": _box_masks(model.get("config"), kind),
         "folds": _folds(model),
         "patients_in_training": len(model["patients"]) if model.get("patients") else None,
         "trained_on_data_hash": model.get("data_hash") or (data_hash(train) if train is not None else None),
@@ -268,6 +269,17 @@ def _architecture(config: Any, kind: str) -> str | None:
         return f"{detector['arch']}, {detector['backbone']['name']}, {size}"
     except (KeyError, TypeError):
         return None
+
+
+def _box_masks(config: Any, kind: str) -> str | None:
+    """What taught the mask head where only a box was known; None where nothing did."""
+    try:
+        made, model = config["data"]["box_masks"], config["model"]
+        theirs = model["detector"]["backend"] == "detectron2"
+        with_masks = model["detectron2"]["masks"] if theirs else model["detector"]["arch"] == "mask_rcnn"
+    except (KeyError, TypeError):
+        return None
+    return made if kind == "detector" and with_masks and made in ("ellipse", "box") else None
 
 
 def _folds(model: Mapping[str, Any]) -> str | None:

@@ -50,6 +50,11 @@ class Lesion:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     ignore: bool = False
 
+    @property
+    def malignant(self) -> int | None:
+        """1 or 0 by its pathology, None where that is not known."""
+        return {"benign": 0, "malignant": 1}.get(str(self.attributes.get("pathology")))
+
     def __post_init__(self) -> None:
         if self.geometry not in GEOMETRIES:
             raise ValueError(f"geometry {self.geometry!r}: expected one of {', '.join(GEOMETRIES)}")

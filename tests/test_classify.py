@@ -280,6 +280,18 @@ class _Fixed(torch.nn.Module):
             ["model.classifier.heads={density: {classes: [A, B, E]}}"],
             ["density.classes ['E']: no training image is of them; found: A, B, C, D"],
         ),
+        (
+            ["model.classifier.heads={laterality: {}, density+laterality: {}}", "data.augment.horizontal_flip=0.5"],
+            [
+                "heads.laterality: data.augment.horizontal_flip=0.5",
+                "heads.density+laterality: data.augment.horizontal_flip=0.5",
+                "set data.augment.horizontal_flip=0",
+            ],
+        ),
+        (
+            ["model.classifier.heads={laterality: {}}", "data.augment.rotate_degrees=180"],
+            ["rotate_degrees=180 make right breasts of left ones"],
+        ),
         (["train.monitor=val/bbox_AP50"], ["a classifier gives no boxes; choose val/loss"]),
     ],
 )  # fmt: skip

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from mammodet.config import AugmentConfig, ImageConfig
-from mammodet.data.augment import MIN_VISIBLE, SteppedRotation, augment, build_augment, tight_boxes
+from mammodet.data.augment import MIN_VISIBLE, augment, build_augment, tight_boxes
 from mammodet.data.dataset import LesionDataset, collate, make_loader
 from mammodet.data.images import write_png
 from mammodet.data.prepared import MemoryCache
 from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
+from mammodet.data.transforms import SteppedRotation
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle
 from mammodet.records import Dataset, ImageRecord, Lesion
@@ -89,12 +90,23 @@ def test_image_without_lesions_has_empty_targets(tmp_path, with_masks):
         assert target["masks"].shape == (0, 40, 30)
 
 
-def test_lesion_without_a_mask_teaches_its_box_as_one(tmp_path):
-    box_only = Lesion("mass", (10, 20, 30, 40), None, "box")
-    item = record(lesions=(lesion(40, 60, 50, 70), box_only))
-    target = lesion_dataset(tmp_path, item, crop="none")[0].target
+@pytest.mark.parametrize("with_rectangle", [False, True])
+@pytest.mark.parametrize(("box_masks", "pixels"), [("box", 10 * 10), ("ellipse", 80)])
+def test_lesion_with_a_box_only_teaches_its_shape(tmp_path, box_masks, pixels, with_rectangle):
+    rle = rectangle_rle(10, 20, 30, 40) if with_rectangle else None
+    item = record(lesions=(lesion(40, 60, 50, 70), Lesion("mass", (10, 20, 30, 40), rle, "box")))
+    dataset = lesion_dataset(tmp_path, item, crop="none")
+    dataset.box_masks = box_masks
+    target = dataset[0].target
     assert target["boxes"].tolist() == [[20, 30, 25, 35], [5, 10, 15, 20]]
-    assert target["masks"].sum(dim=(1, 2)).tolist() == [25, 100]
+    assert target["masks"].sum(dim=(1, 2)).tolist() == [25, pixels]
+    assert target["masks"][1, 10, 5] == (box_masks == "box")  # its corner
+
+
+def test_lesion_with_a_box_only_has_no_mask_unless_asked_for(tmp_path):
+    dataset = lesion_dataset(tmp_path, record(lesions=(Lesion("mass", (10, 20, 30, 40), None, "box"),)))
+    with pytest.raises(InputError, match=r"images/1.png.*\(10, 20, 30, 40\).*data.box_masks=ellipse"):
+        dataset[0]
 
 
 def test_unlocalized_and_ignored_lesions_do_not_teach_boxes(tmp_path):

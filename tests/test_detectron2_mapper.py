@@ -179,11 +179,11 @@ def test_a_box_without_a_mask_is_filled_in_for_masks(tmp_path, mapper_of):
     filled = np.zeros((6, 8), int)
     filled[2:5, 1:4] = 1
     assert masks_of(mapper_of(use_instance_mask=True)(item))[1] == filled.tolist()
-    # Every pixel that a broken box touches.
+    # The pixels whose centres a broken box holds: column 2, rows 2 and 3.
     broken = lesion((1.9, 2.5, 3.1, 4.0), mask=False)
     broken_mask = masks_of(mapper_of(use_instance_mask=True)(one_image(tmp_path, pixels, broken)))[0]
     filled[:] = 0
-    filled[2:4, 1:4] = 1
+    filled[2:4, 2:3] = 1
     assert broken_mask == filled.tolist()
 
 

@@ -27,8 +27,10 @@ from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError
+from mammodet.evaluation.options import Options
 from mammodet.modeling.build import build_model
 from mammodet.phantom import write_cbis_archive
+from mammodet.pipeline import evaluate_files
 from mammodet.records import Lesion
 from mammodet.trace import Trace
 
@@ -174,7 +176,7 @@ def test_prepare_tells_all_faults_of_the_data_at_once(phantom_root: Path, tmp_pa
     message = str(caught.value)
     for part in (
         "1 patients are in training and in validation",
-        "have no mask; choose faster_rcnn",
+        "have no mask; choose faster_rcnn, or let data.box_masks=ellipse make masks of their boxes",
         "1 image files are missing",
         "no lesion with a place",
         "learned needs validation images with and without tumor",
@@ -261,16 +263,37 @@ def test_two_processes_agree_though_one_alone_sees_an_image_that_teaches_no_boxe
     assert all(float(row["train/loss"]) > 0 for row in read_rows(tmp_path / "out"))
 
 
-def test_faster_rcnn_trains_on_boxes_without_masks(phantom_root: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def boxes_only(phantom_root: Path, tmp_path: Path) -> Path:
+    """The phantom archive, whose lesions have lost their masks."""
     data = tmp_path / "data"
     shutil.copytree(phantom_root, data)
-    for name in ("train.json", "val.json"):
+    for name in ("train.json", "val.json", "test.json"):
         dataset = read_coco(data / name)
         images = tuple(
             replace(record, lesions=tuple(replace(item, rle=None, geometry="box") for item in record.lesions))
             for record in dataset.images
         )
         write_coco(replace(dataset, images=images), data / name)
+    return data
+
+
+def test_ellipses_of_boxes_teach_masks_and_are_no_truth(boxes_only: Path, tmp_path: Path) -> None:
+    options = ("data.box_masks=ellipse", "train.epochs=1", "model.detector.score_threshold=0")
+    best = train(prepare(config_for(boxes_only, tmp_path / "out", *options)))
+    truth = boxes_only / "test.json"
+    predictor = Predictor.from_checkpoint(best, "cpu")
+    path, _ = predict_to_folder(predictor, read_coco(truth), boxes_only, tmp_path / "preds")
+    assert all(image.detections.rles for image in read_predictions(path).images)
+    metrics = evaluate_files(truth, [path], tmp_path / "eval", options=Options(resamples=0), progress=False)
+    (model,) = metrics["models"]
+    assert model["masks"] is None
+    assert list(model["detection"]) == ["bbox"]
+    assert "taught outlines as the ellipse inside it" in (tmp_path / "eval/model_card.md").read_text(encoding="utf-8")
+
+
+def test_faster_rcnn_trains_on_boxes_without_masks(boxes_only: Path, tmp_path: Path) -> None:
+    data = boxes_only
     best = train(prepare(config_for(data, tmp_path / "out", "model.detector.arch=faster_rcnn", "train.epochs=1")))
     result = next(Predictor.from_checkpoint(best, "cpu").predict(read_coco(data / "test.json"), data))
     assert not isinstance(result, Skipped)
@@ -283,6 +306,29 @@ def test_faster_rcnn_trains_on_boxes_without_masks(phantom_root: Path, tmp_path:
 def test_every_schedule_and_optimizer_trains(override: str, phantom_root: Path, tmp_path: Path) -> None:
     options = (override, "train.epochs=1", "data.epoch_size=8", "train.lr=1e-4")
     assert train(prepare(config_for(phantom_root, tmp_path / "out", *options))).exists()
+
+
+def test_every_augmentation_at_once_trains(boxes_only: Path, tmp_path: Path) -> None:
+    options = (
+        "data.augment={scale: [0.7, 1.4], sizes: [48, 64, 80], elastic: 0.03, window: 0.1, tone_curve: 0.5, "
+        "gamma: 0.3, blur: 1, cutout: 2, copy_paste: 0.7, mixup: 0.5}",
+        "data.box_masks=ellipse",
+        "train.epochs=1",
+    )
+    assert train(prepare(config_for(boxes_only, tmp_path / "out", *options))).exists()
+
+
+def test_copy_paste_without_single_lesions_is_refused(phantom_root: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom_root, data)
+    training = read_coco(data / "train.json")
+    lesion = next(record.lesions[0] for record in training.images if record.lesions)
+    images = tuple(replace(record, lesions=(lesion, lesion) if record.lesions else ()) for record in training.images)
+    write_coco(replace(training, images=images), data / "train.json")
+    options = ("data.augment.copy_paste=0.5",)
+    with pytest.raises(InputError, match=r"copy_paste=0.5: 0 training images have a single lesion with a place"):
+        prepare(config_for(data, tmp_path / "out", *options))
+    prepare(config_for(data, tmp_path / "out", *options, "data.augment.enabled=false"))
 
 
 def test_early_stopping_ends_before_the_last_epoch(phantom_root: Path, tmp_path: Path) -> None:

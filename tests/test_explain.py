@@ -599,6 +599,31 @@ def test_filters_command_draws_four_images_a_page(phantom_root, tmp_path, capsys
         tool.main(["filters", *images, "--size", "8"])
 
 
+def test_augmented_command_draws_training_images_with_what_they_teach(phantom_root, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"data: {{root: {phantom_root}, image: {{max_size: 64}}}}\n", encoding="utf-8")
+    records = read_coco(phantom_root / "train.json").images
+    chosen = [next(record.image_id for record in records if record.lesions), records[-1].image_id]
+    common = ["augmented", "--config-file", str(config), "--ids", *map(str, chosen), "--versions", "5"]
+    pictures = []
+    for name in ("one", "two"):
+        mixed = ["data.augment.copy_paste=1", "data.augment.sizes=[48, 96]"]
+        assert tool.main([*common, "--output", str(tmp_path / name), *mixed]) == 0
+        files = sorted((tmp_path / name).iterdir())
+        assert len(files) == len(set(chosen))
+        assert all(path.name.endswith("_augmented.png") and str(path) in capsys.readouterr().out for path in files[:1])
+        pictures.append([np.asarray(Image.open(path)) for path in files])
+    assert all(np.array_equal(first, second) for first, second in zip(*pictures, strict=True))
+    # Two rows of four and of two: 96 px high each, below their titles.
+    assert all(picture.shape[0] > 2 * 96 and picture.shape[2] == 3 for picture in pictures[0])
+    with pytest.raises(InputError, match=r"data\.augment: changes nothing"):
+        tool.main([*common, "--output", str(tmp_path / "none"), "data.augment.enabled=false"])
+    with pytest.raises(InputError, match="--versions 0: expected 1 or more"):
+        tool.main([*common[:-1], "0", "--output", str(tmp_path / "none")])
+    with pytest.raises(InputError, match="has no image of id 999"):
+        tool.main([*common[:4], "999", "--output", str(tmp_path / "none")])
+
+
 def test_filters_and_curves_need_no_torch():
     code = "import sys, mammodet.explain.filters, mammodet.explain.curves, tools.explain; print('torch' in sys.modules)"
     done = subprocess.run(

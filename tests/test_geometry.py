@@ -9,6 +9,8 @@ from mammodet.geometry import (
     as_boxes,
     box_area,
     box_iou,
+    box_pixels,
+    box_rle,
     circle_mask,
     clip_boxes,
     mask_to_rle,
@@ -149,3 +151,50 @@ def test_patch_to_rle_equals_the_rle_of_the_whole_mask():
 def test_patch_to_rle_refuses_a_patch_that_leaves_the_image(corner_xy):
     with pytest.raises(ValueError, match=r"patch 3x3 at .* leaves the image 5x7"):
         patch_to_rle(np.ones((3, 3), bool), corner_xy, (5, 7))
+
+
+# A box for a mask.
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [
+        ((1, 2, 4, 6), (1, 2, 4, 6)),
+        ((0.6, 0.4, 5.4, 5.6), (1, 0, 5, 6)),  # centres from 1.5 to 4.5, and from 0.5 to 5.5
+        ((0.5, 0.5, 2.5, 2.5), (0, 0, 2, 2)),  # a centre on the left border is inside, on the right one outside
+        ((2.6, 2.6, 2.8, 2.8), (2, 2, 3, 3)),  # none: the pixel around its middle
+        ((7.9, 5.8, 9.0, 9.0), (7, 5, 8, 6)),  # cut at the border
+        ((-5, -5, 20, 20), (0, 0, 8, 6)),
+    ],
+)
+def test_box_pixels_are_those_whose_centres_it_holds(box, pixels):
+    assert box_pixels(box, (6, 8)) == pixels
+    left, top, right, bottom = pixels
+    expected = np.zeros((6, 8), dtype=bool)
+    expected[top:bottom, left:right] = True
+    np.testing.assert_array_equal(rle_to_mask(box_rle(box, (6, 8))), expected)
+
+
+def test_ellipse_in_a_box_by_hand():
+    # Half axes 3 and 2 around (4, 3): of the top row (y = -1.5), x**2 <= 9 * (1 - 0.5625) = 3.94, so x of 0.5 and 1.5.
+    expected = ["00000000", "00111100", "01111110", "01111110", "00111100", "00000000"]
+    found = rle_to_mask(box_rle((1, 1, 7, 5), (6, 8), "ellipse"))
+    assert ["".join(str(int(value)) for value in row) for row in found] == expected
+
+
+def test_ellipse_has_the_area_of_an_ellipse_wherever_it_lies():
+    for shift in (0.0, 0.25, 0.5, 0.9):
+        rle = box_rle((10 + shift, 20 + shift, 70 + shift, 60 + shift), (100, 100), "ellipse")
+        assert rle_area(rle) == pytest.approx(np.pi * 30 * 20, rel=0.01)
+        assert rle_box(rle) == pytest.approx((10 + shift, 20 + shift, 70 + shift, 60 + shift), abs=1)
+
+
+def test_ellipse_cut_by_the_border_keeps_its_shape():
+    half = rle_to_mask(box_rle((-10, 0, 10, 20), (20, 20), "ellipse"))
+    whole = rle_to_mask(box_rle((0, 0, 20, 20), (20, 20), "ellipse"))
+    np.testing.assert_array_equal(half[:, :10], whole[:, 10:])
+
+
+@pytest.mark.parametrize("box", [(3.0, 3.0, 3.2, 3.1), (3.6, 3.6, 4.4, 4.4), (7.99, 5.99, 8.0, 6.0)])
+def test_ellipse_has_a_pixel_at_least(box):
+    assert rle_area(box_rle(box, (6, 8), "ellipse")) == 1

@@ -83,11 +83,12 @@ def test_only_contours_are_compared(geometry):
     assert "dice" not in found
 
 
-def test_contours_beside_circles_are_compared_alone():
-    data = dataset(image(1, lesion(A), lesion(B, geometry="circle")))
+@pytest.mark.parametrize(("geometry", "with_mask"), [("circle", True), ("box", True), ("box", False)])
+def test_contours_beside_circles_and_boxes_are_compared_alone(geometry, with_mask):
+    data = dataset(image(1, lesion(A), lesion(B, geometry=geometry, with_mask=with_mask)))
     found = section(data, [prediction(1, (A, 0.9), (B, 0.8), masks=True)])
     assert (found["n_pairs"], found["n_without_contour"], found["dice"]) == (1, 1, 1.0)
-    assert found["per_image"]["n_images"] == 0  # half of its truth is a circle
+    assert found["per_image"]["n_images"] == 0  # half of its truth is no contour
 
 
 def test_a_lesion_that_is_not_found_lowers_the_image_and_not_the_pairs():

@@ -134,3 +134,13 @@ def test_model_card_survives_whatever_is_missing():
     assert "# Model card: model 1" in bare
     assert "carry no protocol" in bare
     assert "leakage could not be checked" in bare
+
+
+@pytest.mark.parametrize(("shape", "words"), [("ellipse", "the ellipse inside it"), ("box", "the box filled in")])
+def test_card_names_masks_made_of_boxes(shape, words):
+    metrics = small_metrics()
+    assert "data.box_masks" not in model_card(metrics)
+    metrics["models"][0]["protocol"]["box_masks"] = shape
+    card = model_card(metrics)
+    assert f"taught outlines as {words}" in card
+    assert f"masks of lesions with a box only: {shape}" in card

@@ -1,4 +1,4 @@
-"""Show what a model sees: its layers, feature maps, Grad-CAM, input channels, training curves."""
+"""Show what a model sees: its layers, feature maps, Grad-CAM, input channels, augmented images, training curves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ EXAMPLE = """examples:
   python tools/explain.py feature-maps --checkpoint best.ckpt --images data/mias/test.json --ids 3 17 --output maps/
   python tools/explain.py grad-cam --checkpoint best.ckpt --images data/mias/test.json --target tumor --output cam/
   python tools/explain.py filters --images data/mias/test.json --first 4 --output filters/
+  python tools/explain.py augmented --config-file configs/base.yaml --first 4 --output augmented/ data.root=data/mias
   python tools/explain.py curves output/run_a output/run_b --output curves/
 """
 
@@ -33,6 +34,14 @@ def parser() -> argparse.ArgumentParser:
     filters = commands.add_parser("filters", help="the input channels beside each other, with histograms")
     _add_images(filters)
     _add_filters(filters)
+    augmented = commands.add_parser("augmented", help="training images as data.augment changes them")
+    augmented.add_argument("--config-file", type=Path, required=True, help="YAML of a training")
+    some = augmented.add_mutually_exclusive_group()
+    some.add_argument("--ids", nargs="+", type=int, metavar="ID", help="of training images (all)")
+    some.add_argument("--first", type=int, metavar="N", help="the first N images only")
+    augmented.add_argument("--versions", type=int, default=7, metavar="N", help="of each image (%(default)s)")
+    augmented.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    augmented.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="over the config file's")
     curves = commands.add_parser("curves", help="loss, validation figures and learning rate of one or several runs")
     curves.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a training's folder, or its metrics.csv")
     curves.add_argument("--names", nargs="+", default=[], metavar="NAME", help="of the runs (their folders' names)")
@@ -89,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         "feature-maps": _feature_maps,
         "grad-cam": _grad_cam,
         "filters": _filters,
+        "augmented": _augmented,
         "curves": _curves,
     }[chosen.command](chosen)
     print(text)
@@ -140,6 +150,15 @@ def _filters(chosen: argparse.Namespace) -> str:
 
     images = choose_images(chosen.images, ids=chosen.ids, first=chosen.first)
     files = write_filters(images, chosen.output, channels=chosen.channels, size=chosen.size, crop=chosen.crop)
+    return "\n".join(f"wrote {path}" for path in files)
+
+
+def _augmented(chosen: argparse.Namespace) -> str:
+    from mammodet.config import load_config
+    from mammodet.explain.augmented import write_augmented
+
+    config = load_config(chosen.config_file, chosen.opts)
+    files = write_augmented(config, chosen.output, ids=chosen.ids, first=chosen.first, versions=chosen.versions)
     return "\n".join(f"wrote {path}" for path in files)
 
 

@@ -17,8 +17,8 @@ from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.files import file_hash
-from mammodet.geometry import Mask, rle_to_mask
-from mammodet.records import BoxXYXY, ImageRecord, Lesion
+from mammodet.geometry import Mask, box_pixels, rle_to_mask
+from mammodet.records import ImageRecord, Lesion
 
 #: Where a lesion would lie if coordinates were counted from another corner.
 Place = Literal["here", "flipped_y", "flipped_x", "turned"]
@@ -166,17 +166,10 @@ def _measure_lesion(pixels: NDArray[Any], on_breast: Mask, lesion: Lesion) -> Le
 
 def _patch_of(lesion: Lesion, size_hw: tuple[int, int]) -> tuple[tuple[int, int, int, int], Mask]:
     """The lesion's pixels and their whole-pixel box: of its mask, or of its box where there is none."""
-    height, width = size_hw
     if lesion.rle is not None:
         mask = rle_to_mask(lesion.rle)
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
         return box, mask[box[1] : box[3], box[0] : box[2]]
-    box = _whole_pixels(lesion.box_xyxy, height, width)
+    box = box_pixels(lesion.box_xyxy, size_hw)
     return box, np.ones((box[3] - box[1], box[2] - box[0]), dtype=bool)
-
-
-def _whole_pixels(box_xyxy: BoxXYXY, height: int, width: int) -> tuple[int, int, int, int]:
-    x1, y1 = min(int(box_xyxy[0]), width - 1), min(int(box_xyxy[1]), height - 1)
-    x2, y2 = int(np.ceil(min(box_xyxy[2], width))), int(np.ceil(min(box_xyxy[3], height)))
-    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mammodet.config.base import AtLeastOne, BelowOne, Count, Positive, Section, Share
+from mammodet.config.base import AtLeastOne, BelowOne, Count, NonNegative, Positive, Section, Share
 
 Channel = Literal["full", "tissue", "clahe", "gaussian", "mean", "laplacian"]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
@@ -50,6 +50,39 @@ class AugmentConfig(Section):
     brightness: Share = 0.15
     contrast: Share = 0.15
     noise: Share = 0.01
+    #: Ends of the random zoom, as in `[0.7, 1.4]`, in place of `zoom`; null takes `zoom`.
+    scale: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
+    #: Longest sides of the network's input, as in `[768, 896, 1024]`; each image takes one. Empty keeps `max_size`.
+    sizes: list[Annotated[int, Field(ge=32, le=8192)]] = Field(default=[])
+    #: Largest shift of a smooth random warp, as a part of the shorter side; the image's border stays.
+    elastic: Annotated[float, Field(ge=0, le=0.04)] = 0.0
+    #: Largest shift of either end of the grey range: `0.1` draws windows from [0.1, 0.9] to [-0.1, 1.1].
+    window: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    #: Probability of a random S-shaped curve from grey to grey.
+    tone_curve: Share = 0.0
+    #: Random power of the grey values: `0.5` draws it from 1/1.5 to 1.5.
+    gamma: NonNegative = 0.0
+    #: Largest standard deviation of a Gaussian blur in pixels; half of the images stay sharp.
+    blur: NonNegative = 0.0
+    #: Most rectangles that are blanked out, and the largest part of each side that one takes. They cover less than half
+    #: of any lesion.
+    cutout: Count = 0
+    cutout_size: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    #: Probability that the lesion of another training image is pasted into the breast.
+    copy_paste: Share = 0.0
+    #: Probability that another training image is laid over this one, with about equal weights.
+    mixup: Share = 0.0
+
+    @model_validator(mode="after")
+    def _ends(self) -> AugmentConfig:
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError(f"augment.scale={self.scale}: expected the lower end first")
+        return self
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether a sample can hold parts of several images."""
+        return self.enabled and (self.copy_paste > 0 or self.mixup > 0)
 
 
 class SamplingConfig(Section):
@@ -129,6 +162,10 @@ class DataConfig(Section):
     skip_invalid: bool = False
     image: ImageConfig = ImageConfig()
     augment: AugmentConfig = AugmentConfig()
+    #: What a lesion of which only a box is known teaches a mask head: `none` refuses such a data set, `ellipse` fills
+    #: the ellipse inside the box, `box` the box itself. The model card says so; agreement of outlines is scored on
+    #: drawn contours alone.
+    box_masks: Literal["none", "ellipse", "box"] = "none"
     #: Images per process and step.
     batch_size: AtLeastOne = 4
     #: Share of images without lesions in each batch; null keeps the data set's own.

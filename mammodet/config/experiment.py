@@ -119,6 +119,17 @@ class Config(Section):
                 f"{', '.join(self.model.targets) or 'none'}"
             )
         if self.model.kind == "classifier":
+            augment = self.data.augment
+            if augment.enabled and augment.sizes and max(augment.sizes) > self.data.image.max_size:
+                raise ValueError(
+                    f"data.augment.sizes={augment.sizes}: a classifier takes no image above data.image.max_size="
+                    f"{self.data.image.max_size}; leave larger sizes out, or raise it"
+                )
+            if augment.mixes_images and classifier.views != "none":
+                raise ValueError(
+                    f"data.augment.copy_paste and mixup change single images, and model.classifier.views="
+                    f"{classifier.views} answers for whole breasts; set both to 0, or views to none"
+                )
             if self.data.negative_fraction is not None:
                 raise ValueError("data.negative_fraction is for detectors; for classifiers see data.sampling")
             halvings = 2 ** len(classifier.cnn.blocks)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +17,12 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import augment, build_augment, tight_boxes
+from mammodet.data.mix import Mixer, Scene
 from mammodet.data.prepared import MemoryCache, Prepared, prepare_record
 from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
-from mammodet.geometry import Mask, clip_boxes, rle_to_mask
-from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.errors import InputError
+from mammodet.geometry import box_rle, clip_boxes, rle_to_mask
+from mammodet.records import Dataset, ImageRecord, Lesion, Rle
 from mammodet.targets import Target
 from mammodet.trace import Trace
 
@@ -104,6 +105,7 @@ class LesionDataset(TorchDataset[Sample]):
         root: folder that their file names start from.
         targets: questions for the image, in the order of `Sample.labels`.
         with_masks: whether targets hold masks.
+        box_masks: what a lesion with a box only has for a mask.
         prepared: gives the network's input and its trace, as a cache does; by default from the file, each time anew.
         augment: random changes, or None for none (validation, prediction).
     """
@@ -116,6 +118,7 @@ class LesionDataset(TorchDataset[Sample]):
         targets: Sequence[Target],
         *,
         with_masks: bool,
+        box_masks: Literal["none", "ellipse", "box"] = "none",
         augment: AugmentConfig | None = None,
         prepared: Callable[[ImageRecord], Prepared] | None = None,
     ) -> None:
@@ -123,19 +126,20 @@ class LesionDataset(TorchDataset[Sample]):
         self.root = root
         self.image = image
         self.targets = tuple(targets)
-        self.with_masks = with_masks
+        self.with_masks, self.box_masks = with_masks, box_masks
         self.prepared = prepared or partial(prepare_record, root, image)
         self.chain = build_augment(augment) if augment is not None else None
+        self.mixer = Mixer(augment, dataset.images) if augment is not None and augment.mixes_images else None
 
     def __len__(self) -> int:
         return len(self.dataset.images)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         index, seed = key if isinstance(key, tuple) else (key, 0)
-        record = self.dataset.images[index]
-        array, trace = self.prepared(record)
-        image = torch.from_numpy(array)
-        boxes, labels, masks = self._lesions(record, trace)
+        scene, trace = self._scene(index)
+        if self.mixer is not None:
+            scene = self.mixer(index, scene, seed, lambda other: self._scene(other)[0])
+        image, boxes, labels, masks = scene.image, scene.boxes, scene.labels, scene.masks
         if self.chain is not None:
             image, boxes, masks, keep = augment(self.chain, image, boxes, masks, seed)
             labels = labels[keep]
@@ -145,11 +149,17 @@ class LesionDataset(TorchDataset[Sample]):
         return Sample(
             image,
             target,
-            record.has_complete_boxes,
-            torch.tensor([target.value(record) for target in self.targets]),
-            record,
+            scene.record.has_complete_boxes,
+            torch.tensor([target.value(scene.record) for target in self.targets]),
+            self.dataset.images[index],
             trace,
         )
+
+    def _scene(self, index: int) -> tuple[Scene, Trace]:
+        """An image before anything random, with its lesions."""
+        record = self.dataset.images[index]
+        array, trace = self.prepared(record)
+        return Scene(torch.from_numpy(array), *self._lesions(record, trace), record), trace
 
     def _lesions(self, record: ImageRecord, trace: Trace) -> tuple[Tensor, Tensor, Tensor | None]:
         """Boxes, labels and masks of a record's lesions in the network's pixels; what the crop cut off is gone."""
@@ -157,7 +167,7 @@ class LesionDataset(TorchDataset[Sample]):
         size_hw = trace.output_size_hw
         labels = torch.tensor([self.dataset.category_id(lesion.category) for lesion in lesions], dtype=torch.int64)
         if self.with_masks:
-            arrays = [trace.mask_forward(_native_mask(lesion, record.size_hw)) for lesion in lesions]
+            arrays = [trace.mask_forward(rle_to_mask(self._mask(lesion, record))) for lesion in lesions]
             masks = torch.from_numpy(np.stack(arrays).astype(np.uint8)) if arrays else torch.zeros((0, *size_hw))
             masks = masks.to(torch.uint8)
             keep = masks.flatten(1).bool().any(dim=1)
@@ -166,16 +176,16 @@ class LesionDataset(TorchDataset[Sample]):
         keep = torch.from_numpy((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= 1)
         return torch.from_numpy(boxes).float()[keep], labels[keep], None
 
-
-def _native_mask(lesion: Lesion, size_hw: tuple[int, int]) -> Mask:
-    """A lesion's mask bool (height, width); its box filled in where only that is known."""
-    if lesion.rle is not None:
-        return rle_to_mask(lesion.rle)
-    (x1, y1, x2, y2), (height, width) = lesion.box_xyxy, size_hw
-    mask = np.zeros(size_hw, dtype=bool)
-    rows = slice(max(math.floor(y1), 0), min(math.ceil(y2), height))
-    mask[rows, max(math.floor(x1), 0) : min(math.ceil(x2), width)] = True
-    return mask
+    def _mask(self, lesion: Lesion, record: ImageRecord) -> Rle:
+        """A lesion's native mask: its own, or what is made of its box."""
+        if self.box_masks != "none" and (lesion.rle is None or lesion.geometry == "box"):
+            return box_rle(lesion.box_xyxy, record.size_hw, self.box_masks)
+        if lesion.rle is None:
+            raise InputError(
+                f"image {record.file_name!r}: a lesion at {lesion.box_xyxy} (xyxy px) has a box only; "
+                "data.box_masks=ellipse makes a mask of it"
+            )
+        return lesion.rle
 
 
 def make_loader(

@@ -6,7 +6,6 @@ The module needs detectron2; nothing else of the package imports it.
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +21,7 @@ from mammodet.data.images import read_image
 from mammodet.data.preprocess import prepare_image
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError
-from mammodet.geometry import patch_to_rle
-from mammodet.records import Rle
+from mammodet.geometry import box_rle
 
 require_detectron2()  # before detectron2's own words about it
 with warnings.catch_warnings():
@@ -158,7 +156,7 @@ class MammogramMapper(DatasetMapper):
             if not self.use_instance_mask:
                 item.pop("segmentation", None)
             elif "segmentation" not in item:
-                item["segmentation"] = _box_mask(utils.get_bbox(item), native_hw)
+                item["segmentation"] = box_rle(utils.get_bbox(item), native_hw)
             item.pop("keypoints", None)
             item = utils.transform_instance_annotations(item, transforms, size_hw)
             if "segmentation" in item and isinstance(item["segmentation"], np.ndarray):
@@ -190,14 +188,6 @@ def _resize(image: NDArray[np.float32], size_hw: tuple[int, int], interpolation:
     planes = [Image.fromarray(np.ascontiguousarray(image[..., channel], np.float32)) for channel in range(count)]
     resized = np.stack([np.asarray(plane.resize(size_hw[::-1], interpolation)) for plane in planes], axis=-1)
     return np.broadcast_to(resized, (*size_hw, image.shape[2]))
-
-
-def _box_mask(box_xyxy: Sequence[float], size_hw: tuple[int, int]) -> Rle:
-    """A box filled in, every pixel that it touches, as our own training does."""
-    height, width = size_hw
-    left, top = max(math.floor(box_xyxy[0]), 0), max(math.floor(box_xyxy[1]), 0)
-    right, bottom = min(math.ceil(box_xyxy[2]), width), min(math.ceil(box_xyxy[3]), height)
-    return patch_to_rle(np.ones((bottom - top, right - left), dtype=bool), (left, top), size_hw)
 
 
 def _check(image: ImageConfig, num_channels: int) -> None:

@@ -127,6 +127,7 @@ class Loaders(L.LightningDataModule):
             data.image,
             self.run.config.targets,
             with_masks=model.with_masks and training,
+            box_masks=data.box_masks,
             augment=data.augment if training else None,
             prepared=self.caches.get(training),
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from mammodet.config import Config, make_config
 from mammodet.data.coco import data_hash, read_coco
+from mammodet.data.mix import donors
 from mammodet.data.several import Part, join_sets
 from mammodet.data.sources import SourceFile, split_hash_of
 from mammodet.engine.anchors import describe_anchors, fit_anchors, training_boxes
@@ -197,6 +198,12 @@ def data_faults(config: Config, train: Dataset, val: Dataset, root: Path) -> lis
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         faults.append(f"{len(missing)} image files are missing below {root}, for instance {min(missing)}")
+    augment = config.data.augment
+    if augment.enabled and augment.copy_paste and (count := len(donors(train.images))) < 2:
+        faults.append(
+            f"data.augment.copy_paste={augment.copy_paste:g}: {count} training images have a single lesion with a "
+            "place; expected two or more; set data.augment.copy_paste=0"
+        )
     return faults + (_detector_faults if config.model.kind == "detector" else _classifier_faults)(config, train, val)
 
 
@@ -206,7 +213,7 @@ def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
         faults.append(f"categories differ: {train.categories} in training, {val.categories} in validation")
     lesions = [lesion for record in train.images for lesion in record.lesions if not lesion.ignore]
     boxes_only = sum(lesion.rle is None for lesion in lesions)
-    if config.model.with_masks and boxes_only:
+    if config.model.with_masks and boxes_only and config.data.box_masks == "none":
         chosen, choice = "model.detector.arch=mask_rcnn", "choose faster_rcnn"
         if config.model.from_detectron2:
             chosen = f"model.detectron2.config={config.model.detectron2.config}: outlines"
@@ -214,7 +221,10 @@ def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
                 "choose one without masks, or set in model.detectron2.opts MODEL.MASK_ON False (of a LazyConfig "
                 "model.roi_heads.mask_in_features null)"
             )
-        faults.append(f"{chosen}, but {boxes_only} of {len(lesions)} training lesions have no mask; {choice}")
+        faults.append(
+            f"{chosen}, but {boxes_only} of {len(lesions)} training lesions have no mask; {choice}, or let "
+            "data.box_masks=ellipse make masks of their boxes"
+        )
     monitor = config.train.monitor
     boxed = any(not lesion.ignore for record in val.images for lesion in record.lesions)
     if ("AP" in monitor or "froc" in monitor) and not boxed:
@@ -244,7 +254,15 @@ def _classifier_faults(config: Config, train: Dataset, val: Dataset) -> list[str
             f"train.monitor={monitor}: a classifier gives no boxes; choose val/loss (with train.monitor_mode=min), "
             "val/auc_LABEL, or val/balanced_accuracy_QUESTION"
         )
+    augment = config.data.augment
+    mirrored = augment.enabled and (augment.horizontal_flip > 0 or augment.rotate_degrees > 90)
     for name, head in config.model.classifier.heads.items():
+        if mirrored and "laterality" in name.split("+"):
+            faults.append(
+                f"model.classifier.heads.{name}: data.augment.horizontal_flip={augment.horizontal_flip:g} and "
+                f"rotate_degrees={augment.rotate_degrees:g} make right breasts of left ones; expected 0, and "
+                "at most 90: set data.augment.horizontal_flip=0 data.augment.rotate_degrees=10"
+            )
         if is_binary(name):
             faults += _label_faults(name, train, val)
         else:

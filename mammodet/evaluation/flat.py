@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodet.geometry import Boxes, as_boxes, clip_boxes, patch_to_rle
-from mammodet.records import BoxXYXY, Dataset, ImagePrediction, Lesion, Rle
+from mammodet.geometry import Boxes, as_boxes, box_rle
+from mammodet.records import Dataset, ImagePrediction, Lesion, Rle
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -125,14 +125,6 @@ def lesion_rles(dataset: Dataset, lesions: FlatLesions) -> tuple[Rle, ...]:
         lesion.rle or box_rle(lesion.box_xyxy, dataset.images[position].size_hw)
         for position, lesion in zip(lesions.images, lesions.lesions, strict=True)
     )
-
-
-def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int]) -> Rle:
-    """The box as a mask, at least one pixel large."""
-    height, width = size_hw
-    x1, y1, x2, y2 = (int(value) for value in clip_boxes([box_xyxy], size_hw)[0].round())
-    left, top = min(x1, width - 1), min(y1, height - 1)
-    return patch_to_rle(np.ones((max(y2 - top, 1), max(x2 - left, 1)), dtype=bool), (left, top), size_hw)
 
 
 def take_detections(found: FlatDetections, rows: NDArray[np.int64]) -> FlatDetections:

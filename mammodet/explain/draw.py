@@ -228,6 +228,25 @@ def feature_picture(
     return np.concatenate([banner(lines, body.shape[1], size + 1), body])
 
 
+def sheet(tiles: Sequence[tuple[str, Canvas]], lines: Sequence[Line], *, columns: int = 4) -> Canvas:
+    """Titled pictures of any size side by side.
+
+    Args:
+        lines: what is written above.
+    """
+    height, width = (max(canvas.shape[axis] for _, canvas in tiles) for axis in (0, 1))
+    framed = []
+    for title, canvas in tiles:
+        tile = np.full((height, width, 3), PAPER, dtype=np.uint8)
+        tile[: canvas.shape[0], : canvas.shape[1]] = canvas
+        framed.append((title, tile))
+    size = max(11, min(height, width) // 24)
+    columns = min(columns, len(tiles))
+    rows = [_row(framed[start : start + columns], columns, size) for start in range(0, len(tiles), columns)]
+    body = np.concatenate(rows)
+    return np.concatenate([banner(lines, body.shape[1], size + 1), body])
+
+
 def _resized(picture: Canvas, size_hw: tuple[int, int]) -> Canvas:
     """Cells as squares where it grows; averaged where it shrinks."""
     shrinks = size_hw[0] < picture.shape[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mammodet.geometry import Mask, rle_to_mask
+from mammodet.geometry import Mask, box_pixels, rle_to_mask
 from mammodet.records import ImageRecord, Lesion
 
 
@@ -62,7 +61,8 @@ def place_of(heat: np.ndarray, record: ImageRecord, breast: Mask) -> Place:
         return Place(0, None, None, peak, None)
     boxes = np.zeros(heat.shape, dtype=bool)
     for lesion in lesions:
-        boxes[_slices(lesion)] = True
+        left, top, right, bottom = box_pixels(lesion.box_xyxy, record.size_hw)
+        boxes[top:bottom, left:right] = True
     tissue = int(np.count_nonzero(breast))
     return Place(
         lesions=len(lesions),
@@ -71,12 +71,6 @@ def place_of(heat: np.ndarray, record: ImageRecord, breast: Mask) -> Place:
         peak_xy=peak,
         peak_in_lesion=peak is not None and any(_holds(lesion, peak) for lesion in lesions),
     )
-
-
-def _slices(lesion: Lesion) -> tuple[slice, slice]:
-    """The pixels whose centres a box holds."""
-    x1, y1, x2, y2 = (max(math.ceil(value - 0.5), 0) for value in lesion.box_xyxy)
-    return slice(y1, y2), slice(x1, x2)
 
 
 def _holds(lesion: Lesion, point_xy: tuple[float, float]) -> bool:

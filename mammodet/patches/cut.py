@@ -16,7 +16,6 @@ from mammodet.trace import Trace
 #: Another lesion of which less than this share lies on a patch is a region to ignore: neither target nor background.
 LEAST_SHARE = 0.25
 NORMAL = "normal"
-_PATHOLOGY_LABELS = {"benign": 0, "malignant": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +124,12 @@ def _labels(record: ImageRecord, patch: Patch, shown: list[Shown]) -> dict[str, 
     """The worst of the lesions that lie on a patch; not known where one that is not known could be worse."""
     if patch.lesion is None:
         return {"tumor": 0, "malignant": 0}
-    malignant = [_malignant(item.lesion) for item in shown if not item.lesion.ignore]
+    malignant = [item.lesion.malignant for item in shown if not item.lesion.ignore]
     if 1 in malignant:
         return {"tumor": 1, "malignant": 1}
     # A lesion without a place may lie here, too.
     hidden = record.unlocalized and record.label("malignant") != 0
     return {"tumor": 1, "malignant": None if hidden or None in malignant else 0}
-
-
-def _malignant(lesion: Lesion) -> int | None:
-    return _PATHOLOGY_LABELS.get(str(lesion.attributes.get("pathology")))
 
 
 def _abnormality(lesion: Lesion) -> str | None:
@@ -155,7 +150,7 @@ def _class_name(labels: Mapping[str, int | None], patch: Patch, shown: list[Show
         return _abnormality(own)
     if labels["malignant"] is None:
         return None
-    if labels["malignant"] == 1 and _malignant(own) != 1:  # a malignant neighbour is what the patch is called after
-        own = next(item.lesion for item in shown if not item.lesion.ignore and _malignant(item.lesion) == 1)
+    if labels["malignant"] == 1 and own.malignant != 1:  # a malignant neighbour is what the patch is called after
+        own = next(item.lesion for item in shown if not item.lesion.ignore and item.lesion.malignant == 1)
     abnormality = _abnormality(own)
     return f"{('benign', 'malignant')[labels['malignant']]} {abnormality}" if abnormality else None

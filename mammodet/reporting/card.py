@@ -48,6 +48,7 @@ _MODEL_FACTS = {
     "checkpoint_sha256": "checkpoint SHA-256",
     "trained_on_data_hash": "data hash of the training",
     "trained_on_split_hash": "split hash of the training",
+    "box_masks": "masks of lesions with a box only",
     "patients_seen_in_training": "of these patients, seen in training",
     "calibration": "calibration",
 }
@@ -206,6 +207,12 @@ def _limits_of_training(model: Mapping[str, Any]) -> list[str]:
     limits = []
     if facts.get("patients_seen_in_training") is None:
         limits.append("On which patients the model was trained is not known: leakage could not be checked.")
+    if facts.get("box_masks"):
+        shape = "the ellipse inside it" if facts["box_masks"] == "ellipse" else "the box filled in"
+        limits.append(
+            f"Training lesions of which only a box is known taught outlines as {shape} (data.box_masks): the model's "
+            "outlines of such lesions are guesses. Agreement of outlines is scored on drawn contours alone."
+        )
     if not facts.get("calibration"):
         limits.append("No calibration: scores are not probabilities.")
     return limits
