@@ -18,8 +18,9 @@ from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.checkpoint import load_model, read_facts
-from mammodet.engine.ensemble import Ensemble, mean_of
+from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.folds import read_folds, train_folds
+from mammodet.engine.fusion import mean_of
 from mammodet.engine.module import TrainingModule
 from mammodet.engine.outputs import classified
 from mammodet.engine.predict import Predictor, Skipped, predict_to_folder

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.cli import run
+from mammodet.config import TestTimeConfig
+from mammodet.errors import InputError
 
 EXAMPLE = """examples:
   python tools/predict.py --checkpoint output/run/best.ckpt --input some/folder --output preds/
@@ -29,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="best.ckpt of a training; of several classifiers (the folds of --all-folds) the mean answers",
+        help="best.ckpt of a training; of several (folds, seeds) the mean answers, with fused detections",
     )
     main.add_argument(
         "--input", type=Path, required=True, help="folder of images (searched to its depth), or COCO JSON"
@@ -42,6 +44,14 @@ def parser() -> argparse.ArgumentParser:
         "--allow-other-checkpoint",
         action="store_true",
         help="take a calibration of another checkpoint; the predictions say so",
+    )
+    main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left-right")
+    main.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help="sizes at which detectors look at each image, relative to the trained one, as in 1 1.25",
     )
     main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
     main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
@@ -58,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.files import read_json
 
     calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
-    predictor = Ensemble.from_checkpoints(chosen.checkpoint, chosen.device)
+    predictor = Ensemble.from_checkpoints(chosen.checkpoint, chosen.device, _test_time(chosen))
     unreadable: list[Skipped] = []
     if chosen.input.suffix.lower() == ".json":
         dataset, root = read_coco(chosen.input), chosen.input.parent
@@ -86,6 +96,16 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if skipped else 0
+
+
+def _test_time(chosen: argparse.Namespace) -> TestTimeConfig | None:
+    """Of `--flip` and `--scales`, or None where neither is given."""
+    if not chosen.flip and not chosen.scales:
+        return None
+    scales = chosen.scales or [1.0]
+    if not all(0.25 <= scale <= 4 for scale in scales):
+        raise InputError(f"--scales {' '.join(f'{scale:g}' for scale in scales)}: expected sizes from 0.25 to 4")
+    return TestTimeConfig(flip=chosen.flip, scales=scales)
 
 
 _LABELS = {"tumor": ("no tumor", "tumor"), "malignant": ("not malignant", "malignant")}  # name to words for 0 and 1

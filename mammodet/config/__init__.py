@@ -13,6 +13,7 @@ from mammodet.config.detector import (
     BackboneConfig,
     DetectorConfig,
     ImageHeadConfig,
+    TestTimeConfig,
 )
 from mammodet.config.detectron2 import Detectron2Config
 from mammodet.config.experiment import Config, ModelConfig
@@ -36,6 +37,7 @@ __all__ = [
     "ImageHeadConfig",
     "ModelConfig",
     "SamplingConfig",
+    "TestTimeConfig",
     "TrainConfig",
     "differences",
     "load_config",

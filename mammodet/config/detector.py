@@ -133,6 +133,17 @@ class ImageHeadConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
 
 
+class TestTimeConfig(Section):
+    """Further versions of an image that a detector looks at in prediction; the answers are fused (docs/model.md)."""
+
+    #: Also flipped left-right.
+    flip: bool = False
+    #: Sizes relative to `data.image.max_size`, each of which is looked at.
+    scales: list[Annotated[float, Field(ge=0.25, le=4)]] = Field(default=[1.0], min_length=1)
+    #: Box IoU from which on detections of different versions, or of several checkpoints, are taken for one.
+    fuse_iou: Share = 0.5
+
+
 class AggregationConfig(Section):
     """From detections and head to one score an image, a breast and a patient."""
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from mammodet.config.base import Positive, Section
 from mammodet.config.classifier import RESNETS, ClassifierConfig
 from mammodet.config.data import DataConfig
-from mammodet.config.detector import AggregationConfig, DetectorConfig, ImageHeadConfig
+from mammodet.config.detector import AggregationConfig, DetectorConfig, ImageHeadConfig, TestTimeConfig
 from mammodet.config.detectron2 import Detectron2Config, detectron2_faults
 from mammodet.config.train import TrainConfig
 from mammodet.targets import Target, is_binary
@@ -35,6 +35,7 @@ class ModelConfig(Section):
     detectron2: Detectron2Config = Detectron2Config()
     image_head: ImageHeadConfig = ImageHeadConfig()
     aggregation: AggregationConfig = AggregationConfig()
+    test_time: TestTimeConfig = TestTimeConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     pixels: PixelsConfig = PixelsConfig()
     #: `none`, `imagenet` (backbone), `coco` (whole detector), or the path of a checkpoint. With detectron2 also a name

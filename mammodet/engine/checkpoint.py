@@ -116,7 +116,8 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     """The model of a checkpoint, in eval mode on the CPU, with its config and facts.
 
     Args:
-        wanted: a config that must describe the same model; its thresholds and its aggregation are taken over.
+        wanted: a config that must describe the same model; its thresholds, aggregation and versions of images are taken
+            over.
     Raises:
         InputError: unreadable, not one of ours, weights that do not fit the architecture it names, or one that differs
             from `wanted`.
@@ -155,7 +156,8 @@ def _take_over(config: Config, wanted: Config, path: Path) -> Config:
         _fill_in_heads(own["model"]["classifier"], other["model"]["classifier"])
     for key in _FREE:
         own["model"]["detector"][key] = other["model"]["detector"][key]
-    own["model"]["aggregation"] = other["model"]["aggregation"]
+    for key in ("aggregation", "test_time"):
+        own["model"][key] = other["model"][key]
     for key in ("mean", "std"):
         if other["model"]["pixels"][key] == "auto":
             other["model"]["pixels"][key] = own["model"]["pixels"][key]

@@ -1,40 +1,37 @@
-"""Several classifiers as one: the mean of their probabilities, for instance of the models of all folds."""
+"""Several models as one, for instance of all folds: the mean of their probabilities, and fused detections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mammodet.config import differences
+from mammodet.config import TestTimeConfig, differences
 from mammodet.data.dataset import Sample
 from mammodet.data.sources import joined_sources
+from mammodet.engine.fusion import fuse
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
-from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import ImagePrediction
 
 
 class Ensemble(Predictor):
-    """Classifiers that answer together.
+    """Models that answer together.
 
     Args:
         members: of checkpoints that were trained for the same questions on images prepared alike.
     Raises:
-        InputError: detectors among them, or models that do not go together.
+        InputError: models that do not go together.
     """
 
     def __init__(self, members: Sequence[Predictor]) -> None:
         first = members[0]
         faults = []
         for member in members:
-            name = _name(member)
-            if not isinstance(member.model, ImageClassifier):
-                faults.append(f"{name}: is a detector; boxes of several detectors are not joined, give one checkpoint")
             lines = _differences(first, member)
-            faults += [f"{name}: differs from {_name(first)}: {line}" for line in lines]
+            faults += [f"{_name(member)}: differs from {_name(first)}: {line}" for line in lines]
         raise_faults(faults, where="an ensemble of checkpoints")
         self.members = list(members)
         self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
@@ -46,40 +43,34 @@ class Ensemble(Predictor):
         self.checkpoint = (Path(names), canonical_hash(hashes))
 
     @staticmethod
-    def from_checkpoints(paths: Sequence[Path], device: str = "auto") -> Predictor:
-        """One predictor of one or several checkpoints."""
+    def from_checkpoints(
+        paths: Sequence[Path], device: str = "auto", test_time: TestTimeConfig | None = None
+    ) -> Predictor:
+        """One predictor of one or several checkpoints.
+
+        Args:
+            test_time: versions of the images that detectors look at, instead of what their configs say.
+        """
         doubled = sorted({str(path) for path in paths if list(paths).count(path) > 1})
         if doubled:
             raise InputError(f"checkpoints {doubled}: given more than once")
         members = [Predictor.from_checkpoint(path, device) for path in paths]
+        for member in members if test_time is not None else ():
+            if member.config.model.kind != "detector":
+                raise InputError("--flip, --scales: are for detectors; leave them out")
+            model = member.config.model.model_copy(update={"test_time": test_time})
+            member.config = member.config.model_copy(update={"model": model})
         return members[0] if len(members) == 1 else Ensemble(members)
 
     def _run(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         parts = [member._run(samples) for member in self.members]
-        return [mean_of(answers) for answers in zip(*parts, strict=True)]
+        return [fuse(answers, self.config.model.test_time.fuse_iou) for answers in zip(*parts, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         """As of one model, with its members."""
         kept = ("checkpoint", "checkpoint_sha256", "data_hash")
         members = [member.describe() for member in self.members]
         return {**super().describe(), "ensemble": [{key: member[key] for key in kept} for member in members]}
-
-
-def mean_of(answers: Sequence[ImagePrediction]) -> ImagePrediction:
-    """The mean of several models' probabilities for one image."""
-    first = answers[0]
-    return replace(
-        first,
-        scores=_mean([answer.scores for answer in answers]),
-        scores_by_rule={
-            rule: _mean([answer.scores_by_rule[rule] for answer in answers]) for rule in first.scores_by_rule
-        },
-        class_scores={name: _mean([answer.class_scores[name] for answer in answers]) for name in first.class_scores},
-    )
-
-
-def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: round(sum(each[name] for each in scores) / len(scores), 6) for name in scores[0]}
 
 
 def _name(member: Predictor) -> str:
@@ -89,7 +80,14 @@ def _name(member: Predictor) -> str:
 def _differences(first: Predictor, other: Predictor) -> list[str]:
     """What keeps two models from being asked together: how images are prepared, and what is answered."""
     then, now = first.config.to_dict(), other.config.to_dict()
-    lines = differences(then["data"]["image"], now["data"]["image"], "data.image")
+    lines = differences(then["model"]["kind"], now["model"]["kind"], "model.kind")
+    lines += differences(then["data"]["image"], now["data"]["image"], "data.image")
+    if first.config.model.kind == "detector":
+        lines += differences(list(first.facts.categories), list(other.facts.categories), "categories")
+        lines += differences(list(first.config.model.targets), list(other.config.model.targets), "image_head.targets")
+        return lines + differences(
+            first.config.model.with_masks, other.config.model.with_masks, "whether there are masks"
+        )
     answers = [
         {name: (head["classes"], head["collapse"]) for name, head in values["model"]["classifier"]["heads"].items()}
         for values in (then, now)

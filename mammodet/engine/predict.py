@@ -22,6 +22,7 @@ from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.sampling import breasts_of
 from mammodet.engine.checkpoint import RunFacts, load_model
+from mammodet.engine.fusion import fuse, views_of
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
@@ -116,6 +117,11 @@ class Predictor:
     def _run(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         if not samples:
             return []
+        settings = self.config.model.test_time
+        views = [[view.of(sample) for sample in samples] for view in views_of(settings)]
+        return [fuse(answers, settings.fuse_iou) for answers in zip(*map(self._answer, views), strict=True)]
+
+    def _answer(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         batch = collate(samples).to(self.device)
         return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
 

@@ -1,0 +1,127 @@
+"""Several answers about one image joined into one: of flipped or resized versions, or of several detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from mammodet.config import TestTimeConfig
+from mammodet.data.dataset import Sample
+from mammodet.geometry import box_iou, mask_to_rle, rle_to_mask
+from mammodet.records import Detections, ImagePrediction, Rle
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A version of an image that a detector also looks at: flipped left-right, and resized by `scale`."""
+
+    flip: bool = False
+    scale: float = 1.0
+
+    def of(self, sample: Sample) -> Sample:
+        """The sample in this version; its trace leads back to the same native pixels."""
+        image, trace = sample.image, sample.trace
+        if self.flip:
+            image, trace = image.flip(-1), trace.then("flip")
+        if self.scale != 1:
+            height, width = (max(round(side * self.scale), 1) for side in image.shape[-2:])
+            resized = functional.interpolate(
+                image[None], (height, width), mode="bilinear", align_corners=False, antialias=True
+            )
+            image, trace = resized[0].clamp(0, 1), trace.then("resize", height, width)
+        return replace(sample, image=image, trace=trace)
+
+
+def views_of(config: TestTimeConfig) -> list[View]:
+    """All versions that a config asks for."""
+    return [View(flip, scale) for scale in config.scales for flip in ((False, True) if config.flip else (False,))]
+
+
+def fuse(answers: Sequence[ImagePrediction], iou: float) -> ImagePrediction:
+    """One answer: the mean of the images' scores, and fused detections.
+
+    Args:
+        answers: about the same image, at least one.
+        iou: box IoU from which on detections are taken for one.
+    """
+    first = answers[0]
+    return (
+        replace(mean_of(answers), detections=fuse_detections([answer.detections for answer in answers], iou))
+        if len(answers) > 1
+        else first
+    )
+
+
+def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:
+    """Weighted boxes fusion (Solovyev et al., Image and Vision Computing 2021), masks included.
+
+    Detections of one category join the cluster whose fused box they overlap most, by more than `iou`, the strongest
+    first. A cluster's box is the mean of its boxes, weighted by their scores; its score is their mean score, times the
+    share of the answers that found it. Its mask holds the pixels that have at least half of the weight.
+    """
+    boxes = np.concatenate([part.boxes_xyxy for part in parts])
+    scores = np.concatenate([part.scores for part in parts])
+    categories = np.concatenate([part.category_ids for part in parts])
+    with_masks = all(part.rles is not None for part in parts)
+    rles: list[Rle] = [rle for part in parts for rle in part.rles or ()] if with_masks else []
+    clusters: list[list[int]] = []
+    fused = np.zeros((0, 4))
+    for index in np.argsort(-scores, kind="stable"):
+        overlaps = box_iou(boxes[index : index + 1], fused)[0]
+        overlaps[[categories[cluster[0]] != categories[index] for cluster in clusters]] = 0
+        if len(clusters) and overlaps.max() > iou:
+            place = int(overlaps.argmax())
+            clusters[place].append(int(index))
+            fused[place] = _weighted(boxes[clusters[place]], scores[clusters[place]])
+        else:
+            clusters.append([int(index)])
+            fused = np.concatenate([fused, boxes[index : index + 1]])
+    if not clusters:
+        return Detections.empty(with_masks=with_masks)
+    shares = [min(len(cluster), len(parts)) / len(parts) for cluster in clusters]
+    joined = np.array([scores[cluster].mean() for cluster in clusters]) * shares
+    order = np.argsort(-joined, kind="stable")
+    masks = (
+        [_fused_mask([rles[index] for index in clusters[place]], scores[clusters[place]]) for place in order]
+        if rles
+        else None
+    )
+    return Detections(
+        fused[order],
+        joined[order],
+        np.array([categories[clusters[place][0]] for place in order], dtype=np.int64),
+        masks,
+    )
+
+
+def _weighted(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the first axis; equal weights where all are 0."""
+    mean: NDArray[np.float64] = np.average(values, axis=0, weights=weights if weights.sum() > 0 else None)
+    return mean
+
+
+def _fused_mask(rles: Sequence[Rle], scores: NDArray[np.float64]) -> Rle:
+    if len(rles) == 1:
+        return rles[0]
+    return mask_to_rle(_weighted(np.stack([rle_to_mask(rle) for rle in rles]).astype(np.float64), scores) >= 0.5)
+
+
+def mean_of(answers: Sequence[ImagePrediction]) -> ImagePrediction:
+    """The mean of several answers' probabilities for one image."""
+    first = answers[0]
+    return replace(
+        first,
+        scores=_mean([answer.scores for answer in answers]),
+        scores_by_rule={
+            rule: _mean([answer.scores_by_rule[rule] for answer in answers]) for rule in first.scores_by_rule
+        },
+        class_scores={name: _mean([answer.class_scores[name] for answer in answers]) for name in first.class_scores},
+    )
+
+
+def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: round(sum(each[name] for each in scores) / len(scores), 6) for name in scores[0]}

@@ -1,0 +1,145 @@
+"""Answers of several versions of an image, or of several detectors, become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+
+from mammodet.config import load_config
+from mammodet.data.coco import read_coco
+from mammodet.data.dataset import LesionDataset
+from mammodet.engine.ensemble import Ensemble
+from mammodet.engine.fusion import View, fuse, fuse_detections, views_of
+from mammodet.engine.predict import Predictor
+from mammodet.engine.prepare import prepare
+from mammodet.engine.train import train
+from mammodet.errors import InputError
+from mammodet.geometry import mask_to_rle, rle_to_mask
+from mammodet.records import Detections, ImagePrediction
+
+
+def found(*rows: tuple[float, float, float, float, float], category: int = 1, masks: bool = False) -> Detections:
+    """Rows of x1, y1, x2, y2, score."""
+    values = np.array(rows, dtype=float).reshape(-1, 5)
+    rles = None
+    if masks:
+        rles = []
+        for x1, y1, x2, y2, _ in rows:
+            mask = np.zeros((40, 40), dtype=bool)
+            mask[int(y1) : int(y2), int(x1) : int(x2)] = True
+            rles.append(mask_to_rle(mask))
+    return Detections(values[:, :4], values[:, 4], np.full(len(values), category), rles)
+
+
+def test_boxes_are_weighted_by_their_scores_and_lone_ones_count_less() -> None:
+    one = found((0, 0, 10, 10, 0.9), (30, 30, 40, 40, 0.6))
+    other = found((2, 0, 12, 10, 0.3))
+    joined = fuse_detections([one, other], 0.5)
+    # (0.9 * 0 + 0.3 * 2) / 1.2 = 0.5; mean score 0.6, found by both. The lone one: 0.6 of one of two.
+    assert joined.boxes_xyxy.tolist() == [[0.5, 0, 10.5, 10], [30, 30, 40, 40]]
+    assert joined.scores.tolist() == pytest.approx([0.6, 0.3])
+
+
+def test_categories_and_distant_boxes_stay_apart() -> None:
+    joined = fuse_detections([found((0, 0, 10, 10, 0.9)), found((0, 0, 10, 10, 0.8), category=2)], 0.5)
+    assert joined.category_ids.tolist() == [1, 2]
+    assert joined.scores.tolist() == pytest.approx([0.45, 0.4])
+    assert len(fuse_detections([found((0, 0, 10, 10, 0.9)), found((6, 0, 16, 10, 0.8))], 0.5)) == 2
+
+
+def test_masks_hold_the_pixels_with_half_of_the_weight() -> None:
+    joined = fuse_detections([found((0, 0, 10, 10, 0.9), masks=True), found((2, 0, 12, 10, 0.3), masks=True)], 0.5)
+    assert joined.rles is not None
+    mask = rle_to_mask(joined.rles[0])
+    assert mask[:10, :10].all()  # three quarters of the weight, or all
+    assert not mask[:, 10:].any()  # a quarter
+
+
+def test_nothing_found_stays_nothing() -> None:
+    assert len(fuse_detections([found(), found()], 0.5)) == 0
+    assert fuse_detections([found(masks=True), found(masks=True)], 0.5).rles == []
+
+
+def test_scores_are_the_mean_and_one_answer_stays_as_it_is() -> None:
+    answers = [
+        ImagePrediction(1, "a.png", (40, 40), {"tumor": score}, found((0, 0, 10, 10, score)), {"max": {"tumor": score}})
+        for score in (0.2, 0.6)
+    ]
+    joined = fuse(answers, 0.5)
+    assert joined.scores == {"tumor": 0.4}
+    assert joined.scores_by_rule == {"max": {"tumor": 0.4}}
+    assert fuse(answers[:1], 0.5) is answers[0]
+
+
+def test_versions_lead_back_to_the_same_native_pixels(phantom_root: Path) -> None:
+    config = load_config(
+        None, ["data.image.max_size=96", "model.test_time.flip=true", "model.test_time.scales=[1, 1.5]"]
+    )
+    dataset = read_coco(phantom_root / "train.json")
+    sample = LesionDataset(dataset, phantom_root, config.data.image, (), with_masks=False)[0]
+    views = views_of(config.model.test_time)
+    assert views == [View(), View(flip=True), View(scale=1.5), View(flip=True, scale=1.5)]
+    box = np.array([[30.0, 40.0, 50.0, 70.0]])
+    for view in views:
+        seen = view.of(sample)
+        assert seen.trace.output_size_hw == tuple(seen.image.shape[-2:])
+        assert seen.trace.boxes_backward(seen.trace.boxes_forward(box)) == pytest.approx(box)
+    assert torch.equal(views[1].of(sample).image, sample.image.flip(-1))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector after one step."""
+    config = load_config(
+        None,
+        [
+            *SMALL,
+            f"data.root={phantom_root}",
+            "data.image.max_size=96",
+            "data.num_workers=0",
+            "train.epochs=1",
+            "data.epoch_size=4",
+            "train.monitor=val/auc_tumor_head",
+            "train.accelerator=cpu",
+            "model.aggregation.rule=max",
+            "model.detector.score_threshold=0",
+            f"output_dir={tmp_path_factory.mktemp('fusion')}",
+        ],
+    )
+    return train(prepare(config))
+
+
+def test_predictor_fuses_the_versions_of_an_image(checkpoint: Path, phantom_root: Path) -> None:
+    dataset = read_coco(phantom_root / "test.json")
+    plain = Ensemble.from_checkpoints([checkpoint], "cpu")
+    settings = load_config(None, ["model.test_time.flip=true"]).model.test_time
+    flipped = Ensemble.from_checkpoints([checkpoint], "cpu", settings)
+    samples = LesionDataset(dataset, phantom_root, plain.config.data.image, (), with_masks=False)
+    (answer,) = flipped._run([samples[0]])
+    parts = [plain._run([view.of(samples[0])])[0] for view in (View(), View(flip=True))]
+    expected = fuse(parts, 0.5)
+    assert answer.scores == expected.scores
+    assert np.array_equal(answer.detections.boxes_xyxy, expected.detections.boxes_xyxy)
+    assert flipped.describe()["config"]["model"]["test_time"]["flip"] is True
+
+
+def test_detectors_answer_together(checkpoint: Path, phantom_root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.ckpt"
+    copy.write_bytes(checkpoint.read_bytes())
+    dataset = read_coco(phantom_root / "test.json")
+    together = list(Ensemble.from_checkpoints([checkpoint, copy], "cpu").predict(dataset, phantom_root))
+    alone = list(Predictor.from_checkpoint(checkpoint, "cpu").predict(dataset, phantom_root))
+    for one, other in zip(together, alone, strict=True):
+        assert isinstance(one, ImagePrediction)
+        assert isinstance(other, ImagePrediction)
+        assert one.scores == other.scores
+        assert len(one.detections) <= len(other.detections)
+
+
+def test_sizes_have_bounds() -> None:
+    with pytest.raises(InputError, match="scales"):
+        load_config(None, ["model.test_time.scales=[9]"])
