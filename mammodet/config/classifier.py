@@ -68,8 +68,11 @@ class ClassifierConfig(Section):
 
     #: `cnn`, `resnet18|34|50|101`, `resnext50_32x4d`, `efficientnet_b0` ... `b7` (torchvision's), or `timm/NAME`.
     network: str = "resnet18"
-    #: Norm of ResNets and ResNeXt: GN where nothing is pretrained, BN or FrozenBN on pretrained weights.
-    norm: Literal["GN", "BN", "FrozenBN"] = "GN"
+    #: Norm of ResNets, ResNeXt and timm's networks: GN where nothing is pretrained, BN or FrozenBN on pretrained
+    #: weights. `auto`: GN, and of timm's networks their own.
+    norm: Literal["auto", "GN", "BN", "FrozenBN"] = "auto"
+    #: Stages of a timm network that learn, as of `model.detector.backbone`; 5 is all.
+    trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
     #: Of `network: cnn`.
     cnn: CnnConfig = CnnConfig()
     #: Share of the network's features that training drops before the answers.
@@ -86,9 +89,21 @@ class ClassifierConfig(Section):
         known = ("cnn", *TORCHVISION_NETWORKS)
         if self.network not in known and not self.network.startswith("timm/"):
             raise ValueError(f"network {self.network!r}: expected {', '.join(known)} or timm/NAME")
+        timm = self.network.startswith("timm/")
+        if self.norm != "auto" and self.network not in RESNETS and not timm:
+            raise ValueError(f"norm={self.norm}: {self.network} has norms of its own; leave it out")
+        if self.trainable_layers != 5 and not timm:
+            raise ValueError(f"trainable_layers={self.trainable_layers}: is for timm's networks, not {self.network}")
         for name, head in self.heads.items():
             _check_head(name, head)
         return self
+
+    @property
+    def used_norm(self) -> str:
+        """The norm that is built in; `own` where it is the network's own."""
+        if self.norm == "auto":
+            return "GN" if self.network in RESNETS else "own"
+        return self.norm
 
 
 #: Networks of torchvision whose norm can be chosen, and that can lend their weights to a detector's backbone.

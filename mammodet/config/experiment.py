@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from mammodet.config.base import Positive, Section
-from mammodet.config.classifier import RESNETS, ClassifierConfig
+from mammodet.config.classifier import ClassifierConfig
 from mammodet.config.data import DataConfig
 from mammodet.config.detector import AggregationConfig, DetectorConfig, ImageHeadConfig, TestTimeConfig
 from mammodet.config.detectron2 import Detectron2Config, detectron2_faults
@@ -68,7 +68,7 @@ class ModelConfig(Section):
             return "own"
         if self.kind == "detector":
             return self.detector.backbone.norm
-        return self.classifier.norm if self.classifier.network in RESNETS else "own"
+        return self.classifier.used_norm
 
     @model_validator(mode="after")
     def _combinations(self) -> ModelConfig:

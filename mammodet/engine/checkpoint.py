@@ -17,6 +17,7 @@ from torch import nn
 
 import mammodet
 from mammodet.config import Config, differences, make_config
+from mammodet.config.classifier import RESNETS
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
@@ -123,7 +124,7 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
             from `wanted`.
     """
     content, facts = read_facts(path)
-    config = make_config(_with_pixels(facts.config), where=f"in {path}")
+    config = make_config(_of_today(facts.config), where=f"in {path}")
     if config.model.from_detectron2 and config.model.detectron2.resolved is None:
         raise InputError(
             f"{path}: names detectron2's config {config.model.detectron2.config}, but does not hold its network "
@@ -137,12 +138,15 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     return model.eval(), config, facts
 
 
-def _with_pixels(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 0.1 knew no `model.pixels`, and used one mean and std for all networks."""
+def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone."""
     values = copy.deepcopy(dict(config))
     model = values.get("model")
     if isinstance(model, dict) and "pixels" not in model:
         model["pixels"] = asdict(CLASSIFIER_0_1 if model.get("kind") == "classifier" else IMAGENET)
+        classifier = model.get("classifier")
+        if isinstance(classifier, dict) and str(classifier.get("network")) not in RESNETS:
+            classifier["norm"] = "auto"
     return values
 
 

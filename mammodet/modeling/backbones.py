@@ -163,14 +163,18 @@ def _timm_body(
         load_timm(body, name, in_channels)
     replace_batch_norm(body, config.norm)
     if config.trainable_layers < 5:
-        _freeze_first_stages(body, name, config.trainable_layers)
+        freeze_first_stages(body, name, config.trainable_layers, "model.detector.backbone")
     formats = getattr(body, "output_fmt", None)
     channels_last = str(getattr(formats, "value", formats)) == "NHWC"
     return body, list(body.feature_info.channels()), channels_last
 
 
-def _freeze_first_stages(body: nn.Module, name: str, trainable_layers: int) -> None:
-    """Freeze all parameters up to the features at stride 2 (of four learning stages), 4 (of three), ..."""
+def freeze_first_stages(body: nn.Module, name: str, trainable_layers: int, place: str) -> None:
+    """Freeze a timm model's parameters up to the features at stride 2 (of four learning stages), 4 (of three), ...
+
+    Args:
+        place: in the config, for messages.
+    """
     last_stride = 2 ** (5 - trainable_layers)
     info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
     places = {entry["reduction"]: entry["module"].replace(".", "_") for entry in info.info}
@@ -182,7 +186,7 @@ def _freeze_first_stages(body: nn.Module, name: str, trainable_layers: int) -> N
     ]
     if not ends:
         raise InputError(
-            f"model.detector.backbone.trainable_layers={trainable_layers}: timm/{name} has no stage that ends at "
+            f"{place}.trainable_layers={trainable_layers}: timm/{name} has no stage that ends at "
             f"stride {last_stride}; its strides are {sorted(places)}. Choose 5, or another number"
         )
     frozen = set(names[: max(ends) + 1])

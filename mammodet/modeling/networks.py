@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from mammodet.config import ClassifierConfig, CnnConfig
 from mammodet.config.classifier import RESNETS
 from mammodet.errors import InputError
-from mammodet.modeling.backbones import adapt_first_conv
-from mammodet.modeling.norms import norm_layer
+from mammodet.modeling.backbones import adapt_first_conv, freeze_first_stages
+from mammodet.modeling.norms import fold_frozen_norms, norm_layer, replace_batch_norm
 from mammodet.modeling.pretrained import imagenet_state, load_timm
 
 
@@ -112,14 +112,14 @@ def build_network(config: ClassifierConfig, *, in_channels: int, side: int, load
     if config.network == "cnn":
         return PlainCnn(config.cnn, in_channels, side)
     if config.network.startswith("timm/"):
-        return _timm(config.network.removeprefix("timm/"), in_channels, side, load_pretrained)
+        return _timm(config, in_channels, side, load_pretrained)
     return _torchvision(config, in_channels, load_pretrained)
 
 
 def _torchvision(config: ClassifierConfig, in_channels: int, load_pretrained: bool) -> nn.Module:
     make = getattr(torchvision.models, config.network)
     resnet = config.network in RESNETS
-    body = make(weights=None, **({"norm_layer": norm_layer(config.norm)} if resnet else {}))
+    body = make(weights=None, **({"norm_layer": norm_layer(config.used_norm)} if resnet else {}))
     if load_pretrained:
         body.load_state_dict(imagenet_state(config.network), strict=False)
     if resnet:
@@ -135,7 +135,8 @@ def _torchvision(config: ClassifierConfig, in_channels: int, load_pretrained: bo
     return Pooled(body, features)
 
 
-def _timm(name: str, in_channels: int, side: int, load_pretrained: bool) -> nn.Module:
+def _timm(config: ClassifierConfig, in_channels: int, side: int, load_pretrained: bool) -> nn.Module:
+    name = config.network.removeprefix("timm/")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise InputError(f"network 'timm/{name}': timm knows no such model; near: {', '.join(near) or 'none'}")
@@ -149,6 +150,10 @@ def _timm(name: str, in_channels: int, side: int, load_pretrained: bool) -> nn.M
         raise InputError(f"network 'timm/{name}' cannot be built for {side}x{side} px inputs: {error}") from error
     if load_pretrained:
         load_timm(body, name, in_channels)
+    replace_batch_norm(body, config.used_norm)
+    fold_frozen_norms(body, in_channels, side)
+    if config.trainable_layers < 5:
+        freeze_first_stages(body, name, config.trainable_layers, "model.classifier")
     body.eval()
     with torch.no_grad():  # what timm calls the number of features is not what every model gives
         shape = tuple(body(torch.zeros(1, in_channels, side, side)).shape)
