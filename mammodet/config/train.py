@@ -18,10 +18,10 @@ class TrainConfig(Section):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     #: Learning rate after the warm-up, momentum of `sgd`, and weight decay.
     lr: Positive = 0.01
-    #: Learning rate of the backbone as a part of `lr`: pretrained weights need smaller steps than new heads.
-    backbone_lr_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 1e-4
+    #: Learning rate of the backbone as a part of `lr`: pretrained weights need smaller steps than new heads.
+    backbone_lr_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
     #: How the rate falls after the warm-up.
     schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
     #: Epochs after which `step` divides the rate by ten.
