@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import timm
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -155,6 +154,8 @@ def _timm(
     fpn_norm: Callable[[int], nn.Module] | None,
     load_pretrained: bool,
 ) -> nn.Module:
+    import timm  # here, since importing it takes longer than building a ResNet
+
     name = config.name.removeprefix("timm/")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)

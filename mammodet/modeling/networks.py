@@ -9,7 +9,6 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -135,6 +134,8 @@ def _torchvision(config: ClassifierConfig, in_channels: int, load_pretrained: bo
 
 
 def _timm(name: str, in_channels: int, side: int, load_pretrained: bool) -> nn.Module:
+    import timm  # here, since importing it takes longer than building another network
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise InputError(f"network 'timm/{name}': timm knows no such model; near: {', '.join(near) or 'none'}")
