@@ -134,7 +134,8 @@ def _start(model: Model, weights: str) -> None:
     elif kind is not None:
         report = load_matching(model, between_bodies(state, model.state_dict()))
     else:
-        if own == "detector" and "conv1.weight" in state:  # a ResNet alone
+        if own == "detector" and not state.keys().isdisjoint(("conv1.weight", "conv_stem.weight")):
+            # a ResNet alone, or an EfficientNet or MobileNet of timm's
             state = {f"backbone.body.{name}": tensor for name, tensor in state.items()}
         report = load_matching(_inner(model), state)
     if not report.loaded:
