@@ -52,7 +52,7 @@ def main() -> None:
         optimizer.zero_grad()
         return time.process_time() - start
 
-    with mock.patch("mammodet.modeling.backbones.fold_frozen_norms"):
+    with mock.patch("mammodet.modeling.folding.fold_frozen_norms"):
         unfolded = build()
     variants = {
         "as it is": build(),

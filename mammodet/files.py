@@ -63,42 +63,54 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        InputError: the file is missing, is not UTF-8, is cut short, is nested too deep, or holds NaN, infinity, a
-            number that is too large, or half a character (a lone surrogate).
+        InputError: the file is missing or is not UTF-8, or what `parse_json` refuses.
     """
     path = Path(path)
-
-    def refuse(constant: str) -> NoReturn:
-        raise InputError(f"{path}: holds {constant}, which is not JSON; expected finite numbers or null")
-
-    def finite(digits: str) -> float:
-        number = float(digits)
-        return refuse(digits) if math.isinf(number) else number  # 1e999
-
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte order mark
-        value = json.loads(text, parse_constant=refuse, parse_float=finite)
-        if r"\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; expected a JSON file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        where: the file, or the part of it, for messages.
+    Raises:
+        InputError: cut short, nested too deep, or holding NaN, infinity, a number that is too large, or half a
+            character (a lone surrogate).
+    """
+
+    def refuse(constant: str) -> NoReturn:
+        raise InputError(f"{where}: holds {constant}, which is not JSON; expected finite numbers or null")
+
+    def finite(digits: str) -> float:
+        number = float(digits)
+        return refuse(digits) if math.isinf(number) else number  # 1e999
+
+    try:
+        value = json.loads(text, parse_constant=refuse, parse_float=finite)
+        if r"\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except UnicodeEncodeError as error:
-        raise InputError(f"{path}: holds half a character ({error.object[error.start]!r}), which is no text") from None
+        raise InputError(f"{where}: holds half a character ({error.object[error.start]!r}), which is no text") from None
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{path}: is not valid JSON, or was cut short: {error.msg} at line {error.lineno}, column {error.colno}"
+            f"{where}: is not valid JSON, or was cut short: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except RecursionError:
-        raise InputError(f"{path}: is nested too deep to be a data file") from None
+        raise InputError(f"{where}: is nested too deep to be a data file") from None
     except InputError:
         raise
     except ValueError as error:  # Python's limit on the digits of a whole number
-        raise InputError(f"{path}: holds a number that is too large ({error})") from None
+        raise InputError(f"{where}: holds a number that is too large ({error})") from None
 
 
 def canonical_hash(value: Any) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from conftest import SMALL
 from small_cases import dataset, image, prediction
 
+from mammodet.config import load_config
+from mammodet.engine.checkpoint import RunFacts, save_torch
 from mammodet.evaluation.calibration import OperatingPoint, Scaling
 from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance
+from mammodet.files import file_hash
+from mammodet.modeling.build import build_model
+from mammodet.modeling.weight_files import KEY
 
 CHECKPOINT, OTHER = "a" * 64, "b" * 64
 PROVENANCE = Provenance(
@@ -64,3 +73,21 @@ def small_validation(patients: int = 30, seed: int = 0) -> tuple[Any, list[Any]]
 def model_facts(checkpoint: str | None = CHECKPOINT, rule: str = "learned", over_images: str = "max") -> dict[str, Any]:
     config = {"model": {"aggregation": {"rule": rule, "over_images": over_images}}}
     return {"checkpoint_sha256": checkpoint, "config": config}
+
+
+def write_checkpoint(path: Path, *overrides: str, patients: Sequence[str] = ()) -> Path:
+    """A tiny model as it was drawn, with a rule that needs no fit."""
+    torch.manual_seed(0)
+    more = ("model.aggregation.rule=head", "data.image.max_size=64", "model.detector.score_threshold=0.0")
+    config = load_config(None, (*SMALL, "data.root=some/where", "output_dir=else/where", *more, *overrides))
+    network = build_model(config, 1, load_weights=False)
+    facts = RunFacts(config.to_dict(), ("lesion",), "f" * 64, None, tuple(patients))
+    save_torch({"state_dict": network.state_dict(), KEY: facts.to_json()}, path)
+    return path
+
+
+def for_checkpoint(path: Path, threshold: float) -> Calibration:
+    points = (replace(FIT.points[0], threshold=threshold),)
+    fits = tuple(replace(FIT, level=level, points=points) for level in ("image", "breast", "patient"))
+    provenance = replace(PROVENANCE, checkpoint_sha256=file_hash(path), rule="head")
+    return Calibration("platt", ("sensitivity@0.9",), provenance, fits)

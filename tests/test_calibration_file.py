@@ -199,7 +199,7 @@ def test_calibration_without_a_checkpoint_belongs_to_none():
     nameless = replace(CALIBRATION, provenance=replace(PROVENANCE, checkpoint_sha256=None))
     with pytest.raises(InputError, match="named none"):
         check_belongs(nameless, model_facts(None), "c.json")
-    assert nameless.describe(None)["other_checkpoint"] is True
+    assert nameless.describe({})["other_checkpoint"] is True
 
 
 def test_calibration_of_other_scores_is_refused_whatever_is_allowed():

@@ -9,24 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL
-from small_calibration import CHECKPOINT, FIT, OTHER, PROVENANCE, model_facts, small_validation
+from small_calibration import (
+    CHECKPOINT,
+    OTHER,
+    PROVENANCE,
+    for_checkpoint,
+    model_facts,
+    small_validation,
+    write_checkpoint,
+)
 
-from mammodet.config import load_config
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
-from mammodet.engine.checkpoint import KEY, RunFacts, save_torch
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import (
-    Calibration,
     label_predictions,
     read_calibration,
     write_calibration,
 )
 from mammodet.evaluation.fit_calibration import fit_calibration, provenance_of
 from mammodet.files import file_hash
-from mammodet.modeling.build import build_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -190,20 +193,7 @@ def test_tool_refuses_a_checkpoint_hash_that_is_none(tmp_path):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model as it was drawn, with a rule that needs no fit."""
-    more = ("model.aggregation.rule=head", "data.image.max_size=64", "model.detector.score_threshold=0.0")
-    config = load_config(None, (*SMALL, "data.root=none", "output_dir=none", *more))
-    network = build_model(config, 1, load_weights=False)
-    path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"
-    facts = RunFacts(config.to_dict(), ("lesion",), "f" * 64, None)
-    save_torch({"state_dict": network.state_dict(), KEY: facts.to_json()}, path)
-    return path
-
-
-def for_checkpoint(path: Path, threshold: float) -> Calibration:
-    points = (replace(FIT.points[0], threshold=threshold),)
-    fits = tuple(replace(FIT, level=level, points=points) for level in ("image", "breast", "patient"))
-    provenance = replace(PROVENANCE, checkpoint_sha256=file_hash(path), rule="head")
-    return Calibration("platt", ("sensitivity@0.9",), provenance, fits)
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.ckpt")
 
 
 def predict(*arguments: object) -> int:

@@ -334,7 +334,7 @@ def test_coco_weights_answer_as_in_torchvision_itself(monkeypatch: pytest.Monkey
 
 def small_frozen(backbone: nn.Module) -> nn.Module:
     """A backbone whose batch norms are frozen, as torchvision builds it for weights."""
-    from mammodet.modeling.norms import replace_batch_norm
+    from mammodet.modeling.folding import replace_batch_norm
 
     replace_batch_norm(backbone, "FrozenBN")
     return backbone.eval()

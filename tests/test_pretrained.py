@@ -12,16 +12,18 @@ from conftest import SMALL
 from torch import Tensor, nn
 
 from mammodet.config import load_config
-from mammodet.engine.checkpoint import load_strict
+from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.errors import InputError
 from mammodet.modeling.build import backbone_of, build_model, pixel_stats
+from mammodet.modeling.folding import fold_frozen_norms, replace_batch_norm
 from mammodet.modeling.mammo_rcnn import MammoRCNN
-from mammodet.modeling.norms import fold_frozen_norms, norm_layer, replace_batch_norm
-from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET, PixelStats
+from mammodet.modeling.norms import norm_layer
+from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.pretrained import PACKAGES, imagenet_timm_state
 
 LITE0 = "tf_efficientnet_lite0"
 DETECTOR = (*SMALL[1:-1], f"model.detector.backbone.name=timm/{LITE0}", "model.weights=imagenet")
+NORM = "model.detector.backbone.norm=FrozenBN"
 SIZES = "model.detector.anchors.sizes=[8, [12, 18], [], 27, 40]"
 
 
@@ -247,13 +249,17 @@ def test_checkpoint_that_saw_other_pixels_is_refused_with_the_remedy(tmp_path: P
     detector(*wanted, "model.pixels.mean=0.449", "model.pixels.std=0.226")
 
 
-def test_names_of_version_0_1_are_read(tmp_path: Path) -> None:
+def test_checkpoint_of_version_0_1_is_read(tmp_path: Path) -> None:
     model = detector("model.detector.backbone.norm=FrozenBN")
+    config = load_config(None, [*DETECTOR, SIZES, "data.image.channels=[full, tissue, clahe]", NORM]).to_dict()
+    del config["model"]["pixels"]  # it had one mean and std for all networks
+    facts = RunFacts(config, ("mass",), "hash", None).to_json()
     old = {
-        name.replace(".bn1.", ".bn1.0.") if "body" in name else name: torch.rand_like(tensor)
+        f"model.{name.replace('.bn1.', '.bn1.0.') if 'body' in name else name}": torch.rand_like(tensor)
         for name, tensor in model.state_dict().items()
     }
-    load_strict(model, old, tmp_path / "old.ckpt")
+    torch.save({"state_dict": old, "mammodet": facts}, tmp_path / "old.ckpt")
+    loaded, read, _ = load_model(tmp_path / "old.ckpt")
     first = "detector.model.backbone.body.bn1.running_mean"
-    assert torch.equal(model.state_dict()[first], old[first.replace("bn1.", "bn1.0.")])
-    assert PixelStats(0.45, 0.226) == CLASSIFIER_0_1
+    assert torch.equal(loaded.state_dict()[first], old[f"model.{first.replace('bn1.', 'bn1.0.')}"])
+    assert pixel_stats(read.model) == IMAGENET

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mammodet.cli import run
 from mammodet.config import TestTimeConfig
 from mammodet.errors import InputError
 
+if TYPE_CHECKING:
+    from mammodet.models.card import ModelCard
+
 EXAMPLE = """examples:
+  python tools/predict.py --input some/folder --output preds/
   python tools/predict.py --checkpoint output/run/best.ckpt --input some/folder --output preds/
   python tools/predict.py --checkpoint output/run/best.ckpt --input data/mias/test.json --output preds/
   python tools/predict.py --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
@@ -28,18 +32,22 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument(
         "--checkpoint",
         type=Path,
-        required=True,
+        default=[Path("starter")],
         nargs="+",
         metavar="FILE",
-        help="best.ckpt of a training; of several (folds, seeds) the mean answers, with fused detections",
+        help="best.ckpt of a training, or a packed model (docs/starter.md); of several (folds, seeds) the mean "
+        "answers, with fused detections. Default: starter, the model that comes with mammodet",
     )
     main.add_argument(
         "--input", type=Path, required=True, help="folder of images (searched to its depth), or COCO JSON"
     )
     main.add_argument("--output", type=Path, required=True, help="folder for predictions.json")
     main.add_argument(
-        "--calibration", type=Path, help="of tools/calibrate.py: adds labels and probabilities to the scores"
+        "--calibration",
+        type=Path,
+        help="of tools/calibrate.py: adds labels and probabilities to the scores (default: that of a packed model)",
     )
+    main.add_argument("--no-labels", action="store_true", help="scores alone, also from a packed model's calibration")
     main.add_argument(
         "--allow-other-checkpoint",
         action="store_true",
@@ -60,15 +68,24 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Predict and say what was found."""
-    chosen = parser().parse_args(arguments)
+    main_parser = parser()
+    chosen = main_parser.parse_args(arguments)
+    if chosen.no_labels and chosen.calibration is not None:
+        main_parser.error("--no-labels and --calibration: give one of them")
     from mammodet.data.coco import read_coco
     from mammodet.engine.ensemble import Ensemble
     from mammodet.engine.predict import Skipped, folder_dataset, predict_to_folder
     from mammodet.evaluation.calibration_file import read_calibration
     from mammodet.files import read_json
+    from mammodet.models import STARTER, starter_path
 
     calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
-    predictor = Ensemble.from_checkpoints(chosen.checkpoint, chosen.device, _test_time(chosen))
+    paths = [starter_path() if path == Path(STARTER) else path for path in chosen.checkpoint]
+    predictor = Ensemble.from_checkpoints(paths, chosen.device, _test_time(chosen))
+    if paths != chosen.checkpoint:
+        print(starter_line(predictor.card))
+    if calibration is None and not chosen.no_labels:
+        calibration = predictor.calibration
     unreadable: list[Skipped] = []
     if chosen.input.suffix.lower() == ".json":
         dataset, root = read_coco(chosen.input), chosen.input.parent
@@ -106,6 +123,11 @@ def _test_time(chosen: argparse.Namespace) -> TestTimeConfig | None:
     if not all(0.25 <= scale <= 4 for scale in scales):
         raise InputError(f"--scales {' '.join(f'{scale:g}' for scale in scales)}: expected sizes from 0.25 to 4")
     return TestTimeConfig(flip=chosen.flip, scales=scales)
+
+
+def starter_line(card: ModelCard | None) -> str:
+    """What a user of the starter model must know."""
+    return f"starter model: {card.line() if card else 'research only; it has no card'} (docs/starter.md)"
 
 
 _LABELS = {"tumor": ("no tumor", "tumor"), "malignant": ("not malignant", "malignant")}  # name to words for 0 and 1

@@ -23,7 +23,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         InputError: with all faults at once.
     """
-    values = _read_yaml(path, ()) if path is not None else {}
+    values = read_yaml(path) if path is not None else {}
     for override in overrides:
         key, found, text = override.partition("=")
         if not found or not key:
@@ -67,7 +67,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys and values of a YAML file over those of its `_base_`.
+
+    Args:
+        seen: the files that led here by `_base_`.
+    Raises:
+        InputError: missing, not YAML, or not keys and values.
+    """
     path = Path(path)
     if path.resolve() in seen:
         raise InputError(f"{path}: its _base_ leads back to itself")
@@ -87,7 +94,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return values
     if not isinstance(base, str):
         raise InputError(f"{path}: _base_ is {base!r}; expected the path of one YAML file beside it")
-    return _merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
+    return _merge(read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

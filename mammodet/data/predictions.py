@@ -243,8 +243,10 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
     for key in ("image_id", "file_name"):
         images = list({getattr(image, key): image for image in reversed(images)}.values())[::-1]
     model = value.get("model") or {}
-    if not isinstance(model, dict) or not _is_list_of(str, model.get("patients")):
-        faults.append("'model' cannot be read; expected an object whose 'patients' are a list of texts")
+    if not isinstance(model, dict) or not all(_is_list_of(str, model.get(key)) for key in ("patients", "packed_from")):
+        faults.append(
+            "'model' cannot be read; expected an object whose 'patients' and 'packed_from' are lists of texts"
+        )
     else:
         faults += [
             f"'model': '{key}' is {model[key]!r:.60}; expected text or null"

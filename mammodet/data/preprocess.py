@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.exposure import equalize_adapthist
 
 from mammodet.config import ImageConfig
 from mammodet.data.breast import find_breast
@@ -98,6 +97,8 @@ def _clahe(unit: NDArray[np.float32]) -> NDArray[np.float32]:
 
     (Its 65536 bins hold less than one pixel each, and the clip takes nearly all of them.)
     """
+    from skimage.exposure import equalize_adapthist  # here, since importing it takes longer than reading an image
+
     high = float(unit.max(initial=0))
     if high - float(unit.min(initial=high)) < 1e-6:
         return unit

@@ -1,4 +1,4 @@
-"""One progress bar, one line an epoch, and metrics.csv."""
+"""One progress bar, one line an epoch, metrics.csv, and checkpoints that are whole or not there."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
+from mammodet.engine.checkpoint import save_torch
 from mammodet.engine.progress import Pace, RunLog
 from mammodet.errors import InputError
 from mammodet.files import write_text
 from mammodet.parallel import has_terminal
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write to a temporary name, then rename."""
+        save_torch(checkpoint, Path(path))
 
 
 class OneBar(TQDMProgressBar):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import nn
 
 import mammodet
@@ -24,9 +23,8 @@ from mammodet.files import atomic_path
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
-from mammodet.modeling.weight_files import read_torch, state_of
+from mammodet.modeling.weight_files import KEY, read_torch, state_of
 
-KEY = "mammodet"
 FORMAT = "mammodet-checkpoint/1"
 _MARGIN = 2**30  # bytes: the temporary file is gone when the free space is read
 
@@ -43,6 +41,7 @@ class RunFacts:
         patients: of the training and validation set, so that an evaluation can refuse to meet them again.
         files: that the two sets were read from, and those of trainings before this one.
         stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
+        packed_from: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
     """
 
     config: Mapping[str, Any]
@@ -52,12 +51,13 @@ class RunFacts:
     patients: tuple[str, ...] = ()
     files: tuple[SourceFile, ...] = ()
     stack: Mapping[str, Any] | None = None
+    packed_from: tuple[str, ...] = ()
     version: str = mammodet.__version__
     format: str = field(default=FORMAT)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        lists = {key: list(getattr(self, key)) for key in ("categories", "patients")}
+        lists = {name: list(getattr(self, name)) for name in _TEXTS}
         return {**asdict(self), **lists, "files": [file.to_json() for file in self.files]}
 
     @staticmethod
@@ -69,19 +69,20 @@ class RunFacts:
         try:
             if known.get("stack") is not None:
                 LogisticStack.from_json(known["stack"])
-            categories, patients = tuple(value["categories"]), tuple(value["patients"])
-            files = sources_of(value)
-            return RunFacts(**{**known, "categories": categories, "patients": patients, "files": files})
+            lists = {name: _texts(known, name) for name in _TEXTS}
+            return RunFacts(**{**known, **lists, "files": sources_of(value)})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: its facts are damaged ({type(error).__name__}: {error})") from None
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, whole or not at all."""
+_TEXTS = ("categories", "patients", "packed_from")
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write to a temporary name, then rename."""
-        save_torch(checkpoint, Path(path))
+
+def _texts(known: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    found = known.get(name, []) if name == "packed_from" else known[name]
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"{name} are {found!r:.60}, expected a list of texts")
+    return tuple(found)
 
 
 def save_torch(content: Any, path: Path) -> None:
@@ -100,7 +101,7 @@ def save_torch(content: Any, path: Path) -> None:
 
 
 def read_facts(path: Path) -> tuple[dict[str, Any], RunFacts]:
-    """A checkpoint's whole content, and its facts.
+    """The whole content of a checkpoint or a packed model, and its facts.
 
     Raises:
         InputError: unreadable, or not one of ours.
@@ -114,7 +115,7 @@ def read_facts(path: Path) -> tuple[dict[str, Any], RunFacts]:
 
 
 def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config, RunFacts]:
-    """The model of a checkpoint, in eval mode on the CPU, with its config and facts.
+    """The model of a checkpoint or a packed model, in eval mode on the CPU, with its config and facts.
 
     Args:
         wanted: a config that must describe the same model; its thresholds, aggregation and versions of images are taken
@@ -133,9 +134,15 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
         )
     if wanted is not None:
         config = _take_over(config, wanted, path)
+    state = {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state_of(content, path).items()}
+    _check_size(config, len(facts.categories), state, path)
     model = build_model(config, len(facts.categories), load_weights=False)
-    load_strict(model, state_of(content, path), path)
+    load_strict(model, state, path)
     return model.eval(), config, facts
+
+
+#: Version 0.1 had a timm body's norm and its activation in a sequence.
+_NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 
 
 def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +155,25 @@ def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(classifier, dict) and str(classifier.get("network")) not in RESNETS:
             classifier["norm"] = "auto"
     return values
+
+
+def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse a config whose network is not that of the weights, before memory of its size is taken.
+
+    detectron2's networks are built as they are: they need not know how to be built without memory.
+    """
+    if config.model.from_detectron2:
+        return
+    if config.model.detector.mask_head_layers > len(state):
+        raise InputError(
+            f"{path}: its config names {config.model.detector.mask_head_layers} layers "
+            f"(model.detector.mask_head_layers), its weights are {len(state)} tensors; it is damaged"
+        )
+    try:
+        with torch.device("meta"):
+            check_fits(build_model(config, num_categories, load_weights=False), state, path)
+    except (RuntimeError, OverflowError) as error:
+        raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
 
 
 #: Settings that change what is done with a trained model, and not the model.
@@ -195,14 +221,22 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
     """Take all weights or none.
 
     Raises:
+        InputError: with the names and shapes that differ, or weights that are not finite.
+    """
+    check_fits(model, state, path)
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"{path}: {len(broken)} tensors hold weights that are not finite, for instance {broken[0]}")
+    model.load_state_dict(dict(state))
+
+
+def check_fits(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse weights of another architecture.
+
+    Raises:
         InputError: with the names and shapes that differ.
     """
     own = model.state_dict()
-    # Version 0.1 had a timm body's norm and its activation in a sequence.
-    state = {
-        name if name in own else re.sub(r"\.0\.(weight|bias|running_mean|running_var)$", r".\1", name): tensor
-        for name, tensor in state.items()
-    }
     faults = [f"{name}: not in the checkpoint" for name in own if name not in state]
     faults += [f"{name}: not in the model" for name in state if name not in own]
     faults += [
@@ -216,10 +250,6 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
             f"{path}: is of another architecture than the config: {len(faults)} tensors differ\n  - {shown}\n"
             "Use the config that trained it (config.yaml beside it)."
         )
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise InputError(f"{path}: {len(broken)} tensors hold weights that are not finite, for instance {broken[0]}")
-    model.load_state_dict(dict(state))
 
 
 def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts) -> None:

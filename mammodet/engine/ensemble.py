@@ -37,7 +37,8 @@ class Ensemble(Predictor):
         self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
         patients = sorted({patient for member in members for patient in member.facts.patients})
         files = joined_sources(*(member.facts.files for member in members))
-        self.facts = replace(first.facts, patients=tuple(patients), files=files)
+        self.facts = replace(first.facts, patients=tuple(patients), files=files, packed_from=())
+        self.calibration, self.card = None, None  # each member's is of its own scores
         hashes = [member.checkpoint[1] for member in members if member.checkpoint]
         names = " + ".join(_name(member) for member in members)
         self.checkpoint = (Path(names), canonical_hash(hashes))

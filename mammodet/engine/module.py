@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from mammodet.config import Config, TrainConfig
 from mammodet.data.dataset import Batch
 from mammodet.data.sampling import stable_seed
-from mammodet.engine.checkpoint import KEY, RunFacts
+from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.validation import classifier_figures, detector_figures
 from mammodet.modeling.build import Model, backbone_of
 from mammodet.modeling.classifier import ImageClassifier
+from mammodet.modeling.weight_files import KEY
 from mammodet.records import Dataset, ImagePrediction
 
 

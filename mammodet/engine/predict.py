@@ -24,12 +24,14 @@ from mammodet.data.sampling import breasts_of
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.fusion import fuse, views_of
 from mammodet.engine.outputs import run_model, to_predictions
+from mammodet.engine.packed import read_packed
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, joined_scores
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
+from mammodet.models.card import ModelCard
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 
 
@@ -49,7 +51,13 @@ class Predictor:
         facts: of its checkpoint.
         checkpoint: where it lies, and the hash of that file; None for a model that was never saved.
         device: `auto`, `cpu`, `cuda`, ...
+
+    Attributes:
+        calibration, card: that a packed model brings along; else None.
     """
+
+    calibration: Calibration | None = None
+    card: ModelCard | None = None
 
     def __init__(
         self,
@@ -70,7 +78,7 @@ class Predictor:
 
     @staticmethod
     def from_checkpoint(path: Path, device: str = "auto", config: Config | None = None) -> Predictor:
-        """Load a checkpoint.
+        """Load a checkpoint, or a packed model with its calibration and card.
 
         Args:
             config: must describe the same model; its thresholds and its aggregation replace those of the checkpoint.
@@ -84,7 +92,10 @@ class Predictor:
                 f"{path}: its aggregation 'learned' was not fitted (its training did not end). Finish it with "
                 "--resume, or choose another rule (model.aggregation.rule=max)."
             )
-        return Predictor(model, own, facts, (path, file_hash(path)), device)
+        predictor = Predictor(model, own, facts, (path, file_hash(path)), device)
+        if (packed := read_packed(path)) is not None:
+            predictor.calibration, predictor.card = packed.calibration, packed.card
+        return predictor
 
     def predict(
         self, dataset: Dataset, root: Path, *, num_workers: int = 0, batch_size: int = 1
@@ -98,7 +109,7 @@ class Predictor:
         loader: DataLoader[Any] = DataLoader(
             samples,
             **({"batch_size": batch_size} if batches is None else {"batch_sampler": batches}),
-            num_workers=num_workers,
+            num_workers=max(min(num_workers, len(samples) - 1), 0),  # a process for one image costs more than it saves
             collate_fn=list,
             pin_memory=self.device.type == "cuda",
         )
@@ -136,6 +147,7 @@ class Predictor:
             "split_hash": self.facts.split_hash,
             "patients": list(self.facts.patients),
             "files": [file.to_json() for file in self.facts.files],
+            **({"packed_from": list(self.facts.packed_from)} if self.facts.packed_from else {}),
             "version": self.facts.version,
             "predicted_with": mammodet.__version__,
         }

@@ -18,8 +18,8 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
-from mammodet.engine.callbacks import MetricsTable, OneBar
-from mammodet.engine.checkpoint import KEY, AtomicCheckpointIO, RunFacts, finish_checkpoint, load_model
+from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar
+from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model
 from mammodet.engine.loaders import Loaders
 from mammodet.engine.module import TrainingModule
 from mammodet.engine.predict import Predictor, Skipped
@@ -31,7 +31,7 @@ from mammodet.files import write_text
 from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
-from mammodet.modeling.weight_files import read_torch
+from mammodet.modeling.weight_files import KEY, read_torch
 from mammodet.parallel import reported
 
 

@@ -12,7 +12,7 @@ from mammodet.data.coco import data_hash
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
 from mammodet.data.sources import WORDS, seen_patients, sources_of
 from mammodet.errors import InputError, raise_faults
-from mammodet.evaluation.calibration_file import Provenance
+from mammodet.evaluation.calibration_file import Provenance, checkpoints_of
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
 #: What can be overridden by `--allow`, and what it then does.
@@ -296,7 +296,7 @@ def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str]
 
 
 def _other_model(model: Any, calibration: Provenance | None) -> list[str]:
-    if calibration is None or calibration.checkpoint_sha256 == model.get("checkpoint_sha256"):
+    if calibration is None or calibration.checkpoint_sha256 in checkpoints_of(model):
         return []  # of other programs neither may be known
     own = model.get("checkpoint_sha256") or "not known"
     return [f"it was fitted for the checkpoint {calibration.checkpoint_sha256 or 'not known'}, this one is {own}"]

@@ -129,14 +129,19 @@ class Calibration:
             }
         return found
 
-    def describe(self, checkpoint_sha256: str | None) -> dict[str, Any]:
-        """What goes into a predictions file about it; `other_checkpoint` where another model made the predictions."""
+    def describe(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """What goes into a predictions file about it; `other_checkpoint` where another model made the predictions.
+
+        Args:
+            model: `model` of the predictions file.
+        """
+        made_for = self.provenance.checkpoint_sha256
         return {
             "sha256": canonical_hash(to_json(self)),
             "method": self.method,
             "goal": self.goals[0],
             **_plain(self.provenance),
-            "other_checkpoint": checkpoint_sha256 is None or checkpoint_sha256 != self.provenance.checkpoint_sha256,
+            "other_checkpoint": made_for is None or made_for not in checkpoints_of(model),
         }
 
 
@@ -151,6 +156,11 @@ def _plain(provenance: Provenance) -> dict[str, Any]:
 def is_hash(value: Any) -> bool:
     """Whether a value is a SHA-256 as 64 hex digits."""
     return isinstance(value, str) and _HASH.fullmatch(value) is not None
+
+
+def checkpoints_of(model: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """SHA-256 of the checkpoint in `model` of a predictions file, and of those that a packed model was made from."""
+    return (model.get("checkpoint_sha256"), *(model.get("packed_from") or ()))
 
 
 def aggregation_of(model: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -173,7 +183,7 @@ def check_belongs(calibration: Calibration, model: Mapping[str, Any], where: str
         InputError: with both hashes, or both ways.
     """
     made_for, own = calibration.provenance.checkpoint_sha256, model.get("checkpoint_sha256")
-    if (made_for is None or made_for != own) and not allow_other:
+    if (made_for is None or made_for not in checkpoints_of(model)) and not allow_other:
         raise InputError(
             f"{where}: was fitted for the checkpoint {made_for or 'unknown (its predictions named none)'}, this one is "
             f"{own or 'unknown'} (SHA-256). Predict the validation set with this one and run tools/calibrate.py, or "
@@ -204,8 +214,7 @@ def add_labels(calibration: Calibration, value: Mapping[str, Any]) -> dict[str, 
         for level, key in _PLACES.items()
     }
     model = value.get("model") or {}
-    description = calibration.describe(model.get("checkpoint_sha256"))
-    return {**value, "model": {**model, "calibration": description}, **labelled}
+    return {**value, "model": {**model, "calibration": calibration.describe(model)}, **labelled}
 
 
 def label_predictions(path: Path, calibration: Calibration) -> None:
@@ -259,10 +268,20 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         InputError: with every fault in the file.
     """
-    value = read_json(path)
+    return from_json(read_json(path), str(path))
+
+
+def from_json(value: Any, where: str) -> Calibration:
+    """The inverse of `to_json`.
+
+    Args:
+        where: the file, for messages.
+    Raises:
+        InputError: with every fault.
+    """
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else value
-        raise InputError(f"{path}: format is {short(found)}; expected {FORMAT!r} (tools/calibrate.py writes one)")
+        raise InputError(f"{where}: format is {short(found)}; expected {FORMAT!r} (tools/calibrate.py writes one)")
     checker = Checker()
     method = _choice(checker, value, "method", METHODS, "file")
     goals = _goals(checker, value)
@@ -280,9 +299,9 @@ def read_calibration(path: Path) -> Calibration:
     ]
     if value.get("fits") == []:
         checker.faults.append("'fits' are empty; expected at least one")
-    raise_faults(checker.faults, where=str(path), advice="Run tools/calibrate.py again.")
+    raise_faults(checker.faults, where=where, advice="Run tools/calibrate.py again.")
     if provenance is None:  # each of its faults was told above
-        raise InputError(f"{path}: 'fitted_on' cannot be read")
+        raise InputError(f"{where}: 'fitted_on' cannot be read")
     return Calibration(str(method), goals, provenance, tuple(fits), tuple((one[0], one[1], one[2]) for one in refused))
 
 

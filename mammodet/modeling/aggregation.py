@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
@@ -127,6 +126,8 @@ def _fit_positive(table: NDArray[np.float64], truth: NDArray[np.float64]) -> tup
         table: standardised inputs (n, k).
         truth: 0 or 1, (n,).
     """
+    from scipy.optimize import minimize  # here, since importing it takes a while, and a fitted model has no need of it
+
     count = table.shape[1]
     prior = 1 / count
 

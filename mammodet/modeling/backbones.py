@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import timm
 import torchvision
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
@@ -16,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from mammodet.config import BackboneConfig
 from mammodet.errors import InputError
-from mammodet.modeling.norms import fold_frozen_norms, norm_layer, replace_batch_norm
+from mammodet.modeling.norms import norm_layer
 from mammodet.modeling.pretrained import imagenet_state, load_timm
 
 #: Of the features that a pyramid is built on.
@@ -37,7 +36,10 @@ def build_backbone(
     used = STRIDES[finest_level - 2 :]
     make = _timm_body if config.name.startswith("timm/") else _torchvision_body
     body, channels, channels_last = make(config, in_channels, used, load_pretrained)
-    fold_frozen_norms(body, in_channels)
+    if config.norm == "FrozenBN":
+        from mammodet.modeling.folding import fold_frozen_norms  # here, since it imports timm, which takes long
+
+        fold_frozen_norms(body, in_channels)
     fpn_norm = norm_layer("GN") if config.norm == "GN" else None
     return Pyramid(body, channels, fpn_channels, fpn_norm, channels_last=channels_last)
 
@@ -141,6 +143,10 @@ class Pyramid(nn.Module):
 def _timm_body(
     config: BackboneConfig, in_channels: int, strides: Sequence[int], load_pretrained: bool
 ) -> tuple[nn.Module, list[int], bool]:
+    import timm  # here, since importing it takes longer than building a ResNet
+
+    from mammodet.modeling.folding import replace_batch_norm
+
     name = config.name.removeprefix("timm/")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
@@ -175,6 +181,8 @@ def freeze_first_stages(body: nn.Module, name: str, trainable_layers: int, place
     Args:
         place: in the config, for messages.
     """
+    import timm
+
     last_stride = 2 ** (5 - trainable_layers)
     info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
     places = {entry["reduction"]: entry["module"].replace(".", "_") for entry in info.info}

@@ -9,7 +9,6 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from mammodet.config import ClassifierConfig, CnnConfig
 from mammodet.config.classifier import RESNETS
 from mammodet.errors import InputError
 from mammodet.modeling.backbones import adapt_first_conv, freeze_first_stages
-from mammodet.modeling.norms import fold_frozen_norms, norm_layer, replace_batch_norm
+from mammodet.modeling.norms import norm_layer
 from mammodet.modeling.pretrained import imagenet_state, load_timm
 
 
@@ -136,6 +135,10 @@ def _torchvision(config: ClassifierConfig, in_channels: int, load_pretrained: bo
 
 
 def _timm(config: ClassifierConfig, in_channels: int, side: int, load_pretrained: bool) -> nn.Module:
+    import timm  # here, since importing it takes longer than building another network
+
+    from mammodet.modeling.folding import fold_frozen_norms, replace_batch_norm
+
     name = config.network.removeprefix("timm/")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)

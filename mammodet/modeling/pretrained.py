@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torchvision
 from torch import Tensor, nn
 
@@ -52,6 +51,8 @@ def timm_pixel_stats(name: str) -> PixelStats:
     Colours are averaged, since our channels are windows of one grey image. A model without pretrained weights gets
     ImageNet's.
     """
+    import timm  # here, since importing it takes long, and other networks do without
+
     defaults = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if defaults is None:
         return IMAGENET
@@ -68,6 +69,8 @@ def imagenet_timm_state(name: str, in_channels: int) -> tuple[dict[str, Tensor],
     Raises:
         InputError: a package whose file does not fit timm's network, or a hub that cannot be reached.
     """
+    import timm  # here, since importing it takes long, and other networks do without
+
     package = PACKAGES.get(name.partition(".")[0])
     path = _installed_file(package) if package is not None else None
     if package is not None and path is not None:
@@ -115,6 +118,8 @@ def _installed_file(package: WeightPackage) -> Path | None:
 
 def _in_order(path: Path, name: str) -> dict[str, Tensor]:
     """The file's tensors under timm's names: both list them in the order of the layers."""
+    import timm  # here, since importing it takes long, and other networks do without
+
     own = timm.create_model(name, pretrained=False).state_dict()
     given = read_weights(path).state
     shapes = [tuple(tensor.shape) for tensor in given.values()]

@@ -1,4 +1,4 @@
-"""Read weight files of ours, of torch and torchvision, of detectron2 and of Caffe2, without running code from them."""
+"""Read weight files of ours, torchvision, timm, detectron2 and Caffe2, without running code from them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ import torch
 from torch import Tensor
 
 from mammodet.errors import InputError
+from mammodet.modeling.packed_files import is_safetensors, read_parts, read_state
 
 Layout = Literal["mammodet", "torchvision", "detectron2", "caffe2", "unknown"]
 #: Where a file that tools/convert_weights.py wrote says what it holds.
 HEADER = "mammodet_weights"
+#: Where a checkpoint of ours says where it comes from.
+KEY = "mammodet"
 
 #: First bytes of torch's file formats: a zip archive, and a pickled number before 2020.
 _ZIP, _OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -54,7 +57,7 @@ class WeightFile:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Read `.pth`, `.pt`, `.ckpt`, `.pyth` (pycls) and `.pkl` (detectron2's zoo, Caffe2, Detectron).
+    """Read `.pth`, `.pt`, `.ckpt`, `.pyth` (pycls), `.safetensors` and `.pkl` (detectron2's zoo, Caffe2, Detectron).
 
     Raises:
         InputError: missing, damaged, without weights, or holding what would run code.
@@ -85,7 +88,7 @@ def _facts(content: Any) -> dict[str, Any]:
         facts["author"] = str(content["__author__"])
     if "matching_heuristics" in content:
         facts["matching_heuristics"] = bool(content["matching_heuristics"])
-    header, run = content.get(HEADER), content.get("mammodet")
+    header, run = content.get(HEADER), content.get(KEY)
     if isinstance(header, dict):
         facts |= {key: header[key] for key in ("stride_in_1x1", "pixels") if header.get(key) is not None}
     for key, kind in (("config", dict), ("patients", list), ("files", list)):
@@ -95,7 +98,9 @@ def _facts(content: Any) -> dict[str, Any]:
 
 
 def read_torch(path: Path) -> Any:
-    """Load a torch file, or a pickle of arrays, without running code from it.
+    """Load a torch file, a pickle of arrays or a safetensors file, told by its content, without running code from it.
+
+    A packed model gives what a checkpoint does: its weights under `state_dict`, its facts under `KEY`.
 
     Raises:
         InputError: missing, cut short, or holding more than tensors and plain values.
@@ -103,6 +108,9 @@ def read_torch(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
             start = file.read(len(_OLD_TORCH))
+        if is_safetensors(start):
+            parts, state = read_parts(path), read_state(path)
+            return state if parts is None else {"state_dict": state, KEY: parts.facts}
         if _is_plain_pickle(path, start):
             return _read_pickle(path)
         # torchvision's own training script keeps its command line beside the weights.

@@ -78,13 +78,13 @@ def model_card(metrics: Mapping[str, Any], model_index: int = 0) -> str:
     if not 0 <= model_index < len(models):
         raise InputError(f"model_index {model_index}: the metrics hold {len(models)} models, counted from 0")
     void = f": {VOID}" if void_reason(models[model_index][1]) else ""
-    lines = [f"# Model card: {_escape(models[model_index][0])}{void}"]
+    lines = [f"# Model card: {escape(models[model_index][0])}{void}"]
     for part in card_sections(metrics, model_index):
         lines += ["", f"## {part.title}", ""]
-        lines += [f"- {_escape(name)}: {_escape(value)}" for name, value in part.facts]
-        lines += [f"- {_escape(item)}" for item in part.items]
+        lines += [f"- {escape(name)}: {escape(value)}" for name, value in part.facts]
+        lines += [f"- {escape(item)}" for item in part.items]
         for table in part.tables:
-            lines += [*(["", f"### {_escape(table.title)}"] if table.title else []), "", *_table_lines(table), ""]
+            lines += [*(["", f"### {escape(table.title)}"] if table.title else []), "", *_table_lines(table), ""]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
@@ -285,7 +285,7 @@ def _limits_of_masks(masks: Mapping[str, Any]) -> list[str]:
     return limits
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line: no markup, no HTML, no link."""
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -299,12 +299,12 @@ def _table_lines(table: Table) -> list[str]:
 
     head = [*table.corner, *table.head]
     rows = [
-        [*(_escape(name) for name in names), *(_cell_text(found.value, found.interval) for found in cells)]
+        [*(escape(name) for name in names), *(_cell_text(found.value, found.interval) for found in cells)]
         for names, cells in table.rows
     ]
     marks = ["---"] * len(table.corner) + ["---:"] * len(table.head)
-    return [line([_escape(name) for name in head]), line(marks), *(line(row) for row in rows)]
+    return [line([escape(name) for name in head]), line(marks), *(line(row) for row in rows)]
 
 
 def _cell_text(value: str, between: str) -> str:
-    return _escape(f"{value} ({between})" if between else value)
+    return escape(f"{value} ({between})" if between else value)

@@ -1,0 +1,46 @@
+"""The starter model that comes with the package: one packed file, and beside it the hash that it must have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mammodet.errors import InputError
+from mammodet.files import file_hash, read_json, write_json
+
+#: What `--checkpoint` calls it.
+STARTER = "starter"
+_FOLDER = Path(__file__).parent
+
+
+def starter_path(folder: Path = _FOLDER) -> Path:
+    """The starter model's file, once its size and SHA-256 are those of `starter.json`.
+
+    Raises:
+        InputError: there is none, or it is not the one that was pinned.
+    """
+    path = folder / f"{STARTER}.safetensors"
+    pin = path.with_suffix(".json")
+    missing = [one.name for one in (path, pin) if not one.is_file()]
+    if missing:
+        raise InputError(
+            f"{folder}: holds no {' and no '.join(missing)}: this installation comes without the starter model. Give "
+            "another model: --checkpoint FILE (best.ckpt of a training, or a packed model)"
+        )
+    pinned, found = read_json(pin), _pin_of(path)
+    if pinned != found:
+        raise InputError(
+            f"{path}: has {found['size']} bytes and the SHA-256 {found['sha256']}; {pin.name} names {pinned!r:.200}. "
+            "It is cut short or was exchanged: install the package again, or give another model by --checkpoint FILE"
+        )
+    return path
+
+
+def write_pin(path: Path) -> Path:
+    """Write size and SHA-256 of a packed model into the JSON file beside it, which is returned."""
+    pin = path.with_suffix(".json")
+    write_json(pin, _pin_of(path), indent=1)
+    return pin
+
+
+def _pin_of(path: Path) -> dict[str, str | int]:
+    return {"file": path.name, "sha256": file_hash(path), "size": path.stat().st_size}

@@ -1,0 +1,193 @@
+"""The card of a packed model: what it is, what it was trained on, what was measured of it, and where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePath
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from mammodet.config.base import Section
+from mammodet.config.read import read_yaml
+from mammodet.errors import InputError, raise_faults
+
+Text = Annotated[str, Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Interval = tuple[Number, Number]
+#: What an evaluation says, and an author does not.
+_MEASURED = ("evaluated_on", "figures", "froc")
+_LEVELS = ("image", "breast", "patient")
+_OF_LABELS = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC"}
+_OF_POINTS = ("sensitivity", "specificity", "ppv", "npv")
+
+
+class TrainingData(Section):
+    """An archive that the model learned from."""
+
+    name: Text
+    licence: Text
+    citation: Text
+    url: str | None = None
+
+
+class Figure(Section):
+    """A figure and its 95 % interval, where there is one."""
+
+    name: Text
+    value: Number
+    ci95: Interval | None = None
+
+
+class FrocPoint(Section):
+    """Lesions found at a number of false positives per image.
+
+    Attributes:
+        fppi: false positives per image.
+        score_threshold: the least score of a detection at this point; None where the evaluation does not say.
+        match, denominator: when a lesion counts as found, and which images count.
+    """
+
+    fppi: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    sensitivity: Annotated[float, Field(ge=0, le=1)]
+    ci95: Interval | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    match: str
+    denominator: str
+
+
+class ModelCard(Section):
+    """What a packed model says of itself (Mitchell et al., Model Cards for Model Reporting, FAT* 2019).
+
+    Attributes:
+        title: its name.
+        finds: what, in a word or two: `masses`.
+        images: on which kind: `digitised film`.
+        test_data: name of the archive or set that `figures` are of; None: the name of its file.
+        evaluated_on: the test set with its size; it, `figures` and `froc` come from an evaluation's metrics.json.
+    """
+
+    title: Text
+    finds: Text
+    images: Text
+    training_data: Annotated[list[TrainingData], Field(min_length=1)]
+    intended_use: Annotated[list[Text], Field(min_length=1)]
+    known_failures: list[Text] = Field(default=[])
+    notes: list[Text] = Field(default=[])
+    test_data: Text | None = None
+    evaluated_on: str | None = None
+    figures: list[Figure] = Field(default=[])
+    froc: FrocPoint | None = None
+
+    def line(self) -> str:
+        """All that a user of the model must know, in one line."""
+        text = f"{self.title}: research only; finds {self.finds}, trained on {self.images}"
+        if self.froc is None:
+            return f"{text}; its sensitivity was not measured"
+        interval = f" ({self.froc.ci95[0]:.2f} to {self.froc.ci95[1]:.2f})" if self.froc.ci95 else ""
+        return (
+            f"{text}; sensitivity {self.froc.sensitivity:.2f}{interval} at {self.froc.fppi:g} false positives per "
+            f"image on {self.evaluated_on}"
+        )
+
+
+def card_from_json(value: Any, where: str) -> ModelCard:
+    """A card from plain values.
+
+    Raises:
+        InputError: with every fault at once.
+    """
+    try:
+        return ModelCard.model_validate(value)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()]
+        raise_faults(faults, where=where, advice="docs/starter.md shows a card.")
+        raise
+
+
+def read_card(path: Path) -> ModelCard:
+    """A card as its author writes it: YAML, without figures.
+
+    Raises:
+        InputError: faulty, or with figures of its own.
+    """
+    values = read_yaml(path)
+    own = [name for name in _MEASURED if name in values]
+    if own:
+        raise InputError(f"{path}: names {', '.join(own)}; these come from an evaluation (--metrics metrics.json)")
+    return card_from_json(values, str(path))
+
+
+def with_figures(
+    card: ModelCard, metrics: Any, checkpoints: Collection[str | None], fppi: float, where: str
+) -> ModelCard:
+    """The card with the headline figures of an evaluation.
+
+    Args:
+        metrics: what metrics.json holds.
+        checkpoints: SHA-256 of the model and of what it was packed from; the evaluation must be of one of them.
+        fppi: the operating point's false positives per image, one of those in the evaluation's FROC.
+    Raises:
+        InputError: an evaluation of another model, one whose figures are no result, or one without this point.
+    """
+    try:
+        models = {str(model["protocol"].get("checkpoint_sha256")): model for model in metrics["models"]}
+        model = next((models[sha256] for sha256 in checkpoints if sha256 in models), None)
+        if model is None:
+            raise InputError(
+                f"{where}: is of the checkpoints {', '.join(models)}, this one is {', '.join(map(str, checkpoints))} "
+                "(SHA-256). Predict and evaluate the test set with this one"
+            )
+        if model.get("not_a_result"):
+            raise InputError(f"{where}: its figures are no result: {model['not_a_result']}")
+        facts = metrics["protocol"]
+        froc = _froc_point(model["froc"], fppi, where) if model.get("froc") else None
+        place = card.test_data or PurePath(facts["ground_truth"]).name
+        place = f"{place}, {facts['n_images']} images of {facts['n_patients']} patients"
+        notes = [*card.notes, *(f"The evaluation overrode a rule: {text}" for text in facts["overrides"])]
+        measured = {"evaluated_on": place, "notes": notes, "figures": _headline(model), "froc": froc}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: is not an evaluation's metrics.json ({type(error).__name__}: {error})") from None
+    return card_from_json({**card.model_dump(), **measured}, where)
+
+
+def _froc_point(froc: Mapping[str, Any], fppi: float, where: str) -> dict[str, Any]:
+    point = next((one for one in froc["points"] if one["fppi"] == fppi), None)
+    if point is None or point["sensitivity"] is None:
+        there = ", ".join(f"{one['fppi']:g}" for one in froc["points"] if one["sensitivity"] is not None)
+        raise InputError(f"{where}: has no sensitivity at {fppi:g} false positives per image; it has those at {there}")
+    curve = froc["curve"]
+    reached = [
+        threshold for x, threshold in zip(curve["fppi"], curve["threshold"], strict=True) if x <= fppi and threshold
+    ]
+    return {
+        **{key: point[key] for key in ("fppi", "sensitivity", "ci95")},
+        "score_threshold": min(reached, default=None),
+        "match": froc["match"],
+        "denominator": froc["denominator"],
+    }
+
+
+def _headline(model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """AP, CPM and every FROC point; per level and label ROC AUC, PR AUC and the points of the calibration."""
+    found = []
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        found.append(_figure(f"{name} AP50", (model.get("detection") or {}).get(kind), "AP50"))
+    froc = model.get("froc")
+    if froc:
+        found.append(_figure("CPM", froc, "cpm"))
+        found += [
+            {"name": f"sensitivity at {one['fppi']:g} FPPI", "value": one["sensitivity"], "ci95": one["ci95"]}
+            for one in froc["points"]
+        ]
+    for level in _LEVELS:
+        for label, section in (model.get(level) or {}).items():
+            found += [_figure(f"{level} {label} {name}", section, key) for key, name in _OF_LABELS.items()]
+            for point in section.get("operating_points", ()):
+                found += [_figure(f"{level} {label} {key} at {point['goal']}", point, key) for key in _OF_POINTS]
+    return [figure for figure in found if figure["value"] is not None]
+
+
+def _figure(name: str, section: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
+    section = section or {}
+    return {"name": name, "value": section.get(key), "ci95": section.get(f"{key}_ci95")}
