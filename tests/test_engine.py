@@ -356,6 +356,15 @@ def test_optimizer_does_not_decay_biases_and_norms() -> None:
     assert all(parameter.ndim <= 1 for parameter in groups[1]["params"])
 
 
+def test_backbone_learns_at_its_own_rate() -> None:
+    model = build_model(load_config(None, SMALL), 1)
+    settings = load_config(None, ["train.lr=0.1", "train.backbone_lr_factor=0.5", "train.weight_decay=0.3"]).train
+    groups = make_optimizer(model, settings).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.3), (0.1, 0), (0.05, 0.3), (0.05, 0)]
+    slow = {id(parameter) for group in groups[2:] for parameter in group["params"]}
+    assert slow == {id(parameter) for name, parameter in model.named_parameters() if "backbone.body" in name}
+
+
 def test_predictions_return_to_native_pixels_by_hand() -> None:
     trace = Trace((100, 80)).then("crop", 10, 20, 60, 60).then("resize", 30, 30)
     masks = torch.zeros(1, 1, 30, 30)

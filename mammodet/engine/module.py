@@ -147,7 +147,8 @@ class TrainingModule(L.LightningModule):
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW; biases and norm weights do not decay, the backbone has a rate of its own."""
-    body = {id(parameter) for parameter in backbone_of(model).parameters()}
+    slow = settings.backbone_lr_factor < 1
+    body = {id(parameter) for parameter in backbone_of(model).parameters()} if slow else set()
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -158,7 +159,7 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
             "weight_decay": settings.weight_decay if decays else 0.0,
             "lr": settings.lr * (settings.backbone_lr_factor if in_body else 1.0),
         }
-        for (in_body, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (in_body, decays), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(split, lr=settings.lr, momentum=settings.momentum)
