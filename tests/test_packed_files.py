@@ -134,7 +134,7 @@ def test_timm_weights_start_a_detector(tmp_path: Path) -> None:
     name = "mobilenetv3_small_050"
     weights = timm.create_model(name).state_dict()
     save_file(weights, tmp_path / "timm.safetensors")
-    backbone = (f"model.detector.backbone.name=timm/{name}", "model.detector.backbone.norm=FrozenBN")
+    backbone = (f"model.detector.backbone.name=timm/{name}", "model.detector.backbone.norm=BN")
     config = load_config(None, (*SMALL, *backbone, f"model.weights={tmp_path}/timm.safetensors"))
     body = "detector.model.backbone.body."
     found = {key: tensor for key, tensor in build_model(config, 1).state_dict().items() if key.startswith(body)}

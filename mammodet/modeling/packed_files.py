@@ -66,7 +66,9 @@ def read_parts(path: Path) -> Parts | None:
     if metadata["format"] != FORMAT:
         raise InputError(f"{path}: format is {metadata['format']!r:.60}; this version of mammodet reads {FORMAT!r}")
     known = ("format", *Parts.__dataclass_fields__)
-    faults = [f"unknown part {name!r:.60}; expected {', '.join(known)}" for name in metadata if name not in known]
+    faults = [
+        f"unknown part {name!r:.60}; expected {', '.join(known)}" for name in sorted(metadata) if name not in known
+    ]
     if "facts" not in metadata:
         faults.append("'facts' are missing")
     raise_faults(faults, where=f"{path}: header", advice="Pack the model again (tools/pack_model.py).")
