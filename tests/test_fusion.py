@@ -44,6 +44,13 @@ def test_boxes_are_weighted_by_their_scores_and_lone_ones_count_less() -> None:
     assert joined.scores.tolist() == pytest.approx([0.6, 0.3])
 
 
+def test_weaker_boxes_of_the_same_answer_do_not_count() -> None:
+    one = found((0, 0, 10, 10, 0.9), (1, 0, 11, 10, 0.3))
+    joined = fuse_detections([one, found((0, 0, 10, 10, 0.7))], 0.5)
+    assert joined.boxes_xyxy.tolist() == [[0, 0, 10, 10]]
+    assert joined.scores.tolist() == pytest.approx([0.8])
+
+
 def test_categories_and_distant_boxes_stay_apart() -> None:
     joined = fuse_detections([found((0, 0, 10, 10, 0.9)), found((0, 0, 10, 10, 0.8), category=2)], 0.5)
     assert joined.category_ids.tolist() == [1, 2]

@@ -57,43 +57,40 @@ def fuse(answers: Sequence[ImagePrediction], iou: float) -> ImagePrediction:
 
 
 def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:
-    """Weighted boxes fusion (Solovyev et al., Image and Vision Computing 2021), masks included.
+    """Fused boxes of several answers, after weighted boxes fusion (Solovyev et al., Image and Vision Computing 2021).
 
-    Detections of one category join the cluster whose fused box they overlap most, by more than `iou`, the strongest
-    first. A cluster's box is the mean of its boxes, weighted by their scores; its score is their mean score, times the
-    share of the answers that found it. Its mask holds the pixels that have at least half of the weight.
+    The strongest detection that is left leads a cluster: all of its category that overlap it by more than `iou`. Each
+    answer speaks with its strongest detection in the cluster, so that its weaker ones beside it do not pull the score
+    down. Box: their mean, weighted by their scores. Score: their sum over the number of answers. Mask: the pixels with at
+    least half of the weight.
     """
     boxes = np.concatenate([part.boxes_xyxy for part in parts])
     scores = np.concatenate([part.scores for part in parts])
     categories = np.concatenate([part.category_ids for part in parts])
+    sources = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     with_masks = all(part.rles is not None for part in parts)
     rles: list[Rle] = [rle for part in parts for rle in part.rles or ()] if with_masks else []
-    clusters: list[list[int]] = []
-    fused = np.zeros((0, 4))
-    for index in np.argsort(-scores, kind="stable"):
-        overlaps = box_iou(boxes[index : index + 1], fused)[0]
-        overlaps[[categories[cluster[0]] != categories[index] for cluster in clusters]] = 0
-        if len(clusters) and overlaps.max() > iou:
-            place = int(overlaps.argmax())
-            clusters[place].append(int(index))
-            fused[place] = _weighted(boxes[clusters[place]], scores[clusters[place]])
-        else:
-            clusters.append([int(index)])
-            fused = np.concatenate([fused, boxes[index : index + 1]])
+    order = np.argsort(-scores, kind="stable")
+    left = np.ones(len(boxes), dtype=bool)
+    clusters: list[NDArray[np.intp]] = []
+    for index in order:
+        if not left[index]:
+            continue
+        near = box_iou(boxes[index : index + 1], boxes)[0] > iou
+        members = order[(left & near & (categories == categories[index]))[order]]  # the strongest first
+        members = members if len(members) else np.array([index])  # a box without area overlaps not even itself
+        left[members] = False
+        _, firsts = np.unique(sources[members], return_index=True)
+        clusters.append(members[np.sort(firsts)])
     if not clusters:
         return Detections.empty(with_masks=with_masks)
-    shares = [min(len(cluster), len(parts)) / len(parts) for cluster in clusters]
-    joined = np.array([scores[cluster].mean() for cluster in clusters]) * shares
-    order = np.argsort(-joined, kind="stable")
-    masks = (
-        [_fused_mask([rles[index] for index in clusters[place]], scores[clusters[place]]) for place in order]
-        if rles
-        else None
-    )
+    joined = np.array([scores[cluster].sum() for cluster in clusters]) / len(parts)
+    ranked = [clusters[place] for place in np.argsort(-joined, kind="stable")]
+    masks = [_fused_mask([rles[index] for index in cluster], scores[cluster]) for cluster in ranked] if rles else None
     return Detections(
-        fused[order],
-        joined[order],
-        np.array([categories[clusters[place][0]] for place in order], dtype=np.int64),
+        np.stack([_weighted(boxes[cluster], scores[cluster]) for cluster in ranked]),
+        -np.sort(-joined, kind="stable"),
+        np.array([categories[cluster[0]] for cluster in ranked], dtype=np.int64),
         masks,
     )
 
