@@ -61,8 +61,8 @@ def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:
 
     The strongest detection that is left leads a cluster: all of its category that overlap it by more than `iou`. Each
     answer speaks with its strongest detection in the cluster, so that its weaker ones beside it do not pull the score
-    down. Box: their mean, weighted by their scores. Score: their sum over the number of answers. Mask: the pixels with at
-    least half of the weight.
+    down. Box: their mean, weighted by their scores. Score: their sum over the number of answers. Mask: the pixels with
+    at least half of the weight.
     """
     boxes = np.concatenate([part.boxes_xyxy for part in parts])
     scores = np.concatenate([part.scores for part in parts])
