@@ -33,7 +33,7 @@ def test_every_classification_config_is_tested_here() -> None:
 
 #: Archive to the configs that train on it.
 ARCHIVES = {
-    "mias": ("mias_abnormal_cnn", "tumor_timm", "leakage_patients", "leakage_rotated_copies"),
+    "mias": ("mias_abnormal_cnn", "mias_abnormal_lite0", "tumor_timm", "leakage_patients", "leakage_rotated_copies"),
     "cbis_ddsm": ("cbis_mass_cc_cnn",),
     "folder": ("density_pathology_cnn",),
     "ddsm_patches": ("ddsm_patches_cnn",),

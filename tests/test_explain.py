@@ -150,7 +150,8 @@ def test_map_of_cells_goes_back_through_crop_flip_and_resize():
 )
 def test_grid_is_where_the_network_looks(network, side):
     """Against what autograd says: the middle of the squared gradient of a cell by the input's pixels."""
-    model = classifier(f"model.classifier.network={network}", f"data.image.max_size={side}", "model.classifier.norm=BN")
+    norm = ["model.classifier.norm=BN"] if network == "resnet18" else []
+    model = classifier(f"model.classifier.network={network}", f"data.image.max_size={side}", *norm)
     layers, _ = look(model, torch.rand(1, side, side))
     layer = layers[last_map(model, layers)]
     assert layer.size_hw is not None

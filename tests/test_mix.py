@@ -14,6 +14,7 @@ from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.dataset import LesionDataset
 from mammodet.data.images import write_png
 from mammodet.data.mix import Mixer, Paste, Scene, donors, mix_scenes, paste_lesion
+from mammodet.data.prepared import MemoryCache
 from mammodet.data.sampling import SampleKey
 from mammodet.geometry import box_rle, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion
@@ -258,15 +259,16 @@ def lesion_dataset(folder: Path, **augment) -> LesionDataset:
         labels = {"tumor": int(pathology is not None), "malignant": int(pathology == "malignant")}
         lesions = (lesion(pathology=pathology),) if pathology else ()
         records.append(ImageRecord(number, f"{number}.png", SIZE_HW, labels=labels, lesions=lesions, density="A"))
+    image = ImageConfig(max_size=120, crop="none", channels=["full"])
     return LesionDataset(
         Dataset(("mass",), tuple(records)),
         folder,
-        ImageConfig(max_size=120, crop="none", channels=["full"]),
+        image,
         (Target("tumor"), Target("malignant"), Target("density", ("A", "B"))),
         with_masks=True,
         box_masks="ellipse",
         augment=AugmentConfig(**augment),
-        cache=True,
+        prepared=MemoryCache(folder, image),
     )
 
 
@@ -291,7 +293,7 @@ def test_data_set_pastes_and_mixes_as_the_key_says_and_keeps_its_cache(tmp_path)
     assert (len(mixed.target["boxes"]), mixed.labels[0]) == (1, 1)
     assert math.isnan(mixed.labels[2])
     for position in range(3):
-        assert torch.equal(torch.from_numpy(changed.prepared[position][0]), plain[position].image)
+        assert torch.equal(torch.from_numpy(changed.prepared.kept[position][0]), plain[position].image)
 
 
 def test_lesion_without_a_mask_is_cut_out_by_the_ellipse_in_its_box():

@@ -145,10 +145,10 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
 _NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 
 
-def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+def _of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone."""
-    values = copy.deepcopy(dict(config))
-    model = values.get("model")
+    values = copy.deepcopy(config)
+    model = values.get("model") if isinstance(values, dict) else None
     if isinstance(model, dict) and "pixels" not in model:
         model["pixels"] = asdict(CLASSIFIER_0_1 if model.get("kind") == "classifier" else IMAGENET)
         classifier = model.get("classifier")

@@ -23,7 +23,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def build_backbone(
-    config: BackboneConfig, *, in_channels: int, fpn_channels: int, finest_level: int, load_pretrained: bool
+    config: BackboneConfig, *, in_channels: int, fpn_channels: int, finest_level: int = 2, load_pretrained: bool
 ) -> nn.Module:
     """A module from images (B, C, H, W) to an ordered dict of the levels, with `out_channels`.
 

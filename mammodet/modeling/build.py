@@ -161,7 +161,8 @@ def _start(model: Model, config: ModelConfig) -> None:
     if not report.loaded:
         raise InputError(f"{path}: none of its {len(state)} tensors fits this model; {report.to_text()}")
     blind = [name for name in report.missing if name.endswith("running_mean")]
-    if blind and config.norm == "FrozenBN":
+    body = blind[0].rpartition("body.")[0] if blind else ""  # what its names begin with
+    if blind and config.norm == "FrozenBN" and any(name.startswith(body) for name in report.loaded):
         raise InputError(
             f"{path}: has no statistics for {len(blind)} norms of this network, for instance {blind[0]}, and frozen "
             "norms never learn them. Give a file of the same network with batch norm, or choose norm GN; "

@@ -188,7 +188,7 @@ def convert_command(path: Path, to: str) -> str:
     return f"python tools/convert_weights.py {shlex.quote(str(path))} {shlex.quote(str(output))} --to {to}"
 
 
-def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelStats) -> dict[str, Tensor]:
+def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelStats = IMAGENET) -> dict[str, Tensor]:
     """Weights that start a network of torchvision's, or of timm's, here.
 
     A file that tools/convert_weights.py wrote is fitted to how our networks see pixels; others are taken as they are.
