@@ -78,7 +78,7 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert "resuming with a changed setting: train.epochs 1 -> 2" in resumed.stdout
 
     # The commands that follow a training do what they say, pasted as they are printed.
-    printed = [shlex.split(line) for line in resumed.stdout.splitlines() if line.startswith("  python")]
+    printed = [shlex.split(line) for line in resumed.stdout.splitlines() if line.startswith("  ") and ".py " in line]
     measure, look, predict, look_at_own = [[Path(command[1]).name, *command[2:]] for command in printed]
     done = call(*measure, folder=work)
     assert done.returncode == 0, done.stderr
