@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
 from mammodet.errors import InputError
 
@@ -54,7 +53,7 @@ class Scaling:
 
     def apply(self, scores: ArrayLike) -> Floats:
         """Scores (n,) in [0, 1] as probabilities (n,)."""
-        return np.asarray(expit(self.a * _logits(scores) + self.b))
+        return expit(self.a * _logits(scores) + self.b)
 
     def invert(self, probability: float) -> float:
         """The score that has a probability; 0 or infinity where every score or none reaches it."""
@@ -98,8 +97,19 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> Scaling:
     return _rising(float(slope), 0.0)
 
 
+# SciPy has both; importing it takes longer than all that is done with them where a model predicts.
+def expit(x: ArrayLike) -> Floats:
+    """1 / (1 + exp(-x)), without overflow."""
+    return np.exp(-np.logaddexp(0, -np.asarray(x, dtype=np.float64)))
+
+
+def logit(p: ArrayLike) -> Floats:
+    """log(p / (1 - p)) of probabilities above 0 and below 1."""
+    return np.log(p) - np.log1p(-np.asarray(p, dtype=np.float64))
+
+
 def _logits(scores: ArrayLike) -> Floats:
-    return np.asarray(logit(np.clip(np.asarray(scores, dtype=np.float64), EPSILON, 1 - EPSILON)))
+    return logit(np.clip(np.asarray(scores, dtype=np.float64), EPSILON, 1 - EPSILON))
 
 
 def _fit_cases(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import Tensor
 
 from mammodet.config import AggregationConfig
@@ -126,7 +125,10 @@ def _fit_positive(table: NDArray[np.float64], truth: NDArray[np.float64]) -> tup
         table: standardised inputs (n, k).
         truth: 0 or 1, (n,).
     """
-    from scipy.optimize import minimize  # here, since importing it takes a while, and a fitted model has no need of it
+    from scipy.optimize import (
+        minimize,
+    )  # here, since importing SciPy takes a while, and a fitted model has no need of it
+    from scipy.special import expit
 
     count = table.shape[1]
     prior = 1 / count
