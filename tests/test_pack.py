@@ -200,11 +200,11 @@ def test_tool_packs_pins_and_shows(checkpoint, tmp_path, capsys):
     [
         (
             lambda facts: facts["config"]["model"]["detector"].update(box_head_channels=2**50),
-            "another architecture|cannot",
+            "another architecture",
         ),
         (
             lambda facts: facts["config"]["model"]["detector"].update(mask_head_layers=10**12),
-            "names 1000000000000 layers",
+            "another architecture",
         ),
         (lambda facts: facts["config"]["model"].update(kind="oracle"), "model.kind"),
         (lambda facts: facts.update(config=[1]), "expected a section of keys"),

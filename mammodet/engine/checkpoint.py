@@ -136,7 +136,10 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
         config = _take_over(config, wanted, path)
     state = {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state_of(content, path).items()}
     _check_size(config, len(facts.categories), state, path)
-    model = build_model(config, len(facts.categories), load_weights=False)
+    try:
+        model = build_model(config, len(facts.categories), load_weights=False)
+    except (RuntimeError, OverflowError) as error:  # of sizes that torch cannot make
+        raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
     load_strict(model, state, path)
     return model.eval(), config, facts
 
@@ -158,22 +161,29 @@ def _of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse a config whose network is not that of the weights, before memory of its size is taken.
+    """Refuse a config whose largest layers hold more numbers than the file, before memory of their size is taken.
 
-    detectron2's networks are built as they are: they need not know how to be built without memory.
+    detectron2's networks are built as they are: their sizes stand in settings of its own.
     """
     if config.model.from_detectron2:
         return
-    if config.model.detector.mask_head_layers > len(state):
-        raise InputError(
-            f"{path}: its config names {config.model.detector.mask_head_layers} layers "
-            f"(model.detector.mask_head_layers), its weights are {len(state)} tensors; it is damaged"
-        )
-    try:
-        with torch.device("meta"):
+    if config.model.kind == "classifier":
+        with torch.device("meta"):  # built without memory
             check_fits(build_model(config, num_categories, load_weights=False), state, path)
-    except (RuntimeError, OverflowError) as error:
-        raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
+        return
+    detector, head = config.model.detector, config.model.image_head
+    width, box, depth = detector.fpn_channels, detector.box_head_channels, detector.mask_head_channels
+    least = 9 * width**2 + 49 * width * box + box**2 + box * num_categories
+    if config.model.with_masks:
+        least += 9 * depth * (width + (detector.mask_head_layers - 1) * depth)
+    if head.enabled:
+        least += width * head.channels + head.channels * (head.channels // 2 + 1)
+    numbers = sum(tensor.numel() for tensor in state.values())
+    if least > numbers:
+        raise InputError(
+            f"{path}: is of another architecture than its config: the layers of model.detector and model.image_head hold "
+            f"{least} numbers or more, the file {numbers}; it is damaged"
+        )
 
 
 #: Settings that change what is done with a trained model, and not the model.
