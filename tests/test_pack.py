@@ -222,6 +222,16 @@ def test_packed_file_with_wrong_facts_is_refused_before_it_is_built(checkpoint, 
         Predictor.from_checkpoint(tmp_path / "m.safetensors", "cpu")
 
 
+def test_classifier_with_a_config_of_another_size_is_refused(tmp_path):
+    overrides = ("model.kind=classifier", "model.classifier.network=cnn", "model.classifier.heads={tumor: {}}")
+    facts = RunFacts(load_config(None, overrides).to_dict(), ("lesion",), "f" * 64, None).to_json()
+    for width, message in ((2**30, "another architecture"), (2**62, "cannot be built")):
+        facts["config"]["model"]["classifier"]["cnn"]["dense"] = [width]
+        write_packed(tmp_path / "m.safetensors", {"network.blocks.0.weight": torch.zeros(1)}, Parts(facts))
+        with pytest.raises(InputError, match=message):
+            load_model(tmp_path / "m.safetensors")
+
+
 def test_wrong_calibration_and_card_inside_are_refused(checkpoint, tmp_path):
     facts, state = read_facts(checkpoint)[1].to_json(), {"a": torch.zeros(1)}
     write_packed(tmp_path / "a", state, Parts(facts, calibration={"format": "none"}))

@@ -135,8 +135,8 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     if wanted is not None:
         config = _take_over(config, wanted, path)
     state = {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state_of(content, path).items()}
-    _check_size(config, len(facts.categories), state, path)
     try:
+        _check_size(config, len(facts.categories), state, path)
         model = build_model(config, len(facts.categories), load_weights=False)
     except (RuntimeError, OverflowError) as error:  # of sizes that torch cannot make
         raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
@@ -181,8 +181,8 @@ def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.T
     numbers = sum(tensor.numel() for tensor in state.values())
     if least > numbers:
         raise InputError(
-            f"{path}: is of another architecture than its config: the layers of model.detector and model.image_head hold "
-            f"{least} numbers or more, the file {numbers}; it is damaged"
+            f"{path}: is of another architecture than its config: the layers of model.detector and model.image_head "
+            f"hold {least} numbers or more, the file {numbers}; it is damaged"
         )
 
 
