@@ -125,9 +125,8 @@ def _fit_positive(table: NDArray[np.float64], truth: NDArray[np.float64]) -> tup
         table: standardised inputs (n, k).
         truth: 0 or 1, (n,).
     """
-    from scipy.optimize import (
-        minimize,
-    )  # here, since importing SciPy takes a while, and a fitted model has no need of it
+    # here, since importing SciPy takes a while, and a fitted model has no need of it
+    from scipy.optimize import minimize
     from scipy.special import expit
 
     count = table.shape[1]
