@@ -154,7 +154,7 @@ def _in_parallel(
     say: Callable[[str], None],
     root: Path,
 ) -> Iterator[tuple[int, Any]]:
-    """Number and result of each image, as they are done; the faulty ones are told at the end, all at once."""
+    """Number and result of each image, as they are done; all faulty ones are reported at the end."""
     if not records:
         return
     tasks = [(make, record) for record in records]

@@ -163,7 +163,7 @@ def _of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Refuse a config whose largest layers hold more numbers than the file, before memory of their size is taken.
 
-    detectron2's networks are built as they are: their sizes stand in settings of its own.
+    detectron2's networks are not checked: their sizes are in detectron2's own settings.
     """
     if config.model.from_detectron2:
         return
