@@ -251,6 +251,7 @@ def classifier(settings: dict | None = None, **model: object) -> dict:
         ),
         ({"data": {"unsafe_split": "rotated_copies", "fold": 1}}, "unsafe_split splits at random: leave out data.fold"),
         (classifier(weights="coco"), "weights 'coco' are a detector's"),
+        (classifier(test_time={"flip": True}), "model.test_time is for detectors"),
         (classifier({"network": "efficientnet_b0", "norm": "BN"}), "efficientnet_b0 has norms of its own"),
         (classifier({"network": "resnet18", "trainable_layers": 3}), "trainable_layers=3: is for timm's networks"),
         (classifier({"network": "cnn"}, weights="imagenet"), "do not exist for network=cnn"),

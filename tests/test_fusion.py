@@ -147,6 +147,14 @@ def test_detectors_answer_together(checkpoint: Path, phantom_root: Path, tmp_pat
         assert len(one.detections) <= len(other.detections)
 
 
+def test_detectors_with_other_rules_are_not_joined(checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["mammodet"]["config"]["model"]["aggregation"]["rule"] = "noisy_or"
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match=r"model\.aggregation\.rule 'max' -> 'noisy_or'"):
+        Ensemble.from_checkpoints([checkpoint, tmp_path / "other.ckpt"], "cpu")
+
+
 def test_sizes_have_bounds() -> None:
     with pytest.raises(InputError, match="scales"):
         load_config(None, ["model.test_time.scales=[9]"])

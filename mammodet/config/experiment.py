@@ -85,6 +85,8 @@ class ModelConfig(Section):
             place = "backbone.norm" if self.kind == "detector" else "classifier.norm"
             raise ValueError(f"{place}=FrozenBN without weights never learns its statistics; choose GN")
         if self.kind == "classifier":
+            if self.test_time != TestTimeConfig():
+                raise ValueError("model.test_time is for detectors; leave it out")
             if self.weights == "imagenet" and self.classifier.network == "cnn":
                 raise ValueError("weights 'imagenet' do not exist for network=cnn; choose none or a path")
             return self

@@ -125,7 +125,7 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
             from `wanted`.
     """
     content, facts = read_facts(path)
-    config = make_config(_of_today(facts.config), where=f"in {path}")
+    config = make_config(config_of_today(facts.config), where=f"in {path}")
     if config.model.from_detectron2 and config.model.detectron2.resolved is None:
         raise InputError(
             f"{path}: names detectron2's config {config.model.detectron2.config}, but does not hold its network "
@@ -148,7 +148,7 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
 _NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 
 
-def _of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def config_of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone."""
     values = copy.deepcopy(config)
     model = values.get("model") if isinstance(values, dict) else None

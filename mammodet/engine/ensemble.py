@@ -85,6 +85,7 @@ def _differences(first: Predictor, other: Predictor) -> list[str]:
     lines += differences(then["data"]["image"], now["data"]["image"], "data.image")
     if first.config.model.kind == "detector":
         lines += differences(list(first.facts.categories), list(other.facts.categories), "categories")
+        lines += differences(then["model"]["aggregation"], now["model"]["aggregation"], "model.aggregation")
         lines += differences(list(first.config.model.targets), list(other.config.model.targets), "image_head.targets")
         return lines + differences(
             first.config.model.with_masks, other.config.model.with_masks, "whether there are masks"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.config import differences, make_config
-from mammodet.engine.checkpoint import RunFacts, read_facts
+from mammodet.engine.checkpoint import RunFacts, config_of_today, read_facts
 from mammodet.errors import InputError, raise_faults
 
 BEST, LAST, TABLE, LOG = "best.ckpt", "last.ckpt", "metrics.csv", "train.log"
@@ -72,7 +72,7 @@ def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bo
             faults.append(f"the split changed: {str(then.split_hash)[:12]} then, {str(facts.split_hash)[:12]} now")
     forced = " Or resume with other data by --force-data." if faults else ""
     # With the defaults of keys that the version which wrote it did not have.
-    before = make_config(then.config, where=f"in {last}").to_dict()
+    before = make_config(config_of_today(then.config), where=f"in {last}").to_dict()
     changed = differences(before["model"], facts.config["model"], "model")
     if changed:
         more = f", ... ({len(changed)} in all)" if len(changed) > 10 else ""
