@@ -113,7 +113,7 @@ class ImageRecord:
 
     @property
     def has_complete_boxes(self) -> bool:
-        """Whether every lesion on the image has a usable place, so that boxes can be learnt and scored on it."""
+        """Whether every lesion on the image has a usable place."""
         return not self.unlocalized and not any(lesion.ignore for lesion in self.lesions)
 
     @property

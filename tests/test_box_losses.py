@@ -1,4 +1,4 @@
-"""The generalised IoU as box loss, anchors that differ with the level, and detections inside others."""
+"""The generalised IoU as box loss, regions to ignore, anchors that differ with the level, nested detections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conftest import SMALL
 from mammodet.config import load_config
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN, inside_others
-from mammodet.modeling.roi_heads import GIOU_WEIGHT, GIoURoIHeads
+from mammodet.modeling.roi_heads import GIOU_WEIGHT, GIoURoIHeads, in_ignored
 
 
 def small(*overrides: str) -> MammoRCNN:
@@ -87,3 +87,34 @@ def test_containment_threshold_applies_to_a_models_detections() -> None:
     assert 0 < int(keep.sum()) < len(keep)
     for name in every:
         assert torch.equal(kept[name], every[name][keep])
+
+
+def test_boxes_in_regions_to_ignore() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [6.0, 0.0, 16.0, 10.0], [2.0, 2.0, 4.0, 4.0]])
+    regions = torch.tensor([[0.0, 0.0, 10.0, 10.0], [90.0, 90.0, 99.0, 99.0]])
+    assert in_ignored(boxes, regions).tolist() == [True, True, False, True]  # the second by half
+    assert in_ignored(boxes, regions[:0]).tolist() == [False] * 4
+
+
+@pytest.mark.parametrize("loss", ["smooth_l1", "giou"])
+def test_what_lies_in_a_region_to_ignore_is_no_background(loss: str) -> None:
+    model = small("model.detector.arch=faster_rcnn", f"model.detector.box_loss={loss}").detector.model.train()
+    lesion = torch.tensor([[10.0, 20.0, 40.0, 44.0]])
+    inside, outside = torch.tensor([[8.0, 50.0, 20.0, 60.0]]), torch.tensor([[50.0, 5.0, 60.0, 15.0]])
+    boxes = torch.cat([inside, outside, lesion + 1])
+    target = {"boxes": lesion, "labels": torch.tensor([1]), "ignored": torch.tensor([[0.0, 10.0, 45.0, 90.0]])}
+    labels, _ = model.rpn.assign_targets_to_anchors([boxes], [target])
+    assert labels[0].tolist() == [-1, 0, 1]
+    assert torch.equal(model.roi_heads._to_learn(boxes, target), boxes[1:])
+    everything = {
+        **target,
+        "ignored": torch.tensor([[0.0, 0.0, 99.0, 99.0]]),
+        "boxes": lesion[:0],
+        "labels": torch.tensor([]),
+    }
+    assert len(model.roi_heads._to_learn(boxes, everything)) == 0
+    whole = small("model.detector.arch=mask_rcnn", f"model.detector.box_loss={loss}").train()
+    masks = {"masks": torch.zeros(0, 96, 64, dtype=torch.uint8)}
+    losses = whole([torch.rand(1, 96, 64)], [everything | masks]).losses
+    assert losses["loss_none"] == 0
+    assert all(torch.isfinite(value) for value in losses.values())

@@ -18,7 +18,7 @@ from mammodet.data.prepared import MemoryCache
 from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
 from mammodet.data.transforms import SteppedRotation
 from mammodet.errors import InputError
-from mammodet.geometry import mask_to_rle
+from mammodet.geometry import box_rle, mask_to_rle, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.targets import Target
 
@@ -109,15 +109,26 @@ def test_lesion_with_a_box_only_has_no_mask_unless_asked_for(tmp_path):
         dataset[0]
 
 
-def test_unlocalized_and_ignored_lesions_do_not_teach_boxes(tmp_path):
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_unlocalized_lesions_teach_no_boxes_and_regions_to_ignore_are_named(tmp_path, with_masks):
     items = (
         record(1, unlocalized=True, lesions=(lesion(10, 10, 30, 30),)),
-        record(2, lesions=(lesion(10, 10, 30, 30), lesion(30, 30, 50, 50, ignore=True))),
-        record(3, lesions=(lesion(10, 10, 30, 30),)),
+        record(2, lesions=(lesion(30, 30, 50, 50, ignore=True), lesion(10, 10, 30, 30, "calcification"))),
+        record(3, lesions=(lesion(10, 10, 30, 30), Lesion("mass", (0, 0, 60, 20), None, "box", ignore=True))),
     )
-    dataset = lesion_dataset(tmp_path, *items, crop="none")
-    assert [dataset[index].use_boxes for index in range(3)] == [False, False, True]
-    assert len(dataset[1].target["boxes"]) == 1  # the ignored one is no target
+    dataset = lesion_dataset(tmp_path, *items, crop="none", with_masks=with_masks)
+    assert [dataset[index].use_boxes for index in range(3)] == [False, True, True]
+    target = dataset[1].target
+    assert {name: target[name].tolist() for name in ("boxes", "labels", "ignored")} == {
+        "boxes": [[5, 5, 15, 15]], "labels": [2], "ignored": [[15, 15, 25, 25]]
+    }  # fmt: skip
+    assert dataset[2].target["ignored"].tolist() == [[0, 0, 30, 10]]
+    if with_masks:
+        assert target["masks"].shape == (1, 40, 30)
+        assert target["masks"][0, 5:15, 5:15].all()
+    # They move with the image.
+    dataset.chain = chain(horizontal_flip=1)
+    assert dataset[1].target["ignored"].tolist() == [[5, 15, 15, 25]]
 
 
 def test_unknown_labels_are_nan(tmp_path):
@@ -443,6 +454,37 @@ def test_stepped_turn_by_a_right_angle_moves_image_box_and_mask_alike():
         _, alone, _, _ = augment(turns, image, boxes, None, seed)
         assert torch.allclose(alone, new_boxes, atol=1e-3)
     assert found == {(5, 10, 9, 20), (10, 31, 20, 35), (20, 5, 30, 9)}
+
+
+def test_turned_box_is_that_around_the_turned_ellipse():
+    box = (100.0, 60.0, 200.0, 120.0)
+    masks = torch.from_numpy(rle_to_mask(box_rle(box, (400, 500), "ellipse")))[None].to(torch.uint8)
+    image, boxes = torch.zeros((1, 400, 500)), torch.tensor([box])
+    grown = []
+    for options in ({"rotate_degrees": 40, "translate": 0.1, "zoom": 0.2}, {"rotate_degrees": 30, "rotate_step": 7}):
+        for seed in range(8):
+            _, tight, _, _ = augment(chain(**options), image, boxes, masks, seed)
+            _, alone, _, _ = augment(chain(**options), image, boxes, None, seed)
+            assert torch.allclose(alone, tight, atol=1.6)
+            grown.append(float((alone[0, 2:] - alone[0, :2]).prod()) / 6000)
+    assert min(grown) < 0.8
+    assert max(grown) > 1.2
+
+
+def test_stretch_shrinks_one_side_within_its_ends():
+    image, boxes, masks = torch.zeros((1, 80, 60)), torch.tensor([[10.0, 20.0, 40.0, 60.0]]), torch.zeros((1, 80, 60))
+    masks[0, 20:60, 10:40] = 1
+    aspects = []
+    for seed in range(40):
+        changed = augment(chain(stretch=[0.5, 1.25]), image, boxes, masks.to(torch.uint8), seed)
+        height, width = changed[0].shape[-2:]
+        assert (height == 80) != (width == 60) or (height, width) == (80, 60)
+        expected = boxes * torch.tensor([width / 60, height / 80]).repeat(2)
+        assert torch.allclose(changed[1], expected, atol=1.0)
+        assert len(changed[3]) == 1  # smaller, not cut away
+        aspects.append(width / height / 0.75)
+    assert 0.49 < min(aspects) < 0.6
+    assert 1.1 < max(aspects) < 1.27
 
 
 def test_random_crop_keeps_the_size_and_moves_boxes_with_the_image():

@@ -113,7 +113,7 @@ def test_lesion_is_pasted_where_the_surroundings_are_most_like_its_own():
     for seed in range(10):
         places = tuple(np.random.default_rng(seed).random(40).tolist())
         found = paste_lesion(base, scene(0.5, BOX), Paste(0, (False, False), places))
-        assert float(found.boxes[0, 0]) >= 45
+        assert float(found.boxes[0, 0]) >= 42  # its rim may reach over the edge a little
 
 
 def test_lesion_that_would_saturate_loses_contrast_and_keeps_its_shape():

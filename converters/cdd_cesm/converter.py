@@ -325,12 +325,3 @@ def _warn(
         warn("no --table: whether a finding is malignant is not known; nor is any image known to be normal")
     elif table is not None and without:
         warn(f"{without} of {len(records)} images have no pathology in the table; their outlines alone count")
-    ignored = sum(
-        any(one.ignore for one in record.lesions) and any(not one.ignore for one in record.lesions)
-        for record in records
-    )
-    if ignored:
-        warn(
-            f"{ignored} images hold both lesions and regions to ignore: they are scored, and teach the image-level "
-            "labels, but no boxes"
-        )

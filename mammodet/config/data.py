@@ -52,6 +52,8 @@ class AugmentConfig(Section):
     noise: Share = 0.01
     #: Ends of the random zoom, as in `[0.7, 1.4]`, in place of `zoom`; null takes `zoom`.
     scale: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
+    #: Ends of a random factor on the aspect, width over height, as in `[0.7, 1.2]`; null keeps the aspect.
+    stretch: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
     #: Longest sides of the network's input, as in `[768, 896, 1024]`; each image takes one. Empty keeps `max_size`.
     sizes: list[Annotated[int, Field(ge=32, le=8192)]] = Field(default=[])
     #: Largest shift of a smooth random warp, as a part of the shorter side; the image's border stays.
@@ -75,8 +77,9 @@ class AugmentConfig(Section):
 
     @model_validator(mode="after")
     def _ends(self) -> AugmentConfig:
-        if self.scale is not None and self.scale[0] > self.scale[1]:
-            raise ValueError(f"augment.scale={self.scale}: expected the lower end first")
+        for name, ends in (("scale", self.scale), ("stretch", self.stretch)):
+            if ends is not None and ends[0] > ends[1]:
+                raise ValueError(f"augment.{name}={ends}: expected the lower end first")
         return self
 
     @property

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from mammodet.config import AugmentConfig
 from mammodet.data.transforms import (
+    Affine,
     Blur,
     Cutout,
     Elastic,
@@ -22,6 +23,7 @@ from mammodet.data.transforms import (
     RandomSize,
     Scale,
     SteppedRotation,
+    Stretch,
     Tone,
 )
 
@@ -38,6 +40,8 @@ def build_augment(config: AugmentConfig) -> Callable[..., Any] | None:
         steps.append(v2.RandomHorizontalFlip(config.horizontal_flip))
     if config.vertical_flip:
         steps.append(v2.RandomVerticalFlip(config.vertical_flip))
+    if config.stretch:
+        steps.append(Stretch(*config.stretch))  # ahead of turns: these keep the shape of a film whose aspect is right
     stepped = config.rotate_degrees > 0 and config.rotate_step > 0
     if stepped:
         steps.append(SteppedRotation(config.rotate_degrees, config.rotate_step))
@@ -45,7 +49,7 @@ def build_augment(config: AugmentConfig) -> Callable[..., Any] | None:
     zoom = 0.0 if config.scale else config.zoom
     if degrees or config.translate or zoom:
         steps.append(
-            v2.RandomAffine(
+            Affine(
                 degrees=degrees,
                 translate=(config.translate, config.translate),
                 scale=(1 - zoom, 1 + zoom),

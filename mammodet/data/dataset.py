@@ -26,6 +26,9 @@ from mammodet.records import Dataset, ImageRecord, Lesion, Rle
 from mammodet.targets import Target
 from mammodet.trace import Trace
 
+#: The label of a region to ignore among those of lesions, which count from 1.
+IGNORED = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -33,7 +36,8 @@ class Sample:
 
     Attributes:
         image: float (C, H, W) in [0, 1].
-        target: `boxes` float (n, 4) xyxy, `labels` int64 (n,) 1-based, `masks` uint8 (n, H, W) where there are masks.
+        target: `boxes` float (n, 4) xyxy, `labels` int64 (n,) 1-based, `masks` uint8 (n, H, W) where there are masks;
+            `ignored` float (m, 4) xyxy, boxes of the regions to ignore.
         use_boxes: False for an image on which a lesion has no place: it must not teach boxes.
         labels: float (T,), the label or the class's position for each question, NaN where not known.
     """
@@ -143,13 +147,14 @@ class LesionDataset(TorchDataset[Sample]):
         if self.chain is not None:
             image, boxes, masks, keep = augment(self.chain, image, boxes, masks, seed)
             labels = labels[keep]
-        target = {"boxes": boxes, "labels": labels}
+        wanted = labels != IGNORED
+        target = {"boxes": boxes[wanted], "labels": labels[wanted], "ignored": boxes[~wanted]}
         if masks is not None:
-            target["masks"] = masks
+            target["masks"] = masks[wanted]
         return Sample(
             image,
             target,
-            scene.record.has_complete_boxes,
+            not scene.record.unlocalized,
             torch.tensor([target.value(scene.record) for target in self.targets]),
             self.dataset.images[index],
             trace,
@@ -163,9 +168,9 @@ class LesionDataset(TorchDataset[Sample]):
 
     def _lesions(self, record: ImageRecord, trace: Trace) -> tuple[Tensor, Tensor, Tensor | None]:
         """Boxes, labels and masks of a record's lesions in the network's pixels; what the crop cut off is gone."""
-        lesions = [lesion for lesion in record.lesions if not lesion.ignore]
-        size_hw = trace.output_size_hw
-        labels = torch.tensor([self.dataset.category_id(lesion.category) for lesion in lesions], dtype=torch.int64)
+        lesions, size_hw = record.lesions, trace.output_size_hw
+        numbers = [IGNORED if lesion.ignore else self.dataset.category_id(lesion.category) for lesion in lesions]
+        labels = torch.tensor(numbers, dtype=torch.int64)
         if self.with_masks:
             arrays = [trace.mask_forward(rle_to_mask(self._mask(lesion, record))) for lesion in lesions]
             masks = torch.from_numpy(np.stack(arrays).astype(np.uint8)) if arrays else torch.zeros((0, *size_hw))
@@ -178,6 +183,8 @@ class LesionDataset(TorchDataset[Sample]):
 
     def _mask(self, lesion: Lesion, record: ImageRecord) -> Rle:
         """A lesion's native mask: its own, or what is made of its box."""
+        if lesion.ignore and lesion.rle is None:
+            return box_rle(lesion.box_xyxy, record.size_hw, "box")
         if self.box_masks != "none" and (lesion.rle is None or lesion.geometry == "box"):
             return box_rle(lesion.box_xyxy, record.size_hw, self.box_masks)
         if lesion.rle is None:

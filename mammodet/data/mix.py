@@ -34,7 +34,8 @@ class Scene:
 
     Attributes:
         image: float (C, H, W) in [0, 1]; never changed in place.
-        boxes, labels, masks: of n lesions: float (n, 4) xyxy, int64 (n,), uint8 (n, H, W) or None.
+        boxes, labels, masks: of n lesions and regions to ignore: float (n, 4) xyxy, int64 (n,), uint8 (n, H, W) or
+            None.
         record: its labels speak of the scene.
     """
 
@@ -208,7 +209,7 @@ def _cut_lesion(donor: Scene, mirror_xy: tuple[bool, bool]) -> _Cut | None:
 def _find_place(scene: Scene, cut: _Cut, places: Sequence[float]) -> tuple[int, int] | None:
     """Column and row of the cut's corner, where it lies in the breast and beside other lesions.
 
-    Of several places, the one whose rim is most even and most like the lesion's own: not across the muscle's border.
+    Of several places, the one whose rim is most like the lesion's own, in brightness and in its variation.
     """
     height, width = scene.image.shape[-2:]
     tissue = _tissue(scene.image)
@@ -216,7 +217,7 @@ def _find_place(scene: Scene, cut: _Cut, places: Sequence[float]) -> tuple[int, 
     h, w = cut.shape.shape
     rows, columns = np.nonzero(cut.weight)
     rim = ~cut.shape[rows, columns]
-    old = float(cut.pixels[0, rows, columns][rim].mean())
+    old = cut.pixels[0, rows, columns][rim]
     fits: list[tuple[float, int, int]] = []
     for place in places if len(candidates) else ():
         row, column = divmod(int(candidates[int(place * len(candidates))]), width)
@@ -226,7 +227,7 @@ def _find_place(scene: Scene, cut: _Cut, places: Sequence[float]) -> tuple[int, 
         inside = (rows + y >= 0) & (rows + y < height) & (columns + x >= 0) & (columns + x < width)
         if inside.all() and tissue[rows + y, columns + x].mean() >= ON_TISSUE:
             new = scene.image[0].numpy()[rows + y, columns + x][rim]
-            fits.append((abs(float(new.mean()) - old) + float(new.std()), x, y))
+            fits.append((float(abs(new.mean() - old.mean()) + abs(new.std() - old.std())), x, y))
     return min(fits)[1:] if fits else None
 
 
@@ -270,7 +271,7 @@ def mix_scenes(scene: Scene, other: Scene, share: float) -> Scene:
         density=None,
         birads=None,
         class_name=None,
-        unlocalized=not (first.has_complete_boxes and second.has_complete_boxes),
+        unlocalized=first.unlocalized or second.unlocalized,
     )
     boxes, names = torch.cat([scene.boxes, other.boxes]), torch.cat([scene.labels, other.labels])
     return Scene(image.clamp_(0, 1), boxes, names, masks, record)

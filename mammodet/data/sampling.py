@@ -28,11 +28,14 @@ class SampleKey(NamedTuple):
 
 
 def usable_indices(dataset: Dataset, targets: Sequence[Target], *, boxes: bool = True) -> list[int]:
-    """Images that can teach something: at least one answer, or, to a detector, `boxes` (or their absence)."""
+    """Images that can teach something: at least one answer, or, to a detector, `boxes` (or their absence).
+
+    Where there are regions to ignore, what lies beside them teaches boxes.
+    """
     return [
         index
         for index, record in enumerate(dataset.images)
-        if (boxes and record.has_complete_boxes) or any(not math.isnan(target.value(record)) for target in targets)
+        if (boxes and not record.unlocalized) or any(not math.isnan(target.value(record)) for target in targets)
     ]
 
 

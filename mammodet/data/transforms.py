@@ -1,6 +1,8 @@
 """Random changes that torchvision's transforms v2 lack, for images float (C, H, W) of any number of channels.
 
-Each draws in `make_params`, apart from applying in `transform`.
+Each draws in `make_params`, apart from applying in `transform`. A box without a mask is followed as the ellipse inside
+it: the box around its turned corners would be too large (Kalra et al., Towards rotation invariance in object detection,
+ICCV 2021).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 KNOTS = 6  # of a warp along each side; the outer ones do not move
-EDGE_POINTS = 17  # of a box that are followed through a warp, along each of its sides
+OUTLINE_POINTS = 64  # of the ellipse in a box, which are followed through a warp
 MOST_COVERED = 0.5  # a cutout covers less than this part of any lesion
 TRIES = 10  # places that are drawn for a rectangle
 FILLS = (0.0, None)  # black, or the image's mean
@@ -56,7 +58,31 @@ class SteppedRotation(v2.Transform):
         """Turn about the image's centre; what was outside is 0."""
         if isinstance(inpt, Magnification):
             return inpt
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            return _turned(inpt, -params["angle"], 1.0, (0.0, 0.0))  # v2's rotate goes the other way
         return v2.functional.rotate(inpt, params["angle"], interpolation=v2.InterpolationMode.BILINEAR)
+
+
+class Affine(v2.RandomAffine):
+    """torchvision's turn, shift and zoom, without shear."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Image and masks as torchvision; boxes as the ellipses in them."""
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            return _turned(inpt, params["angle"], params["scale"], params["translate"])
+        return super().transform(inpt, params)
+
+
+def _turned(inpt: Any, degrees: float, scale: float, shift_xy: Sequence[float]) -> Any:
+    """Boxes around the ellipses in boxes_xyxy, turned clockwise about the image's centre, resized and shifted."""
+    boxes = inpt.as_subclass(Tensor)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = boxes.new_tensor([[cosine, -sine], [sine, cosine]]) * scale
+    middle = boxes.new_tensor([inpt.canvas_size[1], inpt.canvas_size[0]]) / 2
+    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2 - middle) @ turn.T + middle + boxes.new_tensor(list(shift_xy))
+    halves = ((boxes[:, 2:] - boxes[:, :2]) ** 2 @ (turn**2).T).sqrt() / 2
+    moved = torch.cat([centres - halves, centres + halves], dim=1)
+    return v2.functional.clamp_bounding_boxes(tv_tensors.wrap(moved, like=inpt))
 
 
 class RandomCrop(v2.Transform):
@@ -109,6 +135,28 @@ class Scale(v2.Transform):
         return _by_plane(inpt, lambda plane: cv2.warpAffine(plane, matrix, (width, height), flags=how))
 
 
+class Stretch(v2.Transform):
+    """Change the aspect (width over height) by a factor from `low` to `high`, equally likely by its logarithm.
+
+    One side shrinks, none grows.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw, apart from applying."""
+        height, width = image_of(flat_inputs).shape[-2:]
+        factor = math.exp(draw(math.log(self.low), math.log(self.high)))
+        size = [max(round(height / max(factor, 1)), 1), max(round(width * min(factor, 1)), 1)]
+        return {"size": size, "larger": size[0] * size[1] / (height * width)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize image, boxes and masks alike."""
+        return _resized(inpt, params)
+
+
 class RandomSize(v2.Transform):
     """Resize so that the longer side is one of `sizes`, each equally likely."""
 
@@ -125,15 +173,17 @@ class RandomSize(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resize image, boxes and masks alike."""
-        if isinstance(inpt, Magnification):
-            return tv_tensors.wrap(inpt.as_subclass(Tensor) * params["larger"], like=inpt)
-        return v2.functional.resize(inpt, params["size"], antialias=True)
+        return _resized(inpt, params)
+
+
+def _resized(inpt: Any, params: dict[str, Any]) -> Any:
+    if isinstance(inpt, Magnification):
+        return tv_tensors.wrap(inpt.as_subclass(Tensor) * params["larger"], like=inpt)
+    return v2.functional.resize(inpt, params["size"], antialias=True)
 
 
 class Elastic(v2.Transform):
     """A smooth warp: random shifts of a few knots, cubic in between (after Simard et al., ICDAR 2003).
-
-    A box without a mask becomes the box around its warped sides.
 
     Args:
         most: largest shift of a knot, as a part of the shorter side.
@@ -172,13 +222,11 @@ def _between_knots(side: int) -> Tensor:
 
 
 def _warp_boxes(boxes: Tensor, shifts: NDArray[np.float32]) -> Tensor:
-    """The boxes (n, 4) around where the sides of boxes_xyxy go."""
-    along = torch.linspace(0, 1, EDGE_POINTS)
+    """The boxes (n, 4) around where the ellipses in boxes_xyxy go."""
+    angles = torch.arange(OUTLINE_POINTS) * (2 * math.pi / OUTLINE_POINTS)
     x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
-    across, down = x1 + (x2 - x1) * along, y1 + (y2 - y1) * along
-    none = torch.zeros_like(across)
-    xs = torch.cat([across, across, none + x1, none + x2], dim=1).numpy().astype(np.float32)
-    ys = torch.cat([none + y1, none + y2, down, down], dim=1).numpy().astype(np.float32)
+    xs = ((x1 + x2) / 2 + (x2 - x1) / 2 * angles.cos()).numpy().astype(np.float32)
+    ys = ((y1 + y2) / 2 + (y2 - y1) / 2 * angles.sin()).numpy().astype(np.float32)
     if not xs.size:
         return boxes
     # What was at q goes to the p with p + shift(p) = q; shifts change slowly, so that p = q - shift(p) converges.

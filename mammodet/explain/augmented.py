@@ -20,7 +20,7 @@ from mammodet.files import write_bytes
 from mammodet.records import LABELS
 from mammodet.reporting.canvas import Canvas, Line, View, draw_box, draw_outline
 from mammodet.reporting.gallery import encode, picture_names
-from mammodet.reporting.overlay import FAINT, TITLE, TRUTH, facts_text, line_width, truth_text
+from mammodet.reporting.overlay import FAINT, IGNORED, TITLE, TRUTH, facts_text, line_width, truth_text
 from mammodet.targets import Target
 
 
@@ -94,13 +94,14 @@ def _words(sample: Sample) -> str:
 
 
 def _tile(sample: Sample) -> Canvas:
-    """The first channel, with the outlines of lesions, or their boxes where there are no masks."""
+    """The first channel, with boxes and outlines of lesions, and the boxes of regions to ignore."""
     size_hw = sample.image.shape[-2], sample.image.shape[-1]
     pixels = np.round(sample.image[0].numpy().clip(0, 1) * 255).astype(np.uint8)
     canvas = View.around(size_hw).render(pixels)
     thickness = line_width(size_hw)
-    for box in sample.target["boxes"].tolist():
-        draw_box(canvas, box, TRUTH, thickness)
+    for name, colour in (("ignored", IGNORED), ("boxes", TRUTH)):
+        for box in sample.target[name].tolist():
+            draw_box(canvas, box, colour, thickness)
     for mask in sample.target.get("masks", ()):
         draw_outline(canvas, mask.numpy().astype(bool), (0, 0), TRUTH, thickness)
     return canvas

@@ -50,7 +50,7 @@ class Detector(Protocol):
 
         Args:
             images: float (C, H, W) in [0, 1] each, of any sizes.
-            targets: as in `Sample.target`; needed in training mode.
+            targets: as in `Sample.target`; needed in training mode. What lies in `ignored` regions is no background.
             use_boxes: images that may teach boxes; None means all.
         """
         ...

@@ -1,14 +1,71 @@
-"""torchvision's region heads with the generalised IoU as box loss."""
+"""torchvision's proposals and region heads with regions to ignore, and the generalised IoU as box loss."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_loss
-from torchvision.ops import generalized_box_iou_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import box_area, generalized_box_iou_loss
+
+from mammodet.modeling.contract import silent_loss
 
 #: The generalised IoU's weight beside the classification, as in MMDetection's configs.
 GIOU_WEIGHT = 10.0
+#: A box of which this share lies in a region to ignore teaches nothing, unless it is on a lesion.
+IGNORED_SHARE = 0.5
+
+
+def in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:
+    """Which boxes (n, 4) lie in one of the regions (m, 4), xyxy both: bool (n,)."""
+    if not len(ignored):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    low = torch.maximum(boxes[:, None, :2], ignored[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], ignored[None, :, 2:])
+    shares = (high - low).clamp(min=0).prod(dim=2) / box_area(boxes).clamp(min=1e-6)[:, None]
+    return (shares >= IGNORED_SHARE).any(dim=1)
+
+
+class IgnoringRPN(RegionProposalNetwork):
+    """Anchors in regions to ignore are no background; a target may hold `ignored` boxes."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As torchvision's, with label -1 (of no use) for such anchors."""
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for each, boxes, target in zip(labels, anchors, targets, strict=True):
+            if len(target.get("ignored", ())):
+                each[(each == 0) & in_ignored(boxes, target["ignored"])] = -1
+        return labels, matched
+
+
+class IgnoringRoIHeads(RoIHeads):
+    """Proposals in regions to ignore are no background."""
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """As torchvision's; a batch in which no proposal and no lesion is left teaches nothing."""
+        if self.training and targets is not None:
+            proposals = [self._to_learn(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+            if not any(len(boxes) + len(target["boxes"]) for boxes, target in zip(proposals, targets, strict=True)):
+                return [], {"loss_none": silent_loss(self)}
+        return super().forward(features, proposals, image_shapes, targets)
+
+    def _to_learn(self, proposals: Tensor, target: dict[str, Tensor]) -> Tensor:
+        """The proposals on lesions and outside of regions to ignore."""
+        if not len(target.get("ignored", ())):
+            return proposals
+        left = ~in_ignored(proposals, target["ignored"])
+        if len(target["boxes"]):
+            overlaps = self.box_similarity(target["boxes"], proposals).amax(dim=0)
+            left |= overlaps >= self.proposal_matcher.high_threshold
+        return proposals[left]
 
 
 class GIoURoIHeads(RoIHeads):
@@ -63,3 +120,7 @@ class GIoURoIHeads(RoIHeads):
             pairs = boxes[found, classes[found]].float(), target["boxes"][index[found]].float()
             parts.append(generalized_box_iou_loss(*pairs, reduction="sum"))
         return GIOU_WEIGHT * torch.stack(parts).sum() / max(sum(len(each) for each in labels), 1)
+
+
+class IgnoringGIoURoIHeads(IgnoringRoIHeads, GIoURoIHeads):
+    """Both."""

@@ -20,7 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
 from mammodet.modeling.pixel_stats import PixelStats
-from mammodet.modeling.roi_heads import GIoURoIHeads
+from mammodet.modeling.roi_heads import IgnoringGIoURoIHeads, IgnoringRoIHeads, IgnoringRPN
 
 
 class SizedTransform(GeneralizedRCNNTransform):
@@ -77,7 +77,8 @@ class FloatBoxCoder(BoxCoder):
 class TorchvisionDetector(nn.Module):
     """A torchvision `GeneralizedRCNN`, with its features laid open and images that teach no boxes left out.
 
-    Where every image teaches boxes, losses and detections are those of the model's own forward, bit for bit.
+    Where every image teaches boxes, and nothing is to be ignored, losses and detections are those of the model's own
+    forward, bit for bit.
 
     Args:
         model: `MaskRCNN` or `FasterRCNN` that resizes nothing (its inputs come in their size).
@@ -184,8 +185,8 @@ def build_torchvision(
         )
     # Exchange the parts that resize, or that lose precision under autocast.
     model.transform = SizedTransform(in_channels, pixels)
-    if config.box_loss == "giou":
-        model.roi_heads.__class__ = GIoURoIHeads
+    model.rpn.__class__ = IgnoringRPN
+    model.roi_heads.__class__ = IgnoringGIoURoIHeads if config.box_loss == "giou" else IgnoringRoIHeads
     for part in (model.rpn, model.roi_heads):
         part.box_coder = FloatBoxCoder(part.box_coder.weights)
     return TorchvisionDetector(model, config.strides)

@@ -94,7 +94,8 @@ class Detectron2Detector(nn.Module):
                 "model.detectron2: deformable convolutions learn on a GPU only; choose another config, or "
                 "MODEL.RESNETS.DEFORM_ON_PER_STAGE [false, false, false, false] in model.detectron2.opts"
             )
-        keep = teaching_images(len(targets), use_boxes)
+        whole = [not len(target.get("ignored", ())) for target in targets]  # detectron2 ignores no region
+        keep = [index for index in teaching_images(len(targets), use_boxes) if whole[index]]
         if not keep:
             return {"loss_none": silent_loss(self)}
         if len(keep) < len(targets):
