@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import SMALL
 
 from mammodet.config import load_config
 from mammodet.modeling.build import build_model
-from mammodet.modeling.mammo_rcnn import MammoRCNN, inside_others
+from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.roi_heads import GIOU_WEIGHT, GIoURoIHeads, in_ignored
+from mammodet.modeling.second_boxes import SecondBoxes, inside_others, softened
 
 
 def small(*overrides: str) -> MammoRCNN:
@@ -81,12 +84,42 @@ def test_containment_threshold_applies_to_a_models_detections() -> None:
     image = torch.rand(1, 96, 64)
     with torch.no_grad():
         every = model([image]).detections[0]
-        model.containment_threshold = 0.5
+        model.second_boxes = SecondBoxes(containment_threshold=0.5)
         kept = model([image]).detections[0]
     keep = ~inside_others(every["boxes"], every["labels"], 0.5)
     assert 0 < int(keep.sum()) < len(keep)
     for name in every:
         assert torch.equal(kept[name], every[name][keep])
+
+
+def test_soft_suppression_by_hand() -> None:
+    # The second shares half of its union with the first, and is lowered below the third, which it overlaps by as much.
+    boxes = torch.tensor([[0, 0, 30, 10], [10, 0, 40, 10], [20, 0, 50, 10], [10, 0, 40, 10]], dtype=torch.float32)
+    labels, scores = torch.tensor([1, 1, 1, 2]), torch.tensor([0.9, 0.8, 0.7, 0.6])
+    far, near = 0.2**2, 0.5**2  # the squared IoU of the first and the third, of neighbours
+    third = 0.7 * math.exp(-far / 0.5)
+    second = 0.8 * math.exp(-near / 0.5) * math.exp(-near / 0.5)
+    assert softened(boxes, labels, scores, 0.5).tolist() == pytest.approx([0.9, second, third, 0.6])
+    assert softened(boxes[:0], labels[:0], scores[:0], 0.5).tolist() == []
+    found = {"boxes": boxes, "labels": labels, "scores": scores}
+    left = SecondBoxes(soft_nms_sigma=0.5, score_threshold=0.6)(found)
+    assert left["scores"].tolist() == pytest.approx([0.9, third, 0.6])
+    assert torch.equal(left["boxes"], boxes[[0, 2, 3]])
+    assert SecondBoxes()(found) is found
+
+
+def test_soft_suppression_applies_to_a_models_detections() -> None:
+    model = small("model.detector.score_threshold=0", "model.detector.soft_nms_sigma=0.5").eval()
+    image = torch.rand(1, 96, 64)
+    with torch.no_grad():
+        found = model([image]).detections[0]
+        model.second_boxes = SecondBoxes()
+        plain = model([image]).detections[0]
+    lowered = softened(plain["boxes"], plain["labels"], plain["scores"], 0.5)
+    assert not torch.equal(lowered, plain["scores"])
+    order = lowered.argsort(descending=True)
+    for name in plain:
+        assert torch.equal(found[name], (plain | {"scores": lowered})[name][order])
 
 
 def test_boxes_in_regions_to_ignore() -> None:

@@ -99,6 +99,9 @@ class DetectorConfig(Section):
     #: Of two detections of which the smaller lies in the larger by more than this share of its area, the weaker one is
     #: dropped; 1 drops none.
     containment_threshold: Share = 1.0
+    #: Of detections that overlap and are both kept, the weaker one's score is multiplied by exp(-IoU^2 / sigma) (soft
+    #: non-maximum suppression); null leaves scores as they are.
+    soft_nms_sigma: Positive | None = None
     #: Detections kept per image.
     max_detections: AtLeastOne = 100
 

@@ -187,7 +187,7 @@ def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.T
 
 
 #: Settings that change what is done with a trained model, and not the model.
-_FREE = ("score_threshold", "nms_threshold", "containment_threshold", "max_detections")
+_FREE = ("score_threshold", "nms_threshold", "containment_threshold", "soft_nms_sigma", "max_detections")
 
 
 def _take_over(config: Config, wanted: Config, path: Path) -> Config:

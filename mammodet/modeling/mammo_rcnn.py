@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torchvision.ops import box_area
 
 from mammodet.modeling.contract import Detector, DetectorOutput
 from mammodet.modeling.image_head import ImageHead, image_loss
+from mammodet.modeling.second_boxes import SecondBoxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class MammoRCNN(nn.Module):
         targets: names of the head's questions.
         head_weight: weight of the head's loss.
         with_masks: whether detections have masks.
-        containment_threshold: see `inside_others`; 1 drops no detection.
+        second_boxes: what is done with the detections of an image; by default nothing.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class MammoRCNN(nn.Module):
         targets: Sequence[str],
         head_weight: float,
         with_masks: bool,
-        containment_threshold: float = 1.0,
+        second_boxes: SecondBoxes | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -49,7 +48,7 @@ class MammoRCNN(nn.Module):
         self.targets = tuple(targets)
         self.head_weight = head_weight
         self.with_masks = with_masks
-        self.containment_threshold = containment_threshold
+        self.second_boxes = second_boxes or SecondBoxes()
 
     def forward(
         self,
@@ -72,32 +71,4 @@ class MammoRCNN(nn.Module):
         losses = dict(output.losses)
         if self.training and logits is not None and labels is not None:
             losses["loss_image"] = self.head_weight * image_loss(logits, labels)
-        detections = output.detections
-        if self.containment_threshold < 1:
-            detections = [_without_nested(found, self.containment_threshold) for found in detections]
-        return ModelOutput(losses, detections, logits)
-
-
-def _without_nested(found: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
-    keep = ~inside_others(found["boxes"], found["labels"], threshold)
-    return {name: values[keep] for name, values in found.items()}
-
-
-def inside_others(boxes_xyxy: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """Which detections are nested with a stronger one of their category: bool (n,).
-
-    Two boxes are nested if their intersection is more than `threshold` of the smaller one's area.
-
-    Args:
-        boxes_xyxy: (n, 4) in falling order of their scores.
-        labels: (n,).
-    """
-    low = torch.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[None, :, :2])
-    high = torch.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[None, :, 2:])
-    areas = box_area(boxes_xyxy)
-    shares = (high - low).clamp(min=0).prod(dim=2) / torch.minimum(areas[:, None], areas[None, :]).clamp(min=1e-6)
-    nested = (shares > threshold) & (labels[:, None] == labels[None, :])
-    dropped = torch.zeros(len(boxes_xyxy), dtype=torch.bool, device=boxes_xyxy.device)
-    for index in range(1, len(boxes_xyxy)):  # a dropped one drops no other
-        dropped[index] = bool((nested[index, :index] & ~dropped[:index]).any())
-    return dropped
+        return ModelOutput(losses, [self.second_boxes(found) for found in output.detections], logits)
