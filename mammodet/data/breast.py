@@ -17,6 +17,10 @@ from mammodet.geometry import Mask
 from mammodet.records import BoxXYXY
 
 _WORK_SIZE = 256  # longest side on which the outline is looked for
+#: Thresholds that are tried, high to low, as shares of the way from the background to Otsu's.
+_SHARES = (*(0.35 * 0.85**step for step in range(20)), 0.0)
+_MOST_GROWTH = 0.15  # of the breast's area from one threshold to the next, outside of its convex hull
+_MOST_STEP = 8  # pixels that its border moves then
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,9 @@ class Breast:
 def find_breast(pixels: NDArray[Any], margin: float = 0.02) -> Breast:
     """Segment the breast and give the box to crop to.
 
-    Otsu's threshold (IEEE Trans. SMC 1979), lowered to keep the skin line, on a small copy from which flat saturated
-    areas (tape, labels, borders) are taken out; then the component that is largest after an opening.
+    Otsu's threshold (IEEE Trans. SMC 1979) on a small copy from which flat saturated areas (tape, labels, borders) are
+    taken out; the component that is largest after an opening; then the threshold falls towards the background as long
+    as the component does not leak, so that the skin line and dark tissue are kept.
 
     Args:
         pixels: uint8 or uint16 (height, width), tissue brighter than background.
@@ -53,6 +58,8 @@ def find_breast(pixels: NDArray[Any], margin: float = 0.02) -> Breast:
     height, width = pixels.shape[:2]
     scale = _WORK_SIZE / max(height, width)
     small_hw = max(round(height * scale), 1), max(round(width * scale), 1)
+    if pixels.dtype == np.uint8:
+        pixels = np.multiply(pixels, 257, dtype=np.uint16)  # or the resized values were rounded to whole grey levels
     small = cv2.resize(pixels, small_hw[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
     mask = _segment(small)
     if mask is None:
@@ -82,20 +89,49 @@ def _segment(small: NDArray[np.float32]) -> Mask | None:
         return None
     otsu, _ = cv2.threshold(tissue.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     background = float(np.median(tissue[tissue <= otsu])) if (tissue <= otsu).any() else 0.0
-    foreground = (grey > background + 0.35 * (otsu - background)) & ~artefact
+    breast: Mask | None = None
+    for threshold in dict.fromkeys(np.floor(background + share * (otsu - background)) for share in _SHARES):
+        found = _component((grey > threshold) & ~artefact, breast)
+        if found is None:
+            continue
+        if breast is None:
+            breast = found
+        elif _has_leaked(breast, breast | found):
+            break
+        else:
+            breast = breast | found
+    if breast is None or breast.sum() < 0.01 * breast.size:
+        return None
+    return _filled(_outlines(breast), breast.shape)
+
+
+def _component(foreground: Mask, breast: Mask | None) -> Mask | None:
+    """What is connected in the opened foreground: to the breast where it is known, else the likeliest to be it."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
     opened = cv2.morphologyEx(foreground.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
     if count < 2:
         return None
+    if breast is not None:
+        return np.asarray(labels == 1 + int(np.bincount(labels[breast], minlength=count)[1:].argmax()))
     # The larger and the less like a bare rectangle (a label, a strip of tape), the likelier it is the breast.
     area = stats[1:, cv2.CC_STAT_AREA].astype(float)
     sides = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].astype(float)
-    thin = sides.min(axis=1) < 0.08 * max(grey.shape)
-    breast = labels == 1 + int(np.argmax(area * np.where(thin, 0.05, 1.0)))
-    if breast.sum() < 0.01 * breast.size:
-        return None
-    return _fill_holes(breast)
+    thin = sides.min(axis=1) < 0.08 * max(foreground.shape)
+    return np.asarray(labels == 1 + int(np.argmax(area * np.where(thin, 0.05, 1.0))))
+
+
+def _has_leaked(breast: Mask, grown: Mask) -> bool:
+    """Whether a mask that grew by one step of the threshold has left the breast: for a label, or the film's base.
+
+    Dark tissue between the skin and the bright gland lies inside the mask's convex hull, and may come in at any time.
+    """
+    hull = cv2.convexHull(np.concatenate(_outlines(breast)))
+    outside = grown & ~_filled([hull], breast.shape)
+    if outside.sum() > _MOST_GROWTH * breast.sum():
+        return True
+    distance = cv2.distanceTransform((~breast).astype(np.uint8), cv2.DIST_C, 3)
+    return bool((outside & (distance > _MOST_STEP)).sum() > 0.002 * breast.sum())
 
 
 def _flat_and_bright(grey: NDArray[np.uint8]) -> Mask:
@@ -118,8 +154,12 @@ def _flat_and_bright(grey: NDArray[np.uint8]) -> Mask:
     return artefact
 
 
-def _fill_holes(mask: Mask) -> Mask:
+def _outlines(mask: Mask) -> list[NDArray[np.int32]]:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
+    return list(contours)
+
+
+def _filled(outlines: list[NDArray[np.int32]], size_hw: tuple[int, ...]) -> Mask:
+    filled = np.zeros(size_hw, np.uint8)
+    cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
     return filled > 0
