@@ -2,8 +2,8 @@
 
     python benchmarks/breast_masks.py --source all-mias --masks breast_masks --table breast_masks_registration.csv
 
-The table has a row for each mask mdbNNN.png (1024x1024, breast above 127): `k`, whether to mirror it (`flip`), and by how
-many pixels to shift it to the right (`shift`) to lie on the film.
+The table has a row for each mask mdbNNN.png (1024x1024, breast above 127): `k`, whether to mirror it (`flip`), and by
+how many pixels to shift it to the right (`shift`) to lie on the film.
 """
 
 from __future__ import annotations
@@ -45,16 +45,13 @@ def main() -> None:
         overlaps[number] = float((found & drawn).sum() / (found | drawn).sum())
         losses[number] = _cut_off(drawn, breast.box_xyxy)
     values, cut = np.array(list(overlaps.values())), np.array(list(losses.values()))
+    share, worst = 100 * (cut > 5).mean(), sorted(losses, key=lambda number: -losses[number])[:5]
     print(f"{len(values)} films, {1000 * np.median(seconds):.0f} ms of CPU each")
     print(
-        f"IoU: median {np.median(values):.3f}, tenth percentile {np.quantile(values, 0.1):.3f}, least {values.min():.3f}"
+        f"IoU: median {np.median(values):.3f}, tenth percentile {np.quantile(values, 0.1):.3f}, least {min(values):.3f}"
     )
-    print(
-        f"more than 5 px of drawn breast cut off on the nipple side: {(cut > 5).sum()} ({100 * (cut > 5).mean():.1f} %)"
-    )
-    print(
-        "largest losses:", ", ".join(f"mdb{n:03d} {losses[n]:.0f} px" for n in sorted(losses, key=losses.get)[:-6:-1])
-    )  # type: ignore[arg-type]
+    print(f"more than 5 px of drawn breast cut off on the nipple side: {(cut > 5).sum()} ({share:.1f} %)")
+    print("largest losses:", ", ".join(f"mdb{number:03d} {losses[number]:.0f} px" for number in worst))
 
 
 def _drawn(path: Path, flip: bool, shift: int) -> Mask:

@@ -6,6 +6,7 @@ the one thing that is large, brighter than the film's background, and not flat.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,12 +155,11 @@ def _flat_and_bright(grey: NDArray[np.uint8]) -> Mask:
     return artefact
 
 
-def _outlines(mask: Mask) -> list[NDArray[np.int32]]:
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return list(contours)
+def _outlines(mask: Mask) -> Sequence[NDArray[Any]]:
+    return cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
 
 
-def _filled(outlines: list[NDArray[np.int32]], size_hw: tuple[int, ...]) -> Mask:
+def _filled(outlines: Sequence[NDArray[Any]], size_hw: tuple[int, ...]) -> Mask:
     filled = np.zeros(size_hw, np.uint8)
     cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
     return filled > 0
