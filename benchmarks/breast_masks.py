@@ -47,9 +47,8 @@ def main() -> None:
     values, cut = np.array(list(overlaps.values())), np.array(list(losses.values()))
     share, worst = 100 * (cut > 5).mean(), sorted(losses, key=lambda number: -losses[number])[:5]
     print(f"{len(values)} films, {1000 * np.median(seconds):.0f} ms of CPU each")
-    print(
-        f"IoU: median {np.median(values):.3f}, tenth percentile {np.quantile(values, 0.1):.3f}, least {min(values):.3f}"
-    )
+    tenth = np.quantile(values, 0.1)
+    print(f"IoU: median {np.median(values):.3f}, tenth percentile {tenth:.3f}, least {min(values):.3f}")
     print(f"more than 5 px of drawn breast cut off on the nipple side: {(cut > 5).sum()} ({share:.1f} %)")
     print("largest losses:", ", ".join(f"mdb{number:03d} {losses[number]:.0f} px" for number in worst))
 
