@@ -147,6 +147,8 @@ class Predictor:
             "split_hash": self.facts.split_hash,
             "patients": list(self.facts.patients),
             "files": [file.to_json() for file in self.facts.files],
+            "unknown_patients": self.facts.unknown_patients,
+            "unknown_start": self.facts.unknown_start,
             **({"packed_from": list(self.facts.packed_from)} if self.facts.packed_from else {}),
             "version": self.facts.version,
             "predicted_with": mammodet.__version__,

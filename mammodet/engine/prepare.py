@@ -115,6 +115,7 @@ def make_run(
         split_hash=split_hash_of(train),
         patients=tuple(sorted(patients)),
         files=sources,
+        unknown_patients=sum(not record.patient_id for record in (*train.images, *val.images)),
     )
     return Run(config, train, val, facts, root)
 

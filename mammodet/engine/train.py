@@ -17,9 +17,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
-from mammodet.data.sources import SourceFile, joined_sources, sources_of
+from mammodet.data.sources import SourceFile
 from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar
-from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model
+from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
 from mammodet.engine.loaders import Loaders
 from mammodet.engine.module import TrainingModule
 from mammodet.engine.predict import Predictor, Skipped
@@ -32,6 +32,7 @@ from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.weight_files import KEY, read_torch
+from mammodet.modeling.weights import is_published
 from mammodet.parallel import reported
 
 
@@ -46,24 +47,26 @@ class Machines:
 
 
 def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) -> RunFacts:
-    """Facts that also name the patients and files seen before: a model does not forget them.
+    """Facts that also name what the model saw before this run.
 
     Args:
-        start: the checkpoint that is resumed (perhaps with other data), or None for a new run.
-        weights: `model.weights`; what a resumed run once started from is known to its checkpoint.
+        start: the checkpoint that is resumed (perhaps with other data), or None for a new run; what a resumed run once
+            started from is known to its checkpoint.
     """
-    if start is None and weights in ("none", "coco", "imagenet"):
+    if start is not None:
+        return facts.with_earlier(read_facts(start)[1])
+    if weights in ("none", "coco", "imagenet") or is_published(weights):
         return facts
-    content = read_torch(start or Path(weights))
+    path = Path(weights)
+    content = read_torch(path) if "://" not in weights else None
     earlier = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(earlier, dict):
-        return facts
-    files = sources_of(earlier) or (SourceFile(weights),) * bool(earlier.get("patients"))
-    return replace(
-        facts,
-        patients=tuple(sorted({*facts.patients, *earlier.get("patients", ())})),
-        files=joined_sources(facts.files, files),
-    )
+        return replace(facts, unknown_start=path.name)
+    if "format" not in earlier:  # of tools/convert_weights.py, which keeps what the checkpoint said of its patients
+        files = earlier.get("files") or [SourceFile(weights).to_json()] * bool(earlier.get("patients"))
+        kept = {"data_hash": "", "patients": [], "unknown_patients": None, **earlier, "files": files}
+        earlier = {**facts.to_json(), **kept}
+    return facts.with_earlier(RunFacts.from_json(earlier, path))
 
 
 def train(

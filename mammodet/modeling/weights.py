@@ -28,6 +28,8 @@ _OWN = ("detector.model.", "network.body.")
 #: torchvision's COCO_V1 files (Mask, Faster and Keypoint R-CNN R50-FPN) by the start of their SHA-256, which is part of
 #: their names: their batch norms add nothing to the variance.
 _WITHOUT_EPS = ("bf2d0c1e", "258fb6c6", "fc266e95")
+#: Where detectron2's model zoo lies.
+_ZOO = ("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,18 @@ def coco_state() -> dict[str, Tensor]:
 def eps_of(path: Path) -> float:
     """What the batch norms of a torchvision file add to their variance."""
     return 0.0 if file_hash(path)[:8] in _WITHOUT_EPS else EPS
+
+
+def is_published(weights: str) -> bool:
+    """Whether `model.weights` names weights that a library publishes: of detectron2's zoo, or a file of torch's hub.
+
+    The name of such a file ends in the start of its SHA-256, as in `resnet18-f37072fd.pth`.
+    """
+    path = Path(weights)
+    if weights.startswith(_ZOO) or (weights.endswith((".yaml", ".py")) and not path.exists()):
+        return True
+    digest = re.search(r"-([0-9a-f]{8,})$", path.stem)
+    return digest is not None and path.is_file() and file_hash(path).startswith(digest[1])
 
 
 def inner(file: WeightFile) -> tuple[dict[str, Tensor], Layout]:
