@@ -77,7 +77,7 @@ def test_resume_without_a_usable_best_checkpoint_is_refused(
 def test_resume_from_weights_alone_is_refused(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
     output = copy_of(finished, tmp_path)
     shutil.copy(output / BEST, output / LAST)
-    with pytest.raises(InputError, match="cannot be resumed from: loops, optimizer_states, .* missing"):
+    with pytest.raises(InputError, match=r"cannot be resumed from: loops, optimizer_states, .* missing"):
         train(prepare(config_for(phantom_root, output, "train.epochs=2")), resume=True)
 
 
