@@ -154,6 +154,13 @@ def test_fewer_epochs_than_were_done_are_refused(run: Path, phantom_root: Path) 
         go_on(phantom_root, run, "train.epochs=1")
 
 
+def test_no_further_epochs_finish_a_run_that_was_stopped(run: Path, phantom_root: Path) -> None:
+    before = read(run / LAST)["state_dict"]
+    go_on(phantom_root, run)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in read(run / LAST)["state_dict"].items())
+    assert len(rates(run)) == 2
+
+
 def test_other_validation_data_are_refused(run: Path, phantom_root: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(phantom_root, tmp_path / "data"))
     dataset = read_coco(data / "val.json")

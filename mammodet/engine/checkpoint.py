@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
 from mammodet.modeling.weight_files import KEY, read_torch, state_of
+from mammodet.modeling.weights import without_sequences
 
 FORMAT = "mammodet-checkpoint/1"
 _MARGIN = 2**30  # bytes: the temporary file is gone when the free space is read
@@ -154,7 +154,7 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
         )
     if wanted is not None:
         config = _take_over(config, wanted, path)
-    state = {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state_of(content, path).items()}
+    state = without_sequences(state_of(content, path))
     try:
         _check_size(config, len(facts.categories), state, path)
         model = build_model(config, len(facts.categories), load_weights=False)
@@ -162,10 +162,6 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
         raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
     load_strict(model, state, path)
     return model.eval(), config, facts
-
-
-#: Version 0.1 had a timm body's norm and its activation in a sequence.
-_NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 
 
 def config_of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,6 +28,10 @@ _OWN = ("detector.model.", "network.body.")
 #: torchvision's COCO_V1 files (Mask, Faster and Keypoint R-CNN R50-FPN) by the start of their SHA-256, which is part of
 #: their names: their batch norms add nothing to the variance.
 _WITHOUT_EPS = ("bf2d0c1e", "258fb6c6", "fc266e95")
+#: Version 0.1 had a timm body's norm and its activation in a sequence.
+_NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
+#: Names of norms of torch, torchvision and timm, and so of what is made of them.
+_NORMS = ("BatchNorm2d", "GroupNorm", "FrozenBatchNorm2d", "FrozenBatchNormAct2d")
 #: Where detectron2's model zoo lies.
 _ZOO = ("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
 
@@ -85,6 +89,25 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     )
 
 
+def norms_left_out(module: nn.Module, body: nn.Module, loaded: Iterable[str]) -> list[str]:
+    """Batch and group norms of a body that took nothing from a file, while the convolution before each of them did.
+
+    Args:
+        module: that the names of what was loaded are of.
+    """
+    taken = {name.removesuffix(".weight") for name in loaded}
+    own, lost, filled = set(body.modules()), [], False
+    for name, part in module.named_modules():
+        if part not in own:
+            continue
+        if isinstance(part, nn.Conv2d):
+            filled = name in taken
+        elif any(kind.__name__ in _NORMS for kind in type(part).__mro__):
+            lost += [name] if filled and name not in taken else []
+            filled = False
+    return lost
+
+
 def between_bodies(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
     """A classifier's weights under the names of a detector's backbone, or the other way round; others as they are.
 
@@ -105,6 +128,11 @@ def spelled_as(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Ten
     """Names as a model spells them: timm's `stages.0` is `stages_0` in a model that gives features."""
     spelled = {name.replace(".", "_"): name for name in own}
     return {spelled.get(name.replace(".", "_"), name): tensor for name, tensor in state.items()}
+
+
+def without_sequences(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's weights under the names that norms of timm's networks have today."""
+    return {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
 
 def coco_state() -> dict[str, Tensor]:
@@ -230,7 +258,9 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelSt
             f"{path}: its network sees pixels with mean {own.mean:g} and std {own.std:g}, this one with "
             f"{pixels.mean:g} and {pixels.std:g}. Add model.pixels.mean={own.mean:g} model.pixels.std={own.std:g}"
         )
-    if layout != "torchvision" or file.layout == "mammodet":
+    if file.layout == "mammodet":
+        return without_sequences(file.state)
+    if layout != "torchvision":
         return file.state
     state = with_eps(modern_names(state), eps_of(path))
     source = pixels_of(file)
