@@ -25,8 +25,8 @@ mammodet stand on `configs/base.yaml`, which changes some of these defaults (Ada
 lesions, fitted anchors); the values of a run stand in `config.yaml` in its output folder. Terms are explained in the
 [glossary](glossary.md).
 """
-RESUME = """What is refused needs a new `output_dir`, which can start from the weights: `model.weights=OLD/last.ckpt`. The
-schedule goes by epochs done and the warm-up by steps, so that other batches or GPUs go on at the right rate."""
+RESUME = """What is refused needs a new `output_dir`, which can start from the weights: `model.weights=OLD/last.ckpt`.
+The schedule goes by epochs done and the warm-up by steps, so that other batches or GPUs go on at the right rate."""
 
 
 def sections(tree: ast.Module) -> dict[str, ast.ClassDef]:
