@@ -278,3 +278,10 @@ def test_laterality_is_refused_where_all_breasts_are_turned_to_one_side(phantom_
     heads = "model.classifier.heads={laterality: {}}"
     with pytest.raises(InputError, match=r"horizontal_flip=0\.5(?s:.*)data.image.orient=none"):
         prepare(tiny(phantom_root, tmp_path / "out", heads, "data.image.orient=left", "train.monitor=val/loss"))
+
+
+def test_laterality_is_no_question_for_a_detector(phantom_root: Path, tmp_path: Path) -> None:
+    """Its flips would exchange left and right."""
+    targets = "model.image_head.targets=[tumor, laterality]"
+    with pytest.raises(InputError, match=r"image_head.targets \['laterality'\]: no training image has such a label"):
+        prepare(load_config(None, [f"data.root={phantom_root}", f"output_dir={tmp_path}", targets]))
