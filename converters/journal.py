@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,6 +50,8 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            print(f"\nstopped; the same command goes on from {self._path}", file=sys.stderr)
 
     def get(self, key: str, fingerprint: str) -> Any:
         """The result of `key` where its inputs are unchanged, else None."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from mammodet.config import ON_RESUME
+
 SOURCE = Path(__file__).parent.parent / "mammodet" / "config"
 MODULES = ("data", "detector", "detectron2", "classifier", "train", "experiment")
 PAGE = Path(__file__).parent / "config.md"
@@ -23,6 +25,8 @@ mammodet stand on `configs/base.yaml`, which changes some of these defaults (Ada
 lesions, fitted anchors); the values of a run stand in `config.yaml` in its output folder. Terms are explained in the
 [glossary](glossary.md).
 """
+RESUME = """What is refused needs a new `output_dir`, which can start from the weights: `model.weights=OLD/last.ckpt`.
+The schedule goes by epochs done and the warm-up by steps, so that other batches or GPUs go on at the right rate."""
 
 
 def sections(tree: ast.Module) -> dict[str, ast.ClassDef]:
@@ -107,7 +111,13 @@ def page() -> str:
     """The whole page."""
     text = "\n".join((SOURCE / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
     body = rows("Config", "", sections(ast.parse(text)), text.splitlines())
-    return INTRO + "\n" + "\n".join(body).rstrip() + "\n"
+    return INTRO + "\n" + "\n".join([*body, *resume()]).rstrip() + "\n"
+
+
+def resume() -> list[str]:
+    """What a change of each setting means to `--resume`."""
+    head = ["## Changes on --resume", "", RESUME, "", "| key | a change | |", "|---|---|---|"]
+    return head + [f"| `{key}` | {meaning.answer} | {meaning.note} |" for key, meaning in ON_RESUME.items()]
 
 
 if __name__ == "__main__":

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from mammodet.errors import InputError
 
+_terminated = threading.Event()
+
 
 def run(main: Callable[[list[str] | None], int]) -> NoReturn:
-    """Run a tool and exit: 0 done, 1 something in the data is wrong, 2 wrong input, 130 interrupted.
+    """Run a tool and exit: 0 done, 1 something in the data is wrong, 2 wrong input, 130 interrupted, 143 terminated.
 
     Errors that a user can act on are printed without a traceback; anything else is a defect of ours and keeps its own.
+    SIGTERM ends a tool as Ctrl-C does: its processes are stopped, and it says how to go on.
     """
+    signal.signal(signal.SIGTERM, _Terminator(os.getpid()))
+    try:
+        _run(main)
+    except SystemExit:
+        raise
+    except BaseException:
+        if not _terminated.is_set():
+            raise
+        _stop("", 143)
+
+
+class _Terminator:
+    """Raises KeyboardInterrupt in the process of this number, and ends copies of it, which fork from it, at once."""
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:
+            os._exit(143)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it again, to the group
+        if sys.platform != "win32":  # torch's handler would raise where a worker has ended, too
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _terminated.set()
+        raise KeyboardInterrupt
+
+
+def _run(main: Callable[[list[str] | None], int]) -> NoReturn:
     try:
         sys.exit(main(None))
     except InputError as error:
@@ -35,5 +70,7 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
 
 
 def _stop(message: str, status: int) -> NoReturn:
+    if _terminated.is_set():  # whatever that led to, as the end of a worker by the same signal
+        message, status = "ended by SIGTERM", 143
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)

@@ -314,7 +314,7 @@ def test_classes_of_validation_alone_are_told_and_wrong(squares, tmp_path, capsy
 
 def test_a_monitor_that_is_no_figure_is_refused_with_the_names(squares, tmp_path):
     with pytest.raises(InputError, match=r"train.monitor=val/auc_malignant: not among .*val/auc_tumor.*val/loss"):
-        train(prepare(config_for(squares, tmp_path, "train.monitor=val/auc_malignant")))
+        train(prepare(config_for(squares, tmp_path, "train.monitor=val/auc_malignant", "train.monitor_mode=max")))
 
 
 def test_a_classifier_checkpoint_is_not_taken_for_a_detector(squares, tmp_path):

@@ -279,7 +279,7 @@ def test_annotation_fault_names_image_annotation_and_advice(tmp_path):
     value["annotations"][0]["bbox"] = [25, 5, 10, 10]
     assert fault_of(tmp_path, value).split("\n")[1:] == [
         "  - image 'a.png' (id 1), annotation 11: bbox [25.0, 5.0, 10.0, 10.0] (xywh px) leaves the image (width 30)",
-        "Re-run the converter, mend the file, or train without the faulty records (data.skip_invalid=true).",
+        "Re-run the converter, or mend the file.",
     ]
 
 

@@ -448,14 +448,14 @@ def test_converted_weights_do_not_forget_the_patients_they_have_seen(tmp_path: P
     own = {f"model.detector.model.{name}": tensor for name, tensor in make_state().items()}
     path, there, back = tmp_path / "best.ckpt", tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     files = (SourceFile("a.json", archive="A", patient_prefix="a/"),)
-    seen = {"patients": ["P1", "P2"], "files": [file.to_json() for file in files]}
+    seen = {"patients": ["P1", "P2"], "files": [file.to_json() for file in files], "unknown_patients": 2}
     torch.save({"state_dict": own, "mammodet": {"config": {}, **seen}}, path)
     main([str(path), str(there), "--to", "detectron2"])
     main([str(there), str(back), "--to", "torchvision"])
     facts = RunFacts({}, ("lesion",), "data", None, ("P3",))
     for start in (path, there, back):
         known = _with_earlier_patients(facts, None, str(start))
-        assert (known.patients, known.files) == (("P1", "P2", "P3"), files)
+        assert (known.patients, known.files, known.unknown_patients) == (("P1", "P2", "P3"), files, 2)
 
 
 def test_old_zoo_file_with_its_pixels_goes_as_it_is_into_any_network(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -538,3 +539,20 @@ def test_breasts_of_a_batch_are_numbered_as_they_come(tmp_path):
     ]
     dataset = lesion_dataset(tmp_path, *items)
     assert collate([dataset[place] for place in range(4)]).breasts == [0, 1, 0, 2]
+
+
+def test_worker_without_room_in_shared_memory_says_so(monkeypatch):
+    import mammodet.data.dataset as module
+
+    def full(_tensor):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    tensor = torch.zeros(4)
+    module.in_shared_memory([tensor])
+    assert not tensor.is_shared()  # outside of a worker nothing is moved
+    monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(num_workers=2))
+    module.in_shared_memory([tensor])
+    assert tensor.is_shared()
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(InputError, match=r"what 2 workers read ahead(?s:.*)--shm-size=8g(?s:.*)data.num_workers=0"):
+        module.in_shared_memory([tensor])

@@ -24,6 +24,7 @@ from mammodet.engine.module import NonFiniteLossError, lr_factor, make_optimizer
 from mammodet.engine.outputs import to_detections
 from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
 from mammodet.engine.prepare import prepare
+from mammodet.engine.resume import Start
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError
@@ -147,7 +148,7 @@ def test_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_checkpoint_without_its_fitted_aggregation_is_refused(trained: Path) -> None:
-    with pytest.raises(InputError, match="was not fitted"):
+    with pytest.raises(InputError, match=r"was not fitted(?s:.*)train_net.py --config-file .*config.yaml'? --resume"):
         Predictor.from_checkpoint(trained / LAST, "cpu")
 
 
@@ -340,14 +341,30 @@ def test_early_stopping_ends_before_the_last_epoch(phantom_root: Path, tmp_path:
 
 
 def test_lr_factor_by_hand() -> None:
-    cosine = load_config(None, ["train.warmup_steps=4"]).train
-    assert [lr_factor(cosine, step, 14, 5) for step in (0, 1, 3)] == [0.25, 0.5, 1.0]
-    assert lr_factor(cosine, 9, 14, 5) == pytest.approx(0.5)
-    assert lr_factor(cosine, 14, 14, 5) == pytest.approx(0.0)
+    new = Start()
+    cosine = load_config(None, ["train.warmup_steps=4", "train.epochs=2"]).train
+    assert [lr_factor(cosine, step, 7, new) for step in (0, 1, 3)] == [0.25, 0.5, 1.0]
+    assert lr_factor(cosine, 9, 7, new) == pytest.approx(0.5)
+    assert lr_factor(cosine, 14, 7, new) == pytest.approx(0.0)
     steps = load_config(None, ["train.schedule=step", "train.warmup_steps=0", "train.step_epochs=[1, 3]"]).train
-    assert [lr_factor(steps, step, 20, 5) for step in (0, 4, 5, 14, 15)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert [lr_factor(steps, step, 5, new) for step in (0, 4, 5, 14, 15)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
     constant = load_config(None, ["train.schedule=constant", "train.warmup_steps=0"]).train
-    assert lr_factor(constant, 7, 10, 5) == 1.0
+    assert lr_factor(constant, 7, 5, new) == 1.0
+
+
+def test_lr_factor_goes_on_by_epochs_where_the_batches_change() -> None:
+    """Two epochs of four steps were done, two more of one step are left."""
+    settings = load_config(None, ["train.warmup_steps=0", "train.epochs=4"]).train
+    after = Start(epochs=2, steps=8)
+    assert [lr_factor(settings, step, 1, after) for step in (8, 9, 10)] == pytest.approx([0.5, 0.146447, 0.0], abs=1e-6)
+    warm = load_config(None, ["train.warmup_steps=4", "train.epochs=4"]).train  # warm after one epoch, three are left
+    assert [lr_factor(warm, step, 1, after) for step in (8, 9, 10)] == pytest.approx([0.75, 0.25, 0.0])
+    late = load_config(None, ["train.warmup_steps=9", "train.epochs=4"]).train  # warm after three epochs
+    assert [lr_factor(late, step, 1, after) for step in (8, 9, 10)] == pytest.approx([1.0, 1.0, 0.0])
+    # A resumed run with the same batches has the very same rates.
+    assert [lr_factor(warm, step, 4, after) for step in range(17)] == [
+        lr_factor(warm, step, 4, Start()) for step in range(17)
+    ]
 
 
 def test_optimizer_does_not_decay_biases_and_norms() -> None:

@@ -236,6 +236,19 @@ def test_file_without_statistics_is_refused_for_frozen_norms(tmp_path: Path) -> 
         detector("model.detector.backbone.norm=FrozenBN", f"model.weights={tmp_path / 'lite0.pth'}")
 
 
+@pytest.mark.parametrize("norm", ["FrozenBN", "GN", "BN"])
+@pytest.mark.parametrize("fault", ["other names", "other widths"])
+def test_file_whose_convolutions_fit_without_their_norms_is_refused(norm: str, fault: str, tmp_path: Path) -> None:
+    state = timm.create_model(LITE0).state_dict()
+    if fault == "other names":
+        state = {name.replace("bn", "norm"): tensor for name, tensor in state.items()}
+    else:
+        state = {name: tensor[:3] if "bn" in name and tensor.ndim else tensor for name, tensor in state.items()}
+    torch.save(state, tmp_path / "lite0.pth")
+    with pytest.raises(InputError, match=r"48 (of the norms|norms of this network).*instance bn1"):
+        detector(f"model.detector.backbone.norm={norm}", f"model.weights={tmp_path / 'lite0.pth'}")
+
+
 def test_checkpoint_that_saw_other_pixels_is_refused_with_the_remedy(tmp_path: Path) -> None:
     model = detector("model.detector.backbone.norm=FrozenBN")
     config = load_config(None, [*DETECTOR, SIZES, "model.pixels.mean=0.449", "model.pixels.std=0.226"]).to_dict()
@@ -263,3 +276,7 @@ def test_checkpoint_of_version_0_1_is_read(tmp_path: Path) -> None:
     first = "detector.model.backbone.body.bn1.running_mean"
     assert torch.equal(loaded.state_dict()[first], old[f"model.{first.replace('bn1.', 'bn1.0.')}"])
     assert pixel_stats(read.model) == IMAGENET
+    seen = [f"model.pixels.{name}={value}" for name, value in (("mean", IMAGENET.mean), ("std", IMAGENET.std))]
+    more = ("data.image.channels=[full, tissue, clahe]", f"model.weights={tmp_path / 'old.ckpt'}", NORM, *seen)
+    started = detector(*more).state_dict()
+    assert torch.equal(started[first], loaded.state_dict()[first])

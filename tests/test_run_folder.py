@@ -15,11 +15,14 @@ import pytest
 import torch
 from test_engine import ROOT, config_for
 
-from mammodet.engine.checkpoint import KEY, load_model, read_facts
+from mammodet.data.coco import read_coco, write_coco
+from mammodet.engine.checkpoint import KEY, RunFacts, load_model, read_facts
 from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST, LAST, TABLE, only_writer
 from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError
+from mammodet.files import file_hash
+from mammodet.modeling.weights import is_published
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,7 @@ def test_resume_without_a_usable_best_checkpoint_is_refused(
 def test_resume_from_weights_alone_is_refused(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
     output = copy_of(finished, tmp_path)
     shutil.copy(output / BEST, output / LAST)
-    with pytest.raises(InputError, match="cannot be resumed from: loops, optimizer_states missing"):
+    with pytest.raises(InputError, match=r"cannot be resumed from: loops, optimizer_states, .* missing"):
         train(prepare(config_for(phantom_root, output, "train.epochs=2")), resume=True)
 
 
@@ -103,6 +106,51 @@ def test_weights_bring_their_patients_along(finished: Path, phantom_root: Path, 
         assert set(read_facts(output / name)[1].patients) == {*expected, "new_001"}
 
 
+def test_images_without_a_patient_are_counted(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(phantom_root, tmp_path / "data"))
+    dataset = read_coco(data / "train.json")
+    images = (replace(dataset.images[0], patient_id=None), *dataset.images[1:])
+    write_coco(replace(dataset, images=images), data / "train.json")
+    assert prepare(config_for(data, tmp_path / "out")).facts.unknown_patients == 1
+    facts = read_facts(finished / BEST)[1]
+    assert (facts.unknown_patients, facts.unknown_start) == (0, None)
+
+
+def test_older_checkpoint_does_not_say_whether_patients_are_unknown(finished: Path) -> None:
+    value = read_facts(finished / BEST)[1].to_json()
+    del value["unknown_patients"], value["unknown_start"]
+    older = RunFacts.from_json(value, finished)
+    assert older.unknown_patients is None
+    known = replace(older, unknown_patients=0)
+    assert known.with_earlier(older).unknown_patients is None
+    assert replace(older, unknown_patients=2).with_earlier(older).unknown_patients == 2
+    assert replace(older, unknown_patients=2).with_earlier(known).unknown_patients == 2
+    other = replace(older, unknown_patients=3, data_hash="other")
+    assert replace(older, unknown_patients=2).with_earlier(other).unknown_patients == 5
+    with pytest.raises(InputError, match="facts are damaged"):
+        RunFacts.from_json({**value, "unknown_patients": "none"}, finished)
+
+
+def test_weights_of_unknown_origin_are_named_for_good(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
+    torch.save(torch.load(finished / BEST, weights_only=True)["state_dict"], tmp_path / "bare.pth")
+    short = ("train.epochs=1", "data.epoch_size=4")
+    start = f"model.weights={tmp_path / 'bare.pth'}"
+    best = train(prepare(config_for(phantom_root, tmp_path / "one", start, *short)))
+    assert read_facts(best)[1].unknown_start == "bare.pth"
+    again = train(prepare(config_for(phantom_root, tmp_path / "two", f"model.weights={best}", *short)))
+    assert read_facts(again)[1].unknown_start == "bare.pth"
+
+
+def test_published_weights_are_known_by_their_hash(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "net.pth")
+    digest = file_hash(tmp_path / "net.pth")
+    for name, known in ((f"net-{digest[:8]}.pth", True), ("net-0123abcd.pth", False)):
+        shutil.copy(tmp_path / "net.pth", tmp_path / name)
+        assert is_published(str(tmp_path / name)) == known
+    assert is_published("detectron2://ImageNetPretrained/MSRA/R-50.pkl")
+    assert not is_published(str(tmp_path / "net.pth"))
+
+
 def test_checkpoint_with_weights_that_are_not_finite_is_refused(finished: Path, tmp_path: Path) -> None:
     content = torch.load(finished / BEST, weights_only=True)
     name = next(key for key in content["state_dict"] if key.endswith("conv1.weight"))
@@ -122,8 +170,6 @@ def test_checkpoint_with_damaged_facts_is_refused(key: str, finished: Path, tmp_
 
 
 def test_training_set_without_images_is_told_as_such(phantom_root: Path, tmp_path: Path) -> None:
-    from mammodet.data.coco import read_coco, write_coco
-
     data = Path(shutil.copytree(phantom_root, tmp_path / "data"))
     write_coco(replace(read_coco(data / "train.json"), images=()), data / "train.json")
     with pytest.raises(InputError, match="the training set has no images"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -171,11 +170,7 @@ def _convert_cbis(chosen: argparse.Namespace) -> Summary:
         backend=chosen.backend,
         scheduler=chosen.scheduler,
     )
-    try:
-        return cbis_ddsm.convert(chosen.source, chosen.output, options)
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from {chosen.output / cbis_ddsm.JOURNAL}", file=sys.stderr)
-        raise
+    return cbis_ddsm.convert(chosen.source, chosen.output, options)
 
 
 def main(arguments: list[str] | None = None) -> int:

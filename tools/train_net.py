@@ -97,9 +97,8 @@ def _print_next(config: Config, best: Path, chosen: argparse.Namespace) -> None:
     truth = config.data.root / config.data.test if config.data.test is not None else None
     if truth is not None and truth.is_file():
         output = config.output_dir / f"eval_{truth.stem}"
-        kept = [option for option in chosen.opts if not option.startswith("model.weights=")]
         device = ["--num-gpus", "0"] if chosen.num_gpus == 0 else []
-        same = ["--config-file", chosen.config_file, *device, "--eval-only", *kept]
+        same = ["--config-file", best.with_name("config.yaml"), *device, "--eval-only"]
         print(f"next: measure it on images that it has never seen ({output}/report.html), and look at them")
         print(_command("train_net.py", *same, f"model.weights={best}"))
         drawn = ["--predictions", output / "predictions.json", "--output", output / "pictures"]

@@ -17,10 +17,12 @@ from mammodet.config.detector import (
 )
 from mammodet.config.detectron2 import Detectron2Config
 from mammodet.config.experiment import Config, ModelConfig
-from mammodet.config.read import differences, load_config, make_config
+from mammodet.config.on_resume import ON_RESUME, on_resume
+from mammodet.config.read import changes, differences, load_config, make_config
 from mammodet.config.train import TrainConfig
 
 __all__ = [
+    "ON_RESUME",
     "AggregationConfig",
     "AggregationRule",
     "AnchorConfig",
@@ -39,7 +41,9 @@ __all__ = [
     "SamplingConfig",
     "TestTimeConfig",
     "TrainConfig",
+    "changes",
     "differences",
     "load_config",
     "make_config",
+    "on_resume",
 ]

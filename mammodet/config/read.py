@@ -46,14 +46,19 @@ def make_config(values: Mapping[str, Any], *, where: str) -> Config:
         raise
 
 
-def differences(then: Any, now: Any, place: str = "") -> list[str]:
-    """Lines `key then -> now` for every setting in which two configs (as plain values) differ."""
+def changes(then: Any, now: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    """Key and both values of every setting in which two configs (as plain values) differ."""
     if isinstance(then, dict) and isinstance(now, dict):
-        lines = []
+        found = []
         for key in sorted({*then, *now}):
-            lines += differences(then.get(key), now.get(key), f"{place}.{key}".lstrip("."))
-        return lines
-    return [] if then == now else [f"{place} {then!r} -> {now!r}"]
+            found += changes(then.get(key), now.get(key), f"{place}.{key}".lstrip("."))
+        return found
+    return [] if then == now else [(place, then, now)]
+
+
+def differences(then: Any, now: Any, place: str = "") -> list[str]:
+    """The same as lines `key then -> now`."""
+    return [f"{key} {before!r} -> {after!r}" for key, before, after in changes(then, now, place)]
 
 
 class _Loader(yaml.SafeLoader):

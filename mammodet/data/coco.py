@@ -107,20 +107,20 @@ def _lesion_to_json(lesion: Lesion, number: int, record: ImageRecord, category_i
     return annotation
 
 
-def read_coco(path: Path, *, skip_invalid: bool = False) -> Dataset:
+def read_coco(path: Path, *, skip_invalid: bool | None = None) -> Dataset:
     """Read and check a data set file.
 
     Args:
         skip_invalid: drop annotations and images with faults instead of refusing the file; what was dropped is
             listed in `info["dropped"]`. An image that loses an annotation becomes `unlocalized`: something is there,
-            and must not be learnt as background.
+            and must not be learnt as background. None: refuse, where no setting of the user's says otherwise.
     Raises:
         InputError: with every fault in the file: its place, its value and what was expected.
     """
     return from_json(read_json(Path(path)), where=str(path), skip_invalid=skip_invalid)
 
 
-def from_json(value: Any, *, where: str, skip_invalid: bool = False) -> Dataset:
+def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Dataset:
     """The data set of a COCO JSON value; `read_coco` says the rest. `where` names the value in messages."""
     if not isinstance(value, dict) or not all(isinstance(value.get(key), list) for key in ("images", "categories")):
         raise InputError(f"{where}: expected a COCO object with lists 'images', 'annotations' and 'categories'")
@@ -167,7 +167,8 @@ def from_json(value: Any, *, where: str, skip_invalid: bool = False) -> Dataset:
         raise_faults(
             checker.faults,
             where=where,
-            advice="Re-run the converter, mend the file, or train without the faulty records (data.skip_invalid=true).",
+            advice="Re-run the converter, or mend the file"
+            + (", or leave out the faulty records (data.skip_invalid=true)." if skip_invalid is False else "."),
         )
     ordered = sorted(names)
     if checker.faults:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from mammodet.config import AugmentConfig, ImageConfig
@@ -91,7 +91,7 @@ class Batch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples to a batch."""
-    return Batch(
+    batch = Batch(
         [sample.image for sample in samples],
         [sample.target for sample in samples],
         [sample.use_boxes for sample in samples],
@@ -99,6 +99,32 @@ def collate(samples: Sequence[Sample]) -> Batch:
         tuple(sample.record for sample in samples),
         tuple(sample.trace for sample in samples),
     )
+    in_shared_memory([*batch.images, batch.labels, *(each for target in batch.targets for each in target.values())])
+    return batch
+
+
+def in_shared_memory(tensors: Iterable[Tensor]) -> None:
+    """Put what a loader's worker has made where the main process can read it; elsewhere nothing is done.
+
+    torch would do so in a thread of its own, whose errors nobody hears: the main process would wait for ever.
+
+    Raises:
+        InputError: there is no room.
+    """
+    worker = get_worker_info()
+    if worker is None:
+        return
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        raise InputError(
+            f"shared memory is too small for what {worker.num_workers} workers read ahead (df -h /dev/shm; "
+            f"{str(error).splitlines()[0]}). Start the container with --shm-size=8g or --ipc=host, or read images in "
+            "the main process: data.num_workers=0 (tools/predict.py: --num-workers 0)"
+        ) from None
 
 
 class LesionDataset(TorchDataset[Sample]):

@@ -47,7 +47,7 @@ class CatalogEntry:
         Raises:
             InputError: with every fault of the file, or it has other categories than at registration.
         """
-        dataset = read_coco(Path(self.json_file), skip_invalid=self.skip_invalid)
+        dataset = read_coco(Path(self.json_file), skip_invalid=self.skip_invalid or None)
         if dataset.categories != self.categories:
             raise InputError(
                 f"{self.json_file}: categories are {', '.join(dataset.categories)}; at registration they were "

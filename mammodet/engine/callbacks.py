@@ -11,9 +11,10 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from tqdm import tqdm
 
+from mammodet.config import TrainConfig
 from mammodet.engine.checkpoint import save_torch
 from mammodet.engine.progress import Pace, RunLog
 from mammodet.errors import InputError
@@ -80,6 +81,29 @@ class OneBar(TQDMProgressBar):
         items.pop("v_num", None)
         left = tqdm.format_interval(self.pace.left())
         return {**items, "images/s": f"{self.pace.images_per_second:.3g}", "run left": left}
+
+
+class Patience(EarlyStopping):
+    """Lightning's early stopping; a resumed run that had stopped trains no further epoch."""
+
+    def __init__(self, settings: TrainConfig) -> None:
+        super().__init__(
+            settings.monitor,
+            mode=settings.monitor_mode,
+            patience=settings.early_stopping or 0,
+            check_on_train_epoch_end=not settings.monitor.startswith("val/"),
+        )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop at once where the patience was over."""
+        trainer.should_stop = self.wait_count >= self.patience
+
+    def reason(self) -> str:
+        """Why it stopped."""
+        if self.wait_count < self.patience:
+            return str(self.stopping_reason_message)
+        times = f"{self.wait_count} {'validation' if self.wait_count == 1 else 'validations'}"
+        return f"{self.monitor} did not improve on {float(self.best_score):.4g} in {times} (train.early_stopping)"
 
 
 class MetricsTable(L.Callback):

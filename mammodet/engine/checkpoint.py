@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import errno
-import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
 from mammodet.modeling.weight_files import KEY, read_torch, state_of
+from mammodet.modeling.weights import without_sequences
 
 FORMAT = "mammodet-checkpoint/1"
 _MARGIN = 2**30  # bytes: the temporary file is gone when the free space is read
@@ -40,6 +40,8 @@ class RunFacts:
             joined, that hash is None where their splits differ.
         patients: of the training and validation set, so that an evaluation can refuse to meet them again.
         files: that the two sets were read from, and those of trainings before this one.
+        unknown_patients: images of these sets without a patient id; None in checkpoints that do not say.
+        unknown_start: name of the weights that a training started from, if nothing says which patients they saw.
         stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
         packed_from: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
     """
@@ -50,6 +52,8 @@ class RunFacts:
     split_hash: str | None
     patients: tuple[str, ...] = ()
     files: tuple[SourceFile, ...] = ()
+    unknown_patients: int | None = None
+    unknown_start: str | None = None
     stack: Mapping[str, Any] | None = None
     packed_from: tuple[str, ...] = ()
     version: str = mammodet.__version__
@@ -70,9 +74,25 @@ class RunFacts:
             if known.get("stack") is not None:
                 LogisticStack.from_json(known["stack"])
             lists = {name: _texts(known, name) for name in _TEXTS}
+            count, start = known.get("unknown_patients"), known.get("unknown_start")
+            if not (count is None or (type(count) is int and count >= 0)) or not isinstance(start, str | None):
+                raise ValueError(f"unknown_patients {count!r:.60} and unknown_start {start!r:.60}")
             return RunFacts(**{**known, **lists, "files": sources_of(value)})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: its facts are damaged ({type(error).__name__}: {error})") from None
+
+    def with_earlier(self, earlier: RunFacts) -> RunFacts:
+        """Facts that also name what a model saw before: it does not forget."""
+        counts = [count for count in (self.unknown_patients, earlier.unknown_patients) if count is not None]
+        same = self.data_hash == earlier.data_hash
+        unknown = (max if same else sum)(counts) if len(counts) == 2 or any(counts) else None
+        return replace(
+            self,
+            patients=tuple(sorted({*self.patients, *earlier.patients})),
+            files=joined_sources(self.files, earlier.files),
+            unknown_patients=unknown,
+            unknown_start=earlier.unknown_start or self.unknown_start,
+        )
 
 
 _TEXTS = ("categories", "patients", "packed_from")
@@ -134,7 +154,7 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
         )
     if wanted is not None:
         config = _take_over(config, wanted, path)
-    state = {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state_of(content, path).items()}
+    state = without_sequences(state_of(content, path))
     try:
         _check_size(config, len(facts.categories), state, path)
         model = build_model(config, len(facts.categories), load_weights=False)
@@ -142,10 +162,6 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
         raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
     load_strict(model, state, path)
     return model.eval(), config, facts
-
-
-#: Version 0.1 had a timm body's norm and its activation in a sequence.
-_NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 
 
 def config_of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -270,9 +286,8 @@ def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts) 
     Args:
         facts: of the run that finishes it; the patients that the aggregation was fitted on must be named, too.
     """
-    content = read_torch(path)
-    content[KEY]["patients"] = sorted({*content[KEY]["patients"], *facts.patients})
-    content[KEY]["files"] = [file.to_json() for file in joined_sources(sources_of(content[KEY]), facts.files)]
-    content[KEY]["stack"] = stack.to_json() if stack is not None else None
+    content, own = read_facts(path)
+    finished = replace(own.with_earlier(facts), stack=stack.to_json() if stack is not None else None)
+    content[KEY] = finished.to_json()
     kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
     save_torch({key: content[key] for key in kept if key in content}, path)

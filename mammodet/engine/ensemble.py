@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from mammodet.config import TestTimeConfig, differences
 from mammodet.data.dataset import Sample
-from mammodet.data.sources import joined_sources
+from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.fusion import fuse
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError, raise_faults
@@ -35,9 +36,8 @@ class Ensemble(Predictor):
         raise_faults(faults, where="an ensemble of checkpoints")
         self.members = list(members)
         self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
-        patients = sorted({patient for member in members for patient in member.facts.patients})
-        files = joined_sources(*(member.facts.files for member in members))
-        self.facts = replace(first.facts, patients=tuple(patients), files=files, packed_from=())
+        facts = reduce(RunFacts.with_earlier, (member.facts for member in members))
+        self.facts = replace(facts, packed_from=())
         self.calibration, self.card = None, None  # each member's is of its own scores
         hashes = [member.checkpoint[1] for member in members if member.checkpoint]
         names = " + ".join(_name(member) for member in members)

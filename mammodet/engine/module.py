@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import lightning as L
@@ -14,6 +16,7 @@ from mammodet.data.dataset import Batch
 from mammodet.data.sampling import stable_seed
 from mammodet.engine.checkpoint import RunFacts
 from mammodet.engine.outputs import run_model, to_predictions
+from mammodet.engine.resume import Start, adapt_callbacks, adapt_optimizer
 from mammodet.errors import InputError
 from mammodet.evaluation.validation import classifier_figures, detector_figures
 from mammodet.modeling.build import Model, backbone_of
@@ -32,10 +35,15 @@ class TrainingModule(L.LightningModule):
     Args:
         facts: written into every checkpoint.
         validation: records of the validation set, to score predictions against.
+        start: where the run begins.
     """
 
-    def __init__(self, model: Model, config: Config, facts: RunFacts, validation: Dataset) -> None:
+    def __init__(
+        self, model: Model, config: Config, facts: RunFacts, validation: Dataset, start: Start | None = None
+    ) -> None:
         super().__init__()
+        self.start = start or Start()
+        self.restoring = False
         self.model = model
         self.config = config
         self.facts = facts
@@ -124,10 +132,8 @@ class TrainingModule(L.LightningModule):
                     "frequency": settings.validate_every,
                 },
             }
-        total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = max(total // settings.epochs, 1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(settings, step, total, per_epoch)
+            optimizer, lambda step: lr_factor(settings, step, self._steps_per_epoch, self.start)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -139,6 +145,30 @@ class TrainingModule(L.LightningModule):
             for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * (step + 1) / settings.warmup_steps
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return max(int(self.trainer.estimated_stepping_batches) // self.config.train.epochs, 1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let this run's settings stand against those that Lightning keeps in a checkpoint."""
+        self.restoring = True
+        settings = self.config.train
+        callbacks: Sequence[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        factor = lr_factor(settings, self.start.steps, self._steps_per_epoch, self.start)
+        adapt_optimizer(checkpoint, make_optimizer(self.model, settings), settings, self.start, factor)
+        adapt_callbacks(checkpoint["callbacks"], callbacks)
+
+    def on_train_start(self) -> None:
+        """Everything was restored."""
+        self.restoring = False
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to monitor what is not there."""
+        monitor = self.config.train.monitor
+        names = sorted(name for name in self.trainer.callback_metrics if name.startswith("train/"))
+        if not monitor.startswith("val/") and monitor not in names:
+            raise InputError(f"train.monitor={monitor}: not among the figures of training: {', '.join(names)}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the facts."""
@@ -166,17 +196,27 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
     return torch.optim.AdamW(split, lr=settings.lr)
 
 
-def lr_factor(settings: TrainConfig, step: int, total: int, per_epoch: int) -> float:
+def lr_factor(settings: TrainConfig, step: int, per_epoch: int, start: Start) -> float:
     """The learning rate at a step, as a part of `train.lr`: linear warm-up, then cosine, step or constant.
 
+    The warm-up goes by steps, the schedule by epochs done: a run that is resumed with other batches or more epochs goes
+    on where it should be.
+
     Args:
-        total: steps of the whole run; per_epoch: steps of an epoch.
+        per_epoch: steps of an epoch.
+        start: what was done before this run.
     """
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    epoch = start.epochs + Fraction(step - start.steps, per_epoch)
     if settings.schedule == "cosine":
-        passed = (step - settings.warmup_steps) / max(total - settings.warmup_steps, 1)
+        # Steps before the start were of its mean size.
+        warm = start.epochs + Fraction(warmup - start.steps, per_epoch)
+        if start.steps > warmup:
+            warm = Fraction(start.epochs * warmup, start.steps)
+        passed = float((epoch - warm) / (settings.epochs - warm)) if settings.epochs > warm else 1.0
         return 0.5 * (1 + math.cos(math.pi * min(passed, 1.0)))
     if settings.schedule == "step":
-        return float(0.1 ** sum(step >= epoch * per_epoch for epoch in settings.step_epochs))
+        return float(0.1 ** sum(epoch >= each for each in settings.step_epochs))
     return 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from tqdm import tqdm
 import mammodet
 from mammodet.config import Config
 from mammodet.data.coco import data_hash
-from mammodet.data.dataset import LesionDataset, Sample, collate
+from mammodet.data.dataset import LesionDataset, Sample, collate, in_shared_memory
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.sampling import breasts_of
@@ -88,9 +89,11 @@ class Predictor:
         model, own, facts = load_model(path, config)
         learned = own.model.kind == "detector" and own.model.aggregation.rule == "learned"
         if learned and facts.stack is None:
+            settings = shlex.quote(str(path.with_name("config.yaml")))
             raise InputError(
-                f"{path}: its aggregation 'learned' was not fitted (its training did not end). Finish it with "
-                "--resume, or choose another rule (model.aggregation.rule=max)."
+                f"{path}: its aggregation 'learned' was not fitted, since its training did not end. Finish it:\n"
+                f"  python tools/train_net.py --config-file {settings} --resume\n"
+                "With train.epochs=N behind it, N being the epochs that are done, it ends at once."
             )
         predictor = Predictor(model, own, facts, (path, file_hash(path)), device)
         if (packed := read_packed(path)) is not None:
@@ -110,7 +113,7 @@ class Predictor:
             samples,
             **({"batch_size": batch_size} if batches is None else {"batch_sampler": batches}),
             num_workers=max(min(num_workers, len(samples) - 1), 0),  # a process for one image costs more than it saves
-            collate_fn=list,
+            collate_fn=_as_read,
             pin_memory=self.device.type == "cuda",
         )
         for items in loader:
@@ -147,6 +150,8 @@ class Predictor:
             "split_hash": self.facts.split_hash,
             "patients": list(self.facts.patients),
             "files": [file.to_json() for file in self.facts.files],
+            "unknown_patients": self.facts.unknown_patients,
+            "unknown_start": self.facts.unknown_start,
             **({"packed_from": list(self.facts.packed_from)} if self.facts.packed_from else {}),
             "version": self.facts.version,
             "predicted_with": mammodet.__version__,
@@ -172,6 +177,13 @@ class _Tolerant(TorchDataset[Any]):
             return self.dataset[index]
         except InputError as error:
             return Skipped(self.dataset.dataset.images[index].file_name, str(error))
+
+
+def _as_read(items: list[Sample | Skipped]) -> list[Sample | Skipped]:
+    """What a worker has read, side by side."""
+    samples = [item for item in items if isinstance(item, Sample)]
+    in_shared_memory(each for item in samples for each in (item.image, item.labels, *item.target.values()))
+    return items
 
 
 def predict_to_folder(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mammodet.config import Config, make_config
+from mammodet.config import Config, TrainConfig, make_config
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.mix import donors
 from mammodet.data.several import Part, join_sets
@@ -115,6 +115,7 @@ def make_run(
         split_hash=split_hash_of(train),
         patients=tuple(sorted(patients)),
         files=sources,
+        unknown_patients=sum(not record.patient_id for record in (*train.images, *val.images)),
     )
     return Run(config, train, val, facts, root)
 
@@ -204,7 +205,30 @@ def data_faults(config: Config, train: Dataset, val: Dataset, root: Path) -> lis
             f"data.augment.copy_paste={augment.copy_paste:g}: {count} training images have a single lesion with a "
             "place; expected two or more; set data.augment.copy_paste=0"
         )
+    faults += _monitor_faults(config.train)
     return faults + (_detector_faults if config.model.kind == "detector" else _classifier_faults)(config, train, val)
+
+
+#: Parts of the names of figures that fall, and that rise, as a model gets better.
+_DIRECTIONS = {"min": ("loss",), "max": ("AP", "auc", "froc", "accuracy", "kappa", "pf1")}
+
+
+def _monitor_faults(settings: TrainConfig) -> list[str]:
+    monitor, mode = settings.monitor, settings.monitor_mode
+    faults = [
+        f"train.monitor={monitor} with train.monitor_mode={mode} keeps the worst checkpoint; set "
+        f"train.monitor_mode={better}"
+        for better, parts in _DIRECTIONS.items()
+        if mode != better and any(part in monitor for part in parts)
+    ]
+    if not monitor.startswith(("val/", "train/")):
+        faults.append(f"train.monitor={monitor}: expected a column of metrics.csv, as val/bbox_AP50 or train/loss")
+    if settings.validate_every > settings.epochs:
+        faults.append(
+            f"train.validate_every={settings.validate_every} with train.epochs={settings.epochs}: nothing would be "
+            f"validated; set train.validate_every={settings.epochs} or less"
+        )
+    return faults
 
 
 def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
@@ -254,19 +278,28 @@ def _classifier_faults(config: Config, train: Dataset, val: Dataset) -> list[str
             f"train.monitor={monitor}: a classifier gives no boxes; choose val/loss (with train.monitor_mode=min), "
             "val/auc_LABEL, or val/balanced_accuracy_QUESTION"
         )
-    augment = config.data.augment
-    mirrored = augment.enabled and (augment.horizontal_flip > 0 or augment.rotate_degrees > 90)
     for name, head in config.model.classifier.heads.items():
-        if mirrored and "laterality" in name.split("+"):
-            faults.append(
-                f"model.classifier.heads.{name}: data.augment.horizontal_flip={augment.horizontal_flip:g} and "
-                f"rotate_degrees={augment.rotate_degrees:g} make right breasts of left ones; expected 0, and "
-                "at most 90: set data.augment.horizontal_flip=0 data.augment.rotate_degrees=10"
-            )
+        if "laterality" in name.split("+"):
+            faults += _side_faults(config, f"model.classifier.heads.{name}")
         if is_binary(name):
             faults += _label_faults(name, train, val)
         else:
             faults += _class_faults(name, head.classes, train, val)
+    return faults
+
+
+def _side_faults(config: Config, place: str) -> list[str]:
+    """What hides which side an image is of."""
+    augment = config.data.augment
+    faults = []
+    if augment.enabled and (augment.horizontal_flip > 0 or augment.rotate_degrees > 90):
+        faults.append(
+            f"{place}: data.augment.horizontal_flip={augment.horizontal_flip:g} and rotate_degrees="
+            f"{augment.rotate_degrees:g} make right breasts of left ones; expected 0, and at most 90: set "
+            "data.augment.horizontal_flip=0 data.augment.rotate_degrees=10"
+        )
+    if config.data.image.orient != "none":
+        faults.append(f"{place}: data.image.orient=left turns all breasts to one side; set data.image.orient=none")
     return faults
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mammodet.config import differences, make_config
-from mammodet.engine.checkpoint import RunFacts, config_of_today, read_facts
+from mammodet.engine.checkpoint import RunFacts, read_facts
+from mammodet.engine.resume import Start, changed_data, changed_settings, config_then
 from mammodet.errors import InputError, raise_faults
 
 BEST, LAST, TABLE, LOG = "best.ckpt", "last.ckpt", "metrics.csv", "train.log"
@@ -41,8 +41,8 @@ def only_writer(output: Path) -> Iterator[None]:
         yield
 
 
-def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bool, force_data: bool) -> Path | None:
-    """The checkpoint to resume from, or None to start; changes nothing.
+def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bool, force_data: bool) -> Start:
+    """Where a run begins; changes nothing.
 
     Raises:
         InputError: a run lies there already, or it cannot be resumed.
@@ -56,28 +56,21 @@ def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bo
                 f"{output}: holds a run already. Go on with --resume, start anew with --overwrite, or choose another "
                 "output_dir=..."
             )
-        return None
+        return Start()
     if not last.exists():
         print(f"{last}: not there yet; starting from the beginning")
-        return None
+        return Start()
     content, then = read_facts(last)
-    missing = [key for key in ("loops", "optimizer_states", "pytorch-lightning_version") if key not in content]
-    if missing:
-        raise InputError(f"{last}: cannot be resumed from: {', '.join(missing)} missing; start anew with --overwrite")
-    faults = []
-    if not force_data:
-        if then.data_hash != facts.data_hash:
-            faults.append(f"the training data changed: {then.data_hash[:12]} then, {facts.data_hash[:12]} now")
-        if then.split_hash != facts.split_hash:
-            faults.append(f"the split changed: {str(then.split_hash)[:12]} then, {str(facts.split_hash)[:12]} now")
-    forced = " Or resume with other data by --force-data." if faults else ""
-    # With the defaults of keys that the version which wrote it did not have.
-    before = make_config(config_of_today(then.config), where=f"in {last}").to_dict()
-    changed = differences(before["model"], facts.config["model"], "model")
-    if changed:
-        more = f", ... ({len(changed)} in all)" if len(changed) > 10 else ""
-        faults.append(f"the model changed: {', '.join(changed[:10])}{more}")
-    raise_faults(faults, where=str(last), advice=f"Start a new output_dir, or restore what changed.{forced}")
+    start = Start.of(last, content, then)
+    data = [] if force_data else changed_data(then, facts)
+    settings, notes = changed_settings(config_then(then, last), facts.config)
+    wanted = facts.config["train"]["epochs"]
+    if start.epochs > wanted:
+        settings.append(f"{start.epochs} epochs are done, more than train.epochs={wanted}")
+    forced = " Or resume with other data by --force-data." if data and not settings else ""
+    advice = f"Restore what changed, or start a new output_dir=... from these weights: model.weights={last}.{forced}"
+    more = [f"and {len(settings) - 10} settings more"] if len(settings) > 10 else []
+    raise_faults([*data, *settings[:10], *more], where=str(last), advice=advice)
     if _has_best(content):
         try:
             read_facts(output / BEST)
@@ -86,14 +79,13 @@ def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bo
                 f"{error}\n{last} remembers a best checkpoint, and would never write a worse one: restore {BEST}, or "
                 "start anew with --overwrite."
             ) from None
-    for line in differences(before, facts.config, ""):
-        print(f"resuming with a changed setting: {line}")
-    return last
+    print(*notes, sep="\n", end="\n" if notes else "")
+    return start
 
 
 def _has_best(content: dict[str, Any]) -> bool:
-    states = content.get("callbacks") or {}
-    return any(
+    states = content["callbacks"]
+    return isinstance(states, dict) and any(
         isinstance(state, dict) and state.get("monitor") and Path(str(state.get("best_model_path"))).name == BEST
         for state in states.values()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from dataclasses import dataclass, replace
@@ -11,20 +12,21 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
-from mammodet.data.sources import SourceFile, joined_sources, sources_of
-from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar
-from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model
+from mammodet.data.sources import SourceFile
+from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar, Patience
+from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
 from mammodet.engine.loaders import Loaders
-from mammodet.engine.module import TrainingModule
+from mammodet.engine.module import TrainingModule, make_optimizer
 from mammodet.engine.predict import Predictor, Skipped
 from mammodet.engine.prepare import Run
 from mammodet.engine.progress import Pace, ProgressLines, RunLog
+from mammodet.engine.resume import check_content, not_resumable
 from mammodet.engine.run_folder import BEST, LAST, LOG, TABLE, clear, only_writer, starting_point
 from mammodet.errors import InputError
 from mammodet.files import write_text
@@ -32,6 +34,7 @@ from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.weight_files import KEY, read_torch
+from mammodet.modeling.weights import is_published
 from mammodet.parallel import reported
 
 
@@ -46,24 +49,26 @@ class Machines:
 
 
 def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) -> RunFacts:
-    """Facts that also name the patients and files seen before: a model does not forget them.
+    """Facts that also name what the model saw before this run.
 
     Args:
-        start: the checkpoint that is resumed (perhaps with other data), or None for a new run.
-        weights: `model.weights`; what a resumed run once started from is known to its checkpoint.
+        start: the checkpoint that is resumed (perhaps with other data), or None for a new run; what a resumed run once
+            started from is known to its checkpoint.
     """
-    if start is None and weights in ("none", "coco", "imagenet"):
+    if start is not None:
+        return facts.with_earlier(read_facts(start)[1])
+    if weights in ("none", "coco", "imagenet") or is_published(weights):
         return facts
-    content = read_torch(start or Path(weights))
+    path = Path(weights)
+    content = read_torch(path) if "://" not in weights else None
     earlier = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(earlier, dict):
-        return facts
-    files = sources_of(earlier) or (SourceFile(weights),) * bool(earlier.get("patients"))
-    return replace(
-        facts,
-        patients=tuple(sorted({*facts.patients, *earlier.get("patients", ())})),
-        files=joined_sources(facts.files, files),
-    )
+        return replace(facts, unknown_start=path.name)
+    if "format" not in earlier:  # of tools/convert_weights.py, which keeps what the checkpoint said of its patients
+        files = earlier.get("files") or [SourceFile(weights).to_json()] * bool(earlier.get("patients"))
+        kept = {"data_hash": "", "patients": [], "unknown_patients": None, **earlier, "files": files}
+        earlier = {**facts.to_json(), **kept}
+    return facts.with_earlier(RunFacts.from_json(earlier, path))
 
 
 def train(
@@ -90,7 +95,7 @@ def train(
     output = config.output_dir
     with only_writer(output):
         start = starting_point(output, run.facts, resume=resume, overwrite=overwrite, force_data=force_data)
-        facts = _with_earlier_patients(run.facts, start, config.model.weights)
+        facts = _with_earlier_patients(run.facts, start.path, config.model.weights)
         log, pace = RunLog(output / LOG), Pace(config.train.epochs, config.train.validate_every)
         trainer = _trainer(config, machines or Machines(), log, pace)
         log.speaks = trainer.is_global_zero
@@ -99,14 +104,20 @@ def train(
         pace.batches, pace.val_batches = len(loaders.train_dataloader()), len(loaders.val_dataloader())
         _say_what_is_ahead(run, trainer, pace, log)
         L.seed_everything(config.seed, verbose=False)
-        model = build_model(config, len(run.facts.categories), load_weights=start is None)
-        module = TrainingModule(model, config, facts, run.val)
+        model = build_model(config, len(run.facts.categories), load_weights=start.path is None)
+        module = TrainingModule(model, config, facts, run.val, start)
+        if start.path is not None:
+            content, _ = read_facts(start.path)
+            check_content(start, content, trainer, module, make_optimizer(model, config.train))
+            del content  # as large as three models
         # Everything was checked: only now is anything in the folder changed.
         if overwrite:
             clear(output)
         write_text(output / "config.yaml", config.to_yaml())
         log.begin()
-        _fit(trainer, module, loaders, start, log)
+        _fit(trainer, module, loaders, start.path, log)
+        if trainer.current_epoch < config.train.epochs and isinstance(trainer.early_stopping_callback, Patience):
+            log.say(f"stopped early after epoch {trainer.current_epoch}: {trainer.early_stopping_callback.reason()}")
         best = output / BEST
         if trainer.is_global_zero:
             finish(best, run, log)
@@ -117,6 +128,13 @@ def train(
 
 def _say_what_is_ahead(run: Run, trainer: L.Trainer, pace: Pace, log: RunLog) -> None:
     """The first lines, before anything that takes long."""
+    settings = run.config.train
+    steps = math.ceil(pace.batches / settings.accumulate) * settings.epochs
+    if settings.warmup_steps >= steps:
+        log.say(
+            f"WARNING: train.warmup_steps={settings.warmup_steps}, and the run has {steps} steps: the learning rate "
+            f"never reaches train.lr. Set for instance train.warmup_steps={steps // 10}"
+        )
     data, config = run.config.data, run.config
     device = "CPU" if trainer.strategy.root_device.type == "cpu" else "GPU"
     often = f"every {pace.validate_every} epochs" if pace.validate_every > 1 else "each epoch"
@@ -135,6 +153,10 @@ def _fit(trainer: L.Trainer, module: TrainingModule, data: Loaders, start: Path 
     except SystemExit:  # Lightning's answer to Ctrl-C
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
+    except (KeyError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if not module.restoring or start is None or isinstance(error, InputError):
+            raise
+        raise not_resumable(start, f"{type(error).__name__}: {error}") from error
     if trainer.interrupted or trainer.state.status == TrainerStatus.INTERRUPTED:
         kept = f"{last} holds the last whole epoch, --resume goes on from it" if last.exists() else "no epoch was done"
         log.say(f"stopped; {kept}")
@@ -213,9 +235,7 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping is not None:
-        callbacks.append(
-            EarlyStopping(settings.monitor, mode=settings.monitor_mode, patience=settings.early_stopping, min_delta=0.0)
-        )
+        callbacks.append(Patience(settings))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and its list of accelerators
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")

@@ -20,7 +20,14 @@ from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.pretrained import timm_pixel_stats
 from mammodet.modeling.second_boxes import SecondBoxes
 from mammodet.modeling.torchvision_detector import TorchvisionDetector, build_torchvision
-from mammodet.modeling.weights import between_bodies, coco_state, load_matching, spelled_as, torchvision_state
+from mammodet.modeling.weights import (
+    between_bodies,
+    coco_state,
+    load_matching,
+    norms_left_out,
+    spelled_as,
+    torchvision_state,
+)
 from mammodet.targets import is_binary
 
 #: What a config can describe.
@@ -149,18 +156,14 @@ def _start(model: Model, config: ModelConfig) -> None:
     # Of ours, a detector's names begin with `detector.`, a classifier's with `network.`; others name torchvision's own.
     kind = next((kind for kind in ("detector", "network") if any(name.startswith(f"{kind}.") for name in state)), None)
     own = "detector" if isinstance(model, MammoRCNN) else "network"
-    if kind == own:
-        report = load_matching(model, state)
-    elif kind is not None:
-        report = load_matching(model, between_bodies(state, model.state_dict()))
-    else:  # of torchvision or timm: the whole network below ours, or its body alone
-        report = max(
-            (
-                load_matching(part, spelled_as(state, part.state_dict()))
-                for part in dict.fromkeys((_inner(model), backbone_of(model)))
-            ),
-            key=lambda each: len(each.loaded),
-        )
+    parts: list[tuple[nn.Module, dict[str, torch.Tensor]]] = [(model, state)]
+    if kind is not None and kind != own:
+        parts = [(model, between_bodies(state, model.state_dict()))]
+    elif kind is None:  # of torchvision or timm: the whole network below ours, or its body alone
+        below = dict.fromkeys((_inner(model), backbone_of(model)))
+        parts = [(part, spelled_as(state, part.state_dict())) for part in below]
+    tried = [(part, load_matching(part, given)) for part, given in parts]
+    part, report = max(tried, key=lambda each: len(each[1].loaded))
     if not report.loaded:
         raise InputError(f"{path}: none of its {len(state)} tensors fits this model; {report.to_text()}")
     blind = [name for name in report.missing if name.endswith("running_mean")]
@@ -170,6 +173,11 @@ def _start(model: Model, config: ModelConfig) -> None:
             f"{path}: has no statistics for {len(blind)} norms of this network, for instance {blind[0]}, and frozen "
             "norms never learn them. Give a file of the same network with batch norm, or choose norm GN; "
             + report.to_text()
+        )
+    if lost := norms_left_out(part, backbone_of(model), report.loaded):
+        raise InputError(
+            f"{path}: fits convolutions of this network, but not {len(lost)} of the norms behind them, for instance "
+            f"{lost[0]}; give a file of the same network, with the names of today; {report.to_text()}"
         )
     print(f"{path}: {report.to_text()}")
 

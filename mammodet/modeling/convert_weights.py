@@ -24,7 +24,7 @@ from mammodet.modeling.layouts import (
     with_eps,
 )
 from mammodet.modeling.pixel_norms import DETECTRON2_MSRA, NORMS, OURS, TORCHVISION, PixelNorm
-from mammodet.modeling.weight_files import HEADER, read_weights
+from mammodet.modeling.weight_files import HEADER, SEEN, read_weights
 from mammodet.modeling.weights import eps_of, has_bottlenecks, inner, pixels_of, stride_of
 
 Target = Literal["torchvision", "detectron2"]
@@ -42,8 +42,8 @@ class Conversion:
         pixels: how the network sees pixels now; `source_pixels`: how it did.
         stride_in_1x1: None where there are no bottlenecks.
         assumed: what the file does not say, in words.
-        seen: `patients` and `files` that the weights were trained or chosen on here, so that an evaluation can refuse
-            to meet them again.
+        seen: what the weights were trained or chosen on here (keys of `SEEN`), so that an evaluation can refuse to meet
+            it again.
     """
 
     state: dict[str, Tensor]
@@ -53,7 +53,7 @@ class Conversion:
     pixels: PixelNorm
     stride_in_1x1: bool | None
     assumed: tuple[str, ...]
-    seen: dict[str, list[Any]]
+    seen: dict[str, Any]
 
 
 def convert(
@@ -108,7 +108,7 @@ def convert(
         result = to_detectron2(state, source=source, target=goal, eps=eps)
     else:
         model, goal, result = describe(to_torchvision(state, source=source, target=source)), source, from_caffe2(state)
-    seen = {key: file.facts[key] for key in ("patients", "files") if file.facts.get(key)}
+    seen = {key: file.facts[key] for key in SEEN if file.facts.get(key) not in (None, [])}
     return Conversion(result, target, model, source, goal, stride, tuple(assumed), seen)
 
 

@@ -19,6 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
+from mammodet.modeling.masks import paste_masks
 from mammodet.modeling.pixel_stats import PixelStats
 from mammodet.modeling.roi_heads import IgnoringGIoURoIHeads, IgnoringRoIHeads, IgnoringRPN
 
@@ -35,6 +36,18 @@ class SizedTransform(GeneralizedRCNNTransform):
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The image as it is."""
         return image, target
+
+    def postprocess(
+        self,
+        result: list[dict[str, Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Boxes as they are, masks in the image."""
+        for found, size_hw in zip(result, image_shapes, strict=False):  # none in training
+            if "masks" in found:
+                found["masks"] = paste_masks(found["masks"].float(), found["boxes"], size_hw)
+        return result
 
 
 class FloatAnchors(AnchorGenerator):
@@ -78,7 +91,7 @@ class TorchvisionDetector(nn.Module):
     """A torchvision `GeneralizedRCNN`, with its features laid open and images that teach no boxes left out.
 
     Where every image teaches boxes, and nothing is to be ignored, losses and detections are those of the model's own
-    forward, bit for bit.
+    forward, bit for bit; masks are pasted into the image by `paste_masks`.
 
     Args:
         model: `MaskRCNN` or `FasterRCNN` that resizes nothing (its inputs come in their size).

@@ -25,6 +25,8 @@ Layout = Literal["mammodet", "torchvision", "detectron2", "caffe2", "unknown"]
 HEADER = "mammodet_weights"
 #: Where a checkpoint of ours says where it comes from.
 KEY = "mammodet"
+#: What it says there of what a model saw (`mammodet.engine.checkpoint.RunFacts`).
+SEEN: dict[str, type] = {"patients": list, "files": list, "unknown_patients": int, "unknown_start": str}
 
 #: First bytes of torch's file formats: a zip archive, and a pickled number before 2020.
 _ZIP, _OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -48,7 +50,7 @@ class WeightFile:
         layout: whose names they are; `mammodet` is a checkpoint of ours, with a detector of either library inside.
         facts: what the file says of itself, where it does: `stride_in_1x1` and `pixels` (as `PixelNorm.to_json`),
             `author`, `matching_heuristics` (detectron2: names may be ends of a model's names), and of a checkpoint of
-            ours its `config` and the `patients` that it has seen.
+            ours its `config` and what it has seen: `patients`, `files`, `unknown_patients` and `unknown_start`.
     """
 
     state: dict[str, Tensor]
@@ -91,7 +93,7 @@ def _facts(content: Any) -> dict[str, Any]:
     header, run = content.get(HEADER), content.get(KEY)
     if isinstance(header, dict):
         facts |= {key: header[key] for key in ("stride_in_1x1", "pixels") if header.get(key) is not None}
-    for key, kind in (("config", dict), ("patients", list), ("files", list)):
+    for key, kind in (("config", dict), *SEEN.items()):
         if isinstance(run, dict) and isinstance(run.get(key), kind):
             facts[key] = run[key]
     return facts

@@ -28,6 +28,12 @@ _OWN = ("detector.model.", "network.body.")
 #: torchvision's COCO_V1 files (Mask, Faster and Keypoint R-CNN R50-FPN) by the start of their SHA-256, which is part of
 #: their names: their batch norms add nothing to the variance.
 _WITHOUT_EPS = ("bf2d0c1e", "258fb6c6", "fc266e95")
+#: Version 0.1 had a timm body's norm and its activation in a sequence.
+_NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
+#: Names of norms of torch, torchvision and timm, and so of what is made of them.
+_NORMS = ("BatchNorm2d", "GroupNorm", "FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+#: Where detectron2's model zoo lies.
+_ZOO = ("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,25 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     )
 
 
+def norms_left_out(module: nn.Module, body: nn.Module, loaded: Iterable[str]) -> list[str]:
+    """Batch and group norms of a body that took nothing from a file, while the convolution before each of them did.
+
+    Args:
+        module: that the names of what was loaded are of.
+    """
+    taken = {name.removesuffix(".weight") for name in loaded}
+    own, lost, filled = set(body.modules()), [], False
+    for name, part in module.named_modules():
+        if part not in own:
+            continue
+        if isinstance(part, nn.Conv2d):
+            filled = name in taken
+        elif any(kind.__name__ in _NORMS for kind in type(part).__mro__):
+            lost += [name] if filled and name not in taken else []
+            filled = False
+    return lost
+
+
 def between_bodies(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
     """A classifier's weights under the names of a detector's backbone, or the other way round; others as they are.
 
@@ -105,6 +130,11 @@ def spelled_as(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Ten
     return {spelled.get(name.replace(".", "_"), name): tensor for name, tensor in state.items()}
 
 
+def without_sequences(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's weights under the names that norms of timm's networks have today."""
+    return {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+
+
 def coco_state() -> dict[str, Tensor]:
     """torchvision's Mask R-CNN R50-FPN trained on COCO, for batch norms that add 1e-5 to their variance.
 
@@ -118,6 +148,18 @@ def coco_state() -> dict[str, Tensor]:
 def eps_of(path: Path) -> float:
     """What the batch norms of a torchvision file add to their variance."""
     return 0.0 if file_hash(path)[:8] in _WITHOUT_EPS else EPS
+
+
+def is_published(weights: str) -> bool:
+    """Whether `model.weights` names weights that a library publishes: of detectron2's zoo, or a file of torch's hub.
+
+    The name of such a file ends in the start of its SHA-256, as in `resnet18-f37072fd.pth`.
+    """
+    path = Path(weights)
+    if weights.startswith(_ZOO) or (weights.endswith((".yaml", ".py")) and not path.exists()):
+        return True
+    digest = re.search(r"-([0-9a-f]{8,})$", path.stem)
+    return digest is not None and path.is_file() and file_hash(path).startswith(digest[1])
 
 
 def inner(file: WeightFile) -> tuple[dict[str, Tensor], Layout]:
@@ -216,7 +258,9 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelSt
             f"{path}: its network sees pixels with mean {own.mean:g} and std {own.std:g}, this one with "
             f"{pixels.mean:g} and {pixels.std:g}. Add model.pixels.mean={own.mean:g} model.pixels.std={own.std:g}"
         )
-    if layout != "torchvision" or file.layout == "mammodet":
+    if file.layout == "mammodet":
+        return without_sequences(file.state)
+    if layout != "torchvision":
         return file.state
     state = with_eps(modern_names(state), eps_of(path))
     source = pixels_of(file)

@@ -1,0 +1,65 @@
+"""How a tool ends: on SIGTERM with its processes, and with a word on how to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+#: Ways to be at work in other processes: each prints a process number from there, and would take a minute.
+WORKING = {
+    "processes": """
+from mammodet.parallel import in_processes
+def main(_):
+    list(in_processes(slow, [(1,), (2,)], jobs=2, name="slow", progress=False))
+""",
+    "threads": """
+from mammodet.parallel import in_parallel
+def main(_):
+    list(in_parallel(slow, [(n,) for n in range(999)], jobs=2, name="slow", progress=False))
+""",
+    "loader": """
+from torch.utils.data import DataLoader
+class Slow(list):
+    def __getitem__(self, index):
+        slow(index)
+def main(_):
+    list(DataLoader(Slow([1, 2]), num_workers=2, collate_fn=list))
+""",
+}
+
+SCRIPT = """
+import os, sys, time
+from mammodet.cli import run
+def slow(number):
+    print("at work", os.getpid(), flush=True)
+    time.sleep({seconds})
+{main}
+run(main)
+"""
+
+
+@pytest.mark.parametrize("way", list(WORKING))
+@pytest.mark.parametrize("group", [False, True])
+def test_sigterm_ends_a_tool_and_its_processes(way: str, group: bool, tmp_path: Path) -> None:
+    script = tmp_path / "tool.py"
+    seconds = 0.1 if way == "threads" else 60  # a thread is waited for
+    script.write_text(SCRIPT.format(main=WORKING[way], seconds=seconds), encoding="utf-8")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, script], stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    worker = int(first.split()[-1])
+    (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=50)  # a worker that lived on would hold the pipe open
+    assert (process.returncode, err.splitlines()[-1:]) == (143, ["error: ended by SIGTERM"]), out + err
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 50
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists()
