@@ -89,7 +89,9 @@ def convert(source: Path, output: Path, options: FolderOptions) -> Summary:
     _warn(summary, tree, classes, plan, records, options)
     if plan.given is not None and "test" not in splits.holdout.values():
         summary.warnings.append("no folder is named test: there is no test set (--split holdout makes one)")
-    write_outputs(output, ("lesion",), records, splits, summary)
+    write_outputs(
+        output, ("lesion",), records, splits, summary, has_lesions=False, knows_patients=options.patient is not None
+    )
     return summary
 
 
