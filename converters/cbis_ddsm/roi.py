@@ -212,7 +212,7 @@ def _has_size_of(rescaled: Mask, crop: NDArray[Any], image: NDArray[Any], scale:
 
 def _part_outside(mask: Mask, place: tuple[int, int], crop_hw: Sequence[int]) -> bool:
     (x, y), (height, width) = place, crop_hw
-    return np.count_nonzero(mask[y : y + height, x : x + width]) < np.count_nonzero(mask)
+    return bool(np.count_nonzero(mask[y : y + height, x : x + width]) < np.count_nonzero(mask))
 
 
 def _apart(mask: Mask, place: tuple[int, int], crop_hw: Sequence[int]) -> float:

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
-from converters.mias.scale import TABLE_SIZE, contrast, find_scales
+from converters.mias.scale import TABLE_SIZE, find_scales
 from converters.mias.table import MASSES, FilmEntry, Finding, parse_info
 from mammodet.data.breast import find_breast
+from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
 from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
@@ -231,7 +232,9 @@ def _convert_film(
             continue
         if finding.kind in MASSES:
             flipped = (x + scale / 2, y + scale / 2)
-            brighter.append((contrast(pixels, centre_xy, radius) > 0, contrast(pixels, flipped, radius) > 0))
+            brighter.append(
+                (surround_contrast(pixels, centre_xy, radius) > 0, surround_contrast(pixels, flipped, radius) > 0)
+            )
         rle = mask_to_rle(disc)
         lesions.append(
             Lesion(

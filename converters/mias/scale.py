@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from converters.base import Quarantined
 from converters.mias.table import MASSES, FilmEntry
+from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image, read_size_hw
 from mammodet.errors import InputError
-from mammodet.geometry import circle_mask
 
 TABLE_SIZE = 1024
 _LEAST_MASSES, _LEAST_BRIGHTER = 6, 0.9
@@ -96,28 +92,12 @@ def _why_not_resized(
                 "written for these films": (x + 0.5, y + 0.5, radius),
             }
             for what, (column, row, size) in places.items():
-                lit[what].append(contrast(pixels, (column, found - row), size))
+                lit[what].append(surround_contrast(pixels, (column, found - row), size))
     here = lit["resized"]
     if len(here) < _LEAST_MASSES:
         return f"{len(here)} masses are too few to prove that they were resized"
     brighter = sum(value > 0 for value in here)
     if brighter < _LEAST_BRIGHTER * len(here):
         return f"of {len(here)} masses only {brighter} are brighter than their surround if they were resized"
-    best = max(lit, key=lambda what: float(np.sum(lit[what])))
+    best = max(lit, key=lambda what: sum(lit[what]))
     return None if best == "resized" else f"the masses fit better if they were {best}"
-
-
-def contrast(pixels: NDArray[Any], centre_xy: tuple[float, float], radius: float) -> float:
-    """By how much a disc is brighter on average than the ring around it, out to twice its radius; 0 outside."""
-    height, width = pixels.shape
-    x, y = centre_xy
-    left, right = max(int(x - 2 * radius), 0), min(int(x + 2 * radius) + 2, width)
-    top, bottom = max(int(y - 2 * radius), 0), min(int(y + 2 * radius) + 2, height)
-    patch = pixels[top:bottom, left:right]
-    if not patch.size:
-        return 0.0
-    disc = circle_mask((x - left, y - top), radius, patch.shape)
-    ring = circle_mask((x - left, y - top), 2 * radius, patch.shape) & ~disc
-    if not disc.any() or not ring.any():
-        return 0.0
-    return float(patch[disc].mean() - patch[ring].mean())
