@@ -74,9 +74,13 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
     See OWASP, CSV injection.
     """
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([_safe_cell(cell) for cell in row] for row in rows)
-    return buffer.getvalue()
+    lines: list[str] = []
+    for row in rows:
+        buffer = io.StringIO(newline="")
+        # Cells are quoted for characters of the line's end alone: with "\n" a carriage return would tear its row.
+        csv.writer(buffer, lineterminator="\r\n").writerow([_safe_cell(cell) for cell in row])
+        lines.append(buffer.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def _safe_cell(cell: Any) -> Any:
