@@ -64,7 +64,9 @@ def test_crowd_in_every_annotation_means_run_lengths(tmp_path):
 
 
 def test_crowd_beside_others_is_a_region_to_ignore_unless_said(tmp_path):
-    source = one_image(tmp_path, mark(1, 1), mark(2, 1, [1, 1, 3, 3], iscrowd=1), mark(3, 1, [2, 2, 4, 4], iscrowd=0.0))
+    source = one_image(
+        tmp_path, mark(1, 1), mark(2, 1, [1, 1, 3, 3], iscrowd=1), mark(3, 1, [2, 2, 4, 4], iscrowd=0.0, ignore="0")
+    )
     summary, records, _ = run(source)
     assert [lesion.ignore for lesion in records["1_LEFT_CC"].lesions] == [False, True, False]
     assert any("1 annotations are marked iscrowd and became regions to ignore" in line for line in summary.warnings)
@@ -147,25 +149,47 @@ def test_paths_of_other_machines_find_their_file(tmp_path, name, target):
     ("name", "reason"),
     [
         ("left/1.png", "right/1.png has this name, but lies in another folder"),
-        ("left/2.png", "there is a folder 'left'; images/2.png may be another image"),
-        ("left/deep/2.png", "there is a folder 'left'"),
+        ("/left/2.png", "there is a folder 'left'; images/2.png may be another image"),
+        ("/left/deep/2.png", "there is a folder 'left'"),
         ("upload/3.png", "2 files of this name: images/3.png, right/3.png"),
+        ("anywhere/5.png", "images/5.png has this name, but lies in another folder"),
+        (r"C:\set\left\6.png", "right/6.png has this name, but lies in another folder"),
         ("upload/4.png", "no such image file"),
         (r"C:\set\4.png", "leaves the data root"),
         ("", "names no file"),
     ],
 )
 def test_path_never_means_a_file_of_another_folder(tmp_path, name, reason):
-    for path in ("right/1.png", "images/2.png", "left/9.png", "images/3.png", "right/3.png"):
+    for path in ("right/1.png", "images/2.png", "left/9.png", "images/3.png", "right/3.png", "images/5.png"):
         write_image(tmp_path / path)
+    write_image(tmp_path / "right/6.png")
     with pytest.raises(LookupError) as caught:
         ImageFinder(tmp_path).find(tmp_path, name.replace("\\", "/"))
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "is_found"),
+    [
+        ("train", r"C:\set\1.png", True),
+        ("train", r"C:\set\train\1.png", True),
+        ("train", r"C:\set\val\1.png", False),
+        ("right", r"C:\set\left\1.png", False),
+        ("right", r"C:\set\right\1.png", True),
+    ],
+)
+def test_folder_of_the_json_is_neutral_if_it_is_the_subset(tmp_path, place, name, is_found):
+    path = write_image(tmp_path / place / "1.png")
+    try:
+        found = ImageFinder(tmp_path).find(tmp_path / place, name.replace("\\", "/")).path
+    except LookupError:
+        found = None
+    assert found == (path if is_found else None)
+
+
 def test_paths_that_could_mean_one_file_are_both_set_aside(tmp_path):
     source = one_image(tmp_path, mark(1, 1))
-    images = [entry(1, "1_LEFT_CC.png"), entry(2, "siteA/2_L_CC.png"), entry(3, "siteB/2_L_CC.png")]
+    images = [entry(1, "1_LEFT_CC.png"), entry(2, "/siteA/2_L_CC.png"), entry(3, "/siteB/2_L_CC.png")]
     write_json(source / "train/a.json", images, [mark(1, 1), mark(2, 2), mark(3, 3)], with_files=False)
     write_image(source / "train/2_L_CC.png")
     summary, records, _ = run(source)

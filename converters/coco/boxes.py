@@ -209,6 +209,11 @@ def _lesion(
         if rle is not None and _is_rectangle(segmentation, box_xywh):
             rle = None
             facts["rectangles taken as boxes"] += 1
+        if rle is None and _are_corners(box_xywh, item.get("area")):
+            checker.faults.append(
+                f"bbox {_rounded(box_xywh)} has the area {item['area']:g} only if it is x1, y1, x2, y2; expected x, y, "
+                "width and height"
+            )
         box_xywh = _upright(item, box_xywh, rle, attributes, checker, facts)
         box = _box(box_xywh, size_hw, how, checker, facts)
         if box is not None and rle is not None and not _agree(box, rle):
@@ -230,6 +235,14 @@ def _lesion(
         attributes={**attributes, **_category_attributes(category)},
         ignore=category.ignore or ignored or (crowd and not how.crowd_is_lesion),
     )
+
+
+def _are_corners(bbox: Sequence[float], area: Any) -> bool:
+    """Whether the area that stands beside a box tells that it is given by two corners."""
+    x, y, w, h = bbox
+    if not is_finite(area) or area <= 0 or w <= x or h <= y:
+        return False
+    return abs((w - x) * (h - y) - area) <= 0.02 * area and abs(w * h - area) > 0.1 * area
 
 
 def _to_pixels(value: Any, size_hw: tuple[int, int], checker: Checker) -> Any:

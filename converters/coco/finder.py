@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+from converters.coco.source import SUBSET_WORDS
 from mammodet.data.checks import check_file_name
 
 
@@ -34,9 +35,10 @@ class ImageFinder:
     then in the same way from `source`, since annotations often lie in a folder of their own beside the images.
 
     A name with folders that are not here (`C:\\set\\a.png`, `../upload/4/a.png`, `/data/a%20b.png`) means the file
-    whose place agrees with the end of it, seen from the JSON's folder, `source`, or `images/` in them. The file's
-    own name is enough if it is the only one in the tree, and if no folder that the name gives is here: `left/a.png` is
-    never `right/a.png`, nor `images/a.png` where there is a `left/`.
+    whose place agrees with the end of it, seen from the JSON's folder, `source`, or `images/` in them. Of a path of
+    another machine the file's own name is enough, if it is the only one in the tree, lies in no folder of its own but
+    `images/` or its subset's, and if no folder of the path is here: `left/a.png` is never `right/a.png`, nor
+    `images/a.png` where there is a `left/`.
     """
 
     source: Path
@@ -87,7 +89,8 @@ class ImageFinder:
         if not named:
             best = files
         else:
-            agree = {path: self._agreement(path, folder, named) for path in files}
+            foreign = check_file_name(name) is not None or "upload" in named
+            agree = {path: self._agreement(path, folder, named, foreign) for path in files}
             most = max(agree.values())
             best = [path for path in files if agree[path] == most]
             if most < 0:
@@ -103,15 +106,28 @@ class ImageFinder:
         base = folder if best[0].is_relative_to(folder) else self.source
         return Found(best[0], best[0].relative_to(base).as_posix(), exact=False)
 
-    def _agreement(self, path: Path, folder: Path, named: Sequence[str]) -> int:
-        """How many folders of a file's place are the end of `named`; -1 where another one lies between."""
+    def _agreement(self, path: Path, folder: Path, named: Sequence[str], foreign: bool) -> int:
+        """How many folders of a file's place are the end of `named`; -1 where another one lies between.
+
+        0, no folder at all, is enough for a `foreign` path alone.
+        """
         most = -1
         for base in (folder, folder / "images", self.source, self.source / "images"):
             if path.is_relative_to(base):
                 own = [_fold(part) for part in path.relative_to(base).parts[:-1]]
-                if own == list(named[len(named) - len(own) :]):
+                if own and own == list(named[len(named) - len(own) :]):
                     most = max(most, len(own))
+                elif not own and foreign and self._is_of_subset(folder, named):
+                    most = max(most, 0)
         return most
+
+    def _is_of_subset(self, folder: Path, named: Sequence[str]) -> bool:
+        """Whether the JSON's folder is a subset's at most, and not of another subset than `named` says."""
+        if not folder.is_relative_to(self.source):
+            return True
+        own = {SUBSET_WORDS.get(_fold(part)) for part in folder.relative_to(self.source).parts}
+        said = {SUBSET_WORDS[part] for part in named if part in SUBSET_WORDS}
+        return None not in own and (not own or said <= own)
 
     def _in_tree(self) -> dict[str, list[Path]]:
         """Folded name to the files below the source; each folder once, also where links lead back."""

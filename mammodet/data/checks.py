@@ -37,9 +37,10 @@ class Checker:
 
     def flag(self, item: Mapping[str, Any], key: str, where: str) -> bool:
         value = item.get(key)
-        if value is not None and not (isinstance(value, int | float) and value in (0, 1)):
+        number = value if isinstance(value, bool) else read_id(value)
+        if value is not None and number not in (0, 1):
             self.faults.append(f"{where}: '{key}' is {short(value)}; expected 0, 1, false or true")
-        return value in (1, True)
+        return number == 1
 
     def numbers(self, item: Mapping[str, Any], key: str, count: int, where: str, need: bool) -> list[float] | None:
         value = self.take(item, key, list, where, need)
