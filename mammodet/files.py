@@ -39,8 +39,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-#: A name that `atomic_path` makes; its random part has eight characters.
-_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.tmp(?P<suffix>\.[^.]*)?", re.DOTALL)
+#: A name that `atomic_path` makes; its random part has up to eight characters.
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{3,8}\.tmp(?P<suffix>\.[^.]*)?", re.DOTALL)
 
 
 def remove_leftovers(folder: Path, *, names: Iterable[str] | None = None) -> int:
