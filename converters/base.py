@@ -12,8 +12,6 @@ output/
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,7 +23,7 @@ import mammodet
 from mammodet.data.coco import data_hash, write_coco
 from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
-from mammodet.files import write_json, write_text
+from mammodet.files import csv_text, remove_leftovers, write_json, write_text
 from mammodet.records import SUBSETS, Dataset, ImageRecord
 
 
@@ -133,7 +131,7 @@ def link_file(target: Path, path: Path) -> None:
         InputError: where the disk has no symbolic links.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".link.", dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=".link.", suffix=".tmp", dir=target.parent))
     try:
         os.symlink(path.resolve(), folder / "link")
         os.replace(folder / "link", target)
@@ -145,12 +143,32 @@ def link_file(target: Path, path: Path) -> None:
 
 
 def write_outputs(
-    output: Path, categories: Sequence[str], images: Sequence[ImageRecord], splits: Splits, summary: Summary
+    output: Path,
+    categories: Sequence[str],
+    images: Sequence[ImageRecord],
+    splits: Splits,
+    summary: Summary,
+    *,
+    has_lesions: bool = True,
+    knows_patients: bool = True,
 ) -> None:
     """Write the JSON files, the splits, the summary and the quarantine list; the images are there already.
 
-    `summary` gets the counts per split.
+    `summary` gets the counts per split. What a killed run left half written is removed.
+
+    Args:
+        has_lesions: the archive has lesions with a place: it is said if none is left of them.
+        knows_patients: the archive says whose the images are: it is said if no patient has two.
     """
+    if has_lesions and not any(not lesion.ignore for record in images for lesion in record.lesions):
+        summary.warnings.insert(
+            0, "THE DATA SET HAS NO LESIONS: no detector can be trained on it; quarantine.csv says what was left out"
+        )
+    if knows_patients and len(images) > 1 and len({record.patient_id for record in images}) == len(images):
+        summary.warnings.append(
+            f"every one of the {len(images)} images is a patient of its own: if women have several images, their ids "
+            "are not what was taken for them, and one woman can lie on both sides of the split"
+        )
 
     def provenance(name: str, subset: str) -> dict[str, Any]:
         split = {"name": name, "subset": subset, "seed": splits.seed, "hash": splits.hash}
@@ -194,11 +212,11 @@ def write_outputs(
         },
         indent=1,
     )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["what", "name", "file", "reason"])
-    writer.writerows([item.what, item.name, item.file, item.reason] for item in summary.quarantine)
-    write_text(output / "quarantine.csv", text.getvalue())
+    tables = ("splits.json", "summary.json", "quarantine.csv", *(path.name for path in written))
+    remove_leftovers(output, names=tables)
+    remove_leftovers(output / "images")
+    rows = [[item.what, item.name, item.file, item.reason] for item in summary.quarantine]
+    write_text(output / "quarantine.csv", csv_text([["what", "name", "file", "reason"], *rows]))
     summary.checks["split hash"] = splits.hash[:12]
     summary.checks["data hash"] = data_hash(Dataset(tuple(categories), tuple(placed)))[:12]
     write_json(output / "summary.json", asdict(summary), indent=1)

@@ -1,14 +1,17 @@
-"""Files that are either whole or not there: written to a temporary name, then renamed."""
+"""Files that are either whole or not there: written to a temporary name, then renamed; and CSV that is safe to open."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import math
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +37,60 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+#: A name that `atomic_path` makes; its random part has up to eight characters.
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{3,8}\.tmp(?P<suffix>\.[^.]*)?", re.DOTALL)
+
+
+def remove_leftovers(folder: Path, *, names: Iterable[str] | None = None) -> int:
+    """Remove what `atomic_path` left in a folder when its process was killed; answers how many files.
+
+    Only for a folder that nobody else writes to at this moment: their temporary files would be lost.
+
+    Args:
+        names: files of the folder itself whose temporary ones are meant; None: all, in its folders too. Links to
+            folders are not followed.
+    """
+    removed = 0
+    wanted = None if names is None else {(Path(name).stem, Path(name).suffix) for name in names}
+    for place, folders, files in os.walk(folder):
+        for name in files:
+            found = _TEMPORARY.fullmatch(name)
+            if found and (wanted is None or (found["stem"], found["suffix"] or "") in wanted):
+                Path(place, name).unlink(missing_ok=True)
+                removed += 1
+        if wanted is not None:
+            break
+        for name in [name for name in folders if _TEMPORARY.fullmatch(name)]:  # of a link (converters/base.py)
+            Path(place, name, "link").unlink(missing_ok=True)
+            with suppress(OSError):  # holds something else: not ours
+                Path(place, name).rmdir()
+    return removed
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV. Text that a spreadsheet would take for a formula gets a leading apostrophe; numbers stay.
+
+    See OWASP, CSV injection.
+    """
+    lines: list[str] = []
+    for row in rows:
+        buffer = io.StringIO(newline="")
+        # Cells are quoted for characters of the line's end alone: with "\n" a carriage return would tear its row.
+        csv.writer(buffer, lineterminator="\r\n").writerow([_safe_cell(cell) for cell in row])
+        lines.append(buffer.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
+def _safe_cell(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _umask() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
-from mammodet.records import BoxXYXY, Rle
+from mammodet.records import BoxXYXY, Lesion, Rle
 
 Boxes = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -112,6 +112,17 @@ def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int], shape: BoxShape = "box"
         if not patch.any():  # of a pixel or two, all of whose centres lie near the corners
             patch[len(patch) // 2, patch.shape[1] // 2] = True
     return patch_to_rle(patch, (left, top), size_hw)
+
+
+def lesion_rle(lesion: Lesion, size_hw: tuple[int, int], shape: BoxShape = "box") -> Rle:
+    """The mask of a lesion, wherever one is needed: its own, or that of its box where only a box is known.
+
+    Args:
+        shape: as in `box_rle`.
+    """
+    if lesion.rle is not None and lesion.geometry != "box":
+        return lesion.rle
+    return box_rle(lesion.box_xyxy, size_hw, shape)
 
 
 def mask_to_rle(mask: NDArray[np.generic]) -> Rle:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +22,7 @@ from mammodet.evaluation.evaluate import KINDS, Entry, Evaluation, evaluate
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.summary import to_table
-from mammodet.files import file_hash, write_json, write_text
+from mammodet.files import csv_text, file_hash, write_json, write_text
 from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
 from mammodet.targets import class_of
 
@@ -328,24 +326,22 @@ def _lesions_csv(dataset: Dataset, result: Evaluation) -> str:
     attributes = list(
         dict.fromkeys(key for record in dataset.images for lesion in record.lesions for key in lesion.attributes)
     )
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(
+    rows: list[list[Any]] = [
         ["model", "image_id", "file_name", "patient_id", "laterality", "view", "density", "category"]
         + ["x1", "y1", "x2", "y2", "score", "fppi", *PAIR_FIGURES]
         + [f"attribute {key}" for key in attributes]
-    )
+    ]
     for model, outcomes in result.outcomes.items():
         for outcome in outcomes:
             record = dataset.images[outcome.image]
             lesion = record.lesions[outcome.position]
-            table.writerow(
+            rows.append(
                 [model, record.image_id, record.file_name, record.patient_id, record.laterality, record.view]
                 + [record.density, lesion.category, *lesion.box_xyxy, outcome.score, outcome.threshold_fppi]
                 + [outcome.agreement.get(figure) for figure in PAIR_FIGURES]
                 + [lesion.attributes.get(key) for key in attributes]
             )
-    return buffer.getvalue()
+    return csv_text(rows)
 
 
 def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
@@ -356,18 +352,16 @@ def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
     rules = sorted(
         {rule for entry in entries for prediction in entry.predictions for rule in prediction.scores_by_rule}
     )
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(
+    rows: list[list[Any]] = [
         ["model", "image_id", "file_name", "patient_id", "laterality", "view", "density", "n_lesions", "n_detections"]
         + [f"label {label}" for label in LABELS]
         + [f"score {label}" for label in LABELS]
         + [f"score {label} by {rule}" for rule in rules for label in LABELS]
         + [f"{what} {name}" for name in questions for what in ("true", "predicted", "probability of predicted")]
-    )
+    ]
     for entry in entries:
         for record, prediction in zip(dataset.images, entry.predictions, strict=True):
-            table.writerow(
+            rows.append(
                 [entry.name, record.image_id, record.file_name, record.patient_id, record.laterality, record.view]
                 + [record.density, sum(not lesion.ignore for lesion in record.lesions), len(prediction.detections)]
                 + [record.label(label) for label in LABELS]
@@ -375,7 +369,7 @@ def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
                 + [prediction.scores_by_rule.get(rule, {}).get(label) for rule in rules for label in LABELS]
                 + [cell for name in questions for cell in (class_of(record, name), *_answer(prediction, name))]
             )
-    return buffer.getvalue()
+    return csv_text(rows)
 
 
 def _answer(prediction: ImagePrediction, question: str) -> tuple[str | None, float | None]:

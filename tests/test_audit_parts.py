@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mammodet.audit.check_lesions import check_on_breast, check_origin, find_wrong_origin
-from mammodet.audit.check_splits import check_malignant_share, homogeneity_p
+from mammodet.audit.check_splits import check_malignant_share, check_single_images, homogeneity_p
 from mammodet.audit.check_totals import LeftOut, check_totals
 from mammodet.audit.copies import find_copies, take_print
 from mammodet.audit.facts import ImageFacts, LesionFacts, find_tissue_side, measure_image
@@ -331,3 +331,13 @@ def test_figures_show_what_the_attributes_hold():
     for word in ("View", "Breast density", "Subtlety", "Shape", "Margins", "Assessment", "Size of lesions", "OVAL (1)"):
         assert word in text
     assert "px: not every image has a spacing" in text
+
+
+def test_audit_warns_where_every_image_is_a_patient():
+    images = [image(1, patient="a"), image(2, patient="b"), image(3, patient="c", part="test", is_own=False)]
+    (finding,) = check_single_images(images)
+    assert (finding.check, finding.severity) == ("single_images", "warning")
+    assert finding.title == "every one of 3 images is a patient of its own"
+    assert check_single_images([*images, image(4, patient="c", part="test")]) == []
+    assert check_single_images([image(1, patient=None), image(2, patient=None)]) == []
+    assert check_single_images(images[:1]) == []

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_dicom import image, save
 
 from converters.cbis_ddsm.archive import find_archive
 from mammodet.errors import InputError
@@ -114,3 +116,20 @@ def test_what_is_no_file_is_passed_over(tmp_path):
     os.mkfifo(tmp_path / CASE / "pipe.dcm")
     (tmp_path / CASE / "gone.dcm").symlink_to(tmp_path / "nowhere.dcm")
     assert found(tmp_path, CASE) == [(f"{CASE}/x.dcm", None)]
+
+
+def test_files_named_by_uid_are_told_by_their_headers(tmp_path):
+    pixels = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    flat, uuid, study = (
+        f"dicom/{UID.format(5)}.dcm",
+        "0a1b2c3d/9f8e7d6c-1111-2222-3333-444455556666.dcm",
+        f"{UID.format(7)}/1.dcm",  # a folder that is named by the study
+    )
+    for name, case in ((flat, CASE), (uuid, f"{CASE}_1"), (study, f"{CASE}_2"), ("other.dcm", "somebody else")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, image(pixels, PatientID=case, SeriesInstanceUID=UID.format(9), SeriesDescription="cropped images"))
+    assert found(tmp_path, CASE) == [(flat, None)]
+    assert found(tmp_path, f"{CASE}_1") == [(uuid, None)]
+    assert found(tmp_path, f"{CASE}_2") == [(study, None)]
+    assert find_archive(tmp_path).layout_text() == "DICOM files told by their headers: 3 files"

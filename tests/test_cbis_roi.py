@@ -91,6 +91,39 @@ def test_uniform_scale(found, image, uniform):
     assert is_uniform_scale(found, image) is uniform
 
 
+def test_padded_frame_of_the_same_shape_is_placed_by_its_crop(tmp_path):
+    # 20 rows and 15 columns around an image of 400x300: a uniform scale of 1.1, that it is not.
+    image = picture(400, 300)
+    mask = mask_of((440, 330), (220, 115, 40, 50))
+    roi = read_roi(files(tmp_path, mask=mask, crop=image[200:240, 100:150]), image)
+    assert roi.note == "mask of 440x330 placed by its crop"
+    assert np.array_equal(roi.mask, mask_of((400, 300), (200, 100, 40, 50)) > 0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_uniform_rescale_is_kept_where_its_crop_agrees(tmp_path, scale):
+    image = cv2.resize(picture(50, 40), (240, 300), interpolation=cv2.INTER_CUBIC)
+    crop = cv2.resize(image[100:160, 50:120], None, fx=scale, fy=scale)  # of the image's resolution, or the mask's
+    mask = mask_of((450, 360), (150, 75, 90, 105))
+    roi = read_roi(files(tmp_path, mask=mask, crop=crop), image)
+    assert roi.note == "mask rescaled from 450x360"
+    assert np.array_equal(roi.mask, mask_of((300, 240), (100, 50, 60, 70)) > 0)
+
+
+def test_uniform_rescale_is_kept_inside_a_wide_crop(tmp_path):
+    image = picture()
+    mask = mask_of((180, 120), (30, 15, 30, 30))  # rows 20-39 and columns 10-29 of the image
+    assert read_roi(files(tmp_path, mask=mask, crop=image[5:65, 0:70]), image).note == "mask rescaled from 180x120"
+    with pytest.raises(LesionError, match="shows another region"):
+        read_roi(files(tmp_path, mask=mask, crop=image[50:110, 0:70]), image)
+
+
+def test_uniform_rescale_is_refused_where_its_crop_is_of_another_size_and_not_found(tmp_path):
+    mask = mask_of((180, 120), (30, 15, 30, 30))
+    with pytest.raises(LesionError, match="its crop is not found on the image"):
+        read_roi(files(tmp_path, mask=mask, crop=picture(40, 44)), picture())
+
+
 @pytest.mark.parametrize(("dy", "dx"), [(6, 4), (0, -3), (-5, 7)])
 def test_mask_of_a_cut_or_padded_frame_is_placed_by_its_crop(tmp_path, dy, dx):
     image = picture(400, 300)

@@ -193,12 +193,20 @@ def test_ignore_and_iscrowd_both_mean_ignore(tmp_path):
         assert not image.has_complete_boxes
 
 
-def test_box_may_pass_the_border_by_rounding_only(tmp_path):
+def test_box_over_the_border_by_a_few_pixels_is_cut_and_listed(tmp_path):
     value = tiny()
     value["annotations"][0]["bbox"] = [20, 30, 10.0005, 10]
-    assert read(tmp_path, value).images[0].lesions[0].box_xyxy == pytest.approx((20, 30, 30.0005, 40))
-    value["annotations"][0]["bbox"] = [20, 30, 10.01, 10]
+    dataset = read(tmp_path, value)
+    assert dataset.images[0].lesions[0].box_xyxy == pytest.approx((20, 30, 30.0005, 40))
+    assert "clipped" not in dataset.info
+    value["annotations"][0]["bbox"] = [-2, 30, 12, 13]
+    dataset = read(tmp_path, value)
+    assert dataset.images[0].lesions[0].box_xyxy == (0, 30, 10, 40)
+    assert ["annotation 11" in line for line in dataset.info["clipped"]] == [True]
+    value["annotations"][0]["bbox"] = [20, 30, 13.1, 10]
     assert "leaves the image (width 30)" in fault_of(tmp_path, value)
+    value["annotations"][0]["bbox"] = [30, 30, 2, 10]
+    assert "has nothing inside the image" in fault_of(tmp_path, value)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +214,7 @@ def test_box_may_pass_the_border_by_rounding_only(tmp_path):
     [
         ("bbox", [25, 5, 10, 10], "bbox [25.0, 5.0, 10.0, 10.0] (xywh px) leaves the image (width 30)"),
         ("bbox", [5, 35, 10, 10], "leaves the image (height 40)"),
-        ("bbox", [-1, 5, 10, 10], "leaves the image (negative corner)"),
+        ("bbox", [-4, 5, 10, 10], "leaves the image (negative corner)"),
         ("bbox", [5, 5, 0, 10], "is empty; expected a positive width and height"),
         ("bbox", [5, 5, -3, 10], "is empty"),
         ("bbox", [5, 5, 10], "'bbox' is [5, 5, 10]; expected 4 finite numbers"),
@@ -434,6 +442,29 @@ def test_skip_invalid_drops_and_lists_what_is_faulty(tmp_path):
     assert [(image.image_id, len(image.lesions)) for image in dataset.images] == [(1, 1), (2, 0)]
     assert len(dataset.info["dropped"]) == 4
     assert "annotation 12" in dataset.info["dropped"][2]
+
+
+def test_outline_that_cannot_be_read_costs_the_outline_alone(tmp_path):
+    value = tiny()
+    value["annotations"][0]["segmentation"] = [[5, 5, 15, 15]]
+    assert "segmentation cannot be read" in fault_of(tmp_path, value)
+    dataset = read(tmp_path, value, skip_invalid=True)
+    (lesion,) = dataset.images[0].lesions
+    assert (lesion.box_xyxy, lesion.rle, lesion.geometry) == ((5, 5, 15, 15), None, "box")
+    assert not dataset.images[0].unlocalized
+    assert len(dataset.info["dropped"]) == 1
+
+
+@pytest.mark.parametrize(("image_id", "known"), [(9, None), (None, None), (3, 0)])
+def test_no_image_is_normal_while_an_annotation_has_none(tmp_path, image_id, known):
+    value = tiny()
+    value["images"][0]["labels"] = {"tumor": 1, "malignant": 0}
+    value["images"][1]["labels"] = {"tumor": 0, "malignant": 0}
+    value["images"].append({"id": 3, "file_name": "../c.png", "height": 4, "width": 4})
+    value["annotations"].append(value["annotations"][0] | {"id": 12, "image_id": image_id})
+    first, second = read(tmp_path, value, skip_invalid=True).images
+    assert first.labels == {"tumor": 1, "malignant": known}
+    assert second.labels == {"tumor": known, "malignant": known}
 
 
 def test_image_that_loses_an_annotation_is_no_longer_complete(tmp_path):

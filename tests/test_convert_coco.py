@@ -217,8 +217,9 @@ def test_box_that_passes_the_border_by_a_pixel_is_cut(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (mark(2, 1, [25, 5, 6.1, 6]), "leaves the image by 1.1 px"),
-        (mark(2, 1, [-2, 5, 6, 6]), "leaves the image by 2 px"),
+        (mark(2, 1, [25, 5, 8.1, 6]), "leaves the image by 3.1 px"),
+        (mark(2, 1, [-4, 5, 6, 6]), "leaves the image by 4 px (it is 40x30, height x width); --clip-boxes 4"),
+        (mark(2, 1, [0.1, 0.2, 0.5, 0.5]), "seem to be fractions"),
         (mark(2, 1, [5, 5, 0, 6]), "is empty"),
         (mark(2, 1, [5, 5, 6, -1]), "is empty"),
         (mark(2, 1, [WIDTH, 5, 1, 6]), "nothing inside"),
@@ -227,8 +228,12 @@ def test_box_that_passes_the_border_by_a_pixel_is_cut(tmp_path):
         (mark(2, 1, None), "'bbox' is missing"),
         (mark(2, 1, category_id=5), "category_id 5; expected one of [1]"),
         (mark(2, 1, category_id=[1]), "category_id [1]"),
-        (mark(2, 1, segmentation=[[1, 2, 3]]), "three x, y pairs"),
-        (mark(2, 1, segmentation={"size": [3, 3], "counts": [9]}), "size is [3, 3]"),
+        (mark(2, 1, None, segmentation=[[1, 2, 3]]), "three x, y pairs"),
+        (mark(2, 1, segmentation=[[10, 5, 20, 5, 20, 25, 10, 25]]), "contradicts its outline, around which the box is"),
+        (mark(2, 1, [10, 5, 18, 11], segmentation=[[10, 5, 18, 5, 18, 11]]), "around which the box is [11.0, 5.0, 7.0"),
+        (mark(2, 1, [10, 5, 18, 11], area=48), "has the area 48 only if it is x1, y1, x2, y2"),
+        (mark(2, 1, attributes={"rotation": "turned"}), "attributes.rotation is 'turned'; expected degrees"),
+        (mark(2, 1, rotation=30), "which point the box is turned around"),
         (mark(2, 1, iscrowd="yes"), "'iscrowd' is 'yes'"),
     ],
 )

@@ -633,3 +633,64 @@ def test_phantom_depends_on_its_seed_and_replaces_only_its_own(tmp_path: Path) -
         write_folder_archive(tmp_path / "a", images=8, size=128, progress=False)
     with pytest.raises(InputError, match="images 7: expected at least 8"):
         write_folder_archive(tmp_path / "d", images=7)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("cancer_0", "cancer_1"), ("0", "1"), ("x 1", "x-2"), ("benign", "benign02"), ("Density1 a1", "density1_a2")],
+)
+def test_folders_that_differ_in_a_number_alone_are_refused(source, folders):
+    write(source, *(f"{folder}/a{folder}.png" for folder in (*folders, "normal")))
+    with pytest.raises(
+        InputError, match=r"folders differ in a number alone.*--numbers class.*--numbers count"
+    ) as caught:
+        run(source)
+    assert f"--class '{sorted(folders, key=str.casefold)[0]}=tumor:0'" in str(caught.value)
+
+
+def test_numbers_of_folders_are_what_the_user_says(source):
+    write(source, "cancer_0/a.png", "cancer_1/b.png", "normal/c.png")
+    rules = (ClassRule("cancer_0", Meaning(0, 0)), ClassRule("cancer_1", Meaning(1, 1)))
+    for chosen, expected in (
+        ({"numbers": "class"}, [("cancer_0", None), ("cancer_1", None), ("normal", 0)]),
+        ({"numbers": "count"}, [("cancer", 1), ("cancer", 1), ("normal", 0)]),
+        ({"rules": rules}, [("cancer_0", 0), ("cancer_1", 1), ("normal", 0)]),
+        ({"rules": rules[:1], "numbers": "class"}, [("cancer_0", 0), ("cancer_1", None), ("normal", 0)]),
+    ):
+        _, records = run(source, **chosen)
+        assert [(record.class_name, record.labels["malignant"]) for record in records.values()] == expected
+    with pytest.raises(InputError, match="differ in a number alone"):
+        run(source, rules=rules[:1])
+
+
+def test_numbers_that_say_density_are_understood(source):
+    write(source, "Density1Benign/a.png", "Density2Benign/b.png", "birads_4/c.png", "birads_5/d.png")
+    _, records = run(source)
+    assert [record.density for record in records.values()] == ["1", "2", None, None]
+
+
+def test_links_in_circles_end(source):
+    write(source, "benign/a.png", "malignant/b.png")
+    (source / "benign/up").symlink_to(source)
+    (source / "benign/self").symlink_to(source / "benign/self")
+    folders = [source.parent / f"d{number}" for number in range(12)]
+    for folder in folders:
+        folder.mkdir()
+        for other in folders:
+            (folder / other.name).symlink_to(other)
+    write(folders[3], "c.png")
+    (source / "malignant/far").symlink_to(folders[0])
+    _, records = run(source, level=1)
+    assert {name.rpartition("/")[2] for name in records} == {"a.png", "b.png", "c.png"}
+
+
+def test_every_image_a_patient_is_said_once(source):
+    write(source, "benign/1.png", "malignant/2.png")
+    for chosen, said in (
+        ({}, "PATIENTS ARE NOT KNOWN"),
+        ({"patient": r"(\d)"}, "every one of the 2 images is a patient"),
+    ):
+        summary, _ = run(source, **chosen)
+        assert [said in line for line in summary.warnings].count(True) == 1
+        assert sum("patient" in line.lower() for line in summary.warnings) == 1
+        assert not any("NO LESIONS" in line for line in summary.warnings)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mammodet.audit.facts import _patch_of
 from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import MIN_VISIBLE, augment, build_augment, tight_boxes
 from mammodet.data.dataset import LesionDataset, collate, make_loader
@@ -19,6 +20,7 @@ from mammodet.data.prepared import MemoryCache
 from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
 from mammodet.data.transforms import SteppedRotation
 from mammodet.errors import InputError
+from mammodet.evaluation.flat import flat_lesions, lesion_rles
 from mammodet.geometry import box_rle, mask_to_rle, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.targets import Target
@@ -102,6 +104,21 @@ def test_lesion_with_a_box_only_teaches_its_shape(tmp_path, box_masks, pixels, w
     assert target["boxes"].tolist() == [[20, 30, 25, 35], [5, 10, 15, 20]]
     assert target["masks"].sum(dim=(1, 2)).tolist() == [25, pixels]
     assert target["masks"][1, 10, 5] == (box_masks == "box")  # its corner
+
+
+@pytest.mark.parametrize("with_rectangle", [False, True])
+def test_lesion_with_a_box_only_has_one_mask_in_training_scoring_and_audit(tmp_path, with_rectangle):
+    # The centres of pixels 5 to 8 lie inside: 4 x 4, not the 6 x 6 that the box touches.
+    rle = rectangle_rle(4, 4, 10, 10) if with_rectangle else None
+    boxed = Lesion("mass", (4.6, 4.6, 9.4, 9.4), rle, "box")
+    dataset = lesion_dataset(tmp_path, record(lesions=(boxed,)), crop="none", max_size=80)
+    dataset.box_masks = "box"
+    taught = dataset[0].target["masks"][0].numpy().astype(bool)
+    assert np.array_equal(taught, rle_to_mask(rectangle_rle(5, 5, 9, 9)))
+    (scored,) = lesion_rles(dataset.dataset, flat_lesions(dataset.dataset))
+    assert np.array_equal(rle_to_mask(scored), taught)
+    bounds, patch = _patch_of(boxed, (80, 60))
+    assert (bounds, patch.sum()) == ((5, 5, 9, 9), 16)
 
 
 def test_lesion_with_a_box_only_has_no_mask_unless_asked_for(tmp_path):

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from mammodet.errors import InputError, raise_faults
-from mammodet.files import atomic_path, canonical_hash, file_hash, read_json, write_bytes, write_json, write_text
+from mammodet.files import (
+    atomic_path,
+    canonical_hash,
+    csv_text,
+    file_hash,
+    read_json,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_write_text_makes_folders_and_leaves_no_temporary_file(tmp_path):
@@ -136,3 +146,34 @@ def test_raise_faults_counts_what_it_does_not_print():
     assert lines[0] == "x.json: 30 faults"
     assert lines[1] == "  - fault 0"
     assert lines[26:] == ["  ... and 5 more", "Mend it."]
+
+
+def test_csv_cells_are_no_formulas_and_numbers_stay():
+    rows = [
+        ["=1+1", "+a", "-b", "@SUM(1)", "\tx", "\rx", "a=b", ""],
+        ["-1.5", "+3e-7", "-inf", -1.5, 0, None, True, "'x"],
+    ]
+    text = csv_text([*rows, ["=a,b", 'say "=x"', "- 1"]])
+    assert text.split("\n")[0] == "'=1+1,'+a,'-b,'@SUM(1),'\tx,\"'\rx\",a=b,"
+    assert text.split("\n")[1] == "-1.5,+3e-7,-inf,-1.5,0,,True,'x"
+    assert text.split("\n")[2] == '"\'=a,b","say ""=x""",\'- 1'
+
+
+def test_leftovers_are_those_of_our_own_temporary_names(tmp_path):
+    left = []
+    for name in ("data.json", "deep/mdb001.png", "deep/no_suffix", "deep/two.dots.ckpt"):
+        with atomic_path(tmp_path / name) as temporary:
+            left.append(temporary)
+    for path in left:  # as a kill would leave them
+        path.touch()
+    others = [
+        tmp_path / name for name in (".data.json", ".data.tmp.json", "data.abcdefgh.tmp.json", "deep/.x.ABCDEFGH.tmp")
+    ]
+    for path in others:
+        path.touch()
+    assert remove_leftovers(tmp_path, names=("other.json", "mdb001.png")) == 0
+    assert remove_leftovers(tmp_path, names=("data.json",)) == 1
+    assert remove_leftovers(tmp_path) == 3
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
+    assert remove_leftovers(tmp_path / "nowhere") == 0

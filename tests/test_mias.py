@@ -37,7 +37,7 @@ def film(size: int = SIZE) -> np.ndarray:
 
 
 def write_film(path: Path, pixels: np.ndarray | None = None) -> None:
-    _, content = cv2.imencode(path.suffix, film() if pixels is None else pixels)
+    _, content = cv2.imencode(path.suffix, np.ascontiguousarray(film() if pixels is None else pixels))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.tobytes())
 
@@ -52,8 +52,9 @@ def archive(folder: Path, *lines: str, names: tuple[str, ...] | None = None, suf
     return source
 
 
-def run(source: Path, output: Path, categories: str = "lesion", splits: SplitOptions = NO_SPLIT):
-    summary = convert(source, output, MiasOptions(categories, splits, jobs=1, progress=False))
+def run(source: Path, output: Path, categories: str = "lesion", splits: SplitOptions = NO_SPLIT, **more):
+    options = MiasOptions(categories, splits, jobs=1, progress=False, **({"table_size": SIZE} | more))
+    summary = convert(source, output, options)
     dataset = read_coco(output / "all.json")
     return summary, {Path(record.file_name).stem: record for record in dataset.images}, dataset
 
@@ -246,9 +247,119 @@ def test_finding_without_a_place_makes_a_positive_unlocalized_image(tmp_path):
     assert [len(records[name].lesions) for name in ("mdb216", "mdb059", "mdb001")] == [0, 0, 1]
 
 
-def test_circles_outside_their_images_warn_of_resized_copies(tmp_path):
+def test_circles_outside_their_images_warn_of_another_size(tmp_path):
     summary, _, _ = run(archive(tmp_path, "mdb001 G CIRC B 535 425 30", "mdb002 D NORM"), tmp_path / "out")
-    assert any("resized copies" in warning for warning in summary.warnings)
+    assert any("written for films of another size" in warning for warning in summary.warnings)
+
+
+LIT = {
+    "mdb001": (50, 70, 8),
+    "mdb002": (40, 40, 10),
+    "mdb003": (30, 90, 9),
+    "mdb004": (45, 60, 9),
+    "mdb005": (60, 75, 7),
+    "mdb006": (35, 60, 9),
+}
+
+
+def lit_archive(folder: Path, change) -> Path:
+    """Films of 128x128 with a bright disc each, where Info.txt has its circle; `change` makes copies of them."""
+    lines = [f"{name} G CIRC B {x} {y} {radius}" for name, (x, y, radius) in LIT.items()]
+    source = archive(folder, *lines, "mdb007 D NORM", names=("mdb007",))
+    for name, (x, y, radius) in LIT.items():
+        pixels = film()
+        cv2.circle(pixels, (x, SIZE - 1 - y), radius, 255, -1)
+        write_film(source / f"{name}.pgm", change(pixels))
+    write_film(source / "mdb007.pgm", change(film()))
+    return source
+
+
+@pytest.mark.parametrize("side", [96, 160])
+def test_circles_of_resized_copies_are_rescaled(tmp_path, monkeypatch, side):
+    source = lit_archive(tmp_path, lambda pixels: cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
+    monkeypatch.setattr("converters.mias.converter.TABLE_SIZE", SIZE)
+    summary, records, _ = run(source, tmp_path / "out", table_size=None)
+    factor = side / SIZE
+    for name, (x, y, radius) in LIT.items():
+        wanted = ((x + 0.5) * factor, (SIZE - y - 0.5) * factor, radius * factor)
+        assert records[name].lesions[0].attributes["circle_xyr"] == pytest.approx(wanted)
+    assert any("were rescaled from 128x128" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda pixels: pixels[16:112, 16:112], "the masses fit better if they were cut or padded in the middle"),
+        (lambda pixels: np.pad(pixels, 16), "the masses fit better if they were cut or padded in the middle"),
+        (lambda pixels: pixels[32:, :96], "are brighter than their surround if they were resized"),
+        (lambda pixels: pixels[:, :96], "is 128x96 (height x width)"),
+        (lambda pixels: np.full((96, 96), 7, np.uint8), "only 0 are brighter"),
+    ],
+)
+def test_films_that_were_not_resized_are_refused(tmp_path, monkeypatch, change, reason):
+    monkeypatch.setattr("converters.mias.converter.TABLE_SIZE", SIZE)
+    with pytest.raises(InputError, match="no image could be converted") as caught:
+        run(lit_archive(tmp_path, change), tmp_path / "out", table_size=None)
+    assert reason in str(caught.value)
+
+
+def test_too_few_masses_prove_nothing_unless_the_user_says_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("converters.mias.converter.TABLE_SIZE", 2 * SIZE)
+    source = archive(tmp_path, "mdb001 G CIRC B 100 140 20", "mdb002 D NORM")
+    with pytest.raises(InputError, match=r"1 masses are too few to prove .* --table-size 256, if .* --table-size 128"):
+        run(source, tmp_path / "out", table_size=None)
+    _, records, _ = run(source, tmp_path / "out", table_size=256)
+    assert records["mdb001"].lesions[0].attributes["circle_xyr"] == [50.25, 57.75, 10]
+    with pytest.raises(InputError, match="--table-size 3: expected the side"):
+        run(source, tmp_path / "out", table_size=3)
+
+
+def test_film_of_another_size_is_refused_beside_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("converters.mias.converter.TABLE_SIZE", SIZE)
+    source = lit_archive(tmp_path, lambda pixels: pixels)
+    write_film(source / "mdb005.pgm", film(96))
+    write_film(source / "mdb004.pgm", film(160))
+    summary, records, _ = run(source, tmp_path / "out", table_size=None)
+    assert set(records) == {"mdb001", "mdb002", "mdb003", "mdb006", "mdb007"}
+    assert all("the films have several sizes (96, 160)" in item.reason for item in summary.quarantine)
+
+
+def test_names_of_the_full_database_are_told(tmp_path):
+    source = archive(tmp_path, "mdb001 G CIRC B 50 70 10", names=("mdb001lm", "mdb002rm"))
+    with pytest.raises(InputError, match=r"mdb001lm.pgm, mdb002rm.pgm are named like the films of the full MIAS"):
+        run(source, tmp_path / "out")
+    write_film(source / "mdb001.pgm")
+    summary, records, _ = run(source, tmp_path / "out")
+    assert set(records) == {"mdb001"}
+    assert reasons(summary) == [("image", "mdb001lm"), ("image", "mdb002rm")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mdb003,D,NORM,NaN,NaN,NaN,NaN",
+        "mdb003,D,NORM,nan,,N/A,<NA>",
+        "2,mdb003,D,NORM,,,,",
+        '"mdb003","D","NORM","NA","None","null",""',
+        "'mdb003.pgm' D NORM",
+        "mdb003.PNG D NORM",
+    ],
+)
+def test_tables_saved_by_programs_are_read(line):
+    entries, broken = parse_info(
+        f'REFNUM,BG,CLASS,SEVERITY,X,Y,RADIUS\n{line}\n0,"mdb004.pgm",G,CIRC,B,535.0,425.0,197.0'
+    )
+    assert broken == []
+    assert entries["mdb003"].findings == ()
+    assert entries["mdb004"].findings == (Finding("CIRC", "B", (535, 425, 197)),)
+
+
+def test_cells_that_say_nothing_among_numbers_are_not_read():
+    entries, broken = parse_info(
+        "mdb001 G CIRC B 535 NaN 197\nmdb002 G CIRC B 535 425 NaN\nmdb003 G CALC B NaN NaN NaN"
+    )
+    assert [item.name for item in broken] == ["Info.txt line 1", "Info.txt line 2"]
+    assert entries["mdb003"].findings == (Finding("CALC", "B", None),)
 
 
 @pytest.mark.parametrize(

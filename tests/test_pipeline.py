@@ -137,6 +137,15 @@ def test_tables_agree_with_the_metrics(truth, write, tmp_path):
     assert {row["model"] for row in images} == {model["name"]}
 
 
+def test_no_cell_of_a_table_is_a_formula(truth, write, tmp_path):
+    evaluate_files(truth, write(), tmp_path / "eval", names=["=1+1"], report=True)
+    tables = [tmp_path / "eval/images.csv", tmp_path / "eval/lesions.csv", *(tmp_path / "eval/curves").glob("*.csv")]
+    assert len(tables) > 4
+    for path in tables:
+        with open(path, newline="", encoding="utf-8") as file:
+            assert {row["model"] for row in csv.DictReader(file)} <= {"'=1+1"}
+
+
 def test_several_models_are_named_by_what_tells_them_apart(truth, write, tmp_path):
     first = write()
     paths = []

@@ -46,6 +46,20 @@ def test_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> Non
     second()
 
 
+def test_what_a_killed_run_left_goes_when_the_next_one_begins(tmp_path: Path) -> None:
+    mine, others = (
+        tmp_path / ".last.a1b2c3d4.tmp.ckpt",
+        [tmp_path / ".mine.a1b2c3d4.tmp.ckpt", tmp_path / "fold0" / BEST],
+    )
+    (tmp_path / "fold0").mkdir()
+    others.append(tmp_path / "fold0/.last.a1b2c3d4.tmp.ckpt")  # another run's
+    for path in (mine, *others):
+        path.touch()
+    with only_writer(tmp_path):
+        assert not mine.exists()
+    assert all(path.exists() for path in others)
+
+
 def test_overwrite_changes_nothing_when_the_start_fails(finished: Path, phantom_root: Path, tmp_path: Path) -> None:
     output = copy_of(finished, tmp_path)
     before = {name: (output / name).read_bytes() for name in (BEST, LAST, TABLE, "config.yaml")}

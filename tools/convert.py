@@ -75,6 +75,13 @@ def _add_mias(archives: Any, common: argparse.ArgumentParser) -> None:
         help="'lesion': all in one; 'mass': masses only, other findings become regions to ignore; "
         "'abnormality': six types (%(default)s)",
     )
+    one.add_argument(
+        "--table-size",
+        type=int,
+        metavar="PX",
+        help="side of the films that Info.txt was written for; circles on square films of another size are rescaled "
+        f"({mias.TABLE_SIZE}; other films only where their masses prove that they were resized)",
+    )
 
 
 def _add_cbis(archives: Any, common: argparse.ArgumentParser) -> None:
@@ -147,7 +154,7 @@ def _splits(chosen: argparse.Namespace) -> SplitOptions:
 
 
 def _convert_mias(chosen: argparse.Namespace) -> Summary:
-    options = mias.MiasOptions(chosen.categories, _splits(chosen), max(chosen.jobs, 1))
+    options = mias.MiasOptions(chosen.categories, _splits(chosen), max(chosen.jobs, 1), table_size=chosen.table_size)
     return mias.convert(chosen.source, chosen.output, options)
 
 

@@ -6,6 +6,7 @@
 | `tcia_dated` | `Mass-Training_P_00001_LEFT_CC/07-20-2016-DDSM-NA-30288/1.000000-full mammogram images-24515/1-1.dcm` |
 | `kaggle_jpeg` | `csv/dicom_info.csv`, `jpeg/1.3.6.../1-172.jpg` |
 | `flat_png` | `Mass-Training_P_00001_LEFT_CC.png`, `..._1_MASK.png`, `..._1_CROP.png`, in any folder |
+| `by_header` | `1.3.6....dcm`, `0a1b2c3d-....dcm`, in any folder: the header's Patient ID is the case |
 
 Files are found by the case they belong to: the folder `Mass-Training_P_00001_LEFT_CC` has the full image,
 `Mass-Training_P_00001_LEFT_CC_1` the crop and the mask of its lesion number 1. Which of two files is which is not
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mammodet.data.checks import check_file_name
+from mammodet.data.dicom import read_header
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from mammodet.errors import InputError
 
@@ -39,6 +41,7 @@ LAYOUTS = {
     "tcia_dated": "TCIA, newer (dated folders, 1-1.dcm)",
     "kaggle_jpeg": "Kaggle JPEG edition (dicom_info.csv)",
     "flat_png": "image files named by case",
+    "by_header": "DICOM files told by their headers",
 }
 
 
@@ -89,6 +92,7 @@ def find_archive(source: Path) -> Archive:
     layouts: Counter[str] = Counter()
     other: list[str] = []
     jpeg_tables: list[Path] = []
+    is_series: dict[Path, bool] = {}
     for folder, names in _walk(source):
         if "dicom_info.csv" in names:
             jpeg_tables.append(folder / "dicom_info.csv")
@@ -102,13 +106,16 @@ def find_archive(source: Path) -> Archive:
             if dicom and case is not None:
                 by_case.setdefault(case, []).append(SourceFile(path, _claim(folder.name)))
                 layouts["tcia_dated" if _DATED.fullmatch(folder.name) else "tcia"] += 1
-            elif dicom and series is not None:
+            elif dicom and series is not None and is_series.setdefault(folder, _told_by(path)[1] in (None, series)):
                 by_series.setdefault(series, []).append(SourceFile(path))
                 layouts["tcia"] += 1
             elif dicom or path.suffix.lower() in IMAGE_SUFFIXES:
                 if named := _CASE_FILE.fullmatch(path.stem):
                     by_case.setdefault(named[1], []).append(SourceFile(path, _ROLES.get(named[2].lower())))
                     layouts["flat_png"] += 1
+                elif dicom and (told := _told_by(path)[0]) is not None:
+                    by_case.setdefault(told, []).append(SourceFile(path))
+                    layouts["by_header"] += 1
                 elif series is not None:
                     by_series.setdefault(series, []).append(SourceFile(path))
                     layouts["kaggle_jpeg"] += 1
@@ -152,6 +159,16 @@ def _walk(source: Path) -> Iterator[tuple[Path, list[str]]]:
         seen.add(real)
         folders.sort()
         yield Path(folder), sorted(name for name in names if not name.startswith("."))
+
+
+def _told_by(path: Path) -> tuple[str | None, str | None]:
+    """The case and the series that a DICOM file's header names."""
+    try:
+        header = read_header(path)
+    except InputError:
+        return None, None
+    case = header.patient_id or ""
+    return case if _CASE_FOLDER.fullmatch(case) else None, header.series_uid
 
 
 def _claim(text: str) -> str | None:

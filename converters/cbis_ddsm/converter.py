@@ -230,8 +230,6 @@ def _convert_all(
             ):
                 journal.put(tasks[number].name, fingerprints[number], _to_entry(result, categories))
                 results[number] = result
-    for left in (output / "images").glob(".P_*.tmp.*"):  # of a run that was killed while it wrote
-        left.unlink(missing_ok=True)
     return [results[number] for number in range(len(tasks))]
 
 

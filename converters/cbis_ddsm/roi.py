@@ -3,7 +3,7 @@
 Names and tables of CBIS-DDSM cannot be relied on: crop and mask are swapped in many rows. What a file holds decides. A
 mask has two values and the size of the full image, or nearly; a crop is a small grey picture.
 
-A mask of another size is brought to the image where that is sure: by a uniform scale, or, where its shape differs, by
+A mask of another size is brought to the image where that is sure: by a uniform scale that its crop agrees with, or by
 finding the crop on the image. Otherwise the lesion is refused with its reason.
 """
 
@@ -170,16 +170,57 @@ def _to_image(mask: Mask, image: NDArray[Any], crop_path: Path | None) -> tuple[
     if found_hw == size_hw:
         return mask, None
     text = f"{found_hw[0]}x{found_hw[1]}"
-    if is_uniform_scale(found_hw, size_hw):
-        return resize_mask(mask, size_hw), f"mask rescaled from {text}"
-    fault = f"its mask has {text} pixels, the image {size_hw[0]}x{size_hw[1]} (height x width): no uniform scale"
+    fault = f"its mask has {text} pixels, the image {size_hw[0]}x{size_hw[1]} (height x width)"
+    rescaled = resize_mask(mask, size_hw) if is_uniform_scale(found_hw, size_hw) else None
+    note = f"mask rescaled from {text}"
     if crop_path is None:
-        raise LesionError(f"{fault}, and there is no crop to tell its place")
+        if rescaled is not None:
+            return rescaled, note
+        raise LesionError(f"{fault}: no uniform scale, and there is no crop to tell its place")
     try:
         crop = read_pixels(crop_path)
     except InputError as error:
         raise LesionError(f"{fault}, and its crop cannot be read ({error})") from None
-    return _place_by_crop(mask, image, crop, fault), f"mask of {text} placed by its crop"
+    place = locate(crop, image)
+    if place is None:
+        if rescaled is not None and _has_size_of(rescaled, crop, image, size_hw[0] / found_hw[0]):
+            return rescaled, note
+        raise LesionError(f"{fault}, and its crop is not found on the image")
+    try:
+        placed = _place_by_crop(mask, image, crop.shape, place, fault)
+    except LesionError:
+        if rescaled is not None and not _part_outside(rescaled, place, crop.shape):
+            return rescaled, note  # a crop with a wide margin
+        raise
+    # A frame that was cut or padded can have the image's shape all the same: where the crop lies tells.
+    if rescaled is not None and _apart(rescaled, place, crop.shape) <= _apart(placed, place, crop.shape) + 1:
+        return rescaled, note
+    return placed, f"mask of {text} placed by its crop"
+
+
+def _has_size_of(rescaled: Mask, crop: NDArray[Any], image: NDArray[Any], scale: float) -> bool:
+    """Whether a crop that is not found as it is agrees with a rescaled mask.
+
+    It may have the mask's own resolution; one that is found nowhere, being flat or damaged, still tells the size.
+    """
+    height, width = (max(round(side * scale), 1) for side in crop.shape[:2])
+    place = locate(cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA), image)
+    if place is None:
+        return _same_size(rescaled, crop.shape)
+    return _apart(rescaled, place, (height, width)) <= max(4, 0.1 * min(height, width))
+
+
+def _part_outside(mask: Mask, place: tuple[int, int], crop_hw: Sequence[int]) -> bool:
+    (x, y), (height, width) = place, crop_hw
+    return bool(np.count_nonzero(mask[y : y + height, x : x + width]) < np.count_nonzero(mask))
+
+
+def _apart(mask: Mask, place: tuple[int, int], crop_hw: Sequence[int]) -> float:
+    """The most that a side of a mask's box lies from that of a crop found at `place` (column, row), in pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    found = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    wanted = *place, place[0] + crop_hw[1], place[1] + crop_hw[0]
+    return float(np.abs(np.subtract(found, wanted)).max())
 
 
 def resize_mask(mask: Mask, size_hw: tuple[int, int]) -> Mask:
@@ -220,11 +261,8 @@ def _shares(first: int, stop: int, length: int, new_length: int) -> tuple[NDArra
     return (np.clip(overlap, 0, None) / scale).astype(np.float32), new_first
 
 
-def _place_by_crop(mask: Mask, image: NDArray[Any], crop: NDArray[Any], fault: str) -> Mask:
-    """Put the mask's content where its crop, a piece of the image around the lesion, is found."""
-    place = locate(crop, image)
-    if place is None:
-        raise LesionError(f"{fault}, and its crop is not found on the image")
+def _place_by_crop(mask: Mask, image: NDArray[Any], crop_hw: Sequence[int], place: tuple[int, int], fault: str) -> Mask:
+    """Put the mask's content where its crop, a piece of the image around the lesion, was found."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     patch = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # The frame was cut or padded, or the picture was stretched: the crop's size tells.
@@ -232,14 +270,14 @@ def _place_by_crop(mask: Mask, image: NDArray[Any], crop: NDArray[Any], fault: s
         max(round(side * whole / found), 1)
         for side, whole, found in zip(patch.shape, image.shape, mask.shape, strict=True)
     )
-    as_is, as_stretched = (_size_error(hw, crop.shape) for hw in (patch.shape, stretched_hw))
+    as_is, as_stretched = (_size_error(hw, crop_hw) for hw in (patch.shape, stretched_hw))
     if min(as_is, as_stretched) > 0.1:
-        raise LesionError(f"{fault}, and its crop of {crop.shape[0]}x{crop.shape[1]} pixels shows another region")
+        raise LesionError(f"{fault}, and its crop of {crop_hw[0]}x{crop_hw[1]} pixels shows another region")
     if as_stretched < as_is:
         patch = resize_mask(patch, (stretched_hw[0], stretched_hw[1]))
     x, y = place
-    top = round(y + (crop.shape[0] - patch.shape[0]) / 2)
-    left = round(x + (crop.shape[1] - patch.shape[1]) / 2)
+    top = round(y + (crop_hw[0] - patch.shape[0]) / 2)
+    left = round(x + (crop_hw[1] - patch.shape[1]) / 2)
     placed = np.zeros(image.shape[:2], dtype=bool)
     inside = placed[max(top, 0) : top + patch.shape[0], max(left, 0) : left + patch.shape[1]]
     inside[:] = patch[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]]
@@ -251,7 +289,7 @@ def _size_error(found_hw: Sequence[int], crop_hw: Sequence[int]) -> float:
     return max(max(abs(a - b) - 4, 0) / max(a, b) for a, b in zip(found_hw, crop_hw, strict=True))
 
 
-def _same_size(mask: Mask, crop_hw: tuple[int, int]) -> bool:
+def _same_size(mask: Mask, crop_hw: Sequence[int]) -> bool:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return _size_error((int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)), crop_hw) <= 0.1
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from converters.base import Quarantined
 from converters.coco.source import CocoFile, CocoId, SourceImage
-from mammodet.data.checks import Checker, read_segmentation, short
-from mammodet.errors import InputError
+from mammodet.data.checks import Checker, is_finite, read_id, read_segmentation, short
+from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
-from mammodet.geometry import clip_boxes, rle_box
+from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy
 from mammodet.records import BoxXYXY, Geometry, Lesion, Rle
 
-CLIP_PX = 1.0  # what a box may pass the border by, through rounding or counting pixels from 1
+_CORNER_PX = 1.0  # how far an outline's corners may lie from those of the box that it is
 _ROUNDING_PX = 1e-3
+_AGREE_PX = 3.0  # how far the sides of a box may lie from those of its outline's box, whatever its size
+_LEAST_IOU = 0.7  # of a box and its outline's box; less, where the box is drawn around the outline with a margin
+_LEAST_IOU_AROUND = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class HowToRead:
+    """`crowd_is_lesion`: what `iscrowd` means in this file; the others as in `CocoOptions`."""
+
+    crowd_is_lesion: bool = False
+    boxes: str = "pixels"
+    clip_px: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +68,11 @@ def plan_categories(files: Sequence[CocoFile], renames: Sequence[tuple[str, str]
             raise InputError(f"--category {old}={new}: no such category; there are {', '.join(map(repr, originals))}")
         chosen |= dict.fromkeys(found, new.strip())
     used = {
-        file.categories[item["category_id"]]
+        file.categories[number]
         for file in files
         for image in file.images
         for _, item in image.annotations
-        if isinstance(item.get("category_id"), int | str) and item["category_id"] in file.categories
+        if (number := read_id(item.get("category_id"))) is not None and number in file.categories
     }
     kept = [name for name in originals if name in chosen or name in used or not used]
     names = tuple(dict.fromkeys(new for name in kept if (new := chosen.get(name, name.strip().lower()))))
@@ -75,13 +88,48 @@ def plan_categories(files: Sequence[CocoFile], renames: Sequence[tuple[str, str]
     return Categories(names, by_file, tuple(name for name in originals if name not in kept))
 
 
+def _items(file: CocoFile) -> Iterator[Mapping[str, Any]]:
+    return (item for image in file.images for _, item in image.annotations)
+
+
+def crowd_means(file: CocoFile, crowd: str) -> bool:
+    """Whether `iscrowd` says no more than that an outline is run lengths; `crowd` as in `CocoOptions`."""
+    if crowd != "auto":
+        return crowd == "lesion"
+    flags = [Checker().flag(item, "iscrowd", "") for item in _items(file)]
+    return bool(flags) and all(flags)
+
+
+def check_units(files: Sequence[CocoFile], boxes: str) -> None:
+    """Refuse files whose boxes all are fractions of the image, unless they are said to be.
+
+    Raises:
+        InputError: with each such file.
+    """
+    faults = []
+    for file in files:
+        found = [item["bbox"] for item in _items(file) if _is_box(item.get("bbox"))]
+        if boxes == "pixels" and found and all(map(_is_fraction, found)):
+            faults.append(f"{file.label}: all {len(found)} boxes lie within one pixel, for instance {short(found[0])}")
+    advice = "If they are x, y, width and height as fractions of the image: --boxes fractions. Else mend the files."
+    raise_faults(faults, where="boxes", advice=advice)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
+
+
+def _is_fraction(box_xywh: Sequence[float]) -> bool:
+    return all(abs(number) <= 1 for number in box_xywh)
+
+
 @dataclass
 class Boxes:
     """The annotations of one image.
 
     Attributes:
         lesions: the sound ones.
-        quarantine: the others; a copy of a sound one is among them.
+        quarantine: the others, a copy of a sound one is among them; and outlines of lesions that keep their box.
         lost: lesions without a place: category of each quarantined annotation that is no copy, None where unknown.
         facts: counts for the summary.
     """
@@ -93,25 +141,35 @@ class Boxes:
 
 
 def read_boxes(
-    image: SourceImage, size_hw: tuple[int, int], categories: Mapping[CocoId, Category], label: str
+    image: SourceImage,
+    size_hw: tuple[int, int],
+    categories: Mapping[CocoId, Category],
+    label: str,
+    how: HowToRead,
 ) -> Boxes:
     """Lesions of an image of `size_hw` (height, width); `label` names the COCO file in messages."""
     boxes = Boxes()
     seen: dict[str, str] = {}
     for name, item in image.annotations:
+        own = item.get("attributes")
         content = canonical_hash(
-            [item.get(key) for key in ("category_id", "bbox", "segmentation", "iscrowd", "ignore")]
+            [item.get(key) for key in ("category_id", "bbox", "segmentation", "iscrowd", "ignore", "rotation")]
+            + [own.get("rotation") if isinstance(own, dict) else None]
         )
         if content in seen:
             reason = f"is the same as {seen[content]}"
             boxes.quarantine.append(Quarantined("annotation", f"{image.name}, {name}", reason, label))
             continue
         seen[content] = name
-        checker = Checker()
-        lesion = _lesion(item, size_hw, categories, checker, boxes.facts)
+        checker, outline = Checker(), Checker()
+        lesion = _lesion(item, size_hw, categories, how, checker, outline, boxes.facts)
         if lesion is not None:
             boxes.lesions.append(lesion)
+            for fault in outline.faults:
+                reason = fault.removeprefix(": ") + "; its box is kept"
+                boxes.quarantine.append(Quarantined("outline", f"{image.name}, {name}", reason, label))
             continue
+        checker.faults += outline.faults
         reason = "; ".join(fault.removeprefix(": ") for fault in checker.faults)
         boxes.quarantine.append(Quarantined("annotation", f"{image.name}, {name}", reason, label))
         boxes.lost.append(_category(item, categories))
@@ -119,59 +177,151 @@ def read_boxes(
 
 
 def _category(item: Mapping[str, Any], categories: Mapping[CocoId, Category]) -> Category | None:
-    number = item.get("category_id")
-    return categories.get(number) if isinstance(number, int | str) and not isinstance(number, bool) else None
+    number = read_id(item.get("category_id"))
+    return categories.get(number) if number is not None else None
 
 
 def _lesion(
     item: Mapping[str, Any],
     size_hw: tuple[int, int],
     categories: Mapping[CocoId, Category],
+    how: HowToRead,
     checker: Checker,
+    outline: Checker,
     facts: Counter[str],
 ) -> Lesion | None:
-    """One lesion, or None and faults."""
+    """One lesion, or None and faults in `checker`; faults of its outline alone are in `outline`."""
     category = _category(item, categories)
     if category is None:
         checker.faults.append(f"category_id {short(item.get('category_id'))}; expected one of {short([*categories])}")
-    attributes = checker.take(item, "attributes", dict, "", need=False) or {}
-    ignored = [checker.flag(item, key, "") for key in ("ignore", "iscrowd")]
-    segmentation = item.get("segmentation")
-    rle = read_segmentation(segmentation, *size_hw, "", checker)
-    outlined = rle is not None and item.get("bbox") is None
-    box_xywh = None if outlined else checker.numbers(item, "bbox", 4, "", need=True)
+    attributes = dict(checker.take(item, "attributes", dict, "", need=False) or {})
+    crowd = checker.flag(item, "iscrowd", "")
+    ignored = checker.flag(item, "ignore", "")
+    bbox, segmentation = item.get("bbox"), item.get("segmentation")
+    if how.boxes == "fractions":
+        bbox, segmentation = _to_pixels(bbox, size_hw, checker), _to_pixels(segmentation, size_hw, outline)
+    rle = read_segmentation(segmentation, *size_hw, "", outline)
     box: BoxXYXY | None = None
-    if outlined and rle is not None:
+    if rle is not None and bbox is None:
         box = rle_box(rle)
         facts["boxes made from masks"] += 1
-    elif box_xywh is not None:
-        box = _box(box_xywh, size_hw, checker, facts)
+    elif (box_xywh := checker.numbers({"bbox": bbox}, "bbox", 4, "", need=True)) is not None:
+        if rle is not None and _is_rectangle(segmentation, box_xywh):
+            rle = None
+            facts["rectangles taken as boxes"] += 1
+        if rle is None and _are_corners(box_xywh, item.get("area")):
+            checker.faults.append(
+                f"bbox {_rounded(box_xywh)} has the area {item['area']:g} only if it is x1, y1, x2, y2; expected x, y, "
+                "width and height"
+            )
+        box_xywh = _upright(item, box_xywh, rle, attributes, checker, facts)
+        box = _box(box_xywh, size_hw, how, checker, facts)
+        if box is not None and rle is not None and not _agree(box, rle):
+            x1, y1, x2, y2 = rle_box(rle)
+            checker.faults.append(
+                f"bbox {_rounded(box_xywh)} (xywh px) contradicts its outline, around which the box is "
+                f"{_rounded((x1, y1, x2 - x1, y2 - y1))}; mend one of them, or remove it"
+            )
     if checker.faults or category is None or box is None:
         return None
-    if rle is not None and box_xywh is not None and _is_rectangle(segmentation, box_xywh):
-        rle = None
-        facts["rectangles taken as boxes"] += 1
     facts["masks"] += rle is not None
+    if crowd and not ignored:
+        facts["crowd taken as lesions" if how.crowd_is_lesion else "crowd taken as regions to ignore"] += 1
     return Lesion(
         category=category.name,
         box_xyxy=box,
         rle=rle,
         geometry=_geometry(item, rle),
         attributes={**attributes, **_category_attributes(category)},
-        ignore=category.ignore or any(ignored),
+        ignore=category.ignore or ignored or (crowd and not how.crowd_is_lesion),
     )
 
 
-def _box(box_xywh: Sequence[float], size_hw: tuple[int, int], checker: Checker, facts: Counter[str]) -> BoxXYXY | None:
+def _are_corners(bbox: Sequence[float], area: Any) -> bool:
+    """Whether the area that stands beside a box tells that it is given by two corners."""
+    x, y, w, h = bbox
+    if not is_finite(area) or area <= 0 or w <= x or h <= y:
+        return False
+    return abs((w - x) * (h - y) - area) <= 0.02 * area and abs(w * h - area) > 0.1 * area
+
+
+def _to_pixels(value: Any, size_hw: tuple[int, int], checker: Checker) -> Any:
+    """A list of fractions x, y, x, y, ... in pixels, and lists of such lists; run lengths stay."""
+    if not isinstance(value, list) or not all(map(is_finite, value)):
+        return [_to_pixels(part, size_hw, checker) for part in value] if isinstance(value, list) else value
+    if any(abs(number) > 1.5 for number in value):
+        checker.faults.append(f"{short(value)}; expected fractions of the image (--boxes fractions)")
+    return [number * size_hw[1 - position % 2] for position, number in enumerate(value)]
+
+
+def _rounded(numbers: Sequence[float]) -> list[float]:
+    return [round(number, 3) for number in numbers]
+
+
+def _upright(
+    item: Mapping[str, Any],
+    box_xywh: list[float],
+    rle: Rle | None,
+    attributes: dict[str, Any],
+    checker: Checker,
+    facts: Counter[str],
+) -> list[float]:
+    """The upright box around a turned one; `attributes` keep the angle under a name of our own.
+
+    CVAT turns a box around its middle by `attributes.rotation`, in degrees, and writes it as if it were not turned.
+    """
+    if item.get("rotation") not in (None, 0):
+        checker.faults.append(
+            f"rotation is {short(item['rotation'])}: which point the box is turned around is not known"
+        )
+    angle = attributes.get("rotation")
+    if angle in (None, 0):
+        return box_xywh
+    if not is_finite(angle):
+        checker.faults.append(f"attributes.rotation is {short(angle)}; expected degrees")
+        return box_xywh
+    x, y, w, h = box_xywh
+    across, along = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+    width, height = w * across + h * along, w * along + h * across
+    around = [x + (w - width) / 2, y + (h - height) / 2, width, height]
+    attributes["turned_deg"] = attributes.pop("rotation")
+    if rle is not None:  # which of them is the box of an outline that is turned already?
+        mine, turned = box_iou(xywh_to_xyxy([box_xywh, around]), [rle_box(rle)])[:, 0]
+        if mine >= turned:
+            return box_xywh
+    facts["turned boxes made upright"] += 1
+    return around
+
+
+def _agree(box_xyxy: BoxXYXY, rle: Rle) -> bool:
+    """Whether a box can be that of an outline, drawn with a margin perhaps."""
+    drawn = rle_box(rle)
+    apart = [inner - outer for inner, outer in zip(drawn, box_xyxy, strict=True)]
+    if max(map(abs, apart)) <= _AGREE_PX:
+        return True
+    around = min(*apart[:2], -apart[2], -apart[3]) >= -_AGREE_PX
+    iou = float(box_iou([box_xyxy], [drawn])[0, 0])
+    return iou >= (_LEAST_IOU_AROUND if around else _LEAST_IOU)
+
+
+def _box(
+    box_xywh: Sequence[float], size_hw: tuple[int, int], how: HowToRead, checker: Checker, facts: Counter[str]
+) -> BoxXYXY | None:
     x, y, w, h = box_xywh
     height, width = size_hw
-    text = f"bbox {[round(number, 3) for number in box_xywh]} (xywh px)"
+    text = f"bbox {_rounded(box_xywh)} (xywh px)"
     if w <= 0 or h <= 0:
         checker.faults.append(f"{text} is empty; expected a positive width and height")
         return None
+    if _is_fraction(box_xywh) and min(size_hw) > 2:
+        checker.faults.append(f"{text} lies within one pixel: its numbers seem to be fractions of the image")
+        return None
     over = max(-x, -y, x + w - width, y + h - height)
-    if over > CLIP_PX + _ROUNDING_PX:
-        checker.faults.append(f"{text} leaves the image by {over:g} px (it is {height}x{width}, height x width)")
+    if over > how.clip_px + _ROUNDING_PX:
+        checker.faults.append(
+            f"{text} leaves the image by {over:g} px (it is {height}x{width}, height x width); --clip-boxes "
+            f"{math.ceil(over)} would cut it"
+        )
         return None
     x1, y1, x2, y2 = (float(number) for number in clip_boxes([[x, y, x + w, y + h]], size_hw)[0])
     if x2 <= x1 or y2 <= y1:
@@ -183,13 +333,16 @@ def _box(box_xywh: Sequence[float], size_hw: tuple[int, int], checker: Checker, 
 
 def _is_rectangle(segmentation: Any, box_xywh: Sequence[float]) -> bool:
     """Whether an outline is the box itself, as labelling tools write it where only a box was drawn."""
-    if not isinstance(segmentation, list) or len(segmentation) != 1 or len(segmentation[0]) not in (8, 10):
+    if not isinstance(segmentation, list):
+        return False
+    (points, *more) = [segmentation] if is_finite(segmentation[0]) else [part for part in segmentation if part]
+    if more or len(points) not in (8, 10):
         return False
     x, y, w, h = box_xywh
     corners = set()
-    for px, py in zip(segmentation[0][::2], segmentation[0][1::2], strict=True):
+    for px, py in zip(points[::2], points[1::2], strict=True):
         at = [(side_x, side_y) for side_x in (0, 1) for side_y in (0, 1)]
-        near = [(i, j) for i, j in at if abs(px - x - i * w) <= CLIP_PX and abs(py - y - j * h) <= CLIP_PX]
+        near = [(i, j) for i, j in at if abs(px - x - i * w) <= _CORNER_PX and abs(py - y - j * h) <= _CORNER_PX]
         if not near:
             return False
         corners.update(near)

@@ -7,18 +7,20 @@ what stands in quarantine, for images and for annotations.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from converters.base import Quarantined, Summary, check_folders, note_stretched, split_records, write_outputs
-from converters.coco.boxes import Categories, plan_categories
+from converters.coco.boxes import Categories, HowToRead, check_units, crowd_means, plan_categories
+from converters.coco.finder import Found, ImageFinder
 from converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
 from converters.coco.join import Joined, check_rule, join_images
 from converters.coco.official import check_official
-from converters.coco.options import PRESETS, CocoOptions
-from converters.coco.source import CocoFile, ImageFinder, SourceImage, find_coco_files
+from converters.coco.options import CROWD, PRESETS, UNITS, CocoOptions
+from converters.coco.source import CocoFile, SourceImage, find_coco_files
 from converters.coco.summary import MOST_NAMES, count, warn_of
 from mammodet.data.splits import check_shares
 from mammodet.errors import InputError, raise_faults
@@ -51,18 +53,27 @@ def convert(source: Path, output: Path, options: CocoOptions) -> Summary:
     entries = [_Entry(number, file, image) for number, file in enumerate(files) for image in file.images]
     if not entries:
         raise InputError(f"{source}: {', '.join(file.label for file in files)}: no image listed")
-    paths, quarantine = _find_images(source, entries)
+    check_units(files, options.boxes)
+    found, quarantine = _find_images(source, entries)
+    paths = {position: file.path for position, file in found.items()}
+    entries = [
+        replace(entry, image=replace(entry.image, name=found[position].name)) if position in found else entry
+        for position, entry in enumerate(entries)
+    ]
     joined = join_images(options.join, [(entry.file.label, entry.image) for entry in entries])
     kind = _split_kind(files, options)
     given, leaking = _given(entries, joined, options) if kind == "given" else (None, {})
 
-    tasks = _tasks(entries, paths, joined, categories)
+    read = [HowToRead(crowd_means(file, options.crowd), options.boxes, options.clip_boxes) for file in files]
+    tasks = _tasks(entries, paths, joined, categories, read)
     unmatched = {(item.file, item.name): item.reason for item in joined.quarantine}
     for position, entry in enumerate(entries):
         reason = unmatched.get((entry.file.label, entry.image.name))
         if reason is not None and position in paths:
             quarantine.extend(set_aside(entry.image, entry.file.label, reason))
-    how = HowToConvert(output, options.name or source.resolve().name, options.images, options.without_boxes)
+    orphans = sum(len(file.quarantine) for file in files)
+    name = options.name or source.resolve().name
+    how = HowToConvert(output, name, options.images, options.without_boxes, has_orphans=orphans > 0)
     results = list(
         in_parallel(
             convert_image, [(task, how) for task in tasks], jobs=options.jobs, name="coco", progress=options.progress
@@ -102,41 +113,52 @@ def _check_options(options: CocoOptions) -> None:
         ("images", options.images, ("copy", "link")),
         ("without-boxes", options.without_boxes, ("unknown", "normal")),
         ("preset", options.preset, (None, *PRESETS)),
+        ("crowd", options.crowd, CROWD),
+        ("boxes", options.boxes, UNITS),
     ):
         if value not in allowed:
             raise InputError(f"--{name} {value}: expected one of {', '.join(str(choice) for choice in allowed)}")
     if options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: expected at least 1")
+    if not 0 <= options.clip_boxes < math.inf:
+        raise InputError(f"--clip-boxes {options.clip_boxes}: expected a number of pixels from 0")
     test_fraction = 0.0 if options.split == "given" else chosen.test_fraction
     check_shares(test_fraction=test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds)
     check_rule(options.join)
 
 
-def _find_images(source: Path, entries: Sequence[_Entry]) -> tuple[dict[int, Path], list[Quarantined]]:
-    """Position of an entry to its file; what has none is quarantined.
+def _find_images(source: Path, entries: Sequence[_Entry]) -> tuple[dict[int, Found], list[Quarantined]]:
+    """Position of an entry to its file; what has none, or shares one that its name does not say, is quarantined.
 
     Raises:
         InputError: two COCO files list the same image file.
     """
     finder = ImageFinder(source)
-    paths: dict[int, Path] = {}
+    paths: dict[int, Found] = {}
     quarantine: list[Quarantined] = []
     owners: dict[Path, _Entry] = {}
+    meant: Counter[Path] = Counter()
     shared: Counter[tuple[str, str]] = Counter()
     faults: list[str] = []
     for position, entry in enumerate(entries):
         try:
-            path = finder.find(entry.file.path.parent, entry.image.name)
+            paths[position] = finder.find(entry.file.path.parent, entry.image.name)
+            meant[paths[position].path.resolve()] += 1
         except LookupError as error:
             quarantine.extend(set_aside(entry.image, entry.file.label, str(error.args[0])))
+    for position, found in list(paths.items()):
+        entry, path = entries[position], found.path.resolve()
+        if meant[path] > 1 and not found.exact:
+            del paths[position]
+            reason = f"its path is not here, and {meant[path]} entries could mean {found.name}; name the folder"
+            quarantine.extend(set_aside(entry.image, entry.file.label, reason))
             continue
-        first = owners.setdefault(path.resolve(), entry)
+        first = owners.setdefault(path, entry)
         if first is not entry:
             pair = first.file.label, entry.file.label
             shared[pair] += 1
             if shared[pair] <= MOST_NAMES:
                 faults.append(f"{entry.file.label}: {entry.image.name} is the same file as {first.file.label} has")
-        paths[position] = path
     faults += [
         f"{second}: {count - MOST_NAMES} more files that {first} has"
         for (first, second), count in shared.items()
@@ -183,7 +205,11 @@ def _given(
 
 
 def _tasks(
-    entries: Sequence[_Entry], paths: Mapping[int, Path], joined: Joined, categories: Categories
+    entries: Sequence[_Entry],
+    paths: Mapping[int, Path],
+    joined: Joined,
+    categories: Categories,
+    read: Sequence[HowToRead],
 ) -> list[ImageTask]:
     """One for each image that has a file and facts, numbered in the order of their new names."""
     ready = [
@@ -203,6 +229,7 @@ def _tasks(
             subset=ready[position][0].file.subset,
             facts=ready[position][2],
             categories=categories.by_file[ready[position][0].number],
+            read=read[ready[position][0].number],
         )
         for number, position in enumerate(order, start=1)
     ]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.base import Quarantined, link_file
-from converters.coco.boxes import Boxes, Category, read_boxes
+from converters.coco.boxes import Boxes, Category, HowToRead, read_boxes
 from converters.coco.join import ImageFacts
 from converters.coco.source import CocoId, SourceImage
 from mammodet.data.breast import find_breast
-from mammodet.data.checks import short
+from mammodet.data.checks import is_finite, short
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.files import write_bytes
@@ -31,16 +31,21 @@ class ImageTask:
     subset: str | None
     facts: ImageFacts
     categories: Mapping[CocoId, Category]
+    read: HowToRead
 
 
 @dataclass(frozen=True, slots=True)
 class HowToConvert:
-    """`images`: `copy` or `link`; `without_boxes`: what an image without boxes is, `unknown` or `normal`."""
+    """`images`: `copy` or `link`; `without_boxes`: what an image without boxes is, `unknown` or `normal`.
+
+    `has_orphans`: some annotations have no image, so that any image may be theirs.
+    """
 
     output: Path
     source_name: str
     images: str = "copy"
     without_boxes: str = "unknown"
+    has_orphans: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
     height, width = pixels.shape
     if fault := _size_fault(task.image, (height, width)):
         return ImageResult(None, set_aside(task.image, task.label, fault), Counter())
-    boxes = read_boxes(task.image, (height, width), task.categories, task.label)
+    boxes = read_boxes(task.image, (height, width), task.categories, task.label, task.read)
     target = how.output / task.target
     if how.images == "link":
         link_file(target, task.path)
@@ -79,12 +84,12 @@ def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
         write_bytes(target, task.path.read_bytes())
     facts = task.facts
     boxes.lesions = [_with_attributes(lesion, facts) for lesion in boxes.lesions]
-    notes = [*facts.notes, *(f"annotation quarantined: {item.reason}" for item in boxes.quarantine)]
+    notes = [*facts.notes, *(f"{item.what} quarantined: {item.reason}" for item in boxes.quarantine)]
     marked = len(boxes.lesions) + len(boxes.lost)
     mismatch = (marked, facts.lesion_rows) if facts.lesion_rows not in (None, marked) else None
     if mismatch:
         notes.append(f"has {mismatch[0]} boxes and {mismatch[1]} rows: attributes may belong to other lesions")
-    labels = image_labels(boxes, facts, how.without_boxes)
+    labels = image_labels(boxes, facts, how.without_boxes, has_orphans=how.has_orphans)
     fewer = mismatch is not None and mismatch[0] < mismatch[1]
     record = ImageRecord(
         image_id=task.image_id,
@@ -108,7 +113,7 @@ def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
 def _size_fault(image: SourceImage, size_hw: tuple[int, int]) -> str | None:
     told = [image.item.get(key) for key in ("height", "width")]
     for key, side in zip(("height", "width"), told, strict=True):
-        if isinstance(side, bool) or not isinstance(side, int | float) or side != int(side):
+        if side is None or not is_finite(side) or side != int(side):
             return f"'{key}' is {short(side)}; expected a whole number of pixels"
     if (told[0], told[1]) == size_hw:
         return None
@@ -130,11 +135,14 @@ def _with_attributes(lesion: Lesion, facts: ImageFacts) -> Lesion:
     )
 
 
-def image_labels(boxes: Boxes, facts: ImageFacts, without_boxes: str) -> dict[str, int | None]:
+def image_labels(
+    boxes: Boxes, facts: ImageFacts, without_boxes: str, *, has_orphans: bool = False
+) -> dict[str, int | None]:
     """The worst of what is known; None where something that is left out could be worse.
 
     Args:
         without_boxes: `normal` where an image without boxes and rows was looked at and found empty.
+        has_orphans: a lesion of this image may be among annotations without an image: nothing is known to be absent.
     """
     kept = [lesion for lesion in boxes.lesions if not lesion.ignore]
     lost = [category for category in boxes.lost if category is not None and not category.ignore]
@@ -143,7 +151,7 @@ def image_labels(boxes: Boxes, facts: ImageFacts, without_boxes: str) -> dict[st
     tumor: int | None = None
     if kept or lost or (facts.lesion_rows or 0) > 0 or "malignant" in facts.pathologies:
         tumor = 1
-    elif not undecided and (rows_normal or (without_boxes == "normal" and not facts.pathologies)):
+    elif not undecided and not has_orphans and (rows_normal or (without_boxes == "normal" and not facts.pathologies)):
         tumor = 0
     on_boxes = [str(lesion.attributes.get("pathology", "unknown")) for lesion in kept]
     if "malignant" in (*facts.pathologies, *on_boxes):
@@ -151,7 +159,7 @@ def image_labels(boxes: Boxes, facts: ImageFacts, without_boxes: str) -> dict[st
     if tumor == 0:
         return {"tumor": 0, "malignant": 0}
     known: Sequence[str] = facts.pathologies
-    hidden = any(word in ("malignant", "unknown") for word in facts.left_out)
+    hidden = has_orphans or any(word in ("malignant", "unknown") for word in facts.left_out)
     if not known:
         known = [*on_boxes, *("unknown" for _ in lost)]
         hidden = hidden or undecided

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from converters.base import SplitOptions
 from converters.coco.join import PATHOLOGIES, PATHOLOGY_WORDS, UNMATCHED, JoinRule
+from mammodet.data.checks import CLIP_PX
 from mammodet.errors import InputError
 from mammodet.records import SUBSETS
+
+CROWD = ("auto", "ignore", "lesion")
+UNITS = ("pixels", "fractions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,10 @@ class CocoOptions:
         resolve_leaks: where patients go that are given to two subsets: `test` or `train`; None refuses them.
         images: `copy` or `link`.
         without_boxes: what an image without boxes and rows is: `unknown` or `normal`.
+        crowd: what `iscrowd` means: `ignore` (a region to ignore), `lesion` (run lengths, and nothing else), `auto`:
+            `lesion` in files where every annotation has it, as CVAT writes brush masks.
+        boxes: whether boxes and polygons count `pixels` or `fractions` of the image.
+        clip_boxes: pixels by which a box may pass the border; it is cut.
         name: of the data set, in every record; None: that of the source's folder.
         preset: one of `PRESETS`, for checks that only a known archive allows.
     """
@@ -36,6 +44,9 @@ class CocoOptions:
     resolve_leaks: str | None = None
     images: str = "copy"
     without_boxes: str = "unknown"
+    crowd: str = "auto"
+    boxes: str = "pixels"
+    clip_boxes: float = CLIP_PX
     name: str | None = None
     preset: str | None = None
     splits: SplitOptions = field(default_factory=SplitOptions)
@@ -94,6 +105,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["unknown", "normal"],
         default="unknown",
         help="what an image without boxes and rows is: not known, or looked at and found normal (%(default)s)",
+    )
+    files.add_argument(
+        "--crowd",
+        choices=CROWD,
+        default="auto",
+        help="what iscrowd means: a region to ignore, or a lesion as run lengths; 'auto': a lesion where every "
+        "annotation of a file has it, as CVAT marks brush masks (%(default)s)",
+    )
+    files.add_argument(
+        "--boxes", choices=UNITS, default="pixels", help="what boxes and polygons are counted in (%(default)s)"
+    )
+    files.add_argument(
+        "--clip-boxes",
+        type=float,
+        default=CLIP_PX,
+        metavar="PX",
+        help="boxes that pass the border by up to this are cut to the image, others are faulty (%(default)g)",
     )
     files.add_argument("--name", help="of the data set, kept with every image (default: the name of the folder)")
     join = parser.add_argument_group("what file names and tables say")
@@ -211,6 +239,9 @@ def options_from(args: argparse.Namespace) -> CocoOptions:
         resolve_leaks=args.resolve_leaks,
         images=args.images,
         without_boxes=args.without_boxes,
+        crowd=args.crowd,
+        boxes=args.boxes,
+        clip_boxes=args.clip_boxes,
         name=args.name or name,
         preset=args.preset,
         splits=SplitOptions(args.test_fraction, args.val_fraction, args.folds, args.seed),

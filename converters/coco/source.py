@@ -1,4 +1,4 @@
-"""COCO files that others made: where they lie, what they list, and which image file an entry means.
+"""COCO files that others made: where they lie and what they list.
 
 Only what makes a file no COCO file is refused here: ids that occur twice, lists that are none. Everything that concerns
 one image or one annotation is left to the converter, which quarantines it.
@@ -6,20 +6,18 @@ one image or one annotation is left to the converter, which quarantines it.
 
 from __future__ import annotations
 
-import os
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from converters.base import Quarantined
-from mammodet.data.checks import check_file_name, short
+from mammodet.data.checks import read_id, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json
 
-CocoId = int | str  # COCO says int; others write text, too, and ids are renumbered anyway
+CocoId = int | str  # as `read_id` gives it
 
 SUBSET_WORDS = {
     "train": "train",
@@ -166,9 +164,9 @@ def _read(path: Path, label: str, subset: str | None, value: Any, faults: list[s
         name = f"annotation {short(item['id'])}" if "id" in item else f"annotation at position {position}"
         repeated += "id" in item and repr(item["id"]) in ids
         ids.add(repr(item.get("id")))
-        image_id = item.get("image_id")
-        if not _is_id(image_id) or image_id not in owned:
-            reason = f"its image_id {short(image_id)} is not among the images"
+        image_id = read_id(item.get("image_id"))
+        if image_id is None or image_id not in owned:
+            reason = f"its image_id {short(item.get('image_id'))} is not among the images"
             quarantine.append(Quarantined("annotation", name, reason, label))
             continue
         owned[image_id].append((name, item))
@@ -178,20 +176,17 @@ def _read(path: Path, label: str, subset: str | None, value: Any, faults: list[s
     return CocoFile(path, label, subset, categories, images, tuple(quarantine), repeated)
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
-
-
 def _categories(entries: Sequence[Any], label: str, faults: list[str]) -> dict[CocoId, str]:
     categories: dict[CocoId, str] = {}
     for position, item in enumerate(entries):
         where = f"{label}: category at position {position}"
-        if not isinstance(item, dict) or not _is_id(item.get("id")) or not isinstance(item.get("name"), str):
+        number = read_id(item.get("id")) if isinstance(item, dict) else None
+        if number is None or not isinstance(item.get("name"), str):
             faults.append(f"{where}: is {short(item)}; expected an object with an id and a name")
-        elif item["id"] in categories:
+        elif number in categories:
             faults.append(f"{where}: its id {short(item['id'])} occurs more than once")
         else:
-            categories[item["id"]] = item["name"]
+            categories[number] = item["name"]
     return categories
 
 
@@ -200,67 +195,17 @@ def _image_entries(entries: Sequence[Any], label: str, faults: list[str]) -> dic
     names: dict[str, CocoId] = {}
     for position, item in enumerate(entries):
         where = f"{label}: image at position {position}"
-        if not isinstance(item, dict) or not _is_id(item.get("id")) or not isinstance(item.get("file_name"), str):
+        number = read_id(item.get("id")) if isinstance(item, dict) else None
+        if number is None or not isinstance(item.get("file_name"), str):
             faults.append(f"{where}: is {short(item)}; expected an object with an id and a file_name")
             continue
         where = f"{label}: image {short(item['file_name'])} (id {short(item['id'])})"
         name = item["file_name"].replace("\\", "/")
-        if item["id"] in items:
-            faults.append(f"{where}: its id is also that of {short(items[item['id']]['file_name'])}")
+        if number in items:
+            faults.append(f"{where}: its id is also that of {short(items[number]['file_name'])}")
         elif name in names:
             faults.append(f"{where}: its file_name is also that of id {short(names[name])}")
         else:
-            items[item["id"]] = item
-            names[name] = item["id"]
+            items[number] = item
+            names[name] = number
     return items
-
-
-@dataclass
-class ImageFinder:
-    """Finds the file that an entry means; remembers what lies in sub-folders.
-
-    A name is looked for in the JSON's folder and in `images/` there, then in the sub-folders, then in the same way
-    from `source`, since annotations often lie in a folder of their own beside the images.
-    """
-
-    source: Path
-    _below: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
-
-    def find(self, folder: Path, name: str) -> Path:
-        """The file of `name`.
-
-        Raises:
-            LookupError: with the reason: there is none, there are two, or the name leaves the folder.
-        """
-        if fault := check_file_name(name):
-            raise LookupError(fault)
-        for base in dict.fromkeys((folder, self.source)):
-            found = self._candidates(base, name)
-            for form in ("NFC", "NFD"):  # a Mac writes the ä of a file name as two characters
-                found = found or self._candidates(base, unicodedata.normalize(form, name))
-            if len(found) > 1:
-                places = ", ".join(path.relative_to(base).as_posix() for path in found[:3])
-                raise LookupError(f"{len(found)} files of this name: {places}; remove all but the one that is meant")
-            if found:
-                return found[0]
-        raise LookupError(f"no such image file in {folder}, its images/ or its sub-folders")
-
-    def _candidates(self, base: Path, name: str) -> list[Path]:
-        exact = [path for path in (base / name, base / "images" / name) if _is_file(path)]
-        return exact or self._in_sub_folders(base).get(PurePosixPath(name).name, [])
-
-    def _in_sub_folders(self, base: Path) -> dict[str, list[Path]]:
-        if base not in self._below:
-            index: dict[str, list[Path]] = {}
-            for folder in sorted(path for path in base.iterdir() if path.is_dir()):
-                for name in sorted(os.listdir(folder)):
-                    index.setdefault(name, []).append(folder / name)
-            self._below[base] = index
-        return self._below[base]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is longer than the disk allows
-        return False

@@ -15,7 +15,7 @@ from mammodet.records import ImageRecord
 
 MOST_NAMES = 5  # how many are listed where there can be many
 _IMAGE_KEYS = {"id", "file_name", "width", "height", *IMAGE_KEYS}
-_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore"}
+_ANNOTATION_KEYS = {"id", "rotation", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore"}
 _ANNOTATION_KEYS |= {"attributes", "geometry"}
 
 
@@ -122,11 +122,34 @@ def warn_of(
         warn(f"{joined.unmatched} images have no row; they are kept with what their boxes and names say (notes)")
     if repeated := sum(file.repeated_ids for file in files):
         warn(f"{repeated} annotations have the id of another one; all got new ids")
+    if orphans := sum(len(file.quarantine) for file in files):
+        warn(
+            f"{orphans} annotations belong to no image, so any image may show a lesion that is not on it: none is "
+            "called normal or benign; mend their image_id"
+        )
+    if outlines := sum(item.what == "outline" for item in summary.quarantine):
+        warn(f"{outlines} outlines cannot be read, their boxes are kept without one (quarantine.csv)")
+    facts = sum((result.facts for result in results), Counter[str]())
+    if crowd := facts["crowd taken as lesions"]:
+        warn(
+            f"{crowd} annotations are marked iscrowd and were taken as lesions"
+            + (
+                " (--crowd lesion)"
+                if options.crowd == "lesion"
+                else ", since all of their file are, as CVAT marks masks; if they are regions to ignore: --crowd ignore"
+            )
+        )
+    if crowd := facts["crowd taken as regions to ignore"]:
+        warn(
+            f"{crowd} annotations are marked iscrowd and became regions to ignore; if they are lesions, as CVAT marks "
+            "brush masks: --crowd lesion"
+        )
     unknown = sum(not record.has_truth for record in records)
     if unknown:
+        advice = "" if orphans else "; if they were looked at and are normal, say --without-boxes normal"
         warn(
             f"{unknown} images have neither boxes nor rows: nothing is known of them, and they are neither learnt nor "
-            "scored; if they were looked at and are normal, say --without-boxes normal"
+            f"scored{advice}"
         )
     if len({record.size_hw for record in records}) == 1 and len(records) > 1:
         height, width = records[0].size_hw

@@ -86,7 +86,7 @@ def convert(source: Path, output: Path, options: PatchOptions) -> Summary:
         for record, item in zip(records, converted, strict=True)
     }
     splits = split_records(records, options.splits, given)
-    write_outputs(output, ("lesion",), records, splits, summary)
+    write_outputs(output, ("lesion",), records, splits, summary, has_lesions=False, knows_patients=False)
     return summary
 
 

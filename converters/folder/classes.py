@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from converters.folder.options import ClassRule, FolderOptions, rules_by_name
 from converters.folder.tree import Tree, choose_level, class_folder
-from converters.folder.words import Meaning, fold_name, read_name
+from converters.folder.words import Meaning, fold_name, read_name, without_numbers
 from mammodet.errors import InputError
 
 
@@ -58,6 +59,16 @@ def plan_classes(source: Path, tree: Tree, options: FolderOptions) -> Classes:
     if strange := [rule.folder for name, rule in rules.items() if name not in spelled]:
         there = ", ".join(sorted(names[0] for names in spelled.values()))
         raise InputError(f"{source}: no class folder {', '.join(map(repr, strange))} with images; there are {there}")
+    numbered = _numbered(spelled, rules)
+    if numbered and options.numbers is None:
+        first, second = numbered[0][:2]
+        groups = "; ".join(", ".join(spelled[name][0] for name in group) for group in numbered)
+        raise InputError(
+            f"{source}: folders differ in a number alone, which may be a label or a plain count: {groups}. Say what "
+            f"each means (--class '{spelled[first][0]}=tumor:0' --class '{spelled[second][0]}=malignant:1' ...), or "
+            "that they are classes without labels (--numbers class), or parts of one class (--numbers count)"
+        )
+    of_numbers = {name for group in numbered for name in group}
     names: dict[str, str | None] = {}
     meanings: dict[str, Meaning] = {}
     told: set[str] = set()
@@ -66,7 +77,7 @@ def plan_classes(source: Path, tree: Tree, options: FolderOptions) -> Classes:
         if rule is not None and rule.skip:
             names[folded] = None
             continue
-        name, meaning = _meaning(spellings[0], rule)
+        name, meaning = _meaning(spellings[0], rule, options.numbers if folded in of_numbers else None)
         if meanings.setdefault(name, meaning) != meaning:
             raise InputError(
                 f"{source}: class {name!r} means '{meanings[name]}' in one folder and '{meaning}' in another"
@@ -82,11 +93,25 @@ def plan_classes(source: Path, tree: Tree, options: FolderOptions) -> Classes:
     return Classes(level, names, meanings, frozenset(told), _warnings(tree, level, spelled))
 
 
-def _meaning(folder: str, rule: ClassRule | None) -> tuple[str, Meaning]:
-    name = rule.name or folder if rule else folder
-    if rule is None or rule.meaning is None:
-        return name, read_name(folder) or Meaning()
-    return name, rule.meaning
+def _numbered(spelled: Iterable[str], rules: Mapping[str, ClassRule]) -> list[list[str]]:
+    """Folders that differ in a number alone, in groups, where the user does not say what each of them means."""
+    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for name in sorted(spelled):
+        groups.setdefault(without_numbers(name), []).append(name)
+    answered = {name for name, rule in rules.items() if rule.skip or rule.meaning is not None}
+    return [group for group in groups.values() if len(group) > 1 and not answered.issuperset(group)]
+
+
+def _meaning(folder: str, rule: ClassRule | None, numbers: str | None) -> tuple[str, Meaning]:
+    """Name and meaning of a class; `numbers` as in `FolderOptions` where the folder's number is in question."""
+    name = folder
+    if numbers == "count":
+        name = " ".join(re.sub(r"\d+", " ", folder).split()).strip(" _-.()") or "unnamed"
+    if rule is not None:
+        name = rule.name or name
+        if rule.meaning is not None:
+            return name, rule.meaning
+    return name, Meaning() if numbers == "class" else read_name(folder) or Meaning()
 
 
 def _warnings(tree: Tree, level: int | None, spelled: dict[str, list[str]]) -> tuple[str, ...]:

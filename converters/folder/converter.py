@@ -14,7 +14,7 @@ from pathlib import Path
 from converters.base import Quarantined, Summary, check_folders, link_file, write_outputs
 from converters.folder.classes import Classes, plan_classes
 from converters.folder.duplicates import Cleaned, Entry, clean, given_subsets
-from converters.folder.options import FolderOptions
+from converters.folder.options import NUMBERS, FolderOptions
 from converters.folder.patients import Copies, compile_patient, guess_persons, read_persons
 from converters.folder.tree import Tree, class_folder, read_tree, told_subsets
 from mammodet.data.breast import find_breast
@@ -89,7 +89,9 @@ def convert(source: Path, output: Path, options: FolderOptions) -> Summary:
     _warn(summary, tree, classes, plan, records, options)
     if plan.given is not None and "test" not in splits.holdout.values():
         summary.warnings.append("no folder is named test: there is no test set (--split holdout makes one)")
-    write_outputs(output, ("lesion",), records, splits, summary)
+    write_outputs(
+        output, ("lesion",), records, splits, summary, has_lesions=False, knows_patients=options.patient is not None
+    )
     return summary
 
 
@@ -99,6 +101,7 @@ def _check_options(options: FolderOptions) -> None:
         ("resolve-leaks", options.resolve_leaks, (None, "train", "test")),
         ("images", options.images, ("copy", "link")),
         ("crop", options.crop, ("breast", "whole")),
+        ("numbers", options.numbers, (None, *NUMBERS)),
     ):
         if value not in allowed:
             raise InputError(f"--{name} {value}: expected one of {', '.join(str(choice) for choice in allowed)}")

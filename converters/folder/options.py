@@ -15,6 +15,7 @@ from converters.folder.words import Meaning, fold_name
 from mammodet.errors import InputError, raise_faults
 
 ALL_LEVELS = "all"
+NUMBERS = ("count", "class")
 _LABELS = ("tumor", "malignant")
 _TEXTS = ("density", "birads", "name")
 _UNKNOWN = ("unknown", "none", "null", "")
@@ -43,6 +44,8 @@ class FolderOptions:
 
     Attributes:
         rules: classes that the user explains; the others are read from their folders' names.
+        numbers: what a number means by which alone folders differ: `count` (nothing: they are one class), `class`
+            (each is a class without labels); None refuses such folders unless `rules` explain them.
         level: which folder below the source is the class, counted from 1 without the subset's; `all`: all of them
             together; None: the one whose names are understood.
         patient: regular expression, searched in the path below the source; a group `patient` (or the first), and
@@ -55,6 +58,7 @@ class FolderOptions:
     """
 
     rules: tuple[ClassRule, ...] = ()
+    numbers: str | None = None
     level: int | str | None = None
     patient: str | None = None
     split: str | None = None
@@ -80,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join((*_LABELS, *_TEXTS))} (default: known words of its name)",
     )
     classes.add_argument("--map", type=Path, metavar="FILE.yaml", help="the same for many folders, as YAML")
+    classes.add_argument(
+        "--numbers",
+        choices=NUMBERS,
+        help="folders that differ in a number alone (x_0, x_1): 'count': one class in parts; 'class': classes without "
+        "labels (default: refused unless --class says what each means)",
+    )
     classes.add_argument(
         "--level",
         metavar="N",
@@ -134,6 +144,7 @@ def options_from(args: argparse.Namespace) -> FolderOptions:
         level = int(level)
     return FolderOptions(
         rules=tuple(rules),
+        numbers=args.numbers,
         level=level,
         patient=args.patient,
         split=args.split,

@@ -73,7 +73,7 @@ def read_tree(source: Path) -> Tree:
     others: Counter[str] = Counter()
     quarantine: list[Quarantined] = []
     faults: list[str] = []
-    for parts, names in _walk(source):
+    for parts, names in _walk(source, (), (), set()):
         subsets = [part for part in parts if subset_of(part)]
         if len(subsets) > 1:
             faults.append(f"{'/'.join(parts)}: names two subsets, {' and '.join(subsets)}")
@@ -99,21 +99,28 @@ def read_tree(source: Path) -> Tree:
 
 
 def _walk(
-    folder: Path, parts: tuple[str, ...] = (), above: tuple[str, ...] = ()
+    folder: Path, parts: tuple[str, ...], above: tuple[str, ...], seen: set[str], linked: bool = False
 ) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Folders below the source as names from it, with the names of their files; a link back up is not followed."""
+    """Folders below the source as names from it, with the names of their files.
+
+    A link back up is not followed, nor, below a link (`linked`), another one to a folder that was `seen`: folders that
+    link to each other have endless paths.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
+    seen.add(real)
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
     shown = [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
-    yield parts, [entry.name for entry in shown if not entry.is_dir()]
-    for entry in shown:
-        if entry.is_dir():
-            yield from _walk(folder / entry.name, (*parts, entry.name), (*above, real))
+    folders = [entry for entry in shown if os.path.isdir(entry.path)]  # no error of a link to itself, unlike is_dir()
+    yield parts, [entry.name for entry in shown if entry not in folders]
+    for entry in folders:
+        link = entry.is_symlink()
+        if not (link and linked and os.path.realpath(entry.path) in seen):
+            yield from _walk(folder / entry.name, (*parts, entry.name), (*above, real), seen, linked or link)
 
 
 def _name_fault(relative: str) -> str | None:

@@ -65,6 +65,20 @@ def fold_name(name: str) -> str:
     return " ".join(re.split(r"[\s_\-]+", unicodedata.normalize("NFC", name).casefold())).strip()
 
 
+def without_numbers(name: str) -> tuple[tuple[str, ...], str]:
+    """What is left of a name without the numbers that it does not explain: density and BI-RADS, and the other words.
+
+    >>> without_numbers("cancer_01"), without_numbers("Density2 benign")
+    (((), 'cancer'), (('2',), 'benign'))
+    """
+    text = fold_name(name)
+    told: list[str] = []
+    for pattern in (_DENSITY, _BIRADS):
+        told += pattern.findall(text)
+        text = pattern.sub(" ", text)
+    return tuple(told), " ".join(re.findall(r"[^\W\d_]+", text))
+
+
 def read_name(name: str) -> Meaning | None:
     """What a folder's name says; None where it is not understood, or contradicts itself.
 

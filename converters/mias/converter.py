@@ -6,6 +6,8 @@ What the archive means, and what this converter makes of it:
 - An image can have several lines. A line can lack its circle (`*NOTE 3*`, or no numbers at all): the image is positive,
   the lesion has no place (`unlocalized`).
 - A circle on the film's background is quarantined; its image stays positive and becomes `unlocalized`.
+- Circles count pixels of films of 1024x1024. Those of resized copies are rescaled where the masses prove that the films
+  were only resized, or where the user says so; films of other sizes are quarantined.
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
-from converters.mias.table import FilmEntry, Finding, parse_info
+from converters.mias.scale import TABLE_SIZE, find_scales
+from converters.mias.table import MASSES, FilmEntry, Finding, parse_info
 from mammodet.data.breast import find_breast
+from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
 from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
@@ -32,7 +35,6 @@ from mammodet.phantom.texts import LICENCE_MARK
 from mammodet.records import ImageRecord, Lesion
 
 SPACING_MM = 0.2
-MASSES = ("CIRC", "SPIC", "MISC")
 ABNORMALITIES = {
     "CALC": "calcification",
     "CIRC": "circumscribed_mass",
@@ -53,12 +55,16 @@ CATEGORY_SCHEMES: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class MiasOptions:
-    """`categories`: a key of `CATEGORY_SCHEMES`; `jobs`: threads."""
+    """`categories`: a key of `CATEGORY_SCHEMES`; `jobs`: threads.
+
+    `table_size`: side of the films whose pixels the table counts; None: 1024, and of a phantom its own.
+    """
 
     categories: str = "lesion"
     splits: SplitOptions = field(default_factory=SplitOptions)
     jobs: int = 2
     progress: bool = True
+    table_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +73,15 @@ class _Archive:
 
     name: str
     patient_prefix: str
+    table_size: int | None
 
     @staticmethod
     def of(table: Path) -> _Archive:
         """By the licence that lies beside the table."""
         licence = table.parent / "Licence.txt"
         if licence.is_file() and LICENCE_MARK in licence.read_text(encoding="utf-8", errors="replace"):
-            return _Archive("phantom", "phantom")
-        return _Archive("mini-MIAS", "mias")
+            return _Archive("phantom", "phantom", None)
+        return _Archive("mini-MIAS", "mias", TABLE_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +106,22 @@ def find_archive(source: Path) -> tuple[Path, Path]:
             if any(_is_film(path) for path in folder.iterdir()):
                 return table, folder
     if tables:
+        full = sorted(path.name for path in tables[0].parent.glob("**/*") if _FULL_NAME.fullmatch(path.stem.lower()))
+        if full:
+            raise InputError(
+                f"{tables[0].parent}: {', '.join(full[:3])} are named like the films of the full MIAS database (50 "
+                "micrometres a pixel), which the circles of the table do not fit; take those of mini-MIAS, 1024x1024, "
+                "mdb001.pgm ... mdb322.pgm"
+            )
         raise InputError(f"{tables[0].parent}: has {tables[0].name} but no images mdb*.pgm (or .png, .jpg, .tif)")
     found = sorted(path.name for path in source.iterdir())[:5]
     raise InputError(
         f"{source}: no Info.txt; expected the unpacked all-mias folder with Info.txt and mdb001.pgm ... mdb322.pgm. "
         f"Found: {', '.join(found) if found else 'an empty folder'}"
     )
+
+
+_FULL_NAME = re.compile(r"mdb\d+[lr][a-z]")
 
 
 def _is_film(path: Path) -> bool:
@@ -117,6 +134,8 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
     Raises:
         InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
     """
+    if options.table_size is not None and options.table_size < 16:
+        raise InputError(f"--table-size {options.table_size}: expected the side of the films in pixels, from 16")
     if options.categories not in CATEGORY_SCHEMES:
         raise InputError(f"categories {options.categories!r}: expected one of {', '.join(CATEGORY_SCHEMES)}")
     chosen = options.splits
@@ -134,9 +153,17 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
             Quarantined("image", name, f"{files[name].name} has no line in {table.name}, or none that can be read")
         )
 
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.lower().startswith("mdb") and not _is_film(path):
+            kind = "of the full MIAS database" if _FULL_NAME.fullmatch(path.stem.lower()) else "that no film has"
+            quarantine.append(Quarantined("image", path.stem, f"{path.name} is a name {kind}; expected mdb001 ..."))
     names = sorted(set(entries) & set(files))
     archive = _Archive.of(table)
-    tasks = [(entries[name], files[name], output, options.categories, archive) for name in names]
+    scales, other, resized = find_scales(
+        {name: entries[name] for name in names}, files, options.table_size, archive.table_size, table.name
+    )
+    quarantine += other
+    tasks = [(entries[name], files[name], output, options.categories, archive, scale) for name, scale in scales.items()]
     films: list[_Film] = []
     for film in in_parallel(_convert_film, tasks, jobs=options.jobs, name="mias", progress=options.progress):
         if isinstance(film, Quarantined):
@@ -156,9 +183,10 @@ def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
     outside = sum("outside the image" in item.reason for item in quarantine)
     if outside:
         summary.warnings.append(
-            f"{outside} circles lie outside their images: if these are resized copies, every circle is misplaced; "
-            "convert images of the size that Info.txt was written for (1024x1024)"
+            f"{outside} circles lie outside their images: if {table.name} was written for films of another size, every "
+            "circle is misplaced; say for which by --table-size"
         )
+    summary.warnings += resized
     scheme = CATEGORY_SCHEMES[options.categories]
     write_outputs(output, tuple(dict.fromkeys(scheme.values())), records, splits, summary)
     return summary
@@ -175,7 +203,7 @@ def _films(folder: Path) -> dict[str, Path]:
 
 
 def _convert_film(
-    entry: FilmEntry, path: Path, output: Path, categories: str, archive: _Archive
+    entry: FilmEntry, path: Path, output: Path, categories: str, archive: _Archive, scale: float
 ) -> _Film | Quarantined:
     try:
         pixels = read_image(path)
@@ -193,17 +221,20 @@ def _convert_film(
         if finding.circle is None:
             unlocalized = True
             continue
-        x, y, radius = finding.circle
-        centre_xy = (x + 0.5, height - 0.5 - y)
+        x, y, radius = (number * scale for number in finding.circle)
+        centre_xy = (x + scale / 2, height - scale / 2 - y)
         disc = circle_mask(centre_xy, radius, (height, width))
-        reason = _circle_fault(finding.circle, disc, breast_mask)
+        reason = _circle_fault(finding.circle[2], scale, disc, breast_mask)
         if reason:
             unlocalized = True
+            x, y, radius = finding.circle
             quarantine.append(Quarantined("circle", f"{entry.name} ({x:g}, {y:g}, radius {radius:g})", reason))
             continue
         if finding.kind in MASSES:
-            flipped = (x + 0.5, y + 0.5)
-            brighter.append((_is_brighter(pixels, centre_xy, radius), _is_brighter(pixels, flipped, radius)))
+            flipped = (x + scale / 2, y + scale / 2)
+            brighter.append(
+                (surround_contrast(pixels, centre_xy, radius) > 0, surround_contrast(pixels, flipped, radius) > 0)
+            )
         rle = mask_to_rle(disc)
         lesions.append(
             Lesion(
@@ -242,36 +273,18 @@ def _convert_film(
     return _Film(record, tuple(quarantine), tuple(brighter))
 
 
-def _circle_fault(
-    circle: tuple[float, float, float], disc: NDArray[np.bool_], breast_mask: NDArray[np.bool_]
-) -> str | None:
+def _circle_fault(radius: float, scale: float, disc: NDArray[np.bool_], breast_mask: NDArray[np.bool_]) -> str | None:
     height, width = disc.shape
     if not disc.any():
         return f"lies outside the image ({height}x{width} px, height x width)"
-    if circle[2] < 1:
+    if radius < 1:
         return "has no radius"
-    if 2 * circle[2] > max(height, width):
+    if 2 * radius * scale > max(height, width):
         return f"is larger than the image ({height}x{width} px, height x width)"
     inside = float(breast_mask[disc].mean())
     if inside < 0.1:
         return f"lies on background: {100 * inside:.0f} % of it on the breast"
     return None
-
-
-def _is_brighter(pixels: NDArray[Any], centre_xy: tuple[float, float], radius: float) -> bool:
-    """Whether a disc is brighter on average than the ring around it, out to twice its radius."""
-    height, width = pixels.shape
-    x, y = centre_xy
-    left, right = max(int(x - 2 * radius), 0), min(int(x + 2 * radius) + 2, width)
-    top, bottom = max(int(y - 2 * radius), 0), min(int(y + 2 * radius) + 2, height)
-    patch = pixels[top:bottom, left:right]
-    if not patch.size:
-        return False
-    disc = circle_mask((x - left, y - top), radius, patch.shape)
-    ring = circle_mask((x - left, y - top), 2 * radius, patch.shape) & ~disc
-    if not disc.any() or not ring.any():
-        return False
-    return bool(patch[disc].mean() > patch[ring].mean())
 
 
 def _labels(findings: Sequence[Finding], scheme: Mapping[str, str]) -> tuple[dict[str, int | None], list[str]]:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 from converters.base import Quarantined
 
-#: A line whose blanks, commas and semicolons are one blank each.
+#: In front of an entry: the number of a row that a program saved with it.
+_INDEX = re.compile(r"\d+ (?=mdb\d)", re.IGNORECASE)
+#: Behind an entry: cells that say nothing.
+_EMPTY = re.compile(r"(?: (?:nan|na|n/a|none|null|<na>))+$", re.IGNORECASE)
+_SUFFIX = re.compile(r"^(mdb\d+)\.(?:pgm|png|jpe?g|tiff?|bmp)\b", re.IGNORECASE)
+#: A line whose blanks, commas, semicolons and quotes are one blank each.
 _LINE = re.compile(
     r"""(?P<name>mdb\d{1,6})[ ](?P<tissue>[FGD])[ ]
         (?: (?P<normal>NORM)
@@ -17,6 +22,9 @@ _LINE = re.compile(
               | [ ](?P<x>\d{1,6}(?:\.\d+)?)[ ](?P<y>\d{1,6}(?:\.\d+)?)[ ](?P<radius>\d{1,6}(?:\.\d+)?) )? )""",
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
+
+
+MASSES = ("CIRC", "SPIC", "MISC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,8 @@ def parse_info(text: str, where: str = "Info.txt") -> tuple[dict[str, FilmEntry]
     broken: list[Quarantined] = []
     unread: set[str] = set()
     for number, line in enumerate(text.splitlines(), start=1):
-        fields = re.sub(r"[\s,;]+", " ", line).strip()
+        fields = re.sub(r"[\s,;\"']+", " ", line).strip()
+        fields = _SUFFIX.sub(r"\1", _EMPTY.sub("", _INDEX.sub("", fields, count=1)))
         start = re.match(r"mdb\d+", fields, re.IGNORECASE)
         if start is None:
             continue

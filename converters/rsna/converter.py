@@ -92,7 +92,7 @@ def convert(source: Path, output: Path, options: RsnaOptions) -> Summary:
     _count(summary, table, chosen, done, records)
     _warn(summary, table, archive, chosen, done, options)
     _warn_of_sites(summary, [row for row, _ in done], records)
-    write_outputs(output, _CATEGORIES, records, _split(done, meaning, options), summary)
+    write_outputs(output, _CATEGORIES, records, _split(done, meaning, options), summary, has_lesions=False)
     return summary
 
 

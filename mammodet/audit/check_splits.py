@@ -42,6 +42,22 @@ def check_patient_leakage(images: Sequence[AuditedImage]) -> list[Finding]:
     ]
 
 
+def check_single_images(images: Sequence[AuditedImage]) -> list[Finding]:
+    """Some patient has two images, as women have two breasts and two views."""
+    patients = [image.record.patient_id for image in images if image.record.patient_id is not None]
+    if len(patients) < 2 or len(set(patients)) < len(patients):
+        return []
+    return [
+        Finding(
+            "single_images",
+            "warning",
+            f"every one of {len(patients)} images is a patient of its own",
+            "Patients with several images: views, sides or dates of one woman, who stay in one subset.",
+            "Check that patient ids mean women, not images or files; else figures are not patient-clean.",
+        )
+    ]
+
+
 def check_copies(images: Sequence[AuditedImage]) -> list[Finding]:
     """No image stands in two subsets, or under two patients, also not re-encoded, resized, windowed or mirrored."""
     prints = [image.facts.print for image in images]

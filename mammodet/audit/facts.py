@@ -17,7 +17,7 @@ from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.files import file_hash
-from mammodet.geometry import Mask, box_pixels, rle_to_mask
+from mammodet.geometry import Mask, lesion_rle, rle_to_mask
 from mammodet.records import ImageRecord, Lesion
 
 #: Where a lesion would lie if coordinates were counted from another corner.
@@ -166,10 +166,7 @@ def _measure_lesion(pixels: NDArray[Any], on_breast: Mask, lesion: Lesion) -> Le
 
 def _patch_of(lesion: Lesion, size_hw: tuple[int, int]) -> tuple[tuple[int, int, int, int], Mask]:
     """The lesion's pixels and their whole-pixel box: of its mask, or of its box where there is none."""
-    if lesion.rle is not None:
-        mask = rle_to_mask(lesion.rle)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-        return box, mask[box[1] : box[3], box[0] : box[2]]
-    box = box_pixels(lesion.box_xyxy, size_hw)
-    return box, np.ones((box[3] - box[1], box[2] - box[0]), dtype=bool)
+    mask = rle_to_mask(lesion_rle(lesion, size_hw))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return box, mask[box[1] : box[3], box[0] : box[2]]

@@ -31,6 +31,7 @@ Check = Callable[[Sequence[AuditedImage]], list[Finding]]
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("No patient in two subsets", check_splits.check_patient_leakage),
     ("A patient id at every image", check_splits.check_patient_ids),
+    ("Patients are women, not images", check_splits.check_single_images),
     ("No image in two subsets or under two patients, also resized, re-encoded or mirrored", check_splits.check_copies),
     ("Every image file is there", check_images.check_missing),
     ("Every image file can be read", check_images.check_unreadable),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -11,6 +12,8 @@ from pycocotools import mask as coco_mask
 
 from mammodet.records import Rle
 from mammodet.run_lengths import check_counts
+
+CLIP_PX = 3.0  # what a box may pass the border by: rounding, pixels counted from 1, a hand that slips
 
 
 @dataclass
@@ -34,9 +37,10 @@ class Checker:
 
     def flag(self, item: Mapping[str, Any], key: str, where: str) -> bool:
         value = item.get(key)
-        if value is not None and not (isinstance(value, int) and value in (0, 1)):
+        number = value if isinstance(value, bool) else read_id(value)
+        if value is not None and number not in (0, 1):
             self.faults.append(f"{where}: '{key}' is {short(value)}; expected 0, 1, false or true")
-        return value in (1, True)
+        return number == 1
 
     def numbers(self, item: Mapping[str, Any], key: str, count: int, where: str, need: bool) -> list[float] | None:
         value = self.take(item, key, list, where, need)
@@ -52,6 +56,16 @@ def is_finite(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e300  # beyond it, whole numbers do not fit a float
+
+
+def read_id(value: Any) -> int | str | None:
+    """An id as it is compared: 1, 1.0, "1" and "1.0" are one; other text is itself; None for what is no id."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(0|-?[1-9]\d{0,17})(\.0+)?\s*", value, re.ASCII)
+        return int(found[1]) if found else value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def short(value: Any) -> str:
@@ -70,7 +84,12 @@ def check_file_name(name: str) -> str | None:
 
 
 def read_segmentation(value: Any, height: int, width: int, where: str, checker: Checker) -> Rle | None:
-    """Compressed or plain run lengths, or COCO polygons (turned into run lengths)."""
+    """Compressed or plain run lengths, or COCO polygons (turned into run lengths).
+
+    Of a list, empty polygons are passed over, and a list of numbers is one polygon, as other tools write them.
+    """
+    if isinstance(value, list):
+        value = [value] if value and all(map(is_finite, value)) else [part for part in value if part != []]
     if value is None or value == [] or value == {}:
         return None
     try:
@@ -111,3 +130,5 @@ def check_polygon(polygon: Any, height: int, width: int) -> None:
     for numbers, side in ((polygon[::2], width), (polygon[1::2], height)):
         if min(numbers) < -side or max(numbers) > 2 * side:
             raise ValueError(f"a polygon leaves the image (to {min(numbers):g} and {max(numbers):g}, side {side})")
+    if min(height, width) > 2 and all(abs(number) <= 1 for number in polygon):
+        raise ValueError("a polygon lies within the first pixel: its numbers seem to be fractions of the image")

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mammodet.data.checks import Checker, check_file_name, read_segmentation, short
+from mammodet.data.checks import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash, read_json, write_json
-from mammodet.geometry import rle_area
+from mammodet.geometry import clip_boxes, rle_area
 from mammodet.records import (
     GEOMETRIES,
     LATERALITIES,
@@ -110,10 +110,13 @@ def _lesion_to_json(lesion: Lesion, number: int, record: ImageRecord, category_i
 def read_coco(path: Path, *, skip_invalid: bool | None = None) -> Dataset:
     """Read and check a data set file.
 
+    Boxes that pass the border by up to `CLIP_PX` are cut to the image, and listed in `info["clipped"]`.
+
     Args:
         skip_invalid: drop annotations and images with faults instead of refusing the file; what was dropped is
             listed in `info["dropped"]`. An image that loses an annotation becomes `unlocalized`: something is there,
-            and must not be learnt as background. None: refuse, where no setting of the user's says otherwise.
+            and must not be learnt as background. Of an outline that cannot be read the box is kept. While an annotation
+            has no image, no image counts as normal. None: refuse, where no setting of the user's says otherwise.
     Raises:
         InputError: with every fault in the file: its place, its value and what was expected.
     """
@@ -141,7 +144,9 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         )
     records: dict[int, ImageRecord] = {}
     file_names: set[str] = set()
+    listed: set[Any] = set()
     for position, item in enumerate(value["images"]):
+        listed.add(read_id(item.get("id")) if isinstance(item, dict) else None)
         record = _read_image(item, position, checker)
         if record is None:
             continue
@@ -156,12 +161,16 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
 
     lesions: dict[int, list[Lesion]] = {number: [] for number in records}
     seen: set[Any] = set()
+    clipped: list[str] = []
+    orphans = False
     for position, item in enumerate(annotations):
-        before = len(checker.faults)
-        _read_annotation(item, position, records, names, lesions, seen, checker)
-        image_id = item.get("image_id") if isinstance(item, dict) else None
-        if len(checker.faults) > before and isinstance(image_id, int) and image_id in records:
-            records[image_id] = replace(records[image_id], unlocalized=True)
+        if not _read_annotation(item, position, records, names, lesions, seen, checker, clipped):
+            image_id = read_id(item.get("image_id")) if isinstance(item, dict) else None
+            if isinstance(image_id, int) and image_id in records:
+                records[image_id] = replace(records[image_id], unlocalized=True)
+            orphans |= image_id is None or image_id not in listed
+    if orphans:
+        records = {number: _without_normal(record) for number, record in records.items()}
 
     if not skip_invalid:
         raise_faults(
@@ -173,11 +182,18 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
     ordered = sorted(names)
     if checker.faults:
         info = {**info, "dropped": checker.faults}
+    if clipped:
+        info = {**info, "clipped": clipped}
     return Dataset(
         categories=tuple(names[number] for number in ordered),
         images=tuple(replace(record, lesions=tuple(lesions[record.image_id])) for record in records.values()),
         info=info,
     )
+
+
+def _without_normal(record: ImageRecord) -> ImageRecord:
+    """Nothing is known to be absent where an annotation may belong to any image."""
+    return replace(record, labels={name: value or None for name, value in record.labels.items()})
 
 
 def _read_categories(items: Sequence[Any], checker: Checker) -> dict[int, str]:
@@ -291,15 +307,17 @@ def _to_xyxy(box_xywh: Sequence[float]) -> BoxXYXY:
     return x, y, x + width, y + height
 
 
-def _box_fault(box: Sequence[float], height: int, width: int) -> str | None:
+def _box_fault(box: Sequence[float], height: int, width: int, slack: float = _SLACK) -> str | None:
     x, y, w, h = box
     if w <= 0 or h <= 0:
         return f"{list(box)} (xywh px) is empty; expected a positive width and height"
-    if x < -_SLACK or y < -_SLACK:
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return f"{list(box)} (xywh px) has nothing inside the image (height {height}, width {width})"
+    if x < -slack or y < -slack:
         return f"{list(box)} (xywh px) leaves the image (negative corner)"
-    if x + w > width + _SLACK:
+    if x + w > width + slack:
         return f"{list(box)} (xywh px) leaves the image (width {width})"
-    if y + h > height + _SLACK:
+    if y + h > height + slack:
         return f"{list(box)} (xywh px) leaves the image (height {height})"
     return None
 
@@ -312,10 +330,12 @@ def _read_annotation(
     lesions: dict[int, list[Lesion]],
     seen: set[Any],
     checker: Checker,
-) -> None:
+    clipped: list[str],
+) -> bool:
+    """Add a lesion; False where there are faults that cost it."""
     if not isinstance(item, dict):
         checker.faults.append(f"annotation at position {position}: is {short(item)}; expected an object")
-        return
+        return False
     where = f"annotation {short(item['id'])}" if "id" in item else f"annotation at position {position}"
     before = len(checker.faults)
     number = checker.take(item, "id", int, where, need=True)
@@ -327,7 +347,7 @@ def _read_annotation(
     seen.add(number)
     if image_id is not None and image_id not in records:
         checker.faults.append(f"{where}: image_id {short(image_id)} is not among the (valid) images")
-        return
+        return False
     if image_id is not None:
         where = f"image {records[image_id].file_name!r} (id {image_id}), {where}"
     if category_id is not None and category_id not in names:
@@ -339,21 +359,30 @@ def _read_annotation(
     attributes = checker.take(item, "attributes", dict, where, need=False) or {}
     ignored = [checker.flag(item, key, where) for key in ("ignore", "iscrowd")]
     rle = None
+    outline = Checker()
+    box_xyxy: BoxXYXY | None = None
     if image_id is not None and box is not None:
         height, width = records[image_id].size_hw
-        if fault := _box_fault(box, height, width):
+        box_xyxy = _to_xyxy(box)
+        if fault := _box_fault(box, height, width, slack=CLIP_PX):
             checker.faults.append(f"{where}: bbox {fault}")
-        rle = read_segmentation(item.get("segmentation"), height, width, where, checker)
-    if len(checker.faults) > before:
-        return
-    assert box is not None  # for the type checker: a missing box is a fault
+        elif fault := _box_fault(box, height, width):
+            clipped.append(f"{where}: bbox {fault}")
+            x1, y1, x2, y2 = clip_boxes([box_xyxy], (height, width))[0].tolist()
+            box_xyxy = x1, y1, x2, y2
+        rle = read_segmentation(item.get("segmentation"), height, width, where, outline)
+    faulty = len(checker.faults) > before
+    checker.faults += outline.faults
+    if faulty or box_xyxy is None or image_id is None or category_id is None:
+        return False
     lesions[image_id].append(
         Lesion(
             category=names[category_id],
-            box_xyxy=_to_xyxy(box),
+            box_xyxy=box_xyxy,
             rle=rle,
-            geometry=geometry,
+            geometry="box" if outline.faults else geometry,
             attributes=attributes,
             ignore=any(ignored),
         )
     )
+    return True

@@ -21,7 +21,7 @@ from mammodet.data.mix import Mixer, Scene
 from mammodet.data.prepared import MemoryCache, Prepared, prepare_record
 from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
 from mammodet.errors import InputError
-from mammodet.geometry import box_rle, clip_boxes, rle_to_mask
+from mammodet.geometry import BoxShape, clip_boxes, lesion_rle, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion, Rle
 from mammodet.targets import Target
 from mammodet.trace import Trace
@@ -209,16 +209,13 @@ class LesionDataset(TorchDataset[Sample]):
 
     def _mask(self, lesion: Lesion, record: ImageRecord) -> Rle:
         """A lesion's native mask: its own, or what is made of its box."""
-        if lesion.ignore and lesion.rle is None:
-            return box_rle(lesion.box_xyxy, record.size_hw, "box")
-        if self.box_masks != "none" and (lesion.rle is None or lesion.geometry == "box"):
-            return box_rle(lesion.box_xyxy, record.size_hw, self.box_masks)
-        if lesion.rle is None:
+        if lesion.rle is None and self.box_masks == "none" and not lesion.ignore:
             raise InputError(
                 f"image {record.file_name!r}: a lesion at {lesion.box_xyxy} (xyxy px) has a box only; "
                 "data.box_masks=ellipse makes a mask of it"
             )
-        return lesion.rle
+        shape: BoxShape = "ellipse" if self.box_masks == "ellipse" and not lesion.ignore else "box"
+        return lesion_rle(lesion, record.size_hw, shape)
 
 
 def make_loader(

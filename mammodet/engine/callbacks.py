@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from mammodet.config import TrainConfig
 from mammodet.engine.checkpoint import save_torch
 from mammodet.engine.progress import Pace, RunLog
 from mammodet.errors import InputError
-from mammodet.files import write_text
+from mammodet.files import csv_text, write_text
 from mammodet.parallel import has_terminal
 
 
@@ -148,11 +147,7 @@ class MetricsTable(L.Callback):
         if not trainer.is_global_zero:
             return
         columns = list(dict.fromkeys(key for item in self.rows for key in item))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        write_text(self.path, csv_text([columns, *([item.get(key) for key in columns] for item in self.rows)]))
         shown = "   ".join(f"{name} {float(row[name]):.4g}" for name in self.shown if name in row)
         left = tqdm.format_interval(self.pace.left())
         pace = f"{row['seconds']:.0f} s   {self.pace.images_per_second:.3g} images/s   {left} left"

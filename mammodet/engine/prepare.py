@@ -80,6 +80,8 @@ def read_dataset(config: Config, path: Path) -> Dataset:
     dropped = dataset.info.get("dropped") or []
     if dropped:
         print(f"{path}: {len(dropped)} faulty records dropped:", *dropped[:20], sep="\n  - ")
+    if clipped := dataset.info.get("clipped"):
+        print(f"{path}: {len(clipped)} boxes cut to their images, for instance of {clipped[0]}")
     return dataset
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from mammodet.engine.checkpoint import RunFacts, read_facts
 from mammodet.engine.resume import Start, changed_data, changed_settings, config_then
 from mammodet.errors import InputError, raise_faults
+from mammodet.files import remove_leftovers
 
 BEST, LAST, TABLE, LOG = "best.ckpt", "last.ckpt", "metrics.csv", "train.log"
 
@@ -38,6 +39,7 @@ def only_writer(output: Path) -> Iterator[None]:
             raise InputError(
                 f"{output}: another training writes there; wait for it, or choose another output_dir=..."
             ) from None
+        remove_leftovers(output, names=(BEST, LAST, TABLE, LOG, "config.yaml"))
         yield
 
 

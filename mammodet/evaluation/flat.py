@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodet.geometry import Boxes, as_boxes, box_rle
+from mammodet.geometry import Boxes, as_boxes, lesion_rle
 from mammodet.records import Dataset, ImagePrediction, Lesion, Rle
 
 Ints = NDArray[np.int64]
@@ -122,7 +122,7 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
 def lesion_rles(dataset: Dataset, lesions: FlatLesions) -> tuple[Rle, ...]:
     """A mask for each lesion: its own, or its box where it has none."""
     return tuple(
-        lesion.rle or box_rle(lesion.box_xyxy, dataset.images[position].size_hw)
+        lesion_rle(lesion, dataset.images[position].size_hw)
         for position, lesion in zip(lesions.images, lesions.lesions, strict=True)
     )
 

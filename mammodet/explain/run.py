@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from mammodet.explain.images import ChosenImages
 from mammodet.explain.layers import find_layer, layer_table, look, stage_layers
 from mammodet.explain.place import Place, place_of, summary
 from mammodet.explain.question import Answer, answer_words, choose_answers
-from mammodet.files import write_bytes, write_text
+from mammodet.files import csv_text, write_bytes, write_text
 from mammodet.records import ImagePrediction, ImageRecord
 from mammodet.reporting.canvas import Line
 from mammodet.reporting.gallery import encode, picture_names
@@ -111,7 +109,7 @@ def write_grad_cam(
         write_bytes(path, encode(picture, ".png"))
         files.append(path)
     if rows:
-        write_text(output / HEAT_TABLE, _to_csv(rows))
+        write_text(output / HEAT_TABLE, csv_text([list(rows[0]), *(row.values() for row in rows)]))
         files.append(output / HEAT_TABLE)
     images.tell(samples.faults, output)
     text = "\n".join(f"{layer}\n  " + summary(found).replace("\n", "\n  ") for layer, found in places.items())
@@ -255,11 +253,3 @@ def _row(
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
-
-
-def _to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -13,7 +13,7 @@ from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.images import Pixels, read_image, write_png
 from mammodet.data.predictions import match_to_dataset, read_predictions
 from mammodet.errors import InputError, raise_faults
-from mammodet.files import file_hash, read_json, write_json
+from mammodet.files import file_hash, read_json, remove_leftovers, write_json
 from mammodet.parallel import in_parallel
 from mammodet.patches.cut import file_trace, patch_record
 from mammodet.patches.options import PatchOptions
@@ -90,6 +90,7 @@ def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: b
         write_json(output / "splits.json", read_json(data / "splits.json"), indent=1)
     summary = _summarize(source, cuts, tables, output, data, options)
     write_json(output / "summary.json", summary.to_json(), indent=1)
+    remove_leftovers(output / "images")
     return summary
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from mammodet.files import csv_text
 from mammodet.reporting.report_values import by_level, by_question, labels_of, models_of, questions_of, section
 
 CsvTable = tuple[tuple[str, ...], list[tuple[Any, ...]]]
@@ -16,9 +15,7 @@ CsvTable = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 def to_csv(table: CsvTable) -> str:
     """A head and its rows as CSV, numbers in full; None is an empty field."""
     head, rows = table
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([head, *rows])
-    return buffer.getvalue().encode("utf-8", "backslashreplace").decode()
+    return csv_text([head, *rows]).encode("utf-8", "backslashreplace").decode()
 
 
 def curve_tables(metrics: Mapping[str, Any]) -> dict[str, CsvTable]:
