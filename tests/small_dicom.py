@@ -109,5 +109,5 @@ def _segment(marker: int, body: bytes) -> bytes:
 def j2k_lossless(pixels: NDArray[Any], bits: int) -> bytes:
     """A lossless JPEG 2000 stream; the encoder takes no image below 32 pixels a side."""
     dataset = image(pixels, bits)
-    dataset.compress(JPEG2000Lossless, pixels)
+    dataset.compress(JPEG2000Lossless, pixels, encoding_plugin="pylibjpeg")
     return next(generate_frames(dataset.PixelData, number_of_frames=1)).rstrip(b"\0")

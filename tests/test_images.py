@@ -50,8 +50,8 @@ def test_jpeg_is_read_to_its_own_accuracy(tmp_path):
     [
         (b"P5\n2 2\n255\n" + bytes([10, 10, 35, 32]), [[10, 10], [35, 32]]),  # pixels that look like white space
         (b"P5\n# scanned\n2 2\n# by hand\n255\n\x00\x01\x02\x03", [[0, 1], [2, 3]]),
-        (b"P5 3 1 4095 \x00\x01\x00\x02\x0f\xff", [[1, 2, 4095]]),  # 12 bits, high byte first, not scaled
-        (b"P5\n2 1\n15\n\x03\x0f", [[3, 15]]),
+        (b"P5 3 1 4095 \x00\x01\x00\x02\x0f\xff", [[16, 32, 65535]]),  # 12 bits, high byte first: 65535 / 4095 = 16.004
+        (b"P5\n2 1\n15\n\x03\x0f", [[51, 255]]),
         (b"P2\n2 1\n255\n7 8\n", [[7, 8]]),
         (b"P5\n1 1\n255\n\x07trailing", [[7]]),
     ],

@@ -18,7 +18,7 @@ import mammodet
 from mammodet.config import Config
 from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_dicom, is_image, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.sampling import breasts_of
 from mammodet.engine.checkpoint import RunFacts, load_model
@@ -305,7 +305,7 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
     records: list[ImageRecord] = []
     unreadable: list[Skipped] = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or not path.is_file() or path.name.startswith("."):
+        if path.name.startswith(".") or path.is_dir() or not is_image(path):
             continue
         name = path.relative_to(folder).as_posix()
         try:
@@ -326,7 +326,7 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
 
 def _bare_record(path: Path, name: str, number: int) -> ImageRecord:
     """What a file's header tells."""
-    if path.suffix.lower() not in DICOM_SUFFIXES:
+    if not is_dicom(path):
         return ImageRecord(image_id=number, file_name=name, size_hw=read_size_hw(path))
     from mammodet.data.dicom import read_header  # here, since importing pydicom takes a while
 

@@ -145,11 +145,6 @@ def laterality(dataset: Dataset) -> str | None:
         side = _side(text(dataset, keyword))
         if side:
             return side
-    for group in items(dataset, "SharedFunctionalGroupsSequence"):
-        for anatomy in items(group, "FrameAnatomySequence"):
-            side = _side(text(anatomy, "FrameLaterality"))
-            if side:
-                return side
     return None
 
 
