@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mammodet.data.headers import ImageHeader, read_image_header, read_pnm, upright
-from mammodet.data.jpeg import read_scans
+from mammodet.data.jpeg import JpegScans, read_scans
 from mammodet.errors import InputError
 from mammodet.files import atomic_path, check_is_file
 
@@ -118,7 +118,7 @@ def _read_file(path: Path) -> Pixels:
         content = file.read()
     if header.kind == "PNM":
         return read_pnm(path, content, header)
-    filled = _filled_jpeg(path, content, header)
+    scans = _read_scans(path, content, header)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -127,8 +127,8 @@ def _read_file(path: Path) -> Pixels:
         raise InputError(f"{path}: cannot be decoded; the file is damaged or not what its name says")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: pixels are {pixels.dtype}; expected 8- or 16-bit unsigned integers")
-    if filled is not None:
-        _check_scans(path, content, filled, pixels)
+    if scans is not None:
+        _check_scans(path, content, scans.filled, pixels)
     if header.kind != "TIFF":  # OpenCV has turned those
         pixels = upright(pixels, header.orientation)
     if pixels.shape[:2] != header.size_hw:
@@ -136,7 +136,7 @@ def _read_file(path: Path) -> Pixels:
     return np.bitwise_not(pixels) if header.inverted else pixels
 
 
-def _filled_jpeg(path: Path, content: bytes, header: ImageHeader) -> bytes | None:
+def _read_scans(path: Path, content: bytes, header: ImageHeader) -> JpegScans | None:
     if header.jpeg is None:
         return None
     try:

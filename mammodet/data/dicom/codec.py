@@ -22,7 +22,7 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes, RLE
 from mammodet.data.dicom.file import UNDEFINED_LENGTH, DicomFile, PixelElement, quiet
 from mammodet.data.dicom.j2k import check_j2k
 from mammodet.data.headers import MOST_PIXELS_PER_BYTE
-from mammodet.data.jpeg import JPEG_LS, read_head, read_scans
+from mammodet.data.jpeg import JPEG_LS, LOSSLESS, JpegScans, check_lossless, read_head, read_scans
 from mammodet.errors import InputError
 
 # pydicom's decoding plugins by transfer syntax: the first that is installed and can. pylibjpeg reads these by
@@ -89,7 +89,7 @@ class Frame:
             file or of fragments.
         value_vr: VR of the pixel data, OW where the file states none.
         precision: bits of a value as a JPEG or JPEG 2000 codestream states them; None of plain and RLE pixels.
-        filled: of a JPEG codestream, a copy that is decoded to other pixels if data are missing (`mammodet.data.jpeg`).
+        scans: of a JPEG codestream.
     """
 
     path: Path
@@ -98,7 +98,7 @@ class Frame:
     value: bytes
     value_vr: str
     precision: int | None = None
-    filled: bytes | None = None
+    scans: JpegScans | None = None
 
 
 def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
@@ -121,8 +121,8 @@ def decode(frame: Frame) -> NDArray[Any]:
     Raises:
         InputError: the codestream is damaged, or its pixels contradict the header.
     """
-    pixels = _decoded(frame, frame.value)
-    if frame.filled is not None and not np.array_equal(pixels, _decoded(frame, frame.filled)):
+    pixels, scans = _decoded(frame, frame.value), frame.scans
+    if scans and scans.head.frame != LOSSLESS and not np.array_equal(pixels, _decoded(frame, scans.filled)):
         raise InputError(f"{frame.path}: is cut short: the scans of the JPEG stream do not hold all pixels")
     return check_pixels(frame, pixels)
 
@@ -200,6 +200,11 @@ def check_pixels(frame: Frame, pixels: NDArray[Any]) -> NDArray[Any]:
             f"{path}: pixel values reach from {low} to {high}; {stored.bits_stored} bits stored "
             f"({'signed' if stored.signed else 'unsigned'}) hold {stored.lowest} to {stored.highest}"
         )
+    if frame.scans and frame.scans.head.frame == LOSSLESS:
+        try:
+            check_lossless(frame.value, frame.scans, pixels)
+        except ValueError as error:
+            raise InputError(f"{path}: is cut short or damaged: of the JPEG stream, {error}") from None
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
@@ -242,16 +247,16 @@ def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredForm
     file.stream.seek(element.offset)
     frame = _fragments(file.path, file.stream, element.bytes_left)
     _check_weight(file.path, frame, stored, file.syntax)
-    precision, filled = None, None
+    precision, scans = None, None
     if file.syntax in JPEG2000TransferSyntaxes:
         frame = check_j2k(file.path, frame, stored.size_hw, stored.bits_allocated)
         precision = (frame[42] & 127) + 1  # Ssiz, ITU-T T.800 A.5.1
     elif file.syntax in _FRAMES_OF_SYNTAX:
-        precision, filled = _check_jpeg(file.path, frame, stored, file.syntax)
+        precision, scans = _check_jpeg(file.path, frame, stored, file.syntax)
     else:
         _check_rle(file.path, frame, stored)
     _plugin(file.path, file.syntax, precision)
-    return Frame(file.path, file.syntax, stored, frame, value_vr, precision, filled)
+    return Frame(file.path, file.syntax, stored, frame, value_vr, precision, scans)
 
 
 def _fragments(path: Path, stream: BinaryIO, bytes_left: int) -> bytes:
@@ -300,8 +305,8 @@ def _check_weight(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -
         )
 
 
-def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> tuple[int, bytes | None]:
-    """Compare a JPEG or JPEG-LS stream with the header; its precision in bits, and the stream with filler."""
+def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> tuple[int, JpegScans | None]:
+    """Compare a JPEG or JPEG-LS stream with the header; its precision in bits, and its scans."""
     if frame[:2] == b"\xff\xd8" and b"\xff\xd9" not in frame[-16:]:  # a few bytes of padding may follow
         raise InputError(f"{path}: is cut short: a JPEG stream without its end marker")
     try:
