@@ -77,7 +77,7 @@ def read_image(path: Path) -> Pixels:
         from mammodet.data.dicom import read_dicom  # here, since importing pydicom takes longer than reading a PNG
 
         return read_dicom(path)[0]
-    return _to_grey(_read_file(path))
+    return to_grey(read_pixels(path))
 
 
 def read_size_hw(path: Path) -> tuple[int, int]:
@@ -111,8 +111,14 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, ImageHeader]]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _read_file(path: Path) -> Pixels:
-    """Pixels (height, width), or (height, width, channels) in the order BGR, upright, with tissue bright."""
+def read_pixels(path: Path) -> Pixels:
+    """Pixels of an image file, upright, with the highest value white, and in its colours.
+
+    Returns:
+        uint8 or uint16 (height, width), or (height, width, channels) in the order BGR.
+    Raises:
+        InputError: as `read_image`.
+    """
     with _opened(path) as (file, header):
         file.seek(0)
         content = file.read()
@@ -163,7 +169,8 @@ def _by_pillow(content: bytes) -> Pixels:
     return pixels[..., ::-1] if pixels.ndim == 3 else pixels
 
 
-def _to_grey(pixels: NDArray[Any]) -> Pixels:
+def to_grey(pixels: NDArray[Any]) -> Pixels:
+    """The channel that all are equal to, else the luminance (ITU-R BT.601); alpha is dropped."""
     if pixels.ndim == 2:
         return pixels
     if pixels.shape[2] == 2:  # grey and alpha

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ import mammodet
 from mammodet.config import Config
 from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_dicom, is_image, read_size_hw
+from mammodet.data.doubts import read_with_doubts
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, Pixels, is_dicom, is_image, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
+from mammodet.data.prepared import Prepared, prepare_record
 from mammodet.data.sampling import breasts_of
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.fusion import fuse, views_of
@@ -114,10 +117,10 @@ class Predictor:
             pin_memory=self.device.type == "cuda",
         )
         for items in loader:
-            good = [item for item in items if isinstance(item, Sample)]
+            good = [item for item, _ in items if isinstance(item, Sample)]
             found = iter(self._run(good))
-            for item in items:
-                yield item if isinstance(item, Skipped) else next(found)
+            for item, doubts in items:
+                yield item if isinstance(item, Skipped) else replace(next(found), warnings=tuple(doubts))
 
     @property
     def joins_views(self) -> bool:
@@ -159,19 +162,28 @@ class Predictor:
 
 
 class _Tolerant(TorchDataset[Any]):
-    """Samples, with `Skipped` in place of an image that cannot be read."""
+    """Samples, with `Skipped` in place of an image that cannot be read; and what is doubtful about each."""
 
     def __init__(self, dataset: LesionDataset) -> None:
         self.dataset = dataset
+        self._doubts: list[str] = []
+        dataset.prepared = self._prepare
+
+    def _prepare(self, record: ImageRecord) -> Prepared:
+        return prepare_record(self.dataset.root, self.dataset.image, record, self._read)
+
+    def _read(self, path: Path) -> Pixels:
+        pixels, self._doubts = read_with_doubts(path)
+        return pixels
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Sample | Skipped:
+    def __getitem__(self, index: int) -> tuple[Sample | Skipped, list[str]]:
         try:
-            return self.dataset[index]
+            return self.dataset[index], self._doubts
         except InputError as error:
-            return Skipped(self.dataset.dataset.images[index].file_name, str(error))
+            return Skipped(self.dataset.dataset.images[index].file_name, str(error)), []
 
 
 def predict_to_folder(
@@ -246,7 +258,19 @@ def predict_to_folder(
     else:
         (output / "skipped.json").unlink(missing_ok=True)
     partial.unlink()
+    _say_warnings(images)
     return path, skipped
+
+
+def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
+    doubtful = [image for image in images if image.warnings]
+    for image in doubtful[:most]:
+        print(f"warning: {image.file_name}: {'; '.join(image.warnings)}", file=sys.stderr)
+    if doubtful:
+        print(
+            f"warning: the scores of {len(doubtful)} of {len(images)} images mean little; predictions.json says why",
+            file=sys.stderr,
+        )
 
 
 def _whole_breasts(done: dict[int, ImagePrediction], dataset: Dataset) -> dict[int, ImagePrediction]:

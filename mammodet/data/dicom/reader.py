@@ -91,6 +91,7 @@ class DicomHeader:
         origin: `digital` (a detector's or a plate's), `film` (scanned film, or a secondary capture), or None.
         windows: what the file proposes to view it by, in the order in which `read_dicom` counts them.
         signed: whether stored values are.
+        for_processing: whether the pixels are meant for a maker's software, and look like no mammogram.
     """
 
     size_hw: tuple[int, int]
@@ -113,6 +114,7 @@ class DicomHeader:
     magnification: float | None = None
     windows: tuple[Window, ...] = ()
     signed: bool = False
+    for_processing: bool = False
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -313,6 +315,7 @@ def _header(file: DicomFile, stored: StoredFormat) -> DicomHeader:
         magnification=tags.factor(dataset, "EstimatedRadiographicMagnificationFactor"),
         windows=windows(dataset),
         signed=stored.signed,
+        for_processing=tags.is_for_processing(dataset),
         **{name: tags.text(dataset, keyword) for name, keyword in _TEXTS.items()},
     )
 
