@@ -95,6 +95,18 @@ def read_size_hw(path: Path) -> tuple[int, int]:
         return header.size_hw
 
 
+def read_orientation(path: Path) -> int:
+    """How an image file's picture is stored, 1 to 8 as Exif and TIFF count; 1, upright, of DICOM files.
+
+    Raises:
+        InputError: as `read_size_hw`.
+    """
+    if is_dicom(path):
+        return 1
+    with _opened(path) as (_, header):
+        return header.orientation
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, ImageHeader]]:
     """An image file and its header."""
