@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from mammodet.data.jpeg import PROGRESSIVE, SEQUENTIAL, JpegHead, read_head
 from mammodet.errors import InputError
 
 MOST_PIXELS = 2**26  # 8192 x 8192; the largest scans of films have 40 million
 MOST_BYTES = 2**28  # of decoded pixels
+MOST_FILE_BYTES = 2**29
 #: Beyond 2**25 pixels a file must weigh something: a byte for as many pixels.
 MOST_PIXELS_PER_BYTE = 128
 _MOST_PNG_CHUNKS = 2**17
@@ -65,6 +67,8 @@ def read_image_header(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     Raises:
         InputError: it is of no kind that is read here, damaged, cut short, too large, or holds several pictures.
     """
+    if size > MOST_FILE_BYTES:
+        raise InputError(f"{path}: has {size} bytes; expected an image of at most {MOST_FILE_BYTES}")
     magic = file.read(8)
     file.seek(0)
     if not magic:
@@ -134,8 +138,10 @@ def _exif_orientation(path: Path, exif: bytes | None) -> int:
         return 1
     found = Image.Exif()
     try:
-        found.load(exif)
-        return _orientation(path, found.get(_ORIENTATION))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.load(exif)
+            return _orientation(path, found.get(_ORIENTATION))
     except InputError:
         raise
     except Exception as error:  # the parser meets hostile bytes here
@@ -240,14 +246,13 @@ def read_pnm(path: Path, content: bytes, header: ImageHeader) -> NDArray[Any]:
 
 def _tiff(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     image = _opened(path, file, "TIFF")
-    assert isinstance(image, TiffImagePlugin.TiffImageFile)
-    tags: Any = image.tag_v2
+    tags: Any = getattr(image, "tag_v2", {})
     try:
         height, width, samples = (int(tags.get(tag, 1)) for tag in (257, 256, 277))
         bits = tuple(int(number) for number in np.atleast_1d(tags.get(258, 1)))
         photometric, compression = int(tags[262]), int(tags.get(259, 1))
         orientation = _orientation(path, tags.get(274))
-        several = image.is_animated
+        several = getattr(image, "is_animated", False)
     except InputError:
         raise
     except Exception as error:
@@ -283,7 +288,9 @@ def _bmp(path: Path, file: BinaryIO, size: int) -> ImageHeader:
 def _opened(path: Path, file: BinaryIO, kind: str) -> Image.Image:
     """A file whose header Pillow has parsed."""
     try:
-        return Image.open(file, formats=(kind,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(file, formats=(kind,))
     except Exception as error:  # the parser meets hostile bytes here, and raises what they lead it to
         reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(f"{path}: cannot be decoded: its {kind} header is damaged ({reason})") from None

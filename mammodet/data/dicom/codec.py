@@ -245,7 +245,7 @@ def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredForm
             "gdcmconv --raw."
         )
     file.stream.seek(element.offset)
-    frame = _fragments(file.path, file.stream, element.bytes_left)
+    frame = _fragments(file.path, file.stream, element.bytes_left, 2**20 + 4 * stored.pixel_count)
     _check_weight(file.path, frame, stored, file.syntax)
     precision, scans = None, None
     if file.syntax in JPEG2000TransferSyntaxes:
@@ -259,7 +259,7 @@ def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredForm
     return Frame(file.path, file.syntax, stored, frame, value_vr, precision, scans)
 
 
-def _fragments(path: Path, stream: BinaryIO, bytes_left: int) -> bytes:
+def _fragments(path: Path, stream: BinaryIO, bytes_left: int, most: int) -> bytes:
     """The one frame of encapsulated pixel data, its fragments joined (PS3.5 A.4)."""
     parts: list[bytes] = []
     while True:
@@ -279,6 +279,9 @@ def _fragments(path: Path, stream: BinaryIO, bytes_left: int) -> bytes:
             raise InputError(
                 f"{path}: is cut short: a fragment of the pixel data should have {length} bytes, {bytes_left} are left"
             )
+        most -= length
+        if most < 0:
+            raise InputError(f"{path}: its compressed pixel data are larger than its pixels; it is damaged")
         parts.append(stream.read(length))
         bytes_left -= length
     frame = b"".join(parts[1:])  # the first is the offset table
