@@ -138,17 +138,18 @@ def _exif_orientation(path: Path, exif: bytes | None) -> int:
         return 1
     found = Image.Exif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as damage:
+            warnings.simplefilter("always")
             found.load(exif)
-            return _orientation(path, found.get(_ORIENTATION))
-    except InputError:
-        raise
+            value = found.get(_ORIENTATION)
+        if value is None and damage:
+            raise ValueError(str(damage[0].message))
     except Exception as error:  # the parser meets hostile bytes here
         raise InputError(
-            f"{path}: its Exif data cannot be read ({type(error).__name__}), so that it is not known how the picture "
+            f"{path}: its Exif data cannot be read ({str(error)[:80]}), so that it is not known how the picture "
             "lies; save it again, or remove the Exif data"
         ) from None
+    return _orientation(path, value)
 
 
 def _orientation(path: Path, value: Any) -> int:

@@ -8,6 +8,7 @@ meet on one scale. Pixels, sizes and annotations are all in the frame of the upr
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,8 +177,10 @@ def _check_scans(path: Path, content: bytes, filled: bytes, pixels: Pixels) -> N
 
 
 def _by_pillow(content: bytes) -> Pixels:
-    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-        pixels = np.asarray(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Exif data
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            pixels = np.asarray(image)
     return pixels[..., ::-1] if pixels.ndim == 3 else pixels
 
 
