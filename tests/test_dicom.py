@@ -6,6 +6,7 @@ import os
 import sys
 import tracemalloc
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,8 @@ def test_pydicom_files_are_equal_to_pydicom_or_refused(path):
             refusal = None
     if refusal is not None:
         assert refusal.startswith(f"{path}: ")
-        assert path.name not in READABLE
+        needs_extra = path.name == "JPGExtended.dcm" and find_spec("libjpeg") is None
+        assert needs_extra or path.name not in READABLE
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -337,10 +337,32 @@ def test_several_pictures_in_a_file_are_refused(tmp_path):
             read_image(tmp_path / name)
 
 
-def test_jpeg_within_tiff_is_refused(tmp_path):
-    Image.fromarray(EIGHT).save(tmp_path / "x.tif", compression="jpeg")
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("pixels", [EIGHT, SIXTEEN])
+def test_tiff_whose_strip_lacks_data_is_refused(tmp_path, pixels, compression):
+    path = tmp_path / "x.tif"
+    Image.fromarray(pixels).save(path, compression=compression)
+    assert np.array_equal(read_image(path), pixels)
+    content = bytearray(path.read_bytes())
+    with Image.open(path) as image:
+        (count,) = image.tag_v2[279]
+    at = content.index(struct.pack("<HHLL", 279, 4, 1, count)) + 8
+    content[at : at + 4] = struct.pack("<L", count // 2)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cut short"):
+        read_image(path)
+
+
+def test_jpeg_within_tiff_and_colours_in_planes_are_refused(tmp_path):
+    path = tmp_path / "x.tif"
+    Image.fromarray(EIGHT).save(path, compression="jpeg")
     with pytest.raises(InputError, match="is a TIFF of compression 7"):
-        read_image(tmp_path / "x.tif")
+        read_image(path)
+    Image.fromarray(EIGHT).convert("RGB").save(path)
+    plane = struct.pack("<HHLL", 284, 3, 1, 1)
+    path.write_bytes(path.read_bytes().replace(plane, struct.pack("<HHLL", 284, 3, 1, 2)))
+    with pytest.raises(InputError, match="planar configuration 2"):
+        read_image(path)
 
 
 # whole and bounded

@@ -27,8 +27,8 @@ MOST_FILE_BYTES = 2**29
 MOST_PIXELS_PER_BYTE = 128
 _MOST_PNG_CHUNKS = 2**17
 _PNM = re.compile(rb"P([2356])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")
-#: TIFF compressions whose decoders report missing data: none, LZW, deflate (old and new), PackBits, Zstandard.
-_TIFF_COMPRESSIONS = (1, 5, 8, 32946, 32773, 50000)
+#: TIFF compressions whose decoders report missing data: none, LZW, deflate (old and new), PackBits.
+_TIFF_COMPRESSIONS = (1, 5, 8, 32946, 32773)
 _ORIENTATION = 0x0112
 
 
@@ -43,6 +43,7 @@ class ImageHeader:
         inverted: whether the lowest value is white in what the decoder gives.
         highest, data_at: of a PNM file the value of white, and where its pixels begin.
         jpeg: of a JPEG file.
+        compressed: of a TIFF file, whether its pixels are.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class ImageHeader:
     highest: int = 255
     data_at: int = 0
     jpeg: JpegHead | None = None
+    compressed: bool = False
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -251,9 +253,14 @@ def _tiff(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     try:
         height, width, samples = (int(tags.get(tag, 1)) for tag in (257, 256, 277))
         bits = tuple(int(number) for number in np.atleast_1d(tags.get(258, 1)))
-        photometric, compression = int(tags[262]), int(tags.get(259, 1))
+        photometric, compression, planes = int(tags[262]), int(tags.get(259, 1)), int(tags.get(284, 1))
         orientation = _orientation(path, tags.get(274))
         several = getattr(image, "is_animated", False)
+        # of strips, else of tiles
+        offsets, counts = (
+            np.atleast_1d(tags.get(a, tags.get(b))).astype(np.int64) for a, b in ((273, 324), (279, 325))
+        )
+        data_end, data_bytes = int((offsets + counts).max()), int(counts.sum())
     except InputError:
         raise
     except Exception as error:
@@ -261,10 +268,16 @@ def _tiff(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     _check_bounds(path, (height, width), samples * -(-max(bits) // 8), size, None)
     if several:
         raise InputError(f"{path}: is a TIFF of several pages; they are not read, only single images; save one alone")
-    if compression not in _TIFF_COMPRESSIONS:
+    if compression not in _TIFF_COMPRESSIONS or (planes != 1 and samples > 1):
         raise InputError(
-            f"{path}: is a TIFF of compression {compression}; expected none, LZW, deflate, PackBits or Zstandard; save "
-            "it as one of these"
+            f"{path}: is a TIFF of compression {compression} and planar configuration {planes}; expected none, "
+            "LZW, deflate or PackBits, and 1; save it so"
+        )
+    expected = height * -(-width * sum(bits if len(bits) == samples else bits * samples) // 8)
+    if data_end > size or data_bytes > size or (compression == 1 and data_bytes < expected):
+        raise InputError(
+            f"{path}: is cut short: a TIFF of {size} bytes whose {data_bytes} bytes of pixels end at {data_end}; "
+            f"uncompressed, {expected} are expected"
         )
     deep = max(bits) > 8
     # 0 and 1 are grey, 2 is RGB, 3 a palette. Of 32 bits are floating-point numbers, which are refused when decoded.
@@ -276,7 +289,8 @@ def _tiff(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     if photometric == 0 and samples > 1:
         raise InputError(f"{path}: is a TIFF whose lowest value is white, of {samples} samples per pixel; expected one")
     # OpenCV inverts up to 8 bits itself, and passes on more as they are.
-    return ImageHeader("TIFF", (height, width), orientation, inverted=photometric == 0 and deep)
+    compressed = compression != 1
+    return ImageHeader("TIFF", (height, width), orientation, photometric == 0 and deep, compressed=compressed)
 
 
 def _bmp(path: Path, file: BinaryIO, size: int) -> ImageHeader:

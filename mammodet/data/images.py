@@ -138,6 +138,8 @@ def read_pixels(path: Path) -> Pixels:
     if header.kind == "PNM":
         return read_pnm(path, content, header)
     scans = _read_scans(path, content, header)
+    if header.compressed:  # of 8 bits OpenCV fills up what a strip lacks
+        _by_pillow(path, content, header.kind)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -166,21 +168,20 @@ def _read_scans(path: Path, content: bytes, header: ImageHeader) -> JpegScans | 
 
 def _check_scans(path: Path, content: bytes, filled: bytes, pixels: Pixels) -> None:
     """Refuse a JPEG whose scans lack data, which its decoder has made grey (`mammodet.data.jpeg`)."""
-    try:
-        shown = _by_pillow(filled)
-        # The two decoders may differ by a grey level where they convert colours.
-        whole = np.array_equal(shown, pixels) or np.array_equal(shown, _by_pillow(content))
-    except Exception as error:  # the decoder meets hostile bytes here
-        raise InputError(f"{path}: cannot be decoded ({str(error)[:200]})") from None
-    if not whole:
+    shown = _by_pillow(path, filled, "JPEG")
+    # The two decoders may differ by a grey level where they convert colours.
+    if not np.array_equal(shown, pixels) and not np.array_equal(shown, _by_pillow(path, content, "JPEG")):
         raise InputError(f"{path}: is cut short: the scans of the JPEG do not hold all pixels")
 
 
-def _by_pillow(content: bytes) -> Pixels:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Exif data
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            pixels = np.asarray(image)
+def _by_pillow(path: Path, content: bytes, kind: str) -> Pixels:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Exif data
+            with Image.open(io.BytesIO(content), formats=(kind,)) as image:
+                pixels = np.asarray(image)
+    except Exception as error:  # the decoder meets hostile bytes here
+        raise InputError(f"{path}: cannot be decoded, it is damaged or cut short ({str(error)[:200]})") from None
     return pixels[..., ::-1] if pixels.ndim == 3 else pixels
 
 
