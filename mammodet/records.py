@@ -194,6 +194,7 @@ class ImagePrediction:
         scores: `tumor`, `malignant` to [0, 1], by the aggregation rule that the model was told to use.
         scores_by_rule: the same for every rule that was computed, for comparison.
         class_scores: question with several classes (`mammodet.targets`) to class to probability; they add up to 1.
+        warnings: why the image may be no mammogram that a model can judge.
     """
 
     image_id: int
@@ -206,6 +207,7 @@ class ImagePrediction:
     laterality: str | None = None
     view: str | None = None
     class_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in self.scores.items():

@@ -71,13 +71,19 @@ def jpeg_baseline(pixels: NDArray[Any]) -> bytes:
 
 
 def jpeg_lossless(pixels: NDArray[Any], bits: int, *, predictor: int = 1) -> bytes:
-    """A lossless JPEG (ITU-T T.81 annex H, process 14) whose prediction is 1, the left, or 2, the upper neighbour."""
+    """A lossless JPEG (ITU-T T.81 annex H, process 14) of any prediction: 1 is the left, 2 the upper neighbour."""
     values = pixels.astype(np.int64)
     predicted = np.empty_like(values)
-    if predictor == 1:
-        predicted[:, 1:] = values[:, :-1]
-    else:
-        predicted[1:, 1:] = values[:-1, 1:]
+    left, up, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
+    predicted[1:, 1:] = [
+        left,
+        up,
+        corner,
+        left + up - corner,
+        left + (up - corner >> 1),
+        up + (left - corner >> 1),
+        left + up >> 1,
+    ][predictor - 1]
     predicted[1:, 0] = values[:-1, 0]
     predicted[0, 1:] = values[0, :-1]
     predicted[0, 0] = 1 << bits - 1
@@ -109,5 +115,5 @@ def _segment(marker: int, body: bytes) -> bytes:
 def j2k_lossless(pixels: NDArray[Any], bits: int) -> bytes:
     """A lossless JPEG 2000 stream; the encoder takes no image below 32 pixels a side."""
     dataset = image(pixels, bits)
-    dataset.compress(JPEG2000Lossless, pixels)
+    dataset.compress(JPEG2000Lossless, pixels, encoding_plugin="pylibjpeg")
     return next(generate_frames(dataset.PixelData, number_of_frames=1)).rstrip(b"\0")

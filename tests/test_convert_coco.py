@@ -10,11 +10,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from small_coco import HEIGHT, MASS, WIDTH, entry, mark, one_image, reasons, run, write_image, write_json
 
 from converters.coco.source import subset_of
 from mammodet.data.coco import read_coco
+from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area
 
@@ -59,6 +62,35 @@ def test_every_coco_file_is_found_and_other_json_is_not(tmp_path):
     assert (lesion.category, lesion.box_xyxy, lesion.geometry, lesion.rle) == ("mass", (10, 5, 18, 11), "box", None)
     assert records["1_LEFT_CC"].breast_box_xyxy is not None
     assert records["1_LEFT_CC"].spacing_mm_rc is None
+
+
+def test_pictures_stored_turned_are_read_upright_with_their_boxes(tmp_path):
+    """Three quarters of a turn: the upright picture is 40 high and 60 wide, and its boxes are those of the JSON."""
+    source = one_image(tmp_path, mark(1, 1, [10, 5, 20, 8]))
+    path = source / "train/1_LEFT_CC.png"
+    upright = read_image(path)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(np.rot90(upright, -1)).save(path, exif=exif)
+    summary, records, _ = run(source)
+    (record,) = records.values()
+    assert record.size_hw == upright.shape
+    assert np.array_equal(read_image(tmp_path / "out" / record.file_name), upright)
+    assert record.lesions[0].box_xyxy == (10, 5, 30, 13)
+    assert summary.counts["images turned upright"] == 1
+    assert any("taken to lie on the upright picture" in warning for warning in summary.warnings)
+
+
+def test_boxes_on_a_picture_as_it_is_stored_are_quarantined_naming_exif(tmp_path):
+    source = one_image(tmp_path, mark(1, 1, [10, 5, 20, 8]))
+    path = source / "train/1_LEFT_CC.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(read_image(path)).save(path, exif=exif)
+    with pytest.raises(
+        InputError, match=r"Exif orientation 6 turns it, and the boxes seem to lie on the picture as stored"
+    ):
+        run(source)
 
 
 def test_annotations_are_named_with_their_subset(tmp_path):

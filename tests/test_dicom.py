@@ -6,6 +6,7 @@ import os
 import sys
 import tracemalloc
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,8 @@ def test_pydicom_files_are_equal_to_pydicom_or_refused(path):
             refusal = None
     if refusal is not None:
         assert refusal.startswith(f"{path}: ")
-        assert path.name not in READABLE
+        needs_extra = path.name == "JPGExtended.dcm" and find_spec("libjpeg") is None
+        assert needs_extra or path.name not in READABLE
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -155,7 +157,8 @@ def test_stored_values_survive_every_encoding(tmp_path, syntax, signed, bits):
     pixels[0, :2] = low, low + 2**bits - 1
     dataset = image(pixels, bits)
     if syntax.is_encapsulated:
-        dataset.compress(syntax, pixels, generate_instance_uid=False)
+        plugin = "pydicom" if syntax == RLELossless else "pylibjpeg"
+        dataset.compress(syntax, pixels, encoding_plugin=plugin, generate_instance_uid=False)
     elif syntax == ExplicitVRBigEndian:
         dataset.PixelData = np.frombuffer(dataset.PixelData, "u2").byteswap().tobytes()
     path = save(tmp_path / "x.dcm", dataset, syntax)

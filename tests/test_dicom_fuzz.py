@@ -6,7 +6,7 @@ import multiprocessing
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -90,37 +90,43 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     return content[:keep] + bytes(copy)
 
 
-def fuzz(folder: Path, name: str) -> tuple[Counter[str], float, float]:
+def fuzz_file(
+    path: Path, content: bytes, readers: Sequence[Callable[[Path], object]], files: int
+) -> tuple[Counter[str], float, float]:
     """Read damaged copies: how many were read and refused, the slowest in seconds, and how far memory grew in MB."""
-    path, content = folder / f"{name}.dcm", seed_file(folder, name)
     counts: Counter[str] = Counter()
     slowest = 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(FILES_PER_SEED):
-        path.write_bytes(damaged(content, random.Random(f"{name} {number}")))
+    for number in range(files):
+        path.write_bytes(damaged(content, random.Random(f"{path.stem} {number}")))
         start = time.perf_counter()
-        for read in (read_dicom, read_stored):
+        for read in readers:
             try:
                 read(path)
                 counts["read"] += 1
             except InputError:
                 counts["refused"] += 1
             except BaseException as error:  # what a Rust panic raises is no Exception
-                raise RuntimeError(f"{name} {number}: {error!r}") from None
+                raise RuntimeError(f"{path.name} {number}: {error!r}") from None
         slowest = max(slowest, time.perf_counter() - start)
     return counts, slowest, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
+def pool_of_one() -> ProcessPoolExecutor:
+    """Another process: a decoder that crashes breaks it, and so fails its test, instead of ending the test run."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
 @pytest.fixture(scope="module")
 def other_process() -> Iterator[ProcessPoolExecutor]:
-    # A decoder that crashes breaks this pool, and so fails its test, instead of ending the test run.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with pool_of_one() as pool:
         yield pool
 
 
 @pytest.mark.parametrize("name", [*OF_PYDICOM, *OWN])
 def test_damaged_files_are_read_or_refused(name, tmp_path, other_process):
-    counts, slowest, growth_mb = other_process.submit(fuzz, tmp_path, name).result(timeout=120)
+    arguments = tmp_path / f"{name}.dcm", seed_file(tmp_path, name), (read_dicom, read_stored), FILES_PER_SEED
+    counts, slowest, growth_mb = other_process.submit(fuzz_file, *arguments).result(timeout=120)
     assert counts["read"] + counts["refused"] == 2 * FILES_PER_SEED
     assert min(counts["read"], counts["refused"]) >= FILES_PER_SEED // 20  # else it is not the decoder that is tried
     assert slowest < 5

@@ -363,7 +363,7 @@ def test_frames_that_the_gpu_cannot_do_go_to_the_cpu_or_are_refused(tmp_path, ca
 
 def test_rle_goes_to_the_cpu(tmp_path):
     dataset = image(SIXTEEN)
-    dataset.compress(RLELossless, SIXTEEN)
+    dataset.compress(RLELossless, SIXTEEN, encoding_plugin="pydicom")
     decoder = FrameDecoder(FakeCodec())
     assert np.array_equal(read_stored(save(tmp_path / "x.dcm", dataset, RLELossless), decoder=decoder), SIXTEEN)
     assert decoder.counts == {"cpu: RLE Lossless is not decoded there": 1}

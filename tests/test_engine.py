@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_dicom
 import torch
 from conftest import SMALL
 from small_training import SHORT, assert_resumes_exactly, read_rows
 
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco, write_coco
-from mammodet.data.images import read_image
+from mammodet.data.images import read_image, write_png
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.checkpoint import KEY, load_model, read_facts
 from mammodet.engine.module import NonFiniteLossError, lr_factor, make_optimizer
@@ -444,7 +446,7 @@ def test_predict_skips_and_lists_unreadable_images(trained: Path, phantom_root: 
     (folder / "text.png").write_text("no image")
     (folder / "notes.txt").write_text("not looked at")
     found, unreadable = folder_dataset(folder, ["lesion"])
-    assert [item.file_name for item in unreadable] == ["text.png"]
+    assert {item.file_name for item in unreadable} == {"text.png", cut.name}
     predictor = Predictor.from_checkpoint(trained / BEST, "cpu")
     path, skipped = predict_to_folder(predictor, found, folder, tmp_path / "out", unreadable=unreadable)
     assert {item.file_name for item in skipped} == {"text.png", cut.name}
@@ -495,6 +497,30 @@ def test_predict_reads_16_bit_images(trained: Path, phantom_root: Path, tmp_path
     assert not isinstance(result, Skipped)
     assert not isinstance(shallow, Skipped)
     assert result.scores == pytest.approx(shallow.scores, abs=1e-3)
+
+
+def test_predict_finds_dicom_files_without_their_suffix_and_says_what_is_doubtful(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.zeros((128, 128), np.uint16)
+    pixels[20:100, :70] = np.random.default_rng(0).integers(500, 900, (80, 70))
+    (tmp_path / "in").mkdir()
+    for name in ("IM-0001", "1.2.840.113619.2.66.2158408118", "a.IMA", "b.DCM", "b.dcm.bak"):
+        small_dicom.save(tmp_path / "in" / name, small_dicom.image(pixels, 12))
+    (tmp_path / "in" / "notes.txt").write_text("not looked at")
+    write_png(tmp_path / "in" / "black.png", np.zeros((128, 128), np.uint8))
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    found, unreadable = folder_dataset(tmp_path / "in", ["lesion"])
+    assert {record.file_name for record in found.images} == {
+        *("1.2.840.113619.2.66.2158408118", "IM-0001", "a.IMA", "b.DCM", "black.png")
+    }
+    assert ["is a pipe" in item.reason for item in unreadable] == [True]
+    predictor = Predictor.from_checkpoint(trained / BEST, "cpu")
+    path, _ = predict_to_folder(predictor, found, tmp_path / "in", tmp_path / "out")
+    warnings = {item.file_name: item.warnings for item in read_predictions(path).images}
+    assert warnings.pop("black.png") == ("no breast was found on it",)
+    assert set(warnings.values()) == {()}
+    assert "the scores of 1 of 5 images mean little" in capsys.readouterr().err
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from mammodet.data.checks import check_file_name
 from mammodet.data.dicom import read_header
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from mammodet.data.images import IMAGE_SUFFIXES, is_dicom
 from mammodet.errors import InputError
 
 _CASE = r"(?:Mass|Calc)-(?:Training|Test)_P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO)(?:_\d+)?"
@@ -102,7 +102,7 @@ def find_archive(source: Path) -> Archive:
             path = folder / name
             if not path.is_file():  # a pipe, or a link to nothing
                 continue
-            dicom = path.suffix.lower() in DICOM_SUFFIXES
+            dicom = is_dicom(path)
             if dicom and case is not None:
                 by_case.setdefault(case, []).append(SourceFile(path, _claim(folder.name)))
                 layouts["tcia_dated" if _DATED.fullmatch(folder.name) else "tcia"] += 1

@@ -19,7 +19,7 @@ from converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resiz
 from converters.cbis_ddsm.table import RoiRow
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import read_dicom
-from mammodet.data.images import DICOM_SUFFIXES, read_image, write_jpeg, write_png
+from mammodet.data.images import is_dicom, read_image, write_jpeg, write_png
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_box
 from mammodet.records import ImageRecord, Lesion
@@ -167,7 +167,7 @@ def _read_first(
 
 
 def _read_full(path: Path) -> NDArray[Any]:
-    pixels = read_dicom(path, window=None)[0] if path.suffix.lower() in DICOM_SUFFIXES else read_image(path)
+    pixels = read_dicom(path, window=None)[0] if is_dicom(path) else read_image(path)
     if two_valued(pixels, lossy=False) is not None:
         raise InputError(f"{path}: has no more than two values; expected a mammogram, this is a mask or an empty image")
     return pixels

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from converters.cbis_ddsm.archive import SourceFile
 from mammodet.data.dicom import read_stored
-from mammodet.data.images import DICOM_SUFFIXES, read_image, read_size_hw
+from mammodet.data.images import is_dicom, read_image, read_size_hw
 from mammodet.errors import InputError
 from mammodet.geometry import Mask
 
@@ -57,7 +57,7 @@ def is_lossy(path: Path) -> bool:
 
 def read_pixels(path: Path) -> NDArray[Any]:
     """The pixels of a file of the archive as they are stored, (height, width)."""
-    return read_stored(path) if path.suffix.lower() in DICOM_SUFFIXES else read_image(path)
+    return read_stored(path) if is_dicom(path) else read_image(path)
 
 
 def read_roi(files: Sequence[SourceFile], image: NDArray[Any]) -> Roi:

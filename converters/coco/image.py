@@ -13,10 +13,13 @@ from converters.coco.join import ImageFacts
 from converters.coco.source import CocoId, SourceImage
 from mammodet.data.breast import find_breast
 from mammodet.data.checks import is_finite, short
-from mammodet.data.images import read_image
+from mammodet.data.images import read_image, read_orientation
 from mammodet.errors import InputError
 from mammodet.files import write_bytes
 from mammodet.records import ImageRecord, Lesion
+
+#: Images that Exif or TIFF turn upright, among the facts.
+TURNED = "images turned upright"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,11 @@ def set_aside(image: SourceImage, label: str, reason: str) -> tuple[Quarantined,
 def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
     """Check an image, write it to the output, and make its record."""
     try:
-        pixels = read_image(task.path)
+        pixels, orientation = read_image(task.path), read_orientation(task.path)
     except InputError as error:
         return ImageResult(None, set_aside(task.image, task.label, str(error)), Counter())
     height, width = pixels.shape
-    if fault := _size_fault(task.image, (height, width)):
+    if fault := _size_fault(task.image, (height, width), orientation):
         return ImageResult(None, set_aside(task.image, task.label, fault), Counter())
     boxes = read_boxes(task.image, (height, width), task.categories, task.label, task.read)
     target = how.output / task.target
@@ -83,6 +86,7 @@ def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
     else:
         write_bytes(target, task.path.read_bytes())
     facts = task.facts
+    boxes.facts[TURNED] += orientation != 1
     boxes.lesions = [_with_attributes(lesion, facts) for lesion in boxes.lesions]
     notes = [*facts.notes, *(f"{item.what} quarantined: {item.reason}" for item in boxes.quarantine)]
     marked = len(boxes.lesions) + len(boxes.lost)
@@ -110,13 +114,19 @@ def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
     return ImageResult(record, tuple(boxes.quarantine), boxes.facts, mismatch)
 
 
-def _size_fault(image: SourceImage, size_hw: tuple[int, int]) -> str | None:
+def _size_fault(image: SourceImage, size_hw: tuple[int, int], orientation: int) -> str | None:
     told = [image.item.get(key) for key in ("height", "width")]
     for key, side in zip(("height", "width"), told, strict=True):
         if side is None or not is_finite(side) or side != int(side):
             return f"'{key}' is {short(side)}; expected a whole number of pixels"
     if (told[0], told[1]) == size_hw:
         return None
+    if orientation != 1 and (told[1], told[0]) == size_hw:
+        return (
+            f"the JSON says {told[0]}x{told[1]}, the upright picture is {size_hw[0]}x{size_hw[1]} (height x width): "
+            f"Exif orientation {orientation} turns it, and the boxes seem to lie on the picture as stored; remove the "
+            "Exif data from the file if they do"
+        )
     return (
         f"the JSON says {told[0]}x{told[1]}, the file is {size_hw[0]}x{size_hw[1]} (height x width): where its "
         "boxes lie cannot be told; take the images that the JSON was made for, or write the files' sizes into it "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from converters.base import Summary
 from converters.coco.boxes import Categories
-from converters.coco.image import ImageResult, ImageTask
+from converters.coco.image import TURNED, ImageResult, ImageTask
 from converters.coco.join import IMAGE_KEYS, Joined
 from converters.coco.options import CocoOptions
 from converters.coco.source import CocoFile, SourceImage
@@ -120,6 +120,11 @@ def warn_of(
         warn(f"tables left aside: {'; '.join(joined.tables.skipped)}")
     if joined.unmatched:
         warn(f"{joined.unmatched} images have no row; they are kept with what their boxes and names say (notes)")
+    if turned := sum(result.facts[TURNED] for result in results):
+        warn(
+            f"{turned} images are stored turned (Exif or TIFF orientation): they are read upright, and their boxes are "
+            "taken to lie on the upright picture, as viewers show it; remove the Exif data if they were drawn otherwise"
+        )
     if repeated := sum(file.repeated_ids for file in files):
         warn(f"{repeated} annotations have the id of another one; all got new ids")
     if orphans := sum(len(file.quarantine) for file in files):

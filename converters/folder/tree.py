@@ -12,7 +12,7 @@ from pathlib import Path
 from converters.base import Quarantined
 from converters.folder.options import ALL_LEVELS
 from converters.folder.words import fold_name
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import SUBSETS
 
@@ -83,7 +83,7 @@ def read_tree(source: Path) -> Tree:
         folders.setdefault(inner, False)
         for name in names:
             relative = "/".join((*parts, name))
-            if not name.lower().endswith(_SUFFIXES):
+            if not is_image(source / relative):
                 others[Path(name).suffix.lower() or "without suffix"] += 1
             elif (fault := _name_fault(relative)) is not None:
                 quarantine.append(Quarantined("image", ascii(relative), fault))

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from mammodet.errors import InputError
 
 #: Of several files of one image the first kind is taken: what has lost nothing before what may have.
@@ -64,16 +64,15 @@ def find_images(source: Path, part: str) -> Archive:
         folders[:] = sorted(name for name in folders if name[0] != "." and not _is_of(name, other_part))
         parent = os.path.basename(folder)
         for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in _ORDER or name[0] == ".":
+            path = Path(folder, name)
+            if name[0] == "." or not is_image(path):
                 continue
-            key = _key(parent, stem)
+            key = _key(parent, path.stem)
             if key is None:
                 strange.append(name)
                 continue
-            path = Path(folder, name)
             doubles += key in files
-            if key not in files or _ORDER[suffix.lower()] < _ORDER[files[key].suffix.lower()]:
+            if key not in files or _order(path) < _order(files[key]):
                 files[key] = path
     if not files:
         found = f"; images that are there: {', '.join(strange[:3])} ..." if strange else ""
@@ -82,6 +81,10 @@ def find_images(source: Path, part: str) -> Archive:
             f"PATIENT_IMAGE.png{found}"
         )
     return Archive(files, doubles)
+
+
+def _order(path: Path) -> int:
+    return _ORDER.get(path.suffix.lower(), 0)  # what has no such suffix is DICOM
 
 
 def _is_of(folder: str, part: str) -> bool:

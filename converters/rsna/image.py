@@ -14,7 +14,7 @@ from converters.base import ARCHIVE_LINK, Quarantined
 from converters.rsna.table import ImageRow
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import DicomHeader, read_dicom, read_header
-from mammodet.data.images import DICOM_SUFFIXES, Pixels, read_image, read_size_hw, write_png
+from mammodet.data.images import Pixels, is_dicom, read_image, read_size_hw, write_png
 from mammodet.errors import InputError
 from mammodet.geometry import clip_boxes
 from mammodet.records import BoxXYXY, ImageRecord
@@ -93,7 +93,7 @@ def convert_image(row: ImageRow, path: Path, source: Path, output: Path, options
 
 def _refer(path: Path, source: Path) -> ImageFacts:
     file_name = f"{ARCHIVE_LINK}/{path.relative_to(source).as_posix()}"
-    if path.suffix.lower() not in DICOM_SUFFIXES:
+    if not is_dicom(path):
         return ImageFacts(file_name, read_size_hw(path), None, None, None, {}, _kinds(path, None))
     header = read_header(path)
     _check_end(path, header)
@@ -126,7 +126,7 @@ def _check_end(path: Path, header: DicomHeader) -> None:
 
 def _write(row: ImageRow, path: Path, output: Path, options: PixelOptions) -> ImageFacts:
     header: DicomHeader | None = None
-    if path.suffix.lower() in DICOM_SUFFIXES:
+    if is_dicom(path):
         pixels, header = read_dicom(path)
     else:
         pixels = read_image(path)

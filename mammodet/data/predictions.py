@@ -75,6 +75,7 @@ def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
         "scores": dict(prediction.scores),
         "scores_by_rule": {rule: dict(scores) for rule, scores in prediction.scores_by_rule.items()},
         **_class_scores_to_json(prediction),
+        **({"warnings": list(prediction.warnings)} if prediction.warnings else {}),
         "detections": items,
     }
 
@@ -163,6 +164,7 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
             patient_id=_text(item.get("patient_id"), "patient_id"),
             laterality=laterality,
             view=_text(item.get("view"), "view"),
+            warnings=tuple(str(_text(line, "a warning", need=True)) for line in item.get("warnings") or ()),
         )
     except KeyError as error:
         raise ValueError(f"{where}: {error} is missing") from None

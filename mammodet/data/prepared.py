@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import mammodet
 from mammodet.config import ImageConfig
-from mammodet.data.images import read_image
+from mammodet.data.images import Pixels, read_image
 from mammodet.data.preprocess import PREPARATION, prepare_image
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path, canonical_hash
@@ -28,14 +28,18 @@ from mammodet.trace import Trace
 Prepared = tuple[NDArray[np.float32], Trace]
 
 
-def prepare_record(root: Path, image: ImageConfig, record: ImageRecord) -> Prepared:
+def prepare_record(
+    root: Path, image: ImageConfig, record: ImageRecord, read: Callable[[Path], Pixels] = read_image
+) -> Prepared:
     """Read and prepare the image of a record.
 
+    Args:
+        read: `read_image`, or what does more beside.
     Raises:
         InputError: it cannot be read, or has another size than its record.
     """
     path = root / record.file_name
-    pixels = read_image(path)
+    pixels = read(path)
     if pixels.shape != record.size_hw:
         raise InputError(
             f"{path}: the file is {pixels.shape[0]}x{pixels.shape[1]}, its record says "

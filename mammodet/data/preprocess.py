@@ -12,7 +12,7 @@ from mammodet.data.images import Pixels, to_unit
 from mammodet.records import BoxXYXY
 from mammodet.trace import Trace
 
-PREPARATION = 1  # raise it with every change of what `prepare_image` answers: caches of older answers are passed over
+PREPARATION = 2  # raise it with every change of what `prepare_image` answers: caches of older answers are passed over
 CLAHE_CLIP = 0.01  # of a tile's pixels; tiles are an eighth of the sides
 KERNEL = 5  # pixels of the network's input: side of the Gaussian, mean and Laplacian kernels
 TISSUE_QUANTILES = (0.01, 0.995)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +20,10 @@ import mammodet
 from mammodet.config import Config
 from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate, in_shared_memory
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
+from mammodet.data.doubts import read_with_doubts
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, Pixels, is_dicom, is_image, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
+from mammodet.data.prepared import Prepared, prepare_record
 from mammodet.data.sampling import breasts_of
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.fusion import fuse, views_of
@@ -117,10 +120,10 @@ class Predictor:
             pin_memory=self.device.type == "cuda",
         )
         for items in loader:
-            good = [item for item in items if isinstance(item, Sample)]
+            good = [item for item, _ in items if isinstance(item, Sample)]
             found = iter(self._run(good))
-            for item in items:
-                yield item if isinstance(item, Skipped) else next(found)
+            for item, doubts in items:
+                yield item if isinstance(item, Skipped) else replace(next(found), warnings=tuple(doubts))
 
     @property
     def joins_views(self) -> bool:
@@ -164,24 +167,33 @@ class Predictor:
 
 
 class _Tolerant(TorchDataset[Any]):
-    """Samples, with `Skipped` in place of an image that cannot be read."""
+    """Samples, with `Skipped` in place of an image that cannot be read; and what is doubtful about each."""
 
     def __init__(self, dataset: LesionDataset) -> None:
         self.dataset = dataset
+        self._doubts: list[str] = []
+        dataset.prepared = self._prepare
+
+    def _prepare(self, record: ImageRecord) -> Prepared:
+        return prepare_record(self.dataset.root, self.dataset.image, record, self._read)
+
+    def _read(self, path: Path) -> Pixels:
+        pixels, self._doubts = read_with_doubts(path)
+        return pixels
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Sample | Skipped:
+    def __getitem__(self, index: int) -> tuple[Sample | Skipped, list[str]]:
         try:
-            return self.dataset[index]
+            return self.dataset[index], self._doubts
         except InputError as error:
-            return Skipped(self.dataset.dataset.images[index].file_name, str(error))
+            return Skipped(self.dataset.dataset.images[index].file_name, str(error)), []
 
 
-def _as_read(items: list[Sample | Skipped]) -> list[Sample | Skipped]:
+def _as_read(items: list[tuple[Sample | Skipped, list[str]]]) -> list[tuple[Sample | Skipped, list[str]]]:
     """What a worker has read, side by side."""
-    samples = [item for item in items if isinstance(item, Sample)]
+    samples = [item for item, _ in items if isinstance(item, Sample)]
     in_shared_memory(each for item in samples for each in (item.image, item.labels, *item.target.values()))
     return items
 
@@ -258,7 +270,19 @@ def predict_to_folder(
     else:
         (output / "skipped.json").unlink(missing_ok=True)
     partial.unlink()
+    _say_warnings(images)
     return path, skipped
+
+
+def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
+    doubtful = [image for image in images if image.warnings]
+    for image in doubtful[:most]:
+        print(f"warning: {image.file_name}: {'; '.join(image.warnings)}", file=sys.stderr)
+    if doubtful:
+        print(
+            f"warning: the scores of {len(doubtful)} of {len(images)} images mean little; predictions.json says why",
+            file=sys.stderr,
+        )
 
 
 def _whole_breasts(done: dict[int, ImagePrediction], dataset: Dataset) -> dict[int, ImagePrediction]:
@@ -317,7 +341,7 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
     records: list[ImageRecord] = []
     unreadable: list[Skipped] = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or not path.is_file() or path.name.startswith("."):
+        if path.name.startswith(".") or path.is_dir() or not is_image(path):
             continue
         name = path.relative_to(folder).as_posix()
         try:
@@ -338,7 +362,7 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
 
 def _bare_record(path: Path, name: str, number: int) -> ImageRecord:
     """What a file's header tells."""
-    if path.suffix.lower() not in DICOM_SUFFIXES:
+    if not is_dicom(path):
         return ImageRecord(image_id=number, file_name=name, size_hw=read_size_hw(path))
     from mammodet.data.dicom import read_header  # here, since importing pydicom takes a while
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodet.data.coco import read_coco
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
+from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image, read_size_hw
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import Dataset, ImageRecord
 
@@ -61,7 +61,7 @@ def choose_images(path: Path, *, ids: Sequence[int] | None = None, first: int | 
     if path.is_dir():
         return _of_folder(path, first)
     suffixes = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
-    if path.suffix.lower() not in suffixes:
+    if not is_image(path):
         raise InputError(f"{path}: expected a data set's JSON file, a folder, or an image ({', '.join(suffixes)})")
     return ChosenImages(Dataset((), (ImageRecord(1, path.name, read_size_hw(path)),)), path.parent)
 
@@ -83,7 +83,7 @@ def _of_folder(folder: Path, first: int | None) -> ChosenImages:
     records: list[ImageRecord] = []
     faults = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or not path.is_file() or path.name.startswith("."):
+        if path.name.startswith(".") or path.is_dir() or not is_image(path):
             continue
         name = path.relative_to(folder).as_posix()
         try:

@@ -326,7 +326,7 @@ def _encoded(data: Dataset, stored: NDArray[np.uint16], device: Device) -> bytes
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     if device.syntax == JPEG2000Lossless:
-        data.compress(JPEG2000Lossless, stored, generate_instance_uid=False)
+        data.compress(JPEG2000Lossless, stored, encoding_plugin="pylibjpeg", generate_instance_uid=False)
     elif device.syntax == JPEGLosslessSV1:
         data.PixelData = encapsulate([encode_jpeg_lossless(stored, device.bits)])
         data["PixelData"].VR = "OB"

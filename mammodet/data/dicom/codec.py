@@ -1,4 +1,4 @@
-"""Stored pixel values of a DICOM file: plain, or decoded by pydicom and pylibjpeg after the codestream was checked.
+"""Stored pixel values of a DICOM file: plain, or decoded by pydicom's plugins after the codestream was checked.
 
 The C decoders believe what a codestream says of itself, so that a few bytes can make them reserve gigabytes, or give an
 image of another size. So each codestream is compared with the header (size, components, precision, end marker) before
@@ -8,21 +8,41 @@ a decoder sees it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
 from mammodet.data.dicom.file import UNDEFINED_LENGTH, DicomFile, PixelElement, quiet
 from mammodet.data.dicom.j2k import check_j2k
+from mammodet.data.headers import MOST_PIXELS_PER_BYTE
+from mammodet.data.jpeg import JPEG_LS, LOSSLESS, JpegScans, check_lossless, read_head, read_scans
 from mammodet.errors import InputError
 
-MOST_PIXELS = 2**28
-_PACKAGES = {"JPEG 2000": "pylibjpeg-openjpeg", "JPEG": "pylibjpeg-libjpeg"}
+# pydicom's decoding plugins by transfer syntax: the first that is installed and can. pylibjpeg reads these by
+# libjpeg, which is under the GPL and an extra, and JPEG 2000 by OpenJPEG, which is not.
+_PLUGINS: Mapping[str, tuple[str, ...]] = {
+    "1.2.840.10008.1.2.4.50": ("pillow", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.51": ("pillow", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.57": ("gdcm", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.70": ("gdcm", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.80": ("pyjpegls", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.81": ("pyjpegls", "pylibjpeg"),
+    RLELossless: ("pydicom",),  # pylibjpeg's panics on damaged streams with what is no Exception
+    **dict.fromkeys(JPEG2000TransferSyntaxes, ("pylibjpeg",)),
+}
+_PACKAGES = {
+    "gdcm": "python-gdcm",
+    "pyjpegls": "pyjpegls",
+    "pylibjpeg": "pylibjpeg pylibjpeg-openjpeg",
+    "libjpeg": "pylibjpeg pylibjpeg-libjpeg (under the GPL 3)",
+}
 # Start-of-frame markers (ITU-T T.81 table B.1; T.87 for JPEG-LS) that each family of transfer syntaxes allows.
 _FRAMES_OF_SYNTAX = {
     "1.2.840.10008.1.2.4.50": (0xC0,),
@@ -69,6 +89,7 @@ class Frame:
             file or of fragments.
         value_vr: VR of the pixel data, OW where the file states none.
         precision: bits of a value as a JPEG or JPEG 2000 codestream states them; None of plain and RLE pixels.
+        scans: of a JPEG codestream.
     """
 
     path: Path
@@ -77,6 +98,7 @@ class Frame:
     value: bytes
     value_vr: str
     precision: int | None = None
+    scans: JpegScans | None = None
 
 
 def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
@@ -87,12 +109,10 @@ def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
             or contradicts the header.
     """
     element = pixel_element(file)
-    precision = None
+    value_vr = element.vr or "OW"
     if element.length == UNDEFINED_LENGTH:
-        value, precision = _compressed_value(file, element, stored)
-    else:
-        value = _plain_value(file, element, stored)
-    return Frame(file.path, file.syntax, stored, value, element.vr or "OW", precision)
+        return _compressed_frame(file, element, stored, value_vr)
+    return Frame(file.path, file.syntax, stored, _plain_value(file, element, stored), value_vr)
 
 
 def decode(frame: Frame) -> NDArray[Any]:
@@ -101,6 +121,13 @@ def decode(frame: Frame) -> NDArray[Any]:
     Raises:
         InputError: the codestream is damaged, or its pixels contradict the header.
     """
+    pixels, scans = _decoded(frame, frame.value), frame.scans
+    if scans and scans.head.frame != LOSSLESS and not np.array_equal(pixels, _decoded(frame, scans.filled)):
+        raise InputError(f"{frame.path}: is cut short: the scans of the JPEG stream do not hold all pixels")
+    return check_pixels(frame, pixels)
+
+
+def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
     stored, syntax = frame.stored, frame.syntax
     options: dict[str, Any] = {
         "rows": stored.size_hw[0],
@@ -114,20 +141,41 @@ def decode(frame: Frame) -> NDArray[Any]:
         "pixel_keyword": "PixelData",
         "pixel_vr": frame.value_vr,
     }
-    value = encapsulate([frame.value], has_bot=False) if syntax.is_encapsulated else frame.value
-    # Of RLE, pylibjpeg's decoder panics on damaged streams with what is no Exception; pydicom's own needs a second.
-    plugin = "pydicom" if syntax == RLELossless else "pylibjpeg" if syntax.is_encapsulated else ""
+    plugin = ""
+    if syntax.is_encapsulated:
+        plugin = _plugin(frame.path, syntax, frame.precision)
+        stream = encapsulate([stream], has_bot=False)
+    if plugin == "gdcm":  # ends the program where stream and header differ, and on less than 8 bits
+        bits = max(frame.precision or 0, 8)
+        if stored.signed and bits != max(stored.bits_stored, 8):
+            raise InputError(
+                f"{frame.path}: its signed values have {frame.precision} bits in the JPEG stream, {stored.bits_stored} "
+                "in the header; what they mean cannot be told"
+            )
+        options |= {"bits_allocated": 8 if bits == 8 else 16, "bits_stored": bits}
     # A decoder meets hostile bytes here and may raise anything.
     try:
         with quiet:
-            pixels = get_decoder(syntax).as_array(value, index=0, raw=True, decoding_plugin=plugin, **options)[0]
+            found = get_decoder(syntax).as_array(stream, index=0, raw=True, decoding_plugin=plugin, **options)[0]
     except Exception as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(
             f"{frame.path}: the pixel data cannot be decoded as {syntax.name} ({lines[-1].strip()[:200]}); "
             "they are damaged"
         ) from error
-    return check_pixels(frame, pixels)
+    return found
+
+
+def _plugin(path: Path, syntax: UID, precision: int | None) -> str:
+    """The plugin that decodes a compressed stream; an `InputError` where none that can is installed."""
+    able = _PLUGINS[syntax]
+    if able[0] == "pillow" and precision != 8:
+        able = able[1:]
+    for plugin in able:
+        if plugin in get_decoder(syntax).available_plugins:
+            return plugin
+    package = "libjpeg" if able[0] == "pylibjpeg" and syntax not in JPEG2000TransferSyntaxes else able[0]
+    raise InputError(f"{path}: no decoder for {syntax.name} of {precision} bits; pip install {_PACKAGES[package]}")
 
 
 def pixel_element(file: DicomFile) -> PixelElement:
@@ -152,6 +200,11 @@ def check_pixels(frame: Frame, pixels: NDArray[Any]) -> NDArray[Any]:
             f"{path}: pixel values reach from {low} to {high}; {stored.bits_stored} bits stored "
             f"({'signed' if stored.signed else 'unsigned'}) hold {stored.lowest} to {stored.highest}"
         )
+    if frame.scans and frame.scans.head.frame == LOSSLESS:
+        try:
+            check_lossless(frame.value, frame.scans, pixels)
+        except ValueError as error:
+            raise InputError(f"{path}: is cut short or damaged: of the JPEG stream, {error}") from None
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
@@ -174,8 +227,8 @@ def _plain_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -
     return file.stream.read(min(expected + expected % 2, found))
 
 
-def _compressed_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -> tuple[bytes, int | None]:
-    """The bare codestream, and its precision in bits where it states one."""
+def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredFormat, value_vr: str) -> Frame:
+    """The bare codestream, and what it states."""
     if not file.syntax_stated:
         raise InputError(
             f"{file.path}: the pixel data are compressed, but the file does not say how: it has no transfer syntax"
@@ -185,39 +238,28 @@ def _compressed_value(file: DicomFile, element: PixelElement, stored: StoredForm
             f"{file.path}: the pixel data are compressed (they have no length), although the transfer syntax is "
             f"{file.syntax.name}; the file is mislabelled"
         )
-    family = _family(file.path, file.syntax)
-    file.stream.seek(element.offset)
-    frame = _fragments(file.path, file.stream, element.bytes_left)
-    _check_weight(file.path, frame, stored, file.syntax)
-    if family == "JPEG 2000":
-        stream = check_j2k(file.path, frame, stored.size_hw, stored.bits_allocated)
-        return stream, (stream[42] & 127) + 1  # Ssiz, ITU-T T.800 A.5.1
-    if family == "JPEG":
-        return frame, _check_jpeg(file.path, frame, stored, file.syntax)
-    _check_rle(file.path, frame, stored)
-    return frame, None
-
-
-def _family(path: Path, syntax: UID) -> str:
-    """Which decoder reads a transfer syntax."""
-    family = None
-    if syntax in JPEG2000TransferSyntaxes:
-        family = "JPEG 2000"
-    elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes) and syntax in _FRAMES_OF_SYNTAX:
-        family = "JPEG"
-    elif syntax == RLELossless:
-        family = "RLE"
-    if family is None:
+    if file.syntax not in _PLUGINS:
         raise InputError(
-            f"{path}: the transfer syntax {syntax.name} ({syntax}) is not read here; expected an uncompressed file, "
-            "JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 or RLE. Convert it, e.g. with gdcmconv --raw."
+            f"{file.path}: the transfer syntax {file.syntax.name} ({file.syntax}) is not read here; expected an "
+            "uncompressed file, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 or RLE. Convert it, e.g. with "
+            "gdcmconv --raw."
         )
-    if family in _PACKAGES and "pylibjpeg" not in get_decoder(syntax).available_plugins:
-        raise InputError(f"{path}: no decoder for {syntax.name}; pip install pylibjpeg {_PACKAGES[family]}")
-    return family
+    file.stream.seek(element.offset)
+    frame = _fragments(file.path, file.stream, element.bytes_left, 2**20 + 4 * stored.pixel_count)
+    _check_weight(file.path, frame, stored, file.syntax)
+    precision, scans = None, None
+    if file.syntax in JPEG2000TransferSyntaxes:
+        frame = check_j2k(file.path, frame, stored.size_hw, stored.bits_allocated)
+        precision = (frame[42] & 127) + 1  # Ssiz, ITU-T T.800 A.5.1
+    elif file.syntax in _FRAMES_OF_SYNTAX:
+        precision, scans = _check_jpeg(file.path, frame, stored, file.syntax)
+    else:
+        _check_rle(file.path, frame, stored)
+    _plugin(file.path, file.syntax, precision)
+    return Frame(file.path, file.syntax, stored, frame, value_vr, precision, scans)
 
 
-def _fragments(path: Path, stream: BinaryIO, bytes_left: int) -> bytes:
+def _fragments(path: Path, stream: BinaryIO, bytes_left: int, most: int) -> bytes:
     """The one frame of encapsulated pixel data, its fragments joined (PS3.5 A.4)."""
     parts: list[bytes] = []
     while True:
@@ -237,6 +279,9 @@ def _fragments(path: Path, stream: BinaryIO, bytes_left: int) -> bytes:
             raise InputError(
                 f"{path}: is cut short: a fragment of the pixel data should have {length} bytes, {bytes_left} are left"
             )
+        most -= length
+        if most < 0:
+            raise InputError(f"{path}: its compressed pixel data are larger than its pixels; it is damaged")
         parts.append(stream.read(length))
         bytes_left -= length
     frame = b"".join(parts[1:])  # the first is the offset table
@@ -247,7 +292,7 @@ def _fragments(path: Path, stream: BinaryIO, bytes_left: int) -> bytes:
 
 def _check_weight(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> None:
     """Refuse streams that cannot hold their pixels, or could only as a bomb."""
-    most_per_byte: float = 2**12  # arbitrary: no code forbids it, but no mammogram is that empty
+    most_per_byte: float = MOST_PIXELS_PER_BYTE
     if syntax == RLELossless:
         most_per_byte = 64 / (stored.bits_allocated // 8)  # 2 bytes make at most 128
     elif _FRAMES_OF_SYNTAX.get(syntax) == (0xC3,):
@@ -263,53 +308,27 @@ def _check_weight(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -
         )
 
 
-def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> int:
-    """Compare a JPEG or JPEG-LS stream (ITU-T T.81 B.2.2, T.87 C.2.2) with the header; its precision in bits."""
-
-    def refuse(reason: str) -> InputError:
-        return InputError(f"{path}: the JPEG stream is damaged or does not fit the header: {reason}")
-
-    if frame[:2] != b"\xff\xd8":
-        raise refuse("it does not begin with a start-of-image marker")
-    if b"\xff\xd9" not in frame[-16:]:  # a few bytes of padding may follow
+def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> tuple[int, JpegScans | None]:
+    """Compare a JPEG or JPEG-LS stream with the header; its precision in bits, and its scans."""
+    if frame[:2] == b"\xff\xd8" and b"\xff\xd9" not in frame[-16:]:  # a few bytes of padding may follow
         raise InputError(f"{path}: is cut short: a JPEG stream without its end marker")
-    at, frames, scans, precision = 2, 0, 0, 0
-    while not scans:
-        while frame[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
-        if len(frame) < at + 4 or frame[at] != 0xFF:
-            raise refuse(f"no marker at byte {at}")
-        marker, length = frame[at + 1], struct.unpack_from(">H", frame, at + 2)[0]
-        if length < 2 or at + 2 + length > len(frame):
-            raise refuse(f"marker {marker:02X} at byte {at} states {length} bytes")
-        # C4, C8 and CC are no frames; DE and DF belong to hierarchical files, DC changes the height afterwards.
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            if marker not in _FRAMES_OF_SYNTAX[syntax]:
-                raise refuse(f"frame type {marker:02X} is not {syntax.name}")
-            frames += 1
-            precision = _check_frame(frame[at + 4 : at + 2 + length], stored, refuse)
-        elif marker in (0xC8, 0xDC, 0xDE, 0xDF) or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            raise refuse(f"marker {marker:02X} at byte {at} is not expected")
-        scans += marker == 0xDA
-        at += 2 + length
-    if frames != 1:
-        raise refuse(f"it has {frames} frame headers; expected one")
-    return precision
-
-
-def _check_frame(body: bytes, stored: StoredFormat, refuse: Any) -> int:
-    if len(body) < 6:
-        raise refuse("the frame header is cut short")
-    precision, height, width, components = struct.unpack(">BHHB", body[:6])
-    if (height, width) != stored.size_hw:
-        raise refuse(
-            f"it is {height} rows x {width} columns; the header says {stored.size_hw[0]} x {stored.size_hw[1]}"
-        )
-    if components != 1:
-        raise refuse(f"it has {components} components; expected one grey channel")
-    if not 2 <= precision <= stored.bits_allocated:
-        raise refuse(f"its precision is {precision} bits; {stored.bits_allocated} are allocated")
-    return int(precision)
+    try:
+        head = read_head(frame)
+        if head.frame not in _FRAMES_OF_SYNTAX[syntax]:
+            raise ValueError(f"frame type {head.frame:02X} is not {syntax.name}")
+        if head.size_hw != stored.size_hw:
+            raise ValueError(
+                f"it is {head.size_hw[0]} rows x {head.size_hw[1]} columns; the header says {stored.size_hw[0]} x "
+                f"{stored.size_hw[1]}"
+            )
+        if len(head.components) != 1:
+            raise ValueError(f"it has {len(head.components)} components; expected one grey channel")
+        if not 2 <= head.precision <= stored.bits_allocated:
+            raise ValueError(f"its precision is {head.precision} bits; {stored.bits_allocated} are allocated")
+        # CharLS itself refuses JPEG-LS streams that lack data.
+        return head.precision, None if head.frame == JPEG_LS else read_scans(frame, head)
+    except ValueError as error:
+        raise InputError(f"{path}: the JPEG stream is damaged or does not fit the header: {error}") from None
 
 
 def _check_rle(path: Path, frame: bytes, stored: StoredFormat) -> None:

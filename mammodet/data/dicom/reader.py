@@ -7,9 +7,11 @@
 | stored values to the modality's values, then to a window's output (`window`) | PS3.3 C.11.1, C.11.2 |
 | MONOCHROME1 inverted, after the window: tissue is bright | PS3.3 C.7.6.3.1.2 |
 
-Not read: tomosynthesis and other multi-frame files, colour, floating point. Pixel Padding Value and Presentation LUT
-Shape are not looked at: padding is background to everything downstream, and the shape repeats the photometric
-interpretation.
+What enhanced and tomosynthesis files say in functional groups (PS3.3 C.7.6.16) is read of those with one frame. Padded
+pixels (C.7.5.1.1.2) are 0 after the window, as background is.
+
+Not read: files of several frames, colour, floating point. Presentation LUT Shape is not looked at: it repeats the
+photometric interpretation.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from mammodet.data.dicom import tags
-from mammodet.data.dicom.codec import MOST_PIXELS, Frame, StoredFormat, pixel_element, read_frame
+from mammodet.data.dicom.codec import Frame, StoredFormat, pixel_element, read_frame
 from mammodet.data.dicom.file import DicomFile, open_dicom
 from mammodet.data.dicom.gpu import FrameDecoder, choose_decoder
+from mammodet.data.dicom.groups import merge_groups
 from mammodet.data.dicom.window import Window, value_table, windows
+from mammodet.data.headers import MOST_PIXELS
 from mammodet.errors import InputError
 
 _TEXTS = {
@@ -52,8 +56,9 @@ _TAGS = [
         *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
         *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
         *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth"),
-        *("VOILUTFunction", "WindowCenterWidthExplanation"),
-        *("ConversionType", "ImageLaterality", "Laterality", "FrameLaterality", "SharedFunctionalGroupsSequence"),
+        *("VOILUTFunction", "WindowCenterWidthExplanation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+        *("ConversionType", "ImageLaterality", "Laterality", "FrameLaterality"),
+        *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
         *("ViewPosition", "ViewCodeSequence", "PatientOrientation", "ProtocolName"),
         *("AcquisitionDeviceProcessingDescription", "ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing"),
         "EstimatedRadiographicMagnificationFactor",
@@ -74,8 +79,8 @@ class DicomHeader:
         bits_stored: bits of a pixel that count.
         photometric: `MONOCHROME1` (the lowest value is white) or `MONOCHROME2`, as the file has it.
         transfer_syntax: UID; that of the plain encoding where the file names none.
-        laterality: `L`, `R` or None: Image Laterality, then Laterality, then Frame Laterality (also where it stands in
-            the Shared Functional Groups). Not Patient Orientation, not View Code.
+        laterality: `L`, `R` or None: Image Laterality, then Laterality, then Frame Laterality. Not Patient Orientation,
+            not View Code.
         view: `CC`, `MLO`, ...: View Position; View Code Sequence (PS3.16 CID 4014); Patient Orientation where it
             literally is a view (CBIS-DDSM); Series Description, Protocol Name or Acquisition Device Processing
             Description where it names one.
@@ -86,6 +91,7 @@ class DicomHeader:
         origin: `digital` (a detector's or a plate's), `film` (scanned film, or a secondary capture), or None.
         windows: what the file proposes to view it by, in the order in which `read_dicom` counts them.
         signed: whether stored values are.
+        for_processing: whether the pixels are meant for a maker's software, and look like no mammogram.
     """
 
     size_hw: tuple[int, int]
@@ -108,6 +114,7 @@ class DicomHeader:
     magnification: float | None = None
     windows: tuple[Window, ...] = ()
     signed: bool = False
+    for_processing: bool = False
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -287,6 +294,7 @@ def _look_up(table: NDArray[Any], pixels: NDArray[Any], lowest: int) -> Pixels:
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[DicomFile, StoredFormat]]:
     with open_dicom(path, _TAGS) as file:
+        merge_groups(path, file.dataset)
         stored = _stored_format(file)
         pixel_element(file)
         yield file, stored
@@ -307,6 +315,7 @@ def _header(file: DicomFile, stored: StoredFormat) -> DicomHeader:
         magnification=tags.factor(dataset, "EstimatedRadiographicMagnificationFactor"),
         windows=windows(dataset),
         signed=stored.signed,
+        for_processing=tags.is_for_processing(dataset),
         **{name: tags.text(dataset, keyword) for name, keyword in _TEXTS.items()},
     )
 

@@ -47,12 +47,15 @@ VIEWS = (*dict.fromkeys(VIEW_OF_CODE.values()), "AT", "CV", "RL", "RM", "TAN")
 _FREE_TEXT_VIEWS = ("CC", "MLO", "LMO", "XCCL", "XCCM", "SIO")
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 
+_PROCESSING_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.1.1.1",  # digital X-ray, for processing
+    "1.2.840.10008.5.1.4.1.1.1.2.1",  # digital mammography, for processing
+}
 _DIGITAL_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.1",  # computed radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # digital X-ray, for presentation
-    "1.2.840.10008.5.1.4.1.1.1.1.1",  # digital X-ray, for processing
     "1.2.840.10008.5.1.4.1.1.1.2",  # digital mammography, for presentation
-    "1.2.840.10008.5.1.4.1.1.1.2.1",  # digital mammography, for processing
+    *_PROCESSING_CLASSES,
 }
 _CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7"} | {f"1.2.840.10008.5.1.4.1.1.7.{kind}" for kind in range(1, 5)}
 # Conversion Types (C.8.6.1) of a capture that tell nothing of film: digital interface, video, drawing, synthetic.
@@ -145,11 +148,6 @@ def laterality(dataset: Dataset) -> str | None:
         side = _side(text(dataset, keyword))
         if side:
             return side
-    for group in items(dataset, "SharedFunctionalGroupsSequence"):
-        for anatomy in items(group, "FrameAnatomySequence"):
-            side = _side(text(anatomy, "FrameLaterality"))
-            if side:
-                return side
     return None
 
 
@@ -210,6 +208,12 @@ def origin(dataset: Dataset) -> str | None:
     if kind in _CAPTURE_CLASSES:
         return None if conversion in _NOT_FILM else "film"
     return "film" if conversion == "DF" else None
+
+
+def is_for_processing(dataset: Dataset) -> bool:
+    """By Presentation Intent Type or the SOP Class: pixels before the maker's software has made a picture of them."""
+    intent = (text(dataset, "PresentationIntentType") or "").upper()
+    return intent == "FOR PROCESSING" or text(dataset, "SOPClassUID") in _PROCESSING_CLASSES
 
 
 def spacing(dataset: Dataset, made: str | None) -> tuple[float, float] | None:

@@ -65,9 +65,9 @@ def value_table(path: Path, dataset: Dataset, stored: StoredFormat, window: int 
 
     Returns:
         uint8 (2**bits,) where at most 8 bits are stored and neither a modality step nor a window was applied,
-        else uint16; MONOCHROME1 is inverted.
+        else uint16; MONOCHROME1 is inverted, and padding is 0.
     Raises:
-        InputError: there is no such window, or a table, window or rescaling is nonsense.
+        InputError: there is no such window, or a table, window, rescaling or padding is nonsense.
     """
     values = np.arange(stored.lowest, stored.highest + 1, dtype=np.float64)
     values, low, high, same = _modality(path, dataset, values)
@@ -84,7 +84,32 @@ def value_table(path: Path, dataset: Dataset, stored: StoredFormat, window: int 
     if stored.photometric == "MONOCHROME1":
         values = 1 - values
     kind = np.uint8 if same and stored.bits_stored <= 8 else np.uint16
-    return np.floor(values * np.iinfo(kind).max + 0.5).astype(kind)
+    table = np.floor(values * np.iinfo(kind).max + 0.5).astype(kind)
+    table[_padded(path, dataset, stored)] = 0
+    return table
+
+
+def _padded(path: Path, dataset: Dataset, stored: StoredFormat) -> slice:
+    """Which entries of a table are padding: Pixel Padding Value, or all up to the Range Limit (PS3.3 C.7.5.1.1.2)."""
+    value = _stored_value(path, dataset, "PixelPaddingValue", stored)
+    if value is None:
+        return slice(0)
+    limit = _stored_value(path, dataset, "PixelPaddingRangeLimit", stored)
+    ends = sorted((value, value if limit is None else limit))
+    first, last = max(ends[0], stored.lowest), min(ends[1], stored.highest)
+    if (first, last) == (stored.lowest, stored.highest):
+        raise InputError(f"{path}: its padding covers all values from {first} to {last}; nothing is left to show")
+    return slice(first - stored.lowest, max(last + 1 - stored.lowest, 0))
+
+
+def _stored_value(path: Path, dataset: Dataset, keyword: str, stored: StoredFormat) -> int | None:
+    """A value in the encoding of the pixels: the element's own kind, US or SS, is often the wrong one."""
+    raw = tags.raw_bytes(dataset, keyword)
+    if not raw:
+        return None
+    if len(raw) != 2:
+        raise InputError(f"{path}: {keyword} is {tags.shown(dataset, keyword)!r}; expected one value of 16 bits")
+    return int(struct.unpack(_order(dataset, keyword) + ("h" if stored.signed else "H"), raw)[0])
 
 
 def _modality(path: Path, dataset: Dataset, values: Values) -> tuple[Values, float, float, bool]:
@@ -194,8 +219,8 @@ def _words(item: Dataset, keyword: str) -> bytes | None:
     return tags.raw_bytes(item, keyword)
 
 
-def _order(item: Dataset) -> str:
-    element = item.get_item("LUTDescriptor", keep_deferred=True)
+def _order(item: Dataset, keyword: str = "LUTDescriptor") -> str:
+    element = item.get_item(keyword, keep_deferred=True)
     return "<" if not isinstance(element, RawDataElement) or element.is_little_endian else ">"
 
 
