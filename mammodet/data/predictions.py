@@ -52,7 +52,7 @@ class Repairs:
 
 def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
     """One image's entry."""
-    found = prediction.detections
+    found = prediction.detections.in_order()
     boxes = xyxy_to_xywh(found.boxes_xyxy)
     items = []
     for index in range(len(found)):
@@ -146,18 +146,12 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
         categories = np.array([_integer(entry["category_id"], "category_id", 1) for entry in found], dtype=np.int64)
         with_masks = any("segmentation" in entry for entry in found)
         rles = [_rle(entry["segmentation"], size_hw) for entry in found] if with_masks else None
-        order = np.argsort(-scores, kind="stable")
         return ImagePrediction(
             image_id=_integer(item["image_id"], "image_id"),
             file_name=str(file_name),
             size_hw=size_hw,
             scores=scores_of(item["scores"], "score"),
-            detections=Detections(
-                boxes[order],
-                scores[order],
-                categories[order],
-                [rles[index] for index in order] if rles is not None else ([] if not found else None),
-            ),
+            detections=Detections(boxes, scores, categories, rles if found else []).in_order(),
             scores_by_rule={rule: scores_of(values, f"{rule} score") for rule, values in by_rule.items()},
             class_scores={name: scores_of(values, f"{name} class score") for name, values in by_class.items()},
             patient_id=_text(item.get("patient_id"), "patient_id"),
