@@ -241,11 +241,8 @@ def _entry(
             f"LEAKAGE: {admitted.patients_seen} of these patients were in training or validation. These figures say "
             "nothing about new patients."
         )
-    if admitted.patients_seen is None:
-        notes.append(
-            "The predictions do not say on which patients the model was trained, or images do not say whose they are: "
-            "leakage could not be checked (--train-json names the training file)."
-        )
+    if admitted.unchecked:
+        notes.append(f"Leakage could not be checked: {'; '.join(admitted.unchecked)}.")
     known = {key: value for key, value in facts.items() if value is not None}
     entry = Entry(name, admitted.predictions, known, notes, calibration, kind, admitted.not_a_result)
     return entry, admitted.overrides

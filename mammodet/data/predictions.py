@@ -23,6 +23,7 @@ from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
 _HASHES = ("checkpoint_sha256", "data_hash", "split_hash", "predicted_data_hash")
+_LISTS = ("patients", "packed_from", "images_seen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,12 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
         InputError: with every fault in the file.
     """
     value = read_json(path)
+    if isinstance(value, dict) and "annotations" in value:
+        raise InputError(
+            f"{path}: is a data set (COCO JSON), no predictions. Were --ground-truth and --predictions exchanged?"
+        )
+    if isinstance(value, list):
+        raise InputError(f"{path}: is a list, as of COCO results; tools/import_predictions.py makes predictions of it")
     if not isinstance(value, dict) or not isinstance(value.get("images"), list):
         raise InputError(f"{path}: expected a predictions object with a list 'images' (tools/predict.py writes one)")
     if value.get("format") != FORMAT:
@@ -237,14 +244,15 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
     for key in ("image_id", "file_name"):
         images = list({getattr(image, key): image for image in reversed(images)}.values())[::-1]
     model = value.get("model") or {}
-    if not isinstance(model, dict) or not all(_is_list_of(str, model.get(key)) for key in ("patients", "packed_from")):
-        faults.append(
-            "'model' cannot be read; expected an object whose 'patients' and 'packed_from' are lists of texts"
-        )
+    if not isinstance(model, dict) or not all(_is_list_of(str, model.get(key)) for key in _LISTS):
+        faults.append(f"'model' cannot be read; expected an object in which {', '.join(_LISTS)} are lists of texts")
     else:
+        count = model.get("unknown_patients")
+        if isinstance(count, bool) or not isinstance(count, int | None):
+            faults.append(f"'model': 'unknown_patients' is {count!r:.60}; expected a number of images or null")
         faults += [
             f"'model': '{key}' is {model[key]!r:.60}; expected text or null"
-            for key in _HASHES
+            for key in (*_HASHES, "unknown_start")
             if not isinstance(model.get(key), str | None)
         ]
         try:

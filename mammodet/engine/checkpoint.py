@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import re
+import reprlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from torch import nn
 import mammodet
 from mammodet.config import Config, differences, make_config
 from mammodet.config.classifier import RESNETS
+from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
@@ -42,6 +44,9 @@ class RunFacts:
         files: that the two sets were read from, and those of trainings before this one.
         stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
         packed_from: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
+        unknown_patients: images of the two sets that do not say whose they are; None where that was not recorded.
+        unknown_start: the weights that it started from, where it is not known whose images taught them.
+        images: of the two sets, as `mammodet.data.seen_images.SeenImages.to_json`; empty where not recorded.
     """
 
     config: Mapping[str, Any]
@@ -52,6 +57,9 @@ class RunFacts:
     files: tuple[SourceFile, ...] = ()
     stack: Mapping[str, Any] | None = None
     packed_from: tuple[str, ...] = ()
+    unknown_patients: int | None = None
+    unknown_start: str | None = None
+    images: Mapping[str, str] = field(default_factory=dict)
     version: str = mammodet.__version__
     format: str = field(default=FORMAT)
 
@@ -70,12 +78,28 @@ class RunFacts:
             if known.get("stack") is not None:
                 LogisticStack.from_json(known["stack"])
             lists = {name: _texts(known, name) for name in _TEXTS}
+            _check_kinds(known)
+            SeenImages.from_json(known.get("images", {}))
             return RunFacts(**{**known, **lists, "files": sources_of(value)})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: its facts are damaged ({type(error).__name__}: {error})") from None
 
 
 _TEXTS = ("categories", "patients", "packed_from")
+_KINDS: Mapping[str, Any] = {
+    "config": Mapping,
+    "data_hash": str,
+    "split_hash": str | None,
+    "version": str,
+    "unknown_patients": int | None,
+    "unknown_start": str | None,
+}
+
+
+def _check_kinds(known: Mapping[str, Any]) -> None:
+    for name, kind in _KINDS.items():
+        if name in known and not isinstance(known[name], kind):
+            raise ValueError(f"{name} is {reprlib.repr(known[name])}")
 
 
 def _texts(known: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -273,6 +297,8 @@ def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts) 
     content = read_torch(path)
     content[KEY]["patients"] = sorted({*content[KEY]["patients"], *facts.patients})
     content[KEY]["files"] = [file.to_json() for file in joined_sources(sources_of(content[KEY]), facts.files)]
+    images = [SeenImages.from_json(each) for each in (content[KEY].get("images", {}), facts.images)]
+    content[KEY]["images"] = images[0].joined(images[1]).to_json()
     content[KEY]["stack"] = stack.to_json() if stack is not None else None
     kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
     save_torch({key: content[key] for key in kept if key in content}, path)

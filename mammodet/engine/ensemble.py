@@ -9,6 +9,7 @@ from typing import Any
 
 from mammodet.config import TestTimeConfig, differences
 from mammodet.data.dataset import Sample
+from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import joined_sources
 from mammodet.engine.fusion import fuse
 from mammodet.engine.predict import Predictor
@@ -37,7 +38,20 @@ class Ensemble(Predictor):
         self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
         patients = sorted({patient for member in members for patient in member.facts.patients})
         files = joined_sources(*(member.facts.files for member in members))
-        self.facts = replace(first.facts, patients=tuple(patients), files=files, packed_from=())
+        unknown = [member.facts.unknown_patients for member in members]
+        starts = list(dict.fromkeys(member.facts.unknown_start for member in members if member.facts.unknown_start))
+        images = SeenImages()
+        for member in members:
+            images = images.joined(SeenImages.from_json(member.facts.images))
+        self.facts = replace(
+            first.facts,
+            patients=tuple(patients),
+            files=files,
+            packed_from=(),
+            unknown_patients=None if None in unknown else sum(count or 0 for count in unknown),
+            unknown_start=" and ".join(starts) or None,
+            images=images.to_json(),
+        )
         self.calibration, self.card = None, None  # each member's is of its own scores
         hashes = [member.checkpoint[1] for member in members if member.checkpoint]
         names = " + ".join(_name(member) for member in members)

@@ -180,6 +180,7 @@ def merge(parts: Sequence[Predictions], config: Config) -> Predictions:
     described: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
         kept = ("checkpoint", "checkpoint_sha256", "data_hash", "split_hash", "patients")
+        kept = (*kept, "unknown_patients", "unknown_start", "images_seen")
         described.append(
             {
                 "fold": number,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mammodet.config import AggregationConfig, ClassifierConfig, ModelConfig
 from mammodet.data.dataset import Batch
+from mammodet.errors import InputError
 from mammodet.modeling.aggregation import LogisticStack, image_scores
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
@@ -36,7 +37,17 @@ def to_predictions(
     Args:
         output: of the model in eval mode.
         stack: a detector's learned aggregation, where it is fitted.
+    Raises:
+        InputError: the model answers with NaN or infinity.
     """
+    for index, record in enumerate(batch.records):
+        answers = [] if output.logits is None else [output.logits[index]]
+        answers += [output.detections[index][key] for key in ("boxes", "scores")] if output.detections else []
+        if not all(bool(answer.isfinite().all()) for answer in answers):
+            raise InputError(
+                f"image {record.file_name!r}: the model answers with NaN or infinity; its training diverged, or its "
+                "weights are damaged. Take another checkpoint"
+            )
     if isinstance(model, ImageClassifier):
         return classified(model, output, batch.records, config.classifier)
     return detected(
@@ -90,7 +101,9 @@ def classified(
                 size_hw=record.size_hw,
                 scores=_shortened(scores),
                 detections=Detections.empty(with_masks=False),
-                scores_by_rule={rule: _shortened(values) for rule, values in by_rule.items()} if len(by_rule) > 1 else {},
+                scores_by_rule={rule: _shortened(values) for rule, values in by_rule.items()}
+                if len(by_rule) > 1
+                else {},
                 class_scores=classes,
                 patient_id=record.patient_id,
                 laterality=record.laterality,

@@ -21,6 +21,7 @@ from mammodet.data.dataset import LesionDataset, Sample, collate
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.sampling import breasts_of
+from mammodet.data.seen_images import SeenImages
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.fusion import fuse, views_of
 from mammodet.engine.outputs import run_model, to_predictions
@@ -134,7 +135,10 @@ class Predictor:
 
     def _answer(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         batch = collate(samples).to(self.device)
-        return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
+        try:
+            return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
+        except InputError as error:
+            raise InputError(f"{self.checkpoint[0] if self.checkpoint else 'the model'}: {error}") from None
 
     def describe(self) -> dict[str, Any]:
         """What goes into a predictions file about the model."""
@@ -146,6 +150,8 @@ class Predictor:
             "data_hash": self.facts.data_hash,
             "split_hash": self.facts.split_hash,
             "patients": list(self.facts.patients),
+            "unknown_patients": self.facts.unknown_patients,
+            "unknown_start": self.facts.unknown_start,
             "files": [file.to_json() for file in self.facts.files],
             **({"packed_from": list(self.facts.packed_from)} if self.facts.packed_from else {}),
             "version": self.facts.version,
@@ -233,7 +239,8 @@ def predict_to_folder(
     predictions = predictor.to_file(images)
     # so that an evaluation can tell when it meets another truth; a bare folder has none
     truth_hash = data_hash(dataset) if any(record.has_answers for record in dataset.images) else None
-    model = {**predictions.model, "predicted_data_hash": truth_hash}
+    seen = SeenImages.from_json(predictor.facts.images).found_in(dataset, root)
+    model = {**predictions.model, "predicted_data_hash": truth_hash, "images_seen": seen}
     with atomic_path(path) as whole:  # with its labels or not at all
         write_predictions(replace(predictions, model=model), whole)
         if calibration is not None:

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
+from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
 from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar
 from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model
@@ -63,6 +64,7 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
         facts,
         patients=tuple(sorted({*facts.patients, *earlier.get("patients", ())})),
         files=joined_sources(facts.files, files),
+        images=SeenImages.from_json(facts.images).joined(SeenImages.from_json(earlier.get("images", {}))).to_json(),
     )
 
 
