@@ -85,10 +85,7 @@ def admit(
     missing, extra = unmatched(predictions.images, dataset)
     folds = _read_folds(predictions, source)
     patients = {record.patient_id for record in dataset.images if record.patient_id}
-    if folds:
-        seen = _seen_by_fold(dataset, predictions, folds)
-    else:
-        seen = seen_patients(predictions.model, dataset)
+    seen = _seen(dataset, predictions, folds)
     unsafe = _unsafe_splits(dataset, predictions.model, train)
     fitted_on = set(calibration.patients) if calibration else set()
     fitted = [f"patient {patient} (of the calibration)" for patient in sorted(fitted_on & patients - seen)]
@@ -116,6 +113,22 @@ def admit(
     unchecked = _unchecked(dataset, predictions.model, train, folds)
     count = len(seen & patients) if seen & patients or not unchecked else None
     return Admitted(matched, overrides, count, unchecked, "; ".join(unsafe) or None)
+
+
+def seen_before(dataset: Dataset, predictions: Predictions, source: str) -> tuple[list[str], tuple[str, ...]]:
+    """Patients and images of a data set that were in training or validation, and why others may have been.
+
+    Args:
+        source: name of the predictions file, for messages.
+    """
+    folds = _read_folds(predictions, source)
+    patients = {record.patient_id for record in dataset.images if record.patient_id}
+    found = [f"patient {patient}" for patient in sorted(_seen(dataset, predictions, folds) & patients)]
+    return found + _images_seen(dataset, predictions, folds), _unchecked(dataset, predictions.model, None, folds)
+
+
+def _seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
+    return _seen_by_fold(dataset, predictions, folds) if folds else seen_patients(predictions.model, dataset)
 
 
 def _unchecked(
