@@ -113,6 +113,29 @@ def parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where}: holds a number that is too large ({error})") from None
 
 
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder while the block runs; the system lifts a killed one's lock.
+
+    Args:
+        refusal: what to say where another process holds it.
+    Raises:
+        InputError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: {refusal}") from None
+        yield
+
+
 def canonical_hash(value: Any) -> str:
     """SHA-256 of a JSON value, independent of key order and white space, as 64 hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

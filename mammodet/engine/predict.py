@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import mammodet
 from mammodet.config import Config
+from mammodet.data.checks import check_new_name
 from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_size_hw
@@ -26,9 +27,9 @@ from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.fusion import fuse, views_of
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.engine.packed import read_packed
-from mammodet.errors import InputError
+from mammodet.errors import InputError, printable
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
-from mammodet.files import atomic_path, canonical_hash, file_hash, write_json, write_text
+from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, joined_scores
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
@@ -206,16 +207,28 @@ def predict_to_folder(
     """
     if calibration is not None:
         check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
-    output.mkdir(parents=True, exist_ok=True)
+    with locked(output, "another prediction writes there; wait for it, or choose another --output"):
+        return _predict_locked(predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress)
+
+
+def _predict_locked(
+    predictor: Predictor,
+    dataset: Dataset,
+    root: Path,
+    output: Path,
+    calibration: Calibration | None,
+    skipped: list[Skipped],
+    num_workers: int,
+    progress: bool,
+) -> tuple[Path, list[Skipped]]:
     partial = output / "predictions.partial.jsonl"
-    key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve())])
+    key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve()), _stamps(dataset, root)])
     done = _read_partial(partial, key)
     if predictor.joins_views:  # a breast is predicted as a whole
         done = _whole_breasts(done, dataset)
     rest = tuple(record for record in dataset.images if record.image_id not in done)
     if done:
         print(f"{partial}: going on after {len(done)} images that are done")
-    skipped: list[Skipped] = list(unreadable)
     remaining = Dataset(dataset.categories, rest, dataset.info)
     with open(partial, "a", encoding="utf-8") as file, _say_on_interrupt(partial):
         if not done:
@@ -254,6 +267,18 @@ def predict_to_folder(
         (output / "skipped.json").unlink(missing_ok=True)
     partial.unlink()
     return path, skipped
+
+
+def _stamps(dataset: Dataset, root: Path) -> list[list[int] | None]:
+    """Size and time of change of each image file: one that was replaced must be predicted again."""
+    stamps: list[list[int] | None] = []
+    for record in dataset.images:
+        try:
+            found = (root / record.file_name).stat()
+            stamps.append([found.st_size, found.st_mtime_ns])
+        except OSError:
+            stamps.append(None)
+    return stamps
 
 
 def _whole_breasts(done: dict[int, ImagePrediction], dataset: Dataset) -> dict[int, ImagePrediction]:
@@ -315,11 +340,9 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
         if path.suffix.lower() not in suffixes or not path.is_file() or path.name.startswith("."):
             continue
         name = path.relative_to(folder).as_posix()
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
-            unreadable.append(Skipped(shown, "its name is not UTF-8; rename it"))
+        fault = check_new_name(name)
+        if fault is not None:
+            unreadable.append(Skipped(printable(name), f"its name {fault}; rename it"))
             continue
         try:
             records.append(_bare_record(path, name, len(records) + 1))
