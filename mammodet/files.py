@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,33 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mammodet.errors import InputError
+
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFSOCK: "socket",
+}
+
+
+def check_is_file(path: Path, what: str = "a file") -> None:
+    """Refuse what is no regular file before anything opens it: a pipe makes its reader wait, a device never ends.
+
+    Args:
+        what: is expected there: `a JSON file`, `an image`, ...
+    Raises:
+        InputError: nothing is there; it is a folder, a pipe, a device or a socket; or its kind cannot be told.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such {what.split()[-1]}") from None
+    except (OSError, ValueError) as error:  # no permission, a name too long or with a NUL, a circle of links
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if kind != stat.S_IFREG:
+        remedy = "" if kind == stat.S_IFDIR else "; save its content as a file first"
+        raise InputError(f"{path}: is a {_KINDS.get(kind, 'special file')}; expected {what}{remedy}")
 
 
 @contextmanager
@@ -63,15 +91,14 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        InputError: the file is missing or is not UTF-8, or what `parse_json` refuses.
+        InputError: what `check_is_file` refuses, the file is not UTF-8, or what `parse_json` refuses.
     """
     path = Path(path)
+    check_is_file(path, "a JSON file")
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte order mark
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; expected a JSON file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
     return parse_json(text, str(path))

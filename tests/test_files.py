@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from mammodet.errors import InputError, raise_faults
-from mammodet.files import atomic_path, canonical_hash, file_hash, read_json, write_bytes, write_json, write_text
+from mammodet.files import (
+    atomic_path,
+    canonical_hash,
+    check_is_file,
+    file_hash,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_write_text_makes_folders_and_leaves_no_temporary_file(tmp_path):
@@ -114,6 +123,25 @@ def test_read_json_names_a_missing_file_and_a_folder(tmp_path):
         read_json(tmp_path / "nowhere.json")
     with pytest.raises(InputError, match="is a folder; expected a JSON file"):
         read_json(tmp_path)
+
+
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("link")
+    for path, message in (
+        (tmp_path / "pipe", "pipe: is a pipe; expected an image; save its content as a file first"),
+        (Path("/dev/zero"), "is a device"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "none", "no such image"),
+        (tmp_path / "link", "cannot be read"),
+        (tmp_path / ("a" * 300), "cannot be read"),
+        (tmp_path / "a\0", "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_is_file(path, "an image")
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "good").symlink_to("file")
+    check_is_file(tmp_path / "good")
 
 
 def test_canonical_hash_depends_on_values_not_on_key_order():
