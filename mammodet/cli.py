@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
-from mammodet.errors import InputError
+from mammodet.errors import InputError, printable
 
 
 def run(main: Callable[[list[str] | None], int]) -> NoReturn:
@@ -15,6 +16,7 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
 
     Errors that a user can act on are printed without a traceback; anything else is a defect of ours and keeps its own.
     """
+    sys.stdout, sys.stderr = _Printed(sys.stdout), _Printed(sys.stderr)  # type: ignore[assignment]
     try:
         sys.exit(main(None))
     except InputError as error:
@@ -32,6 +34,31 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
             hint = "; expected a folder" if isinstance(error, FileExistsError | NotADirectoryError) else ""
             _stop(f"{error.filename}: {error.strerror}{hint}", 2)
         raise
+
+
+class _Printed:
+    """A stream that prints names out of files as they are, but for what would steer the terminal (`\\x1b[31m`)."""
+
+    #: Of progress bars: back to the line's begin, lines up or down.
+    _ALLOWED = re.compile(r"(\r*|[\n\r]*(\x1b\[A)+)")
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        start = self._ALLOWED.match(text)
+        end = start.end() if start else 0
+        shown = text[:end] + printable(text[end:].replace("\r\n", "\n"))
+        encoding = self._stream.encoding or "utf-8"
+        self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _stop(message: str, status: int) -> NoReturn:

@@ -342,7 +342,7 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
         name = path.relative_to(folder).as_posix()
         fault = check_new_name(name)
         if fault is not None:
-            unreadable.append(Skipped(printable(name), f"its name {fault}; rename it"))
+            unreadable.append(Skipped(printable(name).replace("\n", "\\n"), f"its name {fault}; rename it"))
             continue
         try:
             records.append(_bare_record(path, name, len(records) + 1))
