@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 
 def _steers(letter: str) -> bool:
@@ -20,6 +22,15 @@ def printable(text: str) -> str:
         letter if letter in "\n\t" or not _steers(letter) else letter.encode("unicode_escape").decode("ascii")
         for letter in text
     )
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
+
+
+def short_repr(value: Any) -> str:
+    """A value for messages, cut before it is written out: one list that stands in many places has no end."""
+    return _REPR.repr(value)
 
 
 def raise_faults(faults: Sequence[str], *, where: str, advice: str = "", most: int = 25) -> None:

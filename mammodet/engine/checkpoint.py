@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import errno
 import re
-import reprlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,8 +19,8 @@ from mammodet.config import Config, differences, make_config
 from mammodet.config.classifier import RESNETS
 from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
-from mammodet.errors import InputError, raise_faults
-from mammodet.files import atomic_path
+from mammodet.errors import InputError, raise_faults, short_repr
+from mammodet.files import atomic_path, check_tree
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
@@ -71,6 +70,7 @@ class RunFacts:
     @staticmethod
     def from_json(value: Mapping[str, Any], path: Path) -> RunFacts:
         """The inverse of `to_json`."""
+        check_tree(value, f"{path}: its facts")
         if value.get("format") != FORMAT:
             raise InputError(f"{path}: format is {value.get('format')!r}; this version reads {FORMAT!r}")
         known = {key: item for key, item in value.items() if key in RunFacts.__dataclass_fields__}
@@ -99,13 +99,13 @@ _KINDS: Mapping[str, Any] = {
 def _check_kinds(known: Mapping[str, Any]) -> None:
     for name, kind in _KINDS.items():
         if name in known and not isinstance(known[name], kind):
-            raise ValueError(f"{name} is {reprlib.repr(known[name])}")
+            raise ValueError(f"{name} is {short_repr(known[name])}")
 
 
 def _texts(known: Mapping[str, Any], name: str) -> tuple[str, ...]:
     found = known.get(name, []) if name == "packed_from" else known[name]
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"{name} are {found!r:.60}, expected a list of texts")
+        raise ValueError(f"{name} are {short_repr(found)}, expected a list of texts")
     return tuple(found)
 
 
@@ -185,29 +185,14 @@ def config_of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse a config whose largest layers hold more numbers than the file, before memory of their size is taken.
+    """Refuse a config whose network has other shapes than the file, before memory of its size is taken.
 
     detectron2's networks are not checked: their sizes are in detectron2's own settings.
     """
     if config.model.from_detectron2:
         return
-    if config.model.kind == "classifier":
-        with torch.device("meta"):  # built without memory
-            check_fits(build_model(config, num_categories, load_weights=False), state, path)
-        return
-    detector, head = config.model.detector, config.model.image_head
-    width, box, depth = detector.fpn_channels, detector.box_head_channels, detector.mask_head_channels
-    least = 9 * width**2 + 49 * width * box + box**2 + box * num_categories
-    if config.model.with_masks:
-        least += 9 * depth * (width + (detector.mask_head_layers - 1) * depth)
-    if head.enabled:
-        least += width * head.channels + head.channels * (head.channels // 2 + 1)
-    numbers = sum(tensor.numel() for tensor in state.values())
-    if least > numbers:
-        raise InputError(
-            f"{path}: is of another architecture than its config: the layers of model.detector and model.image_head "
-            f"hold {least} numbers or more, the file {numbers}; it is damaged"
-        )
+    with torch.device("meta"):  # built without memory
+        check_fits(build_model(config, num_categories, load_weights=False), state, path)
 
 
 #: Settings that change what is done with a trained model, and not the model.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def pair_mask_iou(pairs: Pairs, found: Sequence[Rle], lesions: Sequence[Rle], cr
     rows = np.flatnonzero(pairs.count > 0)
     same = [
         pairs.count[one] == pairs.count[two] and np.array_equal(_lesions_of(pairs, one), _lesions_of(pairs, two))
-        for one, two in zip(rows[:-1], rows[1:], strict=True)
+        for one, two in pairwise(rows)
     ]
     for run in np.split(rows, np.flatnonzero(~np.array(same, dtype=bool)) + 1) if len(rows) else ():
         targets = _lesions_of(pairs, run[0])

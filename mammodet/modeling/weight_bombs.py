@@ -1,9 +1,8 @@
-"""What a weight file could do to memory and time, found before it is read: by its directory, its pickle, its strides."""
+"""What a weight file could do to memory and time, found before it is read: by its directory, pickle and strides."""
 
 from __future__ import annotations
 
 import io
-import os
 import pickletools
 import zipfile
 from pathlib import Path
@@ -25,33 +24,44 @@ _DTYPES = (
 )
 
 
-def check_archive(path: Path, start: bytes) -> None:
+def check_archive(path: Path) -> None:
     """Refuse a torch file or a pickle that would unpack to more than it holds.
 
-    Args:
-        start: the file's first bytes.
     Raises:
         InputError: compressed entries (torch writes none), entries that lie upon each other, or a pickle whose table
             is larger than the file.
     """
-    size = path.stat().st_size
+    with open(path, "rb") as file:
+        check_stream(file, path.stat().st_size, path)
+
+
+def check_stream(file: IO[bytes], size: int, path: Path) -> None:
+    """As `check_archive`, of a file or of a part of one.
+
+    Args:
+        size: in bytes.
+        path: for messages.
+    """
+    start = file.read(len(_OLD_TORCH))
+    file.seek(0)
     if not start.startswith(_ZIP):
-        with open(path, "rb") as file:
-            # before 2020, torch wrote three pickles in front of the one that says what is stored
-            for _ in range(4 if start.startswith(_OLD_TORCH) else 1):
-                _check_pickle(path, file, size)
+        # before 2020, torch wrote three pickles before the one of the weights, and one after it
+        for _ in range(5 if start.startswith(_OLD_TORCH) else 1):
+            _check_pickle(path, file, size)
         return
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            packed = [entry.filename for entry in entries if entry.compress_type or entry.compress_size != entry.file_size]
+            packed = [
+                entry.filename for entry in entries if entry.compress_type or entry.compress_size != entry.file_size
+            ]
             if packed or sum(entry.file_size for entry in entries) > size:
                 raise InputError(
                     f"{path}: is a compressed archive, or its entries lie upon each other (for instance "
                     f"{(packed or [entries[0].filename])[0]!r:.60}); torch writes neither. Save the weights anew"
                 )
             for entry in entries:
-                if entry.filename.endswith(("/data.pkl", "/constants.pkl")) or entry.filename in ("data.pkl",):
+                if entry.filename.endswith(("/data.pkl", "/constants.pkl")):
                     if entry.file_size > _MOST_PICKLE:
                         raise InputError(f"{path}: its directory of weights has {entry.file_size} bytes; it is damaged")
                     _check_pickle(path, io.BytesIO(archive.read(entry)), entry.file_size)
@@ -60,10 +70,8 @@ def check_archive(path: Path, start: bytes) -> None:
 
 
 def _check_pickle(path: Path, file: IO[bytes], size: int) -> None:
-    begin = file.tell()
-    file = _Bounded(file, size)
     try:
-        for number, (step, value, position) in enumerate(pickletools.genops(file)):
+        for number, (step, value, position) in enumerate(pickletools.genops(_Bounded(file, size))):
             if number > _MOST_STEPS:
                 raise InputError(f"{path}: its pickle has more than {_MOST_STEPS} steps; expected weights by name")
             if "PUT" in step.name and isinstance(value, int) and value > size:
@@ -74,7 +82,6 @@ def _check_pickle(path: Path, file: IO[bytes], size: int) -> None:
         raise
     except Exception as error:
         raise InputError(f"{path}: cannot be read as a checkpoint; it is cut short or damaged ({error})") from None
-    assert file.tell() >= begin
 
 
 class _Bounded(io.RawIOBase):
