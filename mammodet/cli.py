@@ -40,7 +40,7 @@ class _Printed:
     """A stream that prints names out of files as they are, but for what would steer the terminal (`\\x1b[31m`)."""
 
     #: Of progress bars: back to the line's begin, lines up or down.
-    _ALLOWED = re.compile(r"(\r*|[\n\r]*(\x1b\[A)+)")
+    _ALLOWED = re.compile(r"(\x1b\[A)+|\r*")
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

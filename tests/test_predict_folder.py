@@ -1,4 +1,4 @@
-"""Prediction of folders: odd names, replaced images, two at once, scores that keep their digits, models that diverged."""
+"""Prediction of folders: odd names, replaced images, two at once, scores with their digits, models that diverged."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monk
     monkeypatch.setattr(Predictor, "_run", stopped)
     with pytest.raises(KeyboardInterrupt):
         predict(predictor, folder, tmp_path / "out")
+    calls[:] = ["0", "1"]
     with pytest.raises(KeyboardInterrupt):  # the same images: goes on with the third
-        calls[:] = ["0", "1"]
         predict(predictor, folder, tmp_path / "out")
     monkeypatch.setattr(Predictor, "_run", run)
     write_image(folder / "0.png", 9)
