@@ -377,7 +377,7 @@ def test_draw_files_never_reads_outside_of_the_folder(write, tmp_path):
 
 def run_tool(name, *arguments, cwd=ROOT):
     command = [sys.executable, str(ROOT / "tools" / name), *(str(argument) for argument in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 @pytest.mark.parametrize("name", ["evaluate.py", "visualize.py"])
