@@ -16,7 +16,7 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
 
     Errors that a user can act on are printed without a traceback; anything else is a defect of ours and keeps its own.
     """
-    sys.stdout, sys.stderr = _Printed(sys.stdout), _Printed(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Printed(sys.stdout), _Printed(sys.stderr)
     try:
         sys.exit(main(None))
     except InputError as error:

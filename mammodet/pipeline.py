@@ -24,7 +24,7 @@ from mammodet.evaluation.evaluate import KINDS, Entry, Evaluation, evaluate
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.summary import to_table
-from mammodet.files import file_hash, write_json, write_text
+from mammodet.files import check_is_file, file_hash, write_json, write_text
 from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
 from mammodet.targets import class_of
 
@@ -139,10 +139,7 @@ def _check_output(output: Path, inputs: Sequence[Path | None]) -> None:
     for path in inputs:
         if path is None:
             continue
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise InputError(
-                f"{path}: is no regular file (a pipe?); its hash would say nothing; save it as a file first"
-            )
+        check_is_file(path)
         inside = path.resolve().parent in (output.resolve(), (output / CURVES).resolve())
         if inside and (path.name in (METRICS, REPORT, LESIONS, IMAGES) or _CURVE.fullmatch(path.name)):
             raise InputError(f"--output {output}: would replace {path}, which is read; name another folder")

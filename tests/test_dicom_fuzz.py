@@ -91,7 +91,7 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
 
 
 def fuzz(folder: Path, name: str) -> tuple[Counter[str], float, float]:
-    """Read damaged copies: how many were read and refused, the slowest in seconds of CPU time, and how far memory grew in MB."""
+    """Read damaged copies: how many were read and refused, the slowest in CPU seconds, memory's growth in MB."""
     path, content = folder / f"{name}.dcm", seed_file(folder, name)
     counts: Counter[str] = Counter()
     slowest = 0.0

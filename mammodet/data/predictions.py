@@ -247,9 +247,9 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
     if not isinstance(model, dict) or not all(_is_list_of(str, model.get(key)) for key in _LISTS):
         faults.append(f"'model' cannot be read; expected an object in which {', '.join(_LISTS)} are lists of texts")
     else:
-        count = model.get("unknown_patients")
-        if isinstance(count, bool) or not isinstance(count, int | None):
-            faults.append(f"'model': 'unknown_patients' is {count!r:.60}; expected a number of images or null")
+        unknown_count = model.get("unknown_patients")
+        if isinstance(unknown_count, bool) or not isinstance(unknown_count, int | None):
+            faults.append(f"'model': 'unknown_patients' is {unknown_count!r:.60}; expected a number of images or null")
         faults += [
             f"'model': '{key}' is {model[key]!r:.60}; expected text or null"
             for key in (*_HASHES, "unknown_start")

@@ -159,7 +159,7 @@ def pair_mask_iou(pairs: Pairs, found: Sequence[Rle], lesions: Sequence[Rle], cr
     return values
 
 
-def _lesions_of(pairs: Pairs, row: int) -> Ints:
+def _lesions_of(pairs: Pairs, row: np.int64) -> Ints:
     return pairs.lesion[pairs.start[row] : pairs.start[row] + pairs.count[row]]
 
 

@@ -6,7 +6,7 @@ import io
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ def check_stream(file: IO[bytes], size: int, path: Path) -> None:
 
 def _check_pickle(path: Path, file: IO[bytes], size: int) -> None:
     try:
-        for number, (step, value, position) in enumerate(pickletools.genops(_Bounded(file, size))):
+        for number, (step, value, position) in enumerate(pickletools.genops(cast(IO[bytes], _Bounded(file, size)))):
             if number > _MOST_STEPS:
                 raise InputError(f"{path}: its pickle has more than {_MOST_STEPS} steps; expected weights by name")
             if "PUT" in step.name and isinstance(value, int) and value > size:
