@@ -275,7 +275,7 @@ def test_a_joined_question_is_answered_by_the_record():
     data = dataset(image(1, density="B", labels={"malignant": 1}), image(2, density="B", labels={"malignant": 0}))
     answers = [{"B malignant": 0.7, "B benign": 0.3}, {"B malignant": 0.7, "B benign": 0.3}]
     _, model = metrics_of(data, [classified(n, density_malignant=one) for n, one in enumerate(answers, start=1)])
-    assert model["classes"]["density+malignant"]["confusion"] == [[1, 0], [1, 0]]
+    assert model["classes"]["density+malignant"]["confusion"] == [[0, 1], [0, 1]]
 
 
 def test_two_models_are_compared_on_their_classes():
