@@ -298,6 +298,6 @@ def test_interrupted_labelling_leaves_no_file_without_labels(checkpoint, phantom
     with pytest.raises(KeyboardInterrupt):
         predict_to_folder(predictor, truth, phantom_root, tmp_path, calibration=calibration)
     monkeypatch.setattr("mammodet.engine.predict.label_predictions", label_predictions)
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.partial.jsonl"]
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "predictions.partial.jsonl"}
     path, _ = predict_to_folder(predictor, truth, phantom_root, tmp_path, calibration=calibration)
     assert all("labels" in item for item in json.loads(path.read_text())["images"])
