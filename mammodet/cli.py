@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
-from mammodet.errors import InputError
+from mammodet.errors import InputError, printable
 
 _terminated = threading.Event()
 
@@ -22,6 +23,7 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
     Errors that a user can act on are printed without a traceback; anything else is a defect of ours and keeps its own.
     SIGTERM ends a tool as Ctrl-C does: its processes are stopped, and it says how to go on.
     """
+    sys.stdout, sys.stderr = _Printed(sys.stdout), _Printed(sys.stderr)
     signal.signal(signal.SIGTERM, _Terminator(os.getpid()))
     try:
         _run(main)
@@ -67,6 +69,31 @@ def _run(main: Callable[[list[str] | None], int]) -> NoReturn:
             hint = "; expected a folder" if isinstance(error, FileExistsError | NotADirectoryError) else ""
             _stop(f"{error.filename}: {error.strerror}{hint}", 2)
         raise
+
+
+class _Printed:
+    """A stream that prints names out of files as they are, but for what would steer the terminal (`\\x1b[31m`)."""
+
+    #: Of progress bars: back to the line's begin, lines up or down.
+    _ALLOWED = re.compile(r"(\x1b\[A)+|\r*")
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        start = self._ALLOWED.match(text)
+        end = start.end() if start else 0
+        shown = text[:end] + printable(text[end:].replace("\r\n", "\n"))
+        encoding = self._stream.encoding or "utf-8"
+        self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _stop(message: str, status: int) -> NoReturn:

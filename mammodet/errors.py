@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import reprlib
+import unicodedata
 from collections.abc import Sequence
+from typing import Any
+
+
+def _steers(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cs", "Cf")
 
 
 class InputError(ValueError):
     """Something that the user gave is wrong; the message says where, what, and what to do."""
+
+
+def printable(text: str) -> str:
+    """Text that steers no terminal: control characters, and bytes that are no letters, as `\\x1b`; line ends stay."""
+    return "".join(
+        letter if letter in "\n\t" or not _steers(letter) else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
+
+
+def short_repr(value: Any) -> str:
+    """A value for messages, cut before it is written out: one list that stands in many places has no end."""
+    return _REPR.repr(value)
 
 
 def raise_faults(faults: Sequence[str], *, where: str, advice: str = "", most: int = 25) -> None:

@@ -197,6 +197,54 @@ def parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where}: holds a number that is too large ({error})") from None
 
 
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder while the block runs; the system lifts a killed one's lock.
+
+    Args:
+        refusal: what to say where another process holds it.
+    Raises:
+        InputError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: {refusal}") from None
+        yield
+
+
+def check_tree(value: Any, where: str, *, most: int = 5 * 10**6, depth: int = 100) -> None:
+    """Refuse plain values that are too many or nested too deep, each counted wherever it stands.
+
+    YAML and pickles let one list stand in many places: a few hundred bytes can mean more values than memory holds.
+
+    Raises:
+        InputError: more than `most` values, or deeper than `depth`.
+    """
+    level, count = [value], 0
+    for _ in range(depth):
+        count += len(level)
+        below: list[Any] = []
+        for each in level:
+            members = each.values() if isinstance(each, dict) else each if isinstance(each, list | tuple) else ()
+            if count + len(below) + len(members) > most:
+                raise InputError(
+                    f"{where}: holds more than {most} values, one list perhaps in many places; expected less"
+                )
+            below.extend(members)
+        if not below:
+            return
+        level = below
+    raise InputError(f"{where}: is nested deeper than {depth} levels; expected a few")
+
+
 def canonical_hash(value: Any) -> str:
     """SHA-256 of a JSON value, independent of key order and white space, as 64 hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -22,7 +22,7 @@ from mammodet.evaluation.evaluate import KINDS, Entry, Evaluation, evaluate
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.summary import to_table
-from mammodet.files import csv_text, file_hash, write_json, write_text
+from mammodet.files import check_is_file, csv_text, file_hash, write_json, write_text
 from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
 from mammodet.targets import class_of
 
@@ -137,10 +137,7 @@ def _check_output(output: Path, inputs: Sequence[Path | None]) -> None:
     for path in inputs:
         if path is None:
             continue
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise InputError(
-                f"{path}: is no regular file (a pipe?); its hash would say nothing; save it as a file first"
-            )
+        check_is_file(path)
         inside = path.resolve().parent in (output.resolve(), (output / CURVES).resolve())
         if inside and (path.name in (METRICS, REPORT, LESIONS, IMAGES) or _CURVE.fullmatch(path.name)):
             raise InputError(f"--output {output}: would replace {path}, which is read; name another folder")
@@ -239,11 +236,8 @@ def _entry(
             f"LEAKAGE: {admitted.patients_seen} of these patients were in training or validation. These figures say "
             "nothing about new patients."
         )
-    if admitted.patients_seen is None:
-        notes.append(
-            "The predictions do not say on which patients the model was trained, or images do not say whose they are: "
-            "leakage could not be checked (--train-json names the training file)."
-        )
+    if admitted.unchecked:
+        notes.append(f"Leakage could not be checked: {'; '.join(admitted.unchecked)}.")
     known = {key: value for key, value in facts.items() if value is not None}
     entry = Entry(name, admitted.predictions, known, notes, calibration, kind, admitted.not_a_result)
     return entry, admitted.overrides

@@ -180,6 +180,16 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
 
+    def in_order(self) -> Detections:
+        """The strongest first; of equal scores, the box further left, then further up: no file's order ever counts."""
+        masks = [rle["counts"] for rle in self.rles] if self.rles is not None else [""] * len(self)
+        keys = list(
+            zip((-self.scores).tolist(), self.boxes_xyxy.tolist(), self.category_ids.tolist(), masks, strict=True)
+        )
+        order = sorted(range(len(self)), key=keys.__getitem__)
+        rles = [self.rles[row] for row in order] if self.rles is not None else None
+        return Detections(self.boxes_xyxy[order], self.scores[order], self.category_ids[order], rles)
+
     @staticmethod
     def empty(*, with_masks: bool) -> Detections:
         """No detections."""

@@ -14,6 +14,8 @@ from mammodet.evaluation.admission import REFUSALS, admit
 from mammodet.evaluation.calibration_file import Provenance
 
 A = (10, 10, 30, 30)
+#: Of a model that says all of whom it saw.
+KNOWN = {"patients": ["q"], "unknown_patients": 0, "unknown_start": None}
 
 
 def truth(subset="test", split_hash="s1"):
@@ -40,7 +42,7 @@ def refusal(data, predictions, **more):
 
 def test_predictions_without_a_fault_are_admitted():
     data = truth()
-    model = {"patients": ["q"], "data_hash": "other", "split_hash": "s1", "predicted_data_hash": data_hash(data)}
+    model = {**KNOWN, "data_hash": "other", "split_hash": "s1", "predicted_data_hash": data_hash(data)}
     admitted = check(data, said(model))
     assert (admitted.overrides, admitted.patients_seen) == ((), 0)
     assert [one.image_id for one in admitted.predictions] == [1, 2, 3]
@@ -126,9 +128,9 @@ def test_another_division_is_refused_where_patients_are_not_named():
     message = refusal(truth(), said({"split_hash": "s2"}))
     assert "another division of the data (split hash s2, here s1)" in message
     assert "--train-json" in message
-    assert check(truth(), said({"split_hash": "s2", "patients": ["q"]})).patients_seen == 0
+    assert check(truth(), said({"split_hash": "s2", **KNOWN})).patients_seen == 0
     other = dataset(image(9, patient_id="q"))
-    assert check(truth(), said({"split_hash": "s2"}), train=other).patients_seen == 0
+    assert check(truth(), said({"split_hash": "s2", "unknown_patients": 0}), train=other).patients_seen == 0
 
 
 def test_a_training_file_is_searched_for_patients_and_for_images_without_any():
@@ -145,10 +147,47 @@ def test_a_training_file_is_searched_for_patients_and_for_images_without_any():
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unknown_patients": 3}, "3 images of its training or validation do not say whose they are"),
+        ({"unknown_patients": None}, "a version that did not record images of unknown patients"),
+        ({"unknown_start": "bare.pth"}, "it started from weights whose patients are not known (bare.pth)"),
+        ({"patients": []}, "the predictions do not say on which patients the model was trained"),
+    ],
+)
+def test_a_model_that_may_have_seen_others_leaves_leakage_unchecked(change, words):
+    admitted = check(truth(), said({**KNOWN, **change}))
+    assert admitted.patients_seen is None
+    [reason] = admitted.unchecked
+    assert words in reason
+    of_folds = [fold(0, ["q"], 1, 2), {**fold(1, ["q"], 3), **change}]
+    assert check(truth(), said({"folds": of_folds})).patients_seen is None
+
+
+def test_patients_that_were_seen_are_counted_where_others_could_not_be_checked():
+    admitted = check(truth(), said({"patients": ["p1"], "unknown_patients": 3}), allow=["leakage"])
+    assert (admitted.patients_seen, len(admitted.unchecked)) == (1, 1)
+
+
+def test_images_that_were_seen_are_leakage_whatever_their_patients_are_called():
+    message = refusal(truth(), said({**KNOWN, "images_seen": ["images/im2.png", "images/im8.png"]}))
+    assert "in training or validation (1):\n  - image 'images/im2.png' (this name and size" in message
+    folds = [fold(0, ["q"], 1, 2, images_seen=["images/im3.png"]), fold(1, ["q"], 3)]
+    assert check(truth(), said({"folds": folds})).patients_seen == 0  # another fold predicted it
+    folds[1]["images_seen"] = ["images/im3.png"]
+    assert "image 'images/im3.png'" in refusal(truth(), said({"folds": folds}))
+
+
+def test_a_training_file_is_searched_for_images_of_other_patients():
+    train = dataset(image(2, patient_id="another name"))
+    assert "image 'images/im2.png' (of --train-json)" in refusal(truth(), said(KNOWN), train=train)
+
+
 def test_images_without_patients_leave_leakage_unchecked():
     data = replace(truth(), images=(*truth().images, image(4)))
-    predictions = said({"patients": ["q"]}, [prediction(n) for n in (1, 2, 3, 4)])
-    assert check(data, predictions).patients_seen is None
+    predictions = said(KNOWN, [prediction(n) for n in (1, 2, 3, 4)])
+    assert check(data, predictions).unchecked == ("1 images of the ground truth do not say whose they are",)
     assert check(data, predictions, train=dataset(image(9, patient_id="r"))).patients_seen is None
 
 
@@ -213,7 +252,8 @@ def test_a_safe_split_speaks_against_nothing(config):
 
 
 def fold(number, patients, *images, **more):
-    return {"fold": number, "patients": patients, "images": [f"images/im{n}.png" for n in images], **more}
+    names = [f"images/im{n}.png" for n in images]
+    return {"fold": number, "patients": patients, "unknown_patients": 0, "images": names, **more}
 
 
 def test_out_of_fold_predictions_are_held_against_the_fold_that_made_them():

@@ -106,14 +106,21 @@ def test_fit_refuses_what_it_does_not_know(how, message):
 
 def test_provenance_holds_what_was_fitted_on():
     truth, _ = small_validation(patients=2)
-    found = provenance_of(truth, model_facts(), "c" * 64, ground_truth=Path("val.json"))
+    found = provenance_of(truth, of_model(model_facts()), "c" * 64, ground_truth=Path("val.json"))
     assert found == replace(
         PROVENANCE, data_hash=data_hash(truth), patients=("p00", "p01"), version=found.version, fitted_on_test=False
     )
     mean = model_facts(over_images="mean")
-    assert provenance_of(truth, mean, "c" * 64, ground_truth=Path("val.json")).over_images == "mean"
-    assert provenance_of(truth, mean, "c" * 64, ground_truth=Path("val.json"), over_images="max").over_images == "max"
-    assert provenance_of(truth, {}, "c" * 64, ground_truth=Path("val.json")).over_images == "max"
+    assert provenance_of(truth, of_model(mean), "c" * 64, ground_truth=Path("val.json")).over_images == "mean"
+    assert (
+        provenance_of(truth, of_model(mean), "c" * 64, ground_truth=Path("val.json"), over_images="max").over_images
+        == "max"
+    )
+    assert provenance_of(truth, of_model({}), "c" * 64, ground_truth=Path("val.json")).over_images == "max"
+
+
+def of_model(model: dict[str, Any]) -> Predictions:
+    return Predictions((), ("mass",), model)
 
 
 # the tool
@@ -162,7 +169,7 @@ def test_images_of_the_subset_test_make_a_test_set():
     truth, _ = small_validation(patients=2)
     mixed = replace(truth, images=(replace(truth.images[0], split="test"), *truth.images[1:]))
     with pytest.raises(InputError, match="1 of its 4 images are of the subset test"):
-        provenance_of(mixed, model_facts(), "c" * 64, ground_truth=Path("all.json"))
+        provenance_of(mixed, of_model(model_facts()), "c" * 64, ground_truth=Path("all.json"))
 
 
 def test_tool_refuses_what_the_model_was_trained_on(tmp_path):
@@ -171,6 +178,40 @@ def test_tool_refuses_what_the_model_was_trained_on(tmp_path):
     truth, _ = small_validation()
     with pytest.raises(InputError, match="is what the model was trained on"):
         call(tmp_path, model={"data_hash": data_hash(truth)})
+
+
+def test_tool_refuses_patients_and_images_of_the_training(tmp_path):
+    files = [{"file": "data/fold0_train.json", "data_hash": "1" * 64}]
+    files = [{**files[0], "subset": "train"}, {"file": "data/fold0_val.json", "subset": "val", "data_hash": "2" * 64}]
+    with pytest.raises(InputError, match=r"\(1: patient p03\), and is not the file that it was chosen by") as caught:
+        call(tmp_path, model={"patients": ["p03", "q"], "files": files})
+    assert "Predict its validation file (data/fold0_val.json), or patients that it has not seen" in str(caught.value)
+    with pytest.raises(InputError, match=r"\(1: image 'images/im2.png' \("):
+        call(tmp_path, model={"patients": ["q"], "files": files, "images_seen": ["images/im2.png"]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_tool_takes_the_file_that_the_model_was_chosen_by(tmp_path, capsys):
+    truth, _ = small_validation()
+    files = [{"file": "data/fold0_val.json", "subset": "val", "data_hash": data_hash(truth)}]
+    call(
+        tmp_path, model={"patients": ["p03"], "unknown_patients": 0, "files": files, "images_seen": ["images/im2.png"]}
+    )
+    assert "could not be checked" not in capsys.readouterr().err
+
+
+def test_tool_takes_patients_that_another_fold_learnt(tmp_path):
+    names = [f"images/im{number}.png" for number in range(1, 61)]
+    fold = {"fold": 0, "patients": ["q"], "images": names[:30]}
+    other = {"fold": 1, "patients": ["p00"], "images": names[30:]}
+    call(tmp_path, model={"folds": [fold, other]})
+    with pytest.raises(InputError, match="1: patient p00"):
+        call(tmp_path, model={"folds": [{**fold, "patients": ["p00"]}, other]})
+
+
+def test_tool_says_that_patients_could_not_be_checked(tmp_path, capsys):
+    call(tmp_path, model={"patients": ["q"], "unknown_patients": 4})
+    assert "could not be checked: 4 images of its training or validation do not say" in capsys.readouterr().err
 
 
 def test_tool_refuses_predictions_that_do_not_match(tmp_path):
@@ -257,6 +298,6 @@ def test_interrupted_labelling_leaves_no_file_without_labels(checkpoint, phantom
     with pytest.raises(KeyboardInterrupt):
         predict_to_folder(predictor, truth, phantom_root, tmp_path, calibration=calibration)
     monkeypatch.setattr("mammodet.engine.predict.label_predictions", label_predictions)
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.partial.jsonl"]
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "predictions.partial.jsonl"}
     path, _ = predict_to_folder(predictor, truth, phantom_root, tmp_path, calibration=calibration)
     assert all("labels" in item for item in json.loads(path.read_text())["images"])

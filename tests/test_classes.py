@@ -168,10 +168,10 @@ def test_a_large_set_is_resampled_in_seconds():
         ranks=range(8),
     )
     weights = rng.integers(0, 3, 2500).astype(np.float64)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(20):
         figures.row(weights)
-    assert (time.perf_counter() - start) / 20 < 0.02  # about 1 ms on one core
+    assert (time.process_time() - start) / 20 < 0.02  # about 1 ms on one core
 
 
 def classified(number, *, scores=None, **classes):
@@ -266,7 +266,7 @@ def test_classes_without_an_order_have_no_quadratic_kappa():
     answer = {"x": 0.5, "a": 0.5}
     _, model = metrics_of(data, [prediction(n, class_scores={"class": answer}) for n in (1, 2)])
     found = model["classes"]["class"]
-    assert found["classes"] == ["x", "a"]
+    assert found["classes"] == ["a", "x"]  # by name, whatever the file's order
     assert found["confusion"] == [[1, 0], [1, 0]]
     assert (found["ordered"], found["quadratic_kappa"], found["kappa"]) == (False, None, 0)
 
@@ -275,7 +275,7 @@ def test_a_joined_question_is_answered_by_the_record():
     data = dataset(image(1, density="B", labels={"malignant": 1}), image(2, density="B", labels={"malignant": 0}))
     answers = [{"B malignant": 0.7, "B benign": 0.3}, {"B malignant": 0.7, "B benign": 0.3}]
     _, model = metrics_of(data, [classified(n, density_malignant=one) for n, one in enumerate(answers, start=1)])
-    assert model["classes"]["density+malignant"]["confusion"] == [[1, 0], [1, 0]]
+    assert model["classes"]["density+malignant"]["confusion"] == [[0, 1], [0, 1]]
 
 
 def test_two_models_are_compared_on_their_classes():

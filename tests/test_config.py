@@ -79,7 +79,7 @@ def test_base_loops_are_told(tmp_path, loop):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("_base_: nowhere.yaml", r"nowhere\.yaml: no such config file"),
+        ("_base_: nowhere.yaml", r"nowhere\.yaml: no such file"),
         ("_base_: .", "is a folder; expected a YAML file"),
         ("_base_: [a.yaml]", "expected the path of one YAML file"),
         ("- a\n- b", "holds a list; expected keys and values"),
@@ -102,7 +102,7 @@ def test_file_that_is_not_text_is_told(tmp_path):
 
 
 def test_missing_file_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere\.yaml: no such config file"):
+    with pytest.raises(InputError, match=r"nowhere\.yaml: no such file"):
         load_config(tmp_path / "nowhere.yaml")
 
 

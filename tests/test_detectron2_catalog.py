@@ -70,7 +70,7 @@ for call in (
 def test_missing_detectron2_is_told_with_the_way_to_install_it(tmp_path):
     # In a process of its own, since a module that was imported once is there.
     command = [sys.executable, "-c", WITHOUT_DETECTRON2, str(write_small(tmp_path))]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines() == ["detectron2 is not installed. It is not on the package index"] * 4
 
 

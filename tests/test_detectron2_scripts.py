@@ -215,7 +215,7 @@ def test_the_script_of_the_page_runs(tmp_path, phantom_root):
     (tmp_path / "train_net.py").write_text(script, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(tmp_path / "train_net.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     output = tmp_path / "run ö"
     assert (output / "model_final.pth").is_file()

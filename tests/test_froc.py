@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 from small_cases import box_mask, dataset, image, lesion, prediction, random_case
 
+from mammodet.errors import InputError
+from mammodet.evaluation.evaluate import Entry, evaluate
 from mammodet.evaluation.flat import flat_detections, flat_lesions
 from mammodet.evaluation.froc import DENOMINATORS, FPPI_POINTS, CurveMaker, FrocFigures, denominator_images, froc
-from mammodet.evaluation.matching import match_all
+from mammodet.evaluation.matching import assign, make_pairs, match_all
+from mammodet.evaluation.options import Options
+from mammodet.records import Detections
 
 BOX_RULES = ("iou@0.1", "iou@0.2", "iou@0.35", "iou@0.5", "center")
 
@@ -304,3 +309,73 @@ def test_froc_refuses_an_unknown_rule(rule):
 def test_froc_refuses_another_number_of_predictions():
     with pytest.raises(ValueError):
         froc(dataset(image(1), image(2)), [prediction(1)])
+
+
+# Detections of one score: none comes first.
+
+
+def all_in_one_order(data, predictions, order):
+    """The figures of files that hold the detections of each image in another order."""
+    shuffled = [
+        replace(
+            one,
+            detections=Detections(
+                one.detections.boxes_xyxy[order(len(one.detections))],
+                one.detections.scores[order(len(one.detections))],
+                one.detections.category_ids[order(len(one.detections))],
+                [one.detections.rles[row] for row in order(len(one.detections))] if one.detections.rles else None,
+            ),
+        )
+        for one in predictions
+    ]
+    return json.dumps(evaluate(data, [Entry("one", shuffled)], Options(resamples=100)).metrics)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_figure_depends_on_the_order_of_equal_scores(seed):
+    data, predictions = random_case(seed, categories=("mass", "calc"), images=10, decimals=0)
+    orders = (np.arange, lambda count: np.arange(count)[::-1], lambda count: np.roll(np.arange(count), 1))
+    found = {all_in_one_order(data, predictions, order) for order in orders}
+    assert len(found) == 1
+
+
+def test_detections_of_one_score_find_as_many_lesions_as_they_can():
+    # One fits both lesions (0.82 and 0.56), the other the upper one alone (0.39): both are found in either order.
+    data = dataset(image(1, lesion((10, 10, 40, 40)), lesion((10, 20, 40, 55))))
+    both, upper = (10, 12, 40, 44), (10, 4, 40, 24)
+    for found in [((both, 0.5), (upper, 0.5)), ((upper, 0.5), (both, 0.5))]:
+        assert froc(data, [prediction(1, *found)]).cpm == 1.0
+    weaker = froc(data, [prediction(1, (both, 0.5), (upper, 0.4))])  # the stronger one takes what fits it best
+    assert weaker.sensitivity.tolist() == [0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_matching_of_one_score_is_the_largest_and_of_those_the_best(seed):
+    rng = np.random.default_rng(seed)
+    found, lesions = int(rng.integers(1, 5)), int(rng.integers(1, 5))
+    quality = np.where(rng.random((found, lesions)) < 0.5, rng.integers(1, 9, (found, lesions)) / 8, 0.0)
+    here = np.zeros(found, dtype=np.int64)
+    whole = np.tile([0.0, 0.0, 1.0, 1.0], (max(found, lesions), 1))
+    pairs = make_pairs(here, np.zeros(lesions, dtype=np.int64), whole[:found], whole[:lesions])
+    taken = assign(pairs, here, np.full(found, 0.5), quality.ravel(), lesions)
+    used = taken[taken >= 0]
+    assert len(set(used.tolist())) == len(used)
+    summed = sum(quality[row, lesion] for row, lesion in enumerate(taken) if lesion >= 0)
+    wider = np.hstack([quality, np.zeros((found, found))])  # a place of its own for one that finds none
+    options = [wider[np.arange(found), places] for places in itertools.permutations(range(lesions + found), found)]
+    most = max(np.count_nonzero(values) for values in options)
+    best = max(values.sum() for values in options if np.count_nonzero(values) == most)
+    assert (len(used), summed) == (most, pytest.approx(best))
+
+
+def test_pairs_that_touch_are_found_block_by_block(monkeypatch):
+    data, predictions = random_case(5, images=30)
+    found, lesions = flat_detections(data, predictions), flat_lesions(data)
+    whole = make_pairs(found.images, lesions.images, found.boxes_xyxy, lesions.boxes_xyxy)
+    monkeypatch.setattr("mammodet.evaluation.matching._BLOCK", 5)
+    parts = make_pairs(found.images, lesions.images, found.boxes_xyxy, lesions.boxes_xyxy)
+    for name in ("found", "lesion", "start", "count"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    monkeypatch.setattr("mammodet.evaluation.matching._MOST_PAIRS", 5)
+    with pytest.raises(InputError, match="more than 5 pairs of a detection and a lesion"):
+        make_pairs(found.images, lesions.images, found.boxes_xyxy, lesions.boxes_xyxy)

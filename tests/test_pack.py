@@ -199,18 +199,24 @@ def test_tool_packs_pins_and_shows(checkpoint, tmp_path, capsys):
     ("change", "message"),
     [
         (
-            lambda facts: facts["config"]["model"]["detector"].update(box_head_channels=2**50),
+            lambda facts: facts["config"]["model"]["detector"].update(box_head_channels=2**14),
             "another architecture",
         ),
         (
-            lambda facts: facts["config"]["model"]["detector"].update(mask_head_layers=10**12),
+            lambda facts: facts["config"]["model"]["detector"].update(box_head_channels=2**50),
+            "less than or equal to 16384",
+        ),
+        (
+            lambda facts: facts["config"]["model"]["detector"].update(mask_head_layers=64),
             "another architecture",
         ),
         (lambda facts: facts["config"]["model"].update(kind="oracle"), "model.kind"),
-        (lambda facts: facts.update(config=[1]), "expected a section of keys"),
+        (lambda facts: facts.update(config=[1]), "its facts are damaged"),
         (lambda facts: facts.update(patients="P_1"), "patients are 'P_1', expected a list of texts"),
         (lambda facts: facts.update(packed_from=[1]), r"packed_from are \[1\], expected a list of texts"),
         (lambda facts: facts.update(stack={"features": 1}), "its facts are damaged"),
+        (lambda facts: facts.update(data_hash=[1]), r"data_hash is \[1\]"),
+        (lambda facts: facts.update(images={"names": "abc"}), "its facts are damaged"),
         (lambda facts: facts.update(format="other"), "format is 'other'"),
     ],
 )
@@ -225,7 +231,7 @@ def test_packed_file_with_wrong_facts_is_refused_before_it_is_built(checkpoint, 
 def test_classifier_with_a_config_of_another_size_is_refused(tmp_path):
     overrides = ("model.kind=classifier", "model.classifier.network=cnn", "model.classifier.heads={tumor: {}}")
     facts = RunFacts(load_config(None, overrides).to_dict(), ("lesion",), "f" * 64, None).to_json()
-    for width, message in ((2**30, "another architecture"), (2**62, "cannot be built")):
+    for width, message in ((2**14, "another architecture"), (2**62, "less than or equal to 16384")):
         facts["config"]["model"]["classifier"]["cnn"]["dense"] = [width]
         write_packed(tmp_path / "m.safetensors", {"network.blocks.0.weight": torch.zeros(1)}, Parts(facts))
         with pytest.raises(InputError, match=message):

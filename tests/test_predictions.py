@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_cases import box_mask, dataset, image, lesion, prediction
 
+from mammodet.data.coco import from_json
 from mammodet.data.predictions import (
     FORMAT,
     Predictions,
@@ -320,9 +321,16 @@ def test_wrong_format_is_refused(tmp_path, wrong):
     assert "expected 'mammodet-predictions/1'" in fault_of(tmp_path, value)
 
 
-@pytest.mark.parametrize("value", [[], 5, None, "a", {}, {"images": {}}, {"format": FORMAT, "images": None}])
+@pytest.mark.parametrize("value", [5, None, "a", {}, {"images": {}}, {"format": FORMAT, "images": None}])
 def test_other_json_is_refused(tmp_path, value):
     assert "tools/predict.py writes one" in fault_of(tmp_path, value)
+
+
+def test_files_of_another_kind_are_named(tmp_path):
+    assert "tools/import_predictions.py makes predictions of it" in fault_of(tmp_path, [])
+    assert "--ground-truth and --predictions exchanged?" in fault_of(tmp_path, {"images": [], "annotations": []})
+    with pytest.raises(InputError, match="is a predictions file, no data set"):
+        from_json(good_value(), where="predictions.json")
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"format": "mammodet', "\ufeff{}"])

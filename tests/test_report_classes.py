@@ -294,7 +294,7 @@ def write(phantom_root, tmp_path):
             for one in dataset.images
         )  # fmt: skip
         path = tmp_path / "predictions.json"
-        known = {"kind": "classifier", "patients": ["someone else"], "checkpoint_sha256": "ab"}
+        known = {"kind": "classifier", "patients": ["someone else"], "unknown_patients": 0, "checkpoint_sha256": "ab"}
         write_predictions(Predictions(images, dataset.categories, {**known, **model}), path)
         return path
 
@@ -348,7 +348,13 @@ def test_evaluate_files_refuses_an_unsafe_split_and_stamps_it(phantom_root, writ
 def test_evaluate_files_names_the_folds(phantom_root, write, tmp_path):
     names = [one.file_name for one in read_coco(phantom_root / "val.json").images]
     folds = [
-        {"fold": number, "checkpoint_sha256": f"{number}" * 64, "patients": ["someone else"], "images": part}
+        {
+            "fold": number,
+            "checkpoint_sha256": f"{number}" * 64,
+            "patients": ["someone else"],
+            "unknown_patients": 0,
+            "images": part,
+        }
         for number, part in enumerate((names[::2], names[1::2]))
     ]
     metrics = run(phantom_root, write(patients=None, folds=folds), tmp_path / "eval", report=False)

@@ -205,11 +205,10 @@ def test_interrupted_training_says_how_to_go_on(phantom_root: Path, tmp_path: Pa
         # Where a shell runs the tests in its background, they ignore interrupts, and so would the training.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while not (output / LAST).exists() and time.monotonic() < deadline:
+    while not (output / LAST).exists() and process.poll() is None:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == 130, err[-2000:]
     assert "--resume goes on from it" in out
     assert "Traceback" not in err

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from mammodet.evaluation.calibration_file import Calibration, Fit
 
 EXAMPLE = """examples:
-  python tools/predict.py --checkpoint output/run/best.ckpt --input data/mias/val.json --output val_preds/
-  python tools/calibrate.py --ground-truth data/mias/val.json --predictions val_preds/predictions.json \\
+  python tools/predict.py --checkpoint output/run/best.ckpt --input data/mias/fold0_val.json --output val_preds/
+  python tools/calibrate.py --ground-truth data/mias/fold0_val.json --predictions val_preds/predictions.json \\
       --output calibration.json --goal sensitivity@0.9 youden
   python tools/predict.py --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
       --calibration calibration.json
@@ -29,7 +29,12 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    main.add_argument("--ground-truth", type=Path, required=True, help="COCO JSON of the validation images")
+    main.add_argument(
+        "--ground-truth",
+        type=Path,
+        required=True,
+        help="COCO JSON of the validation images: the file that the model was chosen by, or unseen patients",
+    )
     main.add_argument("--predictions", type=Path, required=True, help="of tools/predict.py on these images")
     main.add_argument("--output", type=Path, required=True, help="calibration file to write (JSON)")
     main.add_argument("--method", choices=METHODS, default="platt", help="from score to probability (%(default)s)")
@@ -53,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     from mammodet.data.coco import read_coco
     from mammodet.data.predictions import match_to_dataset, read_predictions
+    from mammodet.evaluation.admission import seen_before
     from mammodet.evaluation.calibration_file import write_calibration
     from mammodet.evaluation.fit_calibration import fit_calibration, provenance_of
     from mammodet.files import file_hash
@@ -61,12 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
     predictions = read_predictions(chosen.predictions)
     provenance = provenance_of(
         dataset,
-        predictions.model,
+        predictions,
         file_hash(chosen.predictions),
         ground_truth=chosen.ground_truth,
         over_images=chosen.over_images,
         allow_test=chosen.allow_test,
     )
+    _, unchecked = seen_before(dataset, predictions, str(chosen.predictions))
+    for reason in unchecked:
+        print(f"whether the model was trained on these patients could not be checked: {reason}", file=sys.stderr)
     matched = match_to_dataset(predictions.images, dataset)
     calibration = fit_calibration(
         dataset, matched, provenance, method=chosen.method, goals=chosen.goal, levels=chosen.levels

@@ -89,6 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
     unreadable: list[Skipped] = []
     if chosen.input.suffix.lower() == ".json":
         dataset, root = read_coco(chosen.input), chosen.input.parent
+        if predictor.config.model.kind == "detector" and dataset.categories != predictor.facts.categories:
+            print(
+                f"warning: {chosen.input}: its categories are {list(dataset.categories)}, those of the model "
+                f"{list(predictor.facts.categories)}: tools/evaluate.py will refuse to compare them. Rename its "
+                "categories (tools/subset.py --category) before, or take a model of the same",
+                file=sys.stderr,
+            )
     else:
         dataset, unreadable = folder_dataset(chosen.input, predictor.facts.categories)
         root = chosen.input

@@ -12,6 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=2**14)]
 
 
 class Section(BaseModel):

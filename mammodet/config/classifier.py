@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mammodet.config.base import AtLeastOne, BelowOne, NonNegative, Positive, Section
+from mammodet.config.base import BelowOne, NonNegative, Positive, Section, Width
 from mammodet.targets import is_binary
 
 
@@ -14,13 +14,13 @@ class CnnConfig(Section):
     """A plain convolutional network, of `network: cnn`; the defaults are those of a small VGG (Simonyan, ICLR 2015)."""
 
     #: Channels of the 3x3 convolutions of each block; max-pooling halves the image after each block.
-    blocks: list[Annotated[list[AtLeastOne], Field(min_length=1)]] = Field(
+    blocks: list[Annotated[list[Width], Field(min_length=1, max_length=64)]] = Field(
         default=[[32], [64], [128]], min_length=1, max_length=8
     )
     #: Norm after each convolution.
     norm: Literal["none", "BN", "GN"] = "none"
     #: Width of the dense layers between the last block and the answers.
-    dense: list[AtLeastOne] = Field(default=[128])
+    dense: list[Width] = Field(default=[128], max_length=64)
     #: Share of values that training drops at random: after the blocks, and after each dense layer.
     dropout: BelowOne = 0.25
     dense_dropout: BelowOne = 0.0

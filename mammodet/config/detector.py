@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mammodet.config.base import AtLeastOne, NonNegative, Positive, Section, Share
+from mammodet.config.base import AtLeastOne, NonNegative, Positive, Section, Share, Width
 
 AggregationRule = Literal["max", "noisy_or", "top_k_mean", "head", "learned"]
 
@@ -75,11 +75,11 @@ class DetectorConfig(Section):
     #: pixels of the network's input are less than 3.5 strides wide.
     finest_level: Literal[2, 3] = 2
     #: Channels of the feature pyramid and of the region proposal network.
-    fpn_channels: Annotated[int, Field(ge=8, multiple_of=8)] = 256
+    fpn_channels: Annotated[int, Field(ge=8, le=2**14, multiple_of=8)] = 256
     #: Width of the heads; layers of the mask head.
-    box_head_channels: AtLeastOne = 1024
-    mask_head_channels: AtLeastOne = 256
-    mask_head_layers: AtLeastOne = 4
+    box_head_channels: Width = 1024
+    mask_head_channels: Width = 256
+    mask_head_layers: Annotated[int, Field(ge=1, le=64)] = 4
     #: Anchors per image that the region proposal network learns from.
     rpn_batch_per_image: AtLeastOne = 256
     #: Proposals kept before and after non-maximum suppression.
@@ -129,7 +129,7 @@ class ImageHeadConfig(Section):
     #: What it answers; each is a key of the data set's image labels.
     targets: list[str] = Field(default=["tumor", "malignant"], min_length=1)
     #: Its width.
-    channels: AtLeastOne = 256
+    channels: Width = 256
     #: Weight of its loss beside the detector's.
     loss_weight: NonNegative = 0.5
     #: Share of its features that training drops at random.

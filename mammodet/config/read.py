@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mammodet.config.experiment import Config
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, raise_faults, short_repr
+from mammodet.files import check_is_file, check_tree
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -30,6 +31,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             raise InputError(f"override {override!r}: expected KEY=VALUE, for instance train.lr=0.01")
         try:
             value = yaml.safe_load(text)
+            check_tree(value, f"override {key}", most=10**5)
+        except InputError:
+            raise
         except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2026-13-01
             raise InputError(f"override {override!r}: {text!r} is not a YAML value") from None
         _put(values, key.split("."), value, override)
@@ -61,14 +65,21 @@ def differences(then: Any, now: Any, place: str = "") -> list[str]:
     return [f"{key} {before!r} -> {after!r}" for key, before, after in changes(then, now, place)]
 
 
+_MOST_BYTES = 2**18  # of a YAML file: a config of every setting has 2**14
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which would silently let the last of two equal keys win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        doubled = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
-        if doubled is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {doubled!r} stands twice", node.start_mark)
+        seen = set()
+        for key in keys:
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a list or keys", node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -83,12 +94,14 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = Path(path)
     if path.resolve() in seen:
         raise InputError(f"{path}: its _base_ leads back to itself")
+    check_is_file(path, "a YAML file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{path}: has {path.stat().st_size} bytes; expected a config, of {_MOST_BYTES} or less")
     try:
         values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such config file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; expected a YAML file") from None
+        check_tree(values, str(path), most=10**5)
+    except InputError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid YAML: {error}") from None
     values = {} if values is None else values
@@ -98,7 +111,7 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return values
     if not isinstance(base, str):
-        raise InputError(f"{path}: _base_ is {base!r}; expected the path of one YAML file beside it")
+        raise InputError(f"{path}: _base_ is {short_repr(base)}; expected the path of one YAML file beside it")
     return _merge(read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
 
 
@@ -134,7 +147,7 @@ def _explain(error: dict[str, Any]) -> str:
     elif error["type"] == "path_type":
         message = "expected a path"
     if "input" in error and not isinstance(error["input"], dict):
-        return f"{key}: {error['input']!r}: {message}"
+        return f"{key}: {short_repr(error['input'])}: {message}"
     return f"{key}: {message}" if key else message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -81,6 +82,19 @@ def check_file_name(name: str) -> str | None:
     if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0] or "\0" in name:
         return f"file_name {short(name)} leaves the data root; expected a relative path without '..'"
     return None
+
+
+def check_new_name(name: str) -> str | None:
+    """Why a file of a folder (its path below it, with `/`) cannot stand in our JSON files, or None."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        return "holds control characters"
+    if "\\" in name:
+        return "holds a backslash, which is a separator elsewhere"
+    return "begins with what elsewhere is a drive's name" if check_file_name(name) else None
 
 
 def read_segmentation(value: Any, height: int, width: int, where: str, checker: Checker) -> Rle | None:

@@ -125,6 +125,10 @@ def read_coco(path: Path, *, skip_invalid: bool | None = None) -> Dataset:
 
 def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Dataset:
     """The data set of a COCO JSON value; `read_coco` says the rest. `where` names the value in messages."""
+    if isinstance(value, dict) and str(value.get("format")).startswith("mammodet-predictions/"):
+        raise InputError(
+            f"{where}: is a predictions file, no data set (COCO JSON). Were --ground-truth and --predictions exchanged?"
+        )
     if not isinstance(value, dict) or not all(isinstance(value.get(key), list) for key in ("images", "categories")):
         raise InputError(f"{where}: expected a COCO object with lists 'images', 'annotations' and 'categories'")
     annotations = value.get("annotations", [])

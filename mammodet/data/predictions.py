@@ -23,6 +23,7 @@ from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
 _HASHES = ("checkpoint_sha256", "data_hash", "split_hash", "predicted_data_hash")
+_LISTS = ("patients", "packed_from", "images_seen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Repairs:
 
 def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
     """One image's entry."""
-    found = prediction.detections
+    found = prediction.detections.in_order()
     boxes = xyxy_to_xywh(found.boxes_xyxy)
     items = []
     for index in range(len(found)):
@@ -147,18 +148,12 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
         categories = np.array([_integer(entry["category_id"], "category_id", 1) for entry in found], dtype=np.int64)
         with_masks = any("segmentation" in entry for entry in found)
         rles = [_rle(entry["segmentation"], size_hw) for entry in found] if with_masks else None
-        order = np.argsort(-scores, kind="stable")
         return ImagePrediction(
             image_id=_integer(item["image_id"], "image_id"),
             file_name=str(file_name),
             size_hw=size_hw,
             scores=scores_of(item["scores"], "score"),
-            detections=Detections(
-                boxes[order],
-                scores[order],
-                categories[order],
-                [rles[index] for index in order] if rles is not None else ([] if not found else None),
-            ),
+            detections=Detections(boxes, scores, categories, rles if found else []).in_order(),
             scores_by_rule={rule: scores_of(values, f"{rule} score") for rule, values in by_rule.items()},
             class_scores={name: scores_of(values, f"{name} class score") for name, values in by_class.items()},
             patient_id=_text(item.get("patient_id"), "patient_id"),
@@ -218,6 +213,12 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
         InputError: with every fault in the file.
     """
     value = read_json(path)
+    if isinstance(value, dict) and "annotations" in value:
+        raise InputError(
+            f"{path}: is a data set (COCO JSON), no predictions. Were --ground-truth and --predictions exchanged?"
+        )
+    if isinstance(value, list):
+        raise InputError(f"{path}: is a list, as of COCO results; tools/import_predictions.py makes predictions of it")
     if not isinstance(value, dict) or not isinstance(value.get("images"), list):
         raise InputError(f"{path}: expected a predictions object with a list 'images' (tools/predict.py writes one)")
     if value.get("format") != FORMAT:
@@ -245,14 +246,15 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
     for key in ("image_id", "file_name"):
         images = list({getattr(image, key): image for image in reversed(images)}.values())[::-1]
     model = value.get("model") or {}
-    if not isinstance(model, dict) or not all(_is_list_of(str, model.get(key)) for key in ("patients", "packed_from")):
-        faults.append(
-            "'model' cannot be read; expected an object whose 'patients' and 'packed_from' are lists of texts"
-        )
+    if not isinstance(model, dict) or not all(_is_list_of(str, model.get(key)) for key in _LISTS):
+        faults.append(f"'model' cannot be read; expected an object in which {', '.join(_LISTS)} are lists of texts")
     else:
+        unknown_count = model.get("unknown_patients")
+        if isinstance(unknown_count, bool) or not isinstance(unknown_count, int | None):
+            faults.append(f"'model': 'unknown_patients' is {unknown_count!r:.60}; expected a number of images or null")
         faults += [
             f"'model': '{key}' is {model[key]!r:.60}; expected text or null"
-            for key in _HASHES
+            for key in (*_HASHES, "unknown_start")
             if not isinstance(model.get(key), str | None)
         ]
         try:

@@ -16,9 +16,10 @@ from torch import nn
 import mammodet
 from mammodet.config import Config, differences, make_config
 from mammodet.config.classifier import RESNETS
+from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
-from mammodet.errors import InputError, raise_faults
-from mammodet.files import atomic_path
+from mammodet.errors import InputError, raise_faults, short_repr
+from mammodet.files import atomic_path, check_tree
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
@@ -44,6 +45,7 @@ class RunFacts:
         unknown_start: name of the weights that a training started from, if nothing says which patients they saw.
         stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
         packed_from: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
+        images: of the two sets, as `mammodet.data.seen_images.SeenImages.to_json`; empty where not recorded.
     """
 
     config: Mapping[str, Any]
@@ -56,6 +58,7 @@ class RunFacts:
     unknown_start: str | None = None
     stack: Mapping[str, Any] | None = None
     packed_from: tuple[str, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
     version: str = mammodet.__version__
     format: str = field(default=FORMAT)
 
@@ -67,6 +70,7 @@ class RunFacts:
     @staticmethod
     def from_json(value: Mapping[str, Any], path: Path) -> RunFacts:
         """The inverse of `to_json`."""
+        check_tree(value, f"{path}: its facts")
         if value.get("format") != FORMAT:
             raise InputError(f"{path}: format is {value.get('format')!r}; this version reads {FORMAT!r}")
         known = {key: item for key, item in value.items() if key in RunFacts.__dataclass_fields__}
@@ -74,11 +78,10 @@ class RunFacts:
             if known.get("stack") is not None:
                 LogisticStack.from_json(known["stack"])
             lists = {name: _texts(known, name) for name in _TEXTS}
-            count, start = known.get("unknown_patients"), known.get("unknown_start")
-            if not (count is None or (type(count) is int and count >= 0)) or not isinstance(start, str | None):
-                raise ValueError(f"unknown_patients {count!r:.60} and unknown_start {start!r:.60}")
+            _check_kinds(known)
+            SeenImages.from_json(known.get("images", {}))
             return RunFacts(**{**known, **lists, "files": sources_of(value)})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: its facts are damaged ({type(error).__name__}: {error})") from None
 
     def with_earlier(self, earlier: RunFacts) -> RunFacts:
@@ -92,16 +95,33 @@ class RunFacts:
             files=joined_sources(self.files, earlier.files),
             unknown_patients=unknown,
             unknown_start=earlier.unknown_start or self.unknown_start,
+            images=SeenImages.from_json(self.images).joined(SeenImages.from_json(earlier.images)).to_json(),
         )
 
 
 _TEXTS = ("categories", "patients", "packed_from")
+_KINDS: Mapping[str, Any] = {
+    "config": Mapping,
+    "data_hash": str,
+    "split_hash": str | None,
+    "version": str,
+    "unknown_patients": int | None,
+    "unknown_start": str | None,
+}
+
+
+def _check_kinds(known: Mapping[str, Any]) -> None:
+    for name, kind in _KINDS.items():
+        if name in known and not isinstance(known[name], kind):
+            raise ValueError(f"{name} is {short_repr(known[name])}")
+    if isinstance(count := known.get("unknown_patients"), bool) or (count or 0) < 0:
+        raise ValueError(f"unknown_patients is {count}")
 
 
 def _texts(known: Mapping[str, Any], name: str) -> tuple[str, ...]:
     found = known.get(name, []) if name == "packed_from" else known[name]
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"{name} are {found!r:.60}, expected a list of texts")
+        raise ValueError(f"{name} are {short_repr(found)}, expected a list of texts")
     return tuple(found)
 
 
@@ -177,29 +197,14 @@ def config_of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse a config whose largest layers hold more numbers than the file, before memory of their size is taken.
+    """Refuse a config whose network has other shapes than the file, before memory of its size is taken.
 
     detectron2's networks are not checked: their sizes are in detectron2's own settings.
     """
     if config.model.from_detectron2:
         return
-    if config.model.kind == "classifier":
-        with torch.device("meta"):  # built without memory
-            check_fits(build_model(config, num_categories, load_weights=False), state, path)
-        return
-    detector, head = config.model.detector, config.model.image_head
-    width, box, depth = detector.fpn_channels, detector.box_head_channels, detector.mask_head_channels
-    least = 9 * width**2 + 49 * width * box + box**2 + box * num_categories
-    if config.model.with_masks:
-        least += 9 * depth * (width + (detector.mask_head_layers - 1) * depth)
-    if head.enabled:
-        least += width * head.channels + head.channels * (head.channels // 2 + 1)
-    numbers = sum(tensor.numel() for tensor in state.values())
-    if least > numbers:
-        raise InputError(
-            f"{path}: is of another architecture than its config: the layers of model.detector and model.image_head "
-            f"hold {least} numbers or more, the file {numbers}; it is damaged"
-        )
+    with torch.device("meta"):  # built without memory
+        check_fits(build_model(config, num_categories, load_weights=False), state, path)
 
 
 #: Settings that change what is done with a trained model, and not the model.

@@ -179,8 +179,10 @@ def merge(parts: Sequence[Predictions], config: Config) -> Predictions:
     """Predictions of all folds as one file, which names the model and the images of each."""
     described: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
-        kept = ["checkpoint", "checkpoint_sha256", "data_hash", "split_hash", "patients"]
-        kept += ["unknown_patients", "unknown_start"]
+        kept = (
+            *("checkpoint", "checkpoint_sha256", "data_hash", "split_hash"),
+            *("patients", "unknown_patients", "unknown_start", "images_seen"),
+        )
         described.append(
             {
                 "fold": number,

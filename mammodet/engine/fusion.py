@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from mammodet.config import TestTimeConfig
 from mammodet.data.dataset import Sample
+from mammodet.engine.outputs import to_float32
 from mammodet.geometry import box_iou, mask_to_rle, rle_to_mask
 from mammodet.records import Detections, ImagePrediction, Rle
 
@@ -84,7 +85,7 @@ def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:
         clusters.append(members[np.sort(firsts)])
     if not clusters:
         return Detections.empty(with_masks=with_masks)
-    joined = np.array([scores[cluster].sum() for cluster in clusters]) / len(parts)
+    joined = np.array([to_float32(scores[cluster].sum() / len(parts)) for cluster in clusters])
     ranked = [clusters[place] for place in np.argsort(-joined, kind="stable")]
     masks = [_fused_mask([rles[index] for index in cluster], scores[cluster]) for cluster in ranked] if rles else None
     return Detections(
@@ -121,4 +122,4 @@ def mean_of(answers: Sequence[ImagePrediction]) -> ImagePrediction:
 
 
 def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: round(sum(each[name] for each in scores) / len(scores), 6) for name in scores[0]}
+    return {name: to_float32(sum(each[name] for each in scores) / len(scores)) for name in scores[0]}

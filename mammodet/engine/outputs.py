@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mammodet.config import AggregationConfig, ClassifierConfig, ModelConfig
 from mammodet.data.dataset import Batch
+from mammodet.errors import InputError
 from mammodet.modeling.aggregation import LogisticStack, image_scores
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
@@ -36,7 +37,17 @@ def to_predictions(
     Args:
         output: of the model in eval mode.
         stack: a detector's learned aggregation, where it is fitted.
+    Raises:
+        InputError: the model answers with NaN or infinity.
     """
+    for index, record in enumerate(batch.records):
+        answers = [] if output.logits is None else [output.logits[index]]
+        answers += [output.detections[index][key] for key in ("boxes", "scores")] if output.detections else []
+        if not all(bool(answer.isfinite().all()) for answer in answers):
+            raise InputError(
+                f"image {record.file_name!r}: the model answers with NaN or infinity; its training diverged, or its "
+                "weights are damaged. Take another checkpoint"
+            )
     if isinstance(model, ImageClassifier):
         return classified(model, output, batch.records, config.classifier)
     return detected(
@@ -71,7 +82,7 @@ def classified(
                 by_rule.setdefault("head", {})[target.name] = float(values[index])
                 continue
             each = dict(zip(target.classes, (float(value) for value in values[index]), strict=True))
-            classes[target.name] = _rounded(each)
+            classes[target.name] = _shortened(each)
             collapse = config.heads[target.name].collapse
             if isinstance(collapse, dict) and collapse:
                 by_rule[f"sum over {target.name}"] = {
@@ -79,7 +90,7 @@ def classified(
                 }
         for joined in [name for name in classes if "+" in name]:
             for part, summed in _sums_by_part(joined, classes[joined]).items():
-                classes.setdefault(part, _rounded(summed))
+                classes.setdefault(part, _shortened(summed))
         scores: dict[str, float] = {}
         for values_by_label in by_rule.values():
             scores = {**values_by_label, **scores}
@@ -88,9 +99,11 @@ def classified(
                 image_id=record.image_id,
                 file_name=record.file_name,
                 size_hw=record.size_hw,
-                scores=_rounded(scores),
+                scores=_shortened(scores),
                 detections=Detections.empty(with_masks=False),
-                scores_by_rule={rule: _rounded(values) for rule, values in by_rule.items()} if len(by_rule) > 1 else {},
+                scores_by_rule={rule: _shortened(values) for rule, values in by_rule.items()}
+                if len(by_rule) > 1
+                else {},
                 class_scores=classes,
                 patient_id=record.patient_id,
                 laterality=record.laterality,
@@ -142,9 +155,9 @@ def detected(
                 image_id=record.image_id,
                 file_name=record.file_name,
                 size_hw=record.size_hw,
-                scores=_rounded(scores),
+                scores=_shortened(scores),
                 detections=to_detections(found, trace, with_masks),
-                scores_by_rule={rule: _rounded(values) for rule, values in by_rule.items()},
+                scores_by_rule={rule: _shortened(values) for rule, values in by_rule.items()},
                 patient_id=record.patient_id,
                 laterality=record.laterality,
                 view=record.view,
@@ -153,14 +166,22 @@ def detected(
     return predictions
 
 
-def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in scores.items()}
+def to_float32(score: float) -> float:
+    """The shortest number that reads back as the same float32: what the network knows, and no more digits in files.
+
+    A fixed number of decimals would turn the small scores of a rare class into ties.
+    """
+    return float(str(np.float32(score)))
+
+
+def _shortened(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: to_float32(value) for name, value in scores.items()}
 
 
 def to_detections(found: dict[str, Tensor], trace: Trace, with_masks: bool) -> Detections:
     """One image's detections in native pixels; what falls wholly into the crop's outside is gone.
 
-    Boxes are rounded to hundredths of a pixel and scores to six digits: more is noise, and makes files longer.
+    Boxes are rounded to hundredths of a pixel: more is noise, and makes files longer. Scores keep their precision.
     """
     boxes = trace.boxes_backward(found["boxes"].detach().double().cpu().numpy())
     scores = found["scores"].detach().double().cpu().numpy().clip(0, 1)
@@ -171,7 +192,8 @@ def to_detections(found: dict[str, Tensor], trace: Trace, with_masks: bool) -> D
         # Half precision from mixed-precision runs is no type that OpenCV resizes.
         masks = found["masks"].detach().float().cpu().numpy()[:, 0]
         rles = [trace.mask_backward(_cut(masks[index])) for index in keep]
-    return Detections(boxes[keep].round(2), scores[keep].round(6), labels[keep].astype(np.int64), rles)
+    exact = np.array([to_float32(score) for score in scores[keep]], dtype=np.float64)
+    return Detections(boxes[keep].round(2), exact, labels[keep].astype(np.int64), rles)
 
 
 def _cut(mask: np.ndarray) -> np.ndarray:

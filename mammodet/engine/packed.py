@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodet.engine.checkpoint import RunFacts
-from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration
 from mammodet.evaluation.calibration_file import from_json as calibration_from_json
+from mammodet.files import check_is_file
 from mammodet.modeling.packed_files import is_safetensors, read_parts
 from mammodet.models.card import ModelCard, card_from_json
 
@@ -28,13 +28,9 @@ def read_packed(path: Path) -> Packed | None:
     Raises:
         InputError: damaged, or of another version.
     """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(16)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; expected a packed model") from None
+    check_is_file(path, "a packed model")
+    with open(path, "rb") as file:
+        start = file.read(16)
     parts = read_parts(path) if is_safetensors(start) else None
     if parts is None:
         return None

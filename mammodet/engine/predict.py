@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import mammodet
 from mammodet.config import Config
+from mammodet.data.checks import check_new_name
 from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate, in_shared_memory
 from mammodet.data.doubts import read_with_doubts
@@ -25,13 +26,14 @@ from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, Pixels, is_dico
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.prepared import Prepared, prepare_record
 from mammodet.data.sampling import breasts_of
+from mammodet.data.seen_images import SeenImages
 from mammodet.engine.checkpoint import RunFacts, load_model
 from mammodet.engine.fusion import fuse, views_of
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.engine.packed import read_packed
-from mammodet.errors import InputError
+from mammodet.errors import InputError, printable
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
-from mammodet.files import atomic_path, canonical_hash, file_hash, write_json, write_text
+from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, joined_scores
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
@@ -140,7 +142,10 @@ class Predictor:
 
     def _answer(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         batch = collate(samples).to(self.device)
-        return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
+        try:
+            return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
+        except InputError as error:
+            raise InputError(f"{self.checkpoint[0] if self.checkpoint else 'the model'}: {error}") from None
 
     def describe(self) -> dict[str, Any]:
         """What goes into a predictions file about the model."""
@@ -224,16 +229,28 @@ def predict_to_folder(
     """
     if calibration is not None:
         check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
-    output.mkdir(parents=True, exist_ok=True)
+    with locked(output, "another prediction writes there; wait for it, or choose another --output"):
+        return _predict_locked(predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress)
+
+
+def _predict_locked(
+    predictor: Predictor,
+    dataset: Dataset,
+    root: Path,
+    output: Path,
+    calibration: Calibration | None,
+    skipped: list[Skipped],
+    num_workers: int,
+    progress: bool,
+) -> tuple[Path, list[Skipped]]:
     partial = output / "predictions.partial.jsonl"
-    key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve())])
+    key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve()), _stamps(dataset, root)])
     done = _read_partial(partial, key)
     if predictor.joins_views:  # a breast is predicted as a whole
         done = _whole_breasts(done, dataset)
     rest = tuple(record for record in dataset.images if record.image_id not in done)
     if done:
         print(f"{partial}: going on after {len(done)} images that are done")
-    skipped: list[Skipped] = list(unreadable)
     remaining = Dataset(dataset.categories, rest, dataset.info)
     with open(partial, "a", encoding="utf-8") as file, _say_on_interrupt(partial):
         if not done:
@@ -257,7 +274,8 @@ def predict_to_folder(
     predictions = predictor.to_file(images)
     # so that an evaluation can tell when it meets another truth; a bare folder has none
     truth_hash = data_hash(dataset) if any(record.has_answers for record in dataset.images) else None
-    model = {**predictions.model, "predicted_data_hash": truth_hash}
+    seen = SeenImages.from_json(predictor.facts.images).found_in(dataset, root)
+    model = {**predictions.model, "predicted_data_hash": truth_hash, "images_seen": seen}
     with atomic_path(path) as whole:  # with its labels or not at all
         write_predictions(replace(predictions, model=model), whole)
         if calibration is not None:
@@ -283,6 +301,18 @@ def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
             f"warning: the scores of {len(doubtful)} of {len(images)} images mean little; predictions.json says why",
             file=sys.stderr,
         )
+
+
+def _stamps(dataset: Dataset, root: Path) -> list[list[int] | None]:
+    """Size and time of change of each image file: one that was replaced must be predicted again."""
+    stamps: list[list[int] | None] = []
+    for record in dataset.images:
+        try:
+            found = (root / record.file_name).stat()
+            stamps.append([found.st_size, found.st_mtime_ns])
+        except OSError:
+            stamps.append(None)
+    return stamps
 
 
 def _whole_breasts(done: dict[int, ImagePrediction], dataset: Dataset) -> dict[int, ImagePrediction]:
@@ -344,11 +374,9 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
         if path.name.startswith(".") or path.is_dir() or not is_image(path):
             continue
         name = path.relative_to(folder).as_posix()
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
-            unreadable.append(Skipped(shown, "its name is not UTF-8; rename it"))
+        fault = check_new_name(name)
+        if fault is not None:
+            unreadable.append(Skipped(printable(name).replace("\n", "\\n"), f"its name {fault}; rename it"))
             continue
         try:
             records.append(_bare_record(path, name, len(records) + 1))

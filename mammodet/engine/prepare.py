@@ -11,6 +11,7 @@ from typing import Any
 from mammodet.config import Config, TrainConfig, make_config
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.mix import donors
+from mammodet.data.seen_images import SeenImages
 from mammodet.data.several import Part, join_sets
 from mammodet.data.sources import SourceFile, split_hash_of
 from mammodet.engine.anchors import describe_anchors, fit_anchors, training_boxes
@@ -118,6 +119,7 @@ def make_run(
         patients=tuple(sorted(patients)),
         files=sources,
         unknown_patients=sum(not record.patient_id for record in (*train.images, *val.images)),
+        images=SeenImages.of((*train.images, *val.images), root).to_json(),
     )
     return Run(config, train, val, facts, root)
 

@@ -11,14 +11,14 @@ from typing import Any
 from mammodet.engine.checkpoint import RunFacts, read_facts
 from mammodet.engine.resume import Start, changed_data, changed_settings, config_then
 from mammodet.errors import InputError, raise_faults
-from mammodet.files import remove_leftovers
+from mammodet.files import locked, remove_leftovers
 
 BEST, LAST, TABLE, LOG = "best.ckpt", "last.ckpt", "metrics.csv", "train.log"
 
 
 @contextmanager
 def only_writer(output: Path) -> Iterator[None]:
-    """Keep a second training out of the folder while the block runs; the system lifts the lock of a killed one.
+    """Keep a second training out of the folder while the block runs.
 
     Raises:
         InputError: another training writes there.
@@ -26,19 +26,7 @@ def only_writer(output: Path) -> Iterator[None]:
     if "LOCAL_RANK" in os.environ:  # a further process of a training that holds the lock
         yield
         return
-    output.mkdir(parents=True, exist_ok=True)
-    with open(output / ".lock", "w", encoding="utf-8") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{output}: another training writes there; wait for it, or choose another output_dir=..."
-            ) from None
+    with locked(output, "another training writes there; wait for it, or choose another output_dir=..."):
         remove_leftovers(output, names=(BEST, LAST, TABLE, LOG, "config.yaml"))
         yield
 

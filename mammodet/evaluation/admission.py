@@ -36,15 +36,16 @@ class Admitted:
     Attributes:
         predictions: one per image of the data set, in its order.
         overrides: which refusals were overridden, in words, with the first ids.
-        patients_seen: how many patients of the data set the model has seen; None where that cannot be told, since the
-            model does not say whom it saw, or an image whose it is. Of out-of-fold predictions: seen by the fold that
-            predicted them.
+        patients_seen: how many patients of the data set the model has seen; None where none was found, and that
+            nothing was seen could not be checked. Of out-of-fold predictions: seen by the fold that predicted them.
+        unchecked: why leakage could not be checked, or not for all images; empty where it was.
         not_a_result: why the figures must not be told as a result; None where nothing speaks against that.
     """
 
     predictions: list[ImagePrediction]
     overrides: tuple[str, ...]
     patients_seen: int | None
+    unchecked: tuple[str, ...] = ()
     not_a_result: str | None = None
 
 
@@ -84,17 +85,12 @@ def admit(
     missing, extra = unmatched(predictions.images, dataset)
     folds = _read_folds(predictions, source)
     patients = {record.patient_id for record in dataset.images if record.patient_id}
-    if folds:
-        seen = _seen_by_fold(dataset, predictions, folds)
-        says = all(fold.patients for fold in folds)
-    else:
-        seen = seen_patients(predictions.model, dataset)
-        says = bool(predictions.model.get("patients"))
+    seen = _seen(dataset, predictions, folds)
     unsafe = _unsafe_splits(dataset, predictions.model, train)
     fitted_on = set(calibration.patients) if calibration else set()
     fitted = [f"patient {patient} (of the calibration)" for patient in sorted(fitted_on & patients - seen)]
     reasons = {
-        "leakage": _leakage(dataset, predictions.model, train, seen, folds) + fitted,
+        "leakage": _leakage(dataset, predictions, train, seen, folds) + fitted,
         "unsafe_split": unsafe,
         "calibration": _other_model(predictions.model, calibration),
         "truth": _changed_truth(dataset, predictions.model),
@@ -114,9 +110,53 @@ def admit(
     )
     if train is not None:
         seen |= {record.patient_id for record in train.images if record.patient_id}
-    whole = all(record.patient_id for record in (*dataset.images, *(train.images if train is not None else ())))
-    checked = (says or (train is not None and seen)) and (whole or seen & patients)
-    return Admitted(matched, overrides, len(seen & patients) if checked else None, "; ".join(unsafe) or None)
+    unchecked = _unchecked(dataset, predictions.model, train, folds)
+    count = len(seen & patients) if seen & patients or not unchecked else None
+    return Admitted(matched, overrides, count, unchecked, "; ".join(unsafe) or None)
+
+
+def seen_before(dataset: Dataset, predictions: Predictions, source: str) -> tuple[list[str], tuple[str, ...]]:
+    """Patients and images of a data set that were in training or validation, and why others may have been.
+
+    Args:
+        source: name of the predictions file, for messages.
+    """
+    folds = _read_folds(predictions, source)
+    patients = {record.patient_id for record in dataset.images if record.patient_id}
+    found = [f"patient {patient}" for patient in sorted(_seen(dataset, predictions, folds) & patients)]
+    return found + _images_seen(dataset, predictions, folds), _unchecked(dataset, predictions.model, None, folds)
+
+
+def _seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
+    return _seen_by_fold(dataset, predictions, folds) if folds else seen_patients(predictions.model, dataset)
+
+
+def _unchecked(
+    dataset: Dataset, model: Mapping[str, Any], train: Dataset | None, folds: Sequence[_Fold]
+) -> tuple[str, ...]:
+    """Why patients of the data set may have been in training although none was found."""
+    found = []
+    bare = sum(not record.patient_id for record in dataset.images)
+    if bare:
+        found.append(f"{bare} images of the ground truth do not say whose they are")
+    named = all(fold.patients for fold in folds) if folds else bool(model.get("patients"))
+    if train is not None:
+        bare = sum(not record.patient_id for record in train.images)
+        found += [f"{bare} images of --train-json do not say whose they are"] if bare else []
+    elif not named:
+        found.append("the predictions do not say on which patients the model was trained (--train-json names them)")
+    for part in model["folds"] if folds else [model]:
+        count, start = part.get("unknown_patients"), part.get("unknown_start")
+        if count:
+            found.append(f"{count} images of its training or validation do not say whose they are")
+        elif count is None and named and train is None:
+            found.append(
+                "it was trained by a version that did not record images of unknown patients (train again, or name the "
+                "training file by --train-json)"
+            )
+        if start:
+            found.append(f"it started from weights whose patients are not known ({start})")
+    return tuple(dict.fromkeys(found))
 
 
 def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
@@ -205,6 +245,10 @@ def _is_fold(item: Any) -> bool:
             isinstance(item.get(key), list) and all(isinstance(one, str) for one in item[key])
             for key in ("patients", "images")
         )
+        and isinstance(item.get("unknown_patients"), int | None)
+        and isinstance(item.get("unknown_start"), str | None)
+        and isinstance(item.get("images_seen"), list | None)
+        and all(isinstance(one, str) for one in item.get("images_seen") or ())
     )
 
 
@@ -256,10 +300,14 @@ def _unsafe_splits(dataset: Dataset, model: Mapping[str, Any], train: Dataset | 
     return found
 
 
-def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str], folds: Sequence[_Fold]) -> list[str]:
+def _leakage(
+    dataset: Dataset, predictions: Predictions, train: Dataset | None, seen: set[str], folds: Sequence[_Fold]
+) -> list[str]:
+    model = predictions.model
     patients = {record.patient_id for record in dataset.images if record.patient_id}
     by = " (of the fold that predicted an image of theirs)" if folds else ""
     found = [f"patient {patient}{by}" for patient in sorted(seen & patients)]
+    found += _images_seen(dataset, predictions, folds)
     own_hash = data_hash(dataset)
     found += [
         f"the whole file: its data hash is that of the training file of {fold.name}"
@@ -286,13 +334,28 @@ def _leakage(dataset: Dataset, model: Any, train: Dataset | None, seen: set[str]
     if train is not None:
         trained = {record.patient_id for record in train.images if record.patient_id}
         found += [f"patient {patient} (of --train-json)" for patient in sorted((trained & patients) - seen)]
-        names = {record.file_name: record.patient_id for record in train.images}
+        names = {record.file_name for record in train.images}
         found += [
-            f"image {record.file_name!r} (of --train-json)"
-            for record in dataset.images
-            if record.file_name in names and not (record.patient_id and names[record.file_name])
+            f"image {record.file_name!r} (of --train-json)" for record in dataset.images if record.file_name in names
         ]
     return found
+
+
+def _images_seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> list[str]:
+    """Images that training or validation held, by name and size or by content, whatever their patient is called."""
+    model = predictions.model
+    seen = set(model.get("images_seen") or ())
+    for item in model["folds"] if folds else ():
+        seen |= set(item.get("images_seen") or ()) & set(item["images"])
+    matched = match_to_dataset(
+        [prediction for prediction in predictions.images if prediction.file_name in seen],
+        dataset,
+        ignore_extra=True,
+        ignore_missing=True,
+    )
+    return [
+        f"image {prediction.file_name!r} (this name and size, or this file, was in training)" for prediction in matched
+    ]
 
 
 def _other_model(model: Any, calibration: Provenance | None) -> list[str]:

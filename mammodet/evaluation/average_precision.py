@@ -18,6 +18,7 @@ from mammodet.evaluation.flat import lesion_rles as masks_of
 from mammodet.evaluation.matching import (
     Floats,
     Pairs,
+    hulls,
     make_pairs,
     pair_box_iou,
     pair_mask_iou,
@@ -171,7 +172,14 @@ def _category(
     targets = np.flatnonzero(lesions.categories == number)
     images, target_images = found.images[rows], lesions.images[targets]
     order = np.lexsort((ranks, image_ranks[images], -found.scores[rows]))
-    pairs = make_pairs(images, target_images)
+    found_rles = [found.rles[row] for row in rows] if found.rles is not None and "segm" in kinds else []
+    target_rles = [masks[int(row)] for row in targets] if found_rles else []
+    pairs = make_pairs(
+        images,
+        target_images,
+        hulls(found.boxes_xyxy[rows], found_rles),
+        hulls(lesions.boxes_xyxy[targets], target_rles),
+    )
     crowd = lesions.ignored[targets]
     found_xywh, target_xywh = box_sides_xywh(found.boxes_xyxy[rows]), box_sides_xywh(lesions.boxes_xyxy[targets])
     overlaps: dict[str, Floats] = {}
@@ -179,10 +187,7 @@ def _category(
         if kind == "bbox":
             overlap = pair_box_iou(found_xywh[pairs.found], target_xywh[pairs.lesion], crowd[pairs.lesion])
         else:
-            assert found.rles is not None  # for the type checker: AveragePrecision is asked for masks where they are
-            overlap = pair_mask_iou(
-                pairs, [found.rles[row] for row in rows], [masks[int(row)] for row in targets], crowd
-            )
+            overlap = pair_mask_iou(pairs, found_rles, target_rles, crowd)
         overlaps[kind] = overlap
     outcomes = {}
     for kind in kinds:

@@ -188,9 +188,11 @@ def scale_ranks(question: str, classes: Sequence[str]) -> list[int] | None:
 
 
 def in_order(question: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes in the order of their scale, else as they are: of equal probabilities the first one counts."""
+    """The classes in the order of their scale, else of their names: of equal probabilities the first one counts."""
     ranks = scale_ranks(question, classes)
-    return classes if ranks is None else tuple(one for _, one in sorted(zip(ranks, classes, strict=True)))
+    return (
+        tuple(sorted(classes)) if ranks is None else tuple(one for _, one in sorted(zip(ranks, classes, strict=True)))
+    )
 
 
 class ClassQuestions:

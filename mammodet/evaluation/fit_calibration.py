@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.data.coco import data_hash
+from mammodet.data.predictions import Predictions
 from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, raise_faults
+from mammodet.evaluation.admission import seen_before
 from mammodet.evaluation.calibration import (
     FITS,
     METHODS,
@@ -101,7 +103,7 @@ def _probability_figures(labels: NDArray[np.int64], scores: NDArray[np.float64])
 
 def provenance_of(
     dataset: Dataset,
-    model: Mapping[str, Any],
+    predictions: Predictions,
     predictions_sha256: str,
     *,
     ground_truth: Path,
@@ -111,27 +113,36 @@ def provenance_of(
     """What a calibration is fitted on, unless it must not be.
 
     Args:
-        model: `model` of the predictions file.
         ground_truth: the data set's file; one that is called test is taken for a test set.
         over_images: None for the model's own way, or `max` where the predictions do not say.
     Raises:
-        InputError: a test set (unless `allow_test`), or the set that the model was trained on.
+        InputError: a test set (unless `allow_test`), the set that the model was trained on, or patients or images that
+            were in training, unless it is the very file that the model was chosen by.
     """
+    model = predictions.model
     split = dataset.info.get("split")
     split = split if isinstance(split, dict) else {}
     reasons = _signs_of_test(dataset, split, ground_truth)
     if reasons and not allow_test:
         raise InputError(
             f"{ground_truth}: is a test set ({'; '.join(reasons)}). A threshold that was chosen on it makes its own "
-            "figures worthless. Fit on val.json, or --allow-test: the file and everything made with it say so."
+            f"figures worthless. {_where_to_fit(model)}, or --allow-test: the file and everything made with it say so."
         )
     truth_hash = data_hash(dataset)
-    trained_on = {file.data_hash for file in sources_of(model) if file.subset == "train"}
-    if split.get("subset") == "train" or truth_hash in trained_on:
+    files = sources_of(model)
+    if split.get("subset") == "train" or truth_hash in {file.data_hash for file in files if file.subset == "train"}:
         raise InputError(
-            f"{ground_truth}: is what the model was trained on. Its scores there are surer than on new patients; "
-            "fit on val.json."
+            f"{ground_truth}: is what the model was trained on. Its scores there are surer than on new patients. "
+            f"{_where_to_fit(model)}."
         )
+    if truth_hash not in {file.data_hash for file in files if file.subset == "val"}:
+        found, _ = seen_before(dataset, predictions, "the predictions")
+        if found:
+            raise InputError(
+                f"{ground_truth}: holds what was in the training or validation of this model ({len(found)}: "
+                f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}), and is not the file that it was chosen "
+                f"by. Its scores there are surer than on new patients. {_where_to_fit(model)}."
+            )
     checkpoint = model.get("checkpoint_sha256")
     if checkpoint is not None and not is_hash(checkpoint):
         raise InputError(f"predictions: checkpoint_sha256 is {checkpoint!r:.60}; expected 64 hex digits or null")
@@ -147,6 +158,12 @@ def provenance_of(
         rule=rule,
         fitted_on_test=bool(reasons),
     )
+
+
+def _where_to_fit(model: Mapping[str, Any]) -> str:
+    names = dict.fromkeys(file.file for file in sources_of(model) if file.subset == "val" and file.file)
+    chosen_by = f"its validation file ({' or '.join(names)})" if names else "the file that it was chosen by"
+    return f"Predict {chosen_by}, or patients that it has not seen, and fit on them"
 
 
 def _text(value: Any) -> str | None:

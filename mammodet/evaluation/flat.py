@@ -39,7 +39,7 @@ class FlatLesions:
 
 @dataclass(frozen=True, slots=True)
 class FlatDetections:
-    """Detections on images whose lesions all have a place, image after image, in each the highest score first.
+    """Detections on images whose lesions all have a place, image after image, in each as `Detections.in_order`.
 
     Attributes:
         images: int (n,), position of the image in the data set.
@@ -95,7 +95,6 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
         nothing = np.zeros(0, dtype=np.int64)
         with_masks = any(prediction.detections.rles is not None for prediction in predictions)
         return FlatDetections(nothing, np.zeros((0, 4)), np.zeros(0), nothing, () if with_masks else None)
-    orders = [np.argsort(-one.scores, kind="stable") for _, one in found]
     bare = [position for position, one in found if one.rles is None]
     if bare and len(bare) < len(found):
         raise ValueError(
@@ -103,19 +102,13 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
             f"{dataset.images[bare[0]].file_name!r}; expected masks of all or of none"
         )
     with_masks = not bare
+    parts = [one.in_order() for _, one in found]
     return FlatDetections(
-        np.repeat([position for position, _ in found], [len(one) for _, one in found]),
-        np.concatenate([one.boxes_xyxy[order] for (_, one), order in zip(found, orders, strict=True)]),
-        np.concatenate([one.scores[order] for (_, one), order in zip(found, orders, strict=True)]),
-        np.concatenate([one.category_ids[order] for (_, one), order in zip(found, orders, strict=True)]),
-        tuple(
-            one.rles[index]
-            for (_, one), order in zip(found, orders, strict=True)
-            for index in order
-            if one.rles is not None
-        )
-        if with_masks
-        else None,
+        np.repeat([position for position, _ in found], [len(one) for one in parts]),
+        np.concatenate([one.boxes_xyxy for one in parts]),
+        np.concatenate([one.scores for one in parts]),
+        np.concatenate([one.category_ids for one in parts]),
+        tuple(rle for one in parts for rle in one.rles or ()) if with_masks else None,
     )
 
 

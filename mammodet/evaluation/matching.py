@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from mammodet.errors import InputError
 from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints
 from mammodet.geometry import as_boxes, box_area, box_iou
 from mammodet.records import Rle
 
 Floats = NDArray[np.float64]
+#: Pairs that are looked at in one go, and most that may touch: they bound the memory (about 500 MB).
+_BLOCK, _MOST_PAIRS = 2**20, 5 * 10**6
 MATCH_RULES = ("iou@0.1", "iou@0.2", "iou@0.5", "center", "mask_iou@0.5")  # reported beside the chosen one
 
 
@@ -66,7 +70,7 @@ def _centre_quality(boxes: Floats, lesions: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Every detection beside every lesion of its group (an image, or a category on an image).
+    """Every detection beside each lesion of its group (an image, or a category on an image) that it touches.
 
     Attributes:
         found, lesion: int (p,), positions; sorted by `found`, within it by `lesion`.
@@ -78,17 +82,51 @@ class Pairs:
     start: Ints
     count: Ints
 
+    def where(self, kept: Bools) -> Pairs:
+        """Some of the pairs (p,)."""
+        count = np.bincount(self.found[kept], minlength=len(self.count)).astype(np.int64)
+        return Pairs(self.found[kept], self.lesion[kept], np.cumsum(count) - count, count)
 
-def make_pairs(found_groups: Ints, lesion_groups: Ints) -> Pairs:
-    """Pairs of equal group number."""
+
+def make_pairs(found_groups: Ints, lesion_groups: Ints, found_boxes: Floats, lesion_boxes: Floats) -> Pairs:
+    """Pairs of equal group number whose boxes (xyxy) share a point, if only of their borders.
+
+    Raises:
+        InputError: more than `_MOST_PAIRS`.
+    """
     order = np.argsort(lesion_groups, kind="stable")
     ranked = lesion_groups[order]
     first = np.searchsorted(ranked, found_groups, "left")
-    count = np.searchsorted(ranked, found_groups, "right") - first
-    start = np.cumsum(count) - count
-    found = np.repeat(np.arange(len(found_groups)), count)
-    within = np.arange(len(found)) - start[found]
-    return Pairs(found, order[first[found] + within], start, count)
+    beside = np.searchsorted(ranked, found_groups, "right") - first
+    parts: list[tuple[Ints, Ints]] = []
+    blocks = np.cumsum(beside) // _BLOCK
+    total = 0
+    for rows in np.split(np.arange(len(found_groups)), np.flatnonzero(np.diff(blocks)) + 1):
+        found = np.repeat(rows, beside[rows])
+        begins = np.cumsum(beside[rows]) - beside[rows]
+        lesion = order[first[found] + np.arange(len(found)) - np.repeat(begins, beside[rows])]
+        one, two = found_boxes[found], lesion_boxes[lesion]
+        touch = ((one[:, :2] <= two[:, 2:]) & (two[:, :2] <= one[:, 2:])).all(axis=1)
+        parts.append((found[touch], lesion[touch]))
+        total += int(touch.sum())
+        if total > _MOST_PAIRS:
+            raise InputError(
+                f"more than {_MOST_PAIRS} pairs of a detection and a lesion that touch; expected fewer: "
+                "keep the strongest few hundred detections of each image"
+            )
+    found, lesion = (np.concatenate([np.zeros(0, dtype=np.int64), *part]) for part in zip(*parts, strict=True))
+    count = np.bincount(found, minlength=len(found_groups)).astype(np.int64)
+    return Pairs(found, lesion, np.cumsum(count) - count, count)
+
+
+def hulls(boxes_xyxy: Floats, masks: Sequence[Rle] | None) -> Floats:
+    """Boxes (n, 4), widened to hold their masks: other programs' boxes may leave theirs out."""
+    if not masks:
+        return boxes_xyxy
+    own = np.asarray(coco_mask.toBbox(list(masks))).reshape(-1, 4)
+    return np.concatenate(
+        [np.minimum(boxes_xyxy[:, :2], own[:, :2]), np.maximum(boxes_xyxy[:, 2:], own[:, :2] + own[:, 2:])], axis=1
+    )
 
 
 def pair_box_iou(found_xywh: Floats, lesion_xywh: Floats, crowd: Bools) -> Floats:
@@ -103,26 +141,26 @@ def pair_box_iou(found_xywh: Floats, lesion_xywh: Floats, crowd: Bools) -> Float
 
 
 def pair_mask_iou(pairs: Pairs, found: Sequence[Rle], lesions: Sequence[Rle], crowd: Bools) -> Floats:
-    """IoU (p,) of pairs of masks, by pycocotools; for a crowd (per lesion), the share of the detection inside.
-
-    Detections of one group must stand together.
-    """
+    """IoU (p,) of pairs of masks, by pycocotools; for a crowd (per lesion), the share of the detection inside."""
     values = np.zeros(len(pairs.found))
+    # one call for a run of detections that touch the same lesions
     rows = np.flatnonzero(pairs.count > 0)
-    if not len(rows):
-        return values
-    # one call for a run of detections that meet the same lesions
-    first = pairs.lesion[pairs.start[rows]]
-    begins = np.flatnonzero(np.concatenate([[True], (first[1:] != first[:-1]) | (np.diff(rows) != 1)]))
-    for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True):
-        run = rows[begin:end]
-        start, count = pairs.start[run[0]], pairs.count[run[0]]
-        targets = pairs.lesion[start : start + count]
+    same = [
+        pairs.count[one] == pairs.count[two] and np.array_equal(_lesions_of(pairs, one), _lesions_of(pairs, two))
+        for one, two in pairwise(rows)
+    ]
+    for run in np.split(rows, np.flatnonzero(~np.array(same, dtype=bool)) + 1) if len(rows) else ():
+        targets = _lesions_of(pairs, run[0])
         overlap = coco_mask.iou(
             [found[row] for row in run], [lesions[row] for row in targets], crowd[targets].astype(np.uint8).tolist()
         )
-        values[start : start + len(run) * count] = np.asarray(overlap).ravel()
+        start = pairs.start[run[0]]
+        values[start : start + len(run) * len(targets)] = np.asarray(overlap).ravel()
     return values
+
+
+def _lesions_of(pairs: Pairs, row: np.int64) -> Ints:
+    return pairs.lesion[pairs.start[row] : pairs.start[row] + pairs.count[row]]
 
 
 def rank_within(groups: Ints) -> Ints:
@@ -136,10 +174,20 @@ def rank_within(groups: Ints) -> Ints:
     return ranks
 
 
-def rounds(pairs: Pairs, groups: Ints) -> list[Ints]:
-    """Detections that have a lesion beside them, divided so that each group gives one to each round, in its order."""
+def rounds(pairs: Pairs, groups: Ints, scores: Floats | None = None) -> list[Ints]:
+    """Detections that have a lesion beside them, divided so that each group gives one to each round, in its order.
+
+    Args:
+        scores: with them, each group gives all of one score to each round.
+    """
     rows = np.flatnonzero(pairs.count > 0)
-    ranks = rank_within(groups[rows])
+    if scores is None:
+        ranks = rank_within(groups[rows])
+    else:
+        # rows of a group stand together, in falling order of score
+        begins = np.append(True, (np.diff(groups[rows]) != 0) | (np.diff(scores[rows]) != 0))[: len(rows)]
+        runs = np.cumsum(begins) - 1
+        ranks = rank_within(groups[rows[begins]])[runs]
     order = np.argsort(ranks, kind="stable")
     ends = np.cumsum(np.bincount(ranks))
     return [part for part in np.split(rows[order], ends) if len(part)]
@@ -153,18 +201,22 @@ def pair_rows(pairs: Pairs, rows: Ints) -> tuple[Ints, Ints]:
     return np.repeat(pairs.start[rows], count) + within, begins
 
 
-def assign(pairs: Pairs, groups: Ints, quality: Floats, n_lesions: int) -> Ints:
-    """The lesion that each detection takes: its best among those still free, each group's first detection first.
+def assign(pairs: Pairs, groups: Ints, scores: Floats, quality: Floats, n_lesions: int) -> Ints:
+    """The lesion that each detection takes: its best among those still free, each group's strongest detections first.
+
+    Of detections of one score in a group none comes first: as many as can be find a lesion each, and of all ways to do
+    so the one of the greatest summed quality is taken.
 
     Args:
-        groups: of each detection, whose rows stand in falling order of score within a group.
-        quality: (p,) of each pair, 0 where it is no match; of equal ones, the first lesion is taken.
+        groups, scores: of each detection, whose rows stand in falling order of score within a group.
+        quality: (p,) of each pair, in [0, 1], 0 where it is no match; of equal ones, the first lesion is taken.
     Returns:
         int (n,), -1 where no lesion is taken.
     """
     taken = np.full(len(groups), -1, dtype=np.int64)
     free = np.ones(n_lesions, dtype=bool)
-    for rows in rounds(pairs, groups):
+    pairs, quality = pairs.where(quality > 0), quality[quality > 0]
+    for rows in rounds(pairs, groups, scores):
         places, begins = pair_rows(pairs, rows)
         fit = np.where(free[pairs.lesion[places]], quality[places], 0.0)
         best = np.maximum.reduceat(fit, begins)
@@ -172,10 +224,43 @@ def assign(pairs: Pairs, groups: Ints, quality: Floats, n_lesions: int) -> Ints:
         is_best = (fit == np.repeat(best, count)) & (fit > 0)
         place = np.minimum.reduceat(np.where(is_best, np.arange(len(fit)), len(fit)), begins)
         hit = best > 0
-        lesion = pairs.lesion[places[place[hit]]]
-        taken[rows[hit]] = lesion
-        free[lesion] = False
+        rows, lesion = rows[hit], pairs.lesion[places[place[hit]]]
+        # Two of one score want the same lesion: the whole run of that score in that group is looked at again.
+        contested = np.isin(groups[rows], groups[rows][_repeated(lesion)])
+        again = rows[contested]  # those of a group stand together
+        for run in np.split(again, np.flatnonzero(np.diff(groups[again])) + 1) if len(again) else ():
+            places, _ = pair_rows(pairs, run)
+            places = places[free[pairs.lesion[places]]]
+            chosen = _largest_matching(pairs.found[places], pairs.lesion[places], quality[places])
+            taken[pairs.found[places[chosen]]] = pairs.lesion[places[chosen]]
+            free[pairs.lesion[places[chosen]]] = False
+        taken[rows[~contested]] = lesion[~contested]
+        free[lesion[~contested]] = False
     return taken
+
+
+def _repeated(values: Ints) -> Bools:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray(counts[places] > 1, dtype=bool)
+
+
+def _largest_matching(found: Ints, lesion: Ints, quality: Floats) -> Ints:
+    """Which pairs (p,) make the largest matching, and of those of that size the one of the greatest summed quality."""
+    # here, since importing SciPy takes a while, and most files have no two equal scores that want one lesion
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    rows, first = np.unique(found, return_inverse=True)
+    columns, second = np.unique(lesion, return_inverse=True)
+    # Each detection also has a place of its own, so dear that it is taken only where no lesion is left.
+    own = np.arange(len(rows))
+    cost = np.concatenate([2 - quality, np.full(len(rows), 2.0 * len(rows) + 2)])
+    places = (np.concatenate([first, own]), np.concatenate([second, len(columns) + own]))
+    graph = csr_array((cost, places), shape=(len(rows), len(columns) + len(rows)))
+    one, two = min_weight_full_bipartite_matching(graph)
+    real = two < len(columns)
+    keys = first * len(columns) + second
+    return np.flatnonzero(np.isin(keys, one[real].astype(np.int64) * len(columns) + two[real]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +289,9 @@ def match_all(
 ) -> Matches:
     """Match detections to lesions, whatever their categories.
 
-    The highest-scoring detection takes its best free lesion; each lesion is found once. A detection that finds none
-    and matches an ignored region, or has its centre in one, counts neither way.
+    The highest-scoring detection takes its best free lesion; each lesion is found once. Detections of one score find as
+    many lesions as they can (`assign`). A detection that finds none and matches an ignored region, or has its centre in
+    one, counts neither way.
 
     Args:
         masks: of the lesions, for the rule `mask_iou@T`.
@@ -213,10 +299,16 @@ def match_all(
     Raises:
         ValueError: a rule that needs masks where there are none.
     """
-    pairs = make_pairs(found.images, lesions.images)
+    with_masks = parse_rule(match)[0] == "mask_iou"
+    pairs = make_pairs(
+        found.images,
+        lesions.images,
+        hulls(found.boxes_xyxy, found.rles if with_masks else None),
+        hulls(lesions.boxes_xyxy, masks if with_masks else None),
+    )
     quality = _quality(pairs, found, lesions, match, masks)
     ignored = lesions.ignored[pairs.lesion]
-    taken = assign(pairs, found.images, np.where(ignored, 0.0, quality), len(lesions))
+    taken = assign(pairs, found.images, found.scores, np.where(ignored, 0.0, quality), len(lesions))
     # A region can be much larger than any detection inside it, so that their IoU alone says nothing.
     centred = _centre_quality(found.boxes_xyxy[pairs.found], lesions.boxes_xyxy[pairs.lesion]) > 0
     on_ignored = np.zeros(len(found), dtype=bool)

@@ -100,8 +100,12 @@ def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
             f"{without} of {len(records)} training images have no patient: leakage through them cannot be seen"
         )
     facts["patients"] = sorted({record.patient_id for record in records if record.patient_id is not None})
+    facts["unknown_patients"] = without
     files = [
-        SourceFile.of(dataset, str(path), "train") for path, dataset in zip(options.train_jsons, datasets, strict=True)
+        SourceFile.of(
+            dataset, str(path), "val" if (dataset.info.get("split") or {}).get("subset") == "val" else "train"
+        )
+        for path, dataset in zip(options.train_jsons, datasets, strict=True)
     ]
     facts["data_hash"], facts["split_hash"] = files[0].data_hash, files[0].split_hash
     facts["files"] = [file.to_json() for file in files]

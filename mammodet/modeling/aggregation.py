@@ -75,14 +75,20 @@ class LogisticStack:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> LogisticStack:
-        """The inverse of `to_json`."""
-        return LogisticStack(
-            tuple(value["features"]),
-            tuple(value["centre"]),
-            tuple(value["scale"]),
-            {name: (tuple(weights), float(bias)) for name, (weights, bias) in value["weights"].items()},
-            {name: (counts[0], counts[1]) for name, counts in value["fitted_on"].items()},
-        )
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, TypeError, LookupError, AttributeError: it is none.
+        """
+        features = tuple(value["features"])
+        centre, scale = (tuple(map(float, value[key])) for key in ("centre", "scale"))
+        weights = {name: (tuple(map(float, each)), float(bias)) for name, (each, bias) in value["weights"].items()}
+        counts = {name: (int(negative), int(positive)) for name, (negative, positive) in value["fitted_on"].items()}
+        rows = [centre, scale, *(each for each, _ in weights.values())]
+        numbers = [number for row in rows for number in row] + [bias for _, bias in weights.values()]
+        if any(len(row) != len(features) for row in rows) or not all(map(math.isfinite, numbers)) or 0.0 in scale:
+            raise ValueError(f"the aggregation needs {len(features)} finite numbers each in centre, scale and weights")
+        return LogisticStack(features, centre, scale, weights, counts)
 
 
 def fit_stack(

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from mammodet.errors import InputError
+from mammodet.files import check_is_file
 from mammodet.modeling.packed_files import is_safetensors, read_parts, read_state
+from mammodet.modeling.weight_bombs import check_archive, check_stream, check_tensor
 
 Layout = Literal["mammodet", "torchvision", "detectron2", "caffe2", "unknown"]
 #: Where a file that tools/convert_weights.py wrote says what it holds.
@@ -107,21 +109,19 @@ def read_torch(path: Path) -> Any:
     Raises:
         InputError: missing, cut short, or holding more than tensors and plain values.
     """
+    check_is_file(path, "a checkpoint")
     try:
         with open(path, "rb") as file:
             start = file.read(len(_OLD_TORCH))
         if is_safetensors(start):
             parts, state = read_parts(path), read_state(path)
             return state if parts is None else {"state_dict": state, KEY: parts.facts}
+        check_archive(path)
         if _is_plain_pickle(path, start):
             return _read_pickle(path)
         # torchvision's own training script keeps its command line beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; expected a checkpoint file") from None
     except InputError:
         raise
     except Exception:  # torch raises half a dozen kinds for a damaged file, and advises to load it unsafely
@@ -146,8 +146,14 @@ def state_of(value: Any, path: Path) -> dict[str, Tensor]:
             item = item.value
         if isinstance(item, np.ndarray):
             # A copy: numpy gives what it unpickles read-only, and perhaps in another byte order.
-            item = torch.from_numpy(np.array(item, dtype=item.dtype.newbyteorder("="), order="C"))
+            try:
+                item = torch.from_numpy(np.array(item, dtype=item.dtype.newbyteorder("="), order="C"))
+            except TypeError:
+                raise InputError(
+                    f"{path}: the array {key!r:.80} is of {item.dtype}, which torch does not know"
+                ) from None
         if isinstance(item, Tensor) and not str(key).endswith("_momentum"):
+            check_tensor(item, str(key), path)
             tensors[str(key).removeprefix("model.")] = item.detach()
     if not tensors:
         raise InputError(f"{path}: holds no weights")
@@ -268,7 +274,11 @@ def _make_no_bytes() -> Callable[[], bytes]:
 
 
 def _make_storage() -> Callable[..., Any]:
-    return lambda content: torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    def storage(content: bytes) -> Any:
+        check_stream(io.BytesIO(content), len(content), Path("a storage"))
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+    return storage
 
 
 def _make_tensor() -> Callable[..., Tensor]:

@@ -206,7 +206,7 @@ def _limits_of_training(model: Mapping[str, Any]) -> list[str]:
     facts = section(model, "protocol")
     limits = []
     if facts.get("patients_seen_in_training") is None:
-        limits.append("On which patients the model was trained is not known: leakage could not be checked.")
+        limits.append("Whether the model has seen these patients is not known for all: leakage could not be checked.")
     if facts.get("box_masks"):
         shape = "the ellipse inside it" if facts["box_masks"] == "ellipse" else "the box filled in"
         limits.append(

@@ -1,0 +1,141 @@
+"""Prediction of folders: odd names, replaced images, two at once, scores with their digits, models that diverged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from small_calibration import write_checkpoint
+
+from mammodet.data.coco import read_coco
+from mammodet.data.predictions import read_predictions
+from mammodet.engine.outputs import to_float32
+from mammodet.engine.predict import Predictor, folder_dataset, predict_to_folder
+from mammodet.errors import InputError
+from mammodet.files import locked
+from mammodet.modeling.weight_files import KEY
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.ckpt")
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint: Path) -> Predictor:
+    return Predictor.from_checkpoint(checkpoint, "cpu")
+
+
+def write_image(path: Path, seed: int = 0) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64), dtype=np.uint8)
+    done, content = cv2.imencode(".png", pixels)
+    assert done
+    path.write_bytes(content.tobytes())
+
+
+def predict(predictor: Predictor, folder: Path, output: Path) -> tuple[list[str], dict[str, str]]:
+    """File names that were predicted, and the others with the reason."""
+    dataset, unreadable = folder_dataset(folder, predictor.facts.categories)
+    path, skipped = predict_to_folder(predictor, dataset, folder, output, unreadable=unreadable, progress=False)
+    return [image.file_name for image in read_predictions(path).images], {one.file_name: one.reason for one in skipped}
+
+
+def test_files_with_odd_names_are_skipped_with_the_reason(predictor, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("b.png", "a ä.png", "12:30.png", "c\\d.png", "\x1b[31mred.png", "line\nend.png"):
+        write_image(folder / name)
+    write_image(Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")))
+    os.mkfifo(folder / "pipe.png")
+    names, skipped = predict(predictor, folder, tmp_path / "out")
+    assert names == ["a ä.png", "b.png"]
+    reasons = {
+        "12:30.png": "its name begins with what elsewhere is a drive's name; rename it",
+        "\\x1b[31mred.png": "its name holds control characters; rename it",
+        "c\\d.png": "its name holds a backslash, which is a separator elsewhere; rename it",
+        "line\\nend.png": "its name holds control characters; rename it",
+        "\\udcff.png": "its name is not UTF-8; rename it",
+    }
+    assert {name: reason for name, reason in skipped.items() if name != "pipe.png"} == reasons
+    assert json.loads((tmp_path / "out" / "skipped.json").read_text())[0].keys() == {"file_name", "reason"}
+
+
+def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        write_image(folder / f"{number}.png", number)
+    run, calls = Predictor._run, []
+
+    def stopped(self, samples):
+        calls.extend(sample.record.file_name for sample in samples)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(self, samples)
+
+    monkeypatch.setattr(Predictor, "_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict(predictor, folder, tmp_path / "out")
+    calls[:] = ["0", "1"]
+    with pytest.raises(KeyboardInterrupt):  # the same images: goes on with the third
+        predict(predictor, folder, tmp_path / "out")
+    monkeypatch.setattr(Predictor, "_run", run)
+    write_image(folder / "0.png", 9)
+    predict(predictor, folder, tmp_path / "out")
+    predict(predictor, folder, tmp_path / "fresh")
+    one, other = (read_predictions(tmp_path / name / "predictions.json").images for name in ("out", "fresh"))
+    assert [image.scores for image in one] == [image.scores for image in other]
+
+
+def test_a_second_prediction_into_one_folder_is_refused(predictor, tmp_path):
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "a.png")
+    with locked(tmp_path / "out", "busy"), pytest.raises(InputError, match="another prediction writes there"):
+        predict(predictor, tmp_path / "images", tmp_path / "out")
+    assert predict(predictor, tmp_path / "images", tmp_path / "out") == (["a.png"], {})
+
+
+@pytest.mark.parametrize("score", [1e-9, 1.5e-7, 0.1, 1 / 3, 0.99999994, 1.0, 0.0])
+def test_scores_keep_the_precision_of_float32(score):
+    found = to_float32(score)
+    assert np.float32(found) == np.float32(score)
+    assert len(repr(found)) <= 14
+
+
+def test_a_model_that_diverged_is_named_with_the_image(tmp_path):
+    path = write_checkpoint(tmp_path / "best.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["state_dict"] = {
+        name: tensor * 1e30 if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        for name, tensor in content["state_dict"].items()
+    }
+    torch.save(content, path)
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "a.png")
+    with pytest.raises(InputError, match=r"best\.ckpt: image 'a\.png': the model answers with NaN or infinity"):
+        predict(Predictor.from_checkpoint(path, "cpu"), tmp_path / "images", tmp_path / "out")
+
+
+def test_images_of_the_training_are_named_in_the_predictions(checkpoint, phantom_root, tmp_path):
+    from mammodet.data.seen_images import SeenImages
+
+    dataset = read_coco(phantom_root / "test.json")
+    content = torch.load(checkpoint, weights_only=True)
+    shutil.copytree(phantom_root / "images", tmp_path / "images")
+    first, second = (record.file_name for record in dataset.images[:2])
+    (tmp_path / first).rename(tmp_path / "images" / "renamed.png")
+    records = [
+        type(dataset.images[0])(image_id=1, file_name="images/renamed.png", size_hw=dataset.images[0].size_hw),
+        dataset.images[1],
+    ]
+    content[KEY]["images"] = SeenImages.of(records, tmp_path).to_json()
+    torch.save(content, tmp_path / "best.ckpt")
+    predictor = Predictor.from_checkpoint(tmp_path / "best.ckpt", "cpu")
+    path, _ = predict_to_folder(predictor, dataset, phantom_root, tmp_path / "out", progress=False)
+    assert read_predictions(path).model["images_seen"] == [first, second]
