@@ -137,7 +137,7 @@ def _check_output(output: Path, inputs: Sequence[Path | None]) -> None:
     for path in inputs:
         if path is None:
             continue
-        check_is_file(path)
+        check_is_file(path, "a JSON file")
         inside = path.resolve().parent in (output.resolve(), (output / CURVES).resolve())
         if inside and (path.name in (METRICS, REPORT, LESIONS, IMAGES) or _CURVE.fullmatch(path.name)):
             raise InputError(f"--output {output}: would replace {path}, which is read; name another folder")

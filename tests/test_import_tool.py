@@ -165,7 +165,7 @@ def test_an_imported_file_is_scored_like_our_own(tmp_path):
     output = call("detectron2", tmp_path, source, "--image-score", "max")
     metrics = evaluate_files(tmp_path / "test.json", [output], tmp_path / "eval", report=False, progress=False)
     figures = json.dumps(metrics)
-    assert "leakage could not be checked" in figures
+    assert "Leakage could not be checked" in figures
     assert metrics["models"][0]["detection"]["bbox"]["AP50"] == pytest.approx(1)
 
 

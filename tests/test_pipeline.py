@@ -227,7 +227,7 @@ def test_an_output_that_would_replace_an_input_is_refused(truth, write, tmp_path
 
 def test_a_pipe_is_refused(truth, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match=r"pipe: is no regular file"):
+    with pytest.raises(InputError, match="pipe: is a pipe; expected a JSON file"):
         evaluate_files(truth, tmp_path / "pipe", tmp_path / "eval")
 
 

@@ -144,7 +144,7 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("convert.py", "mias", "--source", "nowhere", "--output", "x"), "no such folder"),
-        (("train_net.py", "--config-file", "nowhere.yaml"), "no such config file"),
+        (("train_net.py", "--config-file", "nowhere.yaml"), "no such file"),
         (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "data.flod=0"), "did you mean 'fold'"),
         (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "data.root=none"), "train.json: no such file"),
         (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "--eval-only"), "path of a checkpoint"),

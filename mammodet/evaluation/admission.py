@@ -123,8 +123,9 @@ def seen_before(dataset: Dataset, predictions: Predictions, source: str) -> tupl
     """
     folds = _read_folds(predictions, source)
     patients = {record.patient_id for record in dataset.images if record.patient_id}
-    found = [f"patient {patient}" for patient in sorted(_seen(dataset, predictions, folds) & patients)]
-    return found + _images_seen(dataset, predictions, folds), _unchecked(dataset, predictions.model, None, folds)
+    seen = _seen(dataset, predictions, folds)
+    found = [f"patient {patient}" for patient in sorted(seen & patients)]
+    return found + _images_seen(dataset, predictions, folds, seen), _unchecked(dataset, predictions.model, None, folds)
 
 
 def _seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
@@ -307,7 +308,7 @@ def _leakage(
     patients = {record.patient_id for record in dataset.images if record.patient_id}
     by = " (of the fold that predicted an image of theirs)" if folds else ""
     found = [f"patient {patient}{by}" for patient in sorted(seen & patients)]
-    found += _images_seen(dataset, predictions, folds)
+    found += _images_seen(dataset, predictions, folds, seen)
     own_hash = data_hash(dataset)
     found += [
         f"the whole file: its data hash is that of the training file of {fold.name}"
@@ -341,8 +342,10 @@ def _leakage(
     return found
 
 
-def _images_seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> list[str]:
-    """Images that training or validation held, by name and size or by content, whatever their patient is called."""
+def _images_seen(
+    dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold], patients: Collection[str]
+) -> list[str]:
+    """Images of others than these patients that training or validation held, by name and size or by content."""
     model = predictions.model
     seen = set(model.get("images_seen") or ())
     for item in model["folds"] if folds else ():
@@ -354,7 +357,9 @@ def _images_seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fo
         ignore_missing=True,
     )
     return [
-        f"image {prediction.file_name!r} (this name and size, or this file, was in training)" for prediction in matched
+        f"image {prediction.file_name!r} (this name and size, or this file, was in training)"
+        for prediction in matched
+        if prediction.patient_id not in patients
     ]
 
 
