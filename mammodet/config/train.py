@@ -34,7 +34,8 @@ class TrainConfig(Section):
     gradient_clip: NonNegative = 10.0
     #: Batches whose gradients are summed before a step.
     accumulate: AtLeastOne = 1
-    #: `auto`: bf16-mixed on a GPU that has it, else 32.
+    #: `auto`: bf16-mixed on a GPU that has it; on a CPU what is faster, by a
+    #: step in each. A run keeps its choice when it is resumed.
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
     #: Decay of the exponential moving average of the weights, or null for none.
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

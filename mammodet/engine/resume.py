@@ -67,6 +67,8 @@ def changed_settings(then: Config, now: Mapping[str, Any]) -> tuple[list[str], l
     """What a run that is resumed would change: faults, and what to say of the rest."""
     faults, notes = [], []
     for key, before, after in changes(then.to_dict(), now):
+        if key == "train.precision" and after == "auto":  # it keeps what was chosen
+            continue
         meaning, change = on_resume(key), f"{key} {before!r} -> {after!r}"
         if meaning.refuses(before, after):
             faults.append(f"{change} cannot change: {meaning.note}")

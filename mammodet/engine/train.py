@@ -8,7 +8,7 @@ import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -23,10 +23,11 @@ from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar, 
 from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
 from mammodet.engine.loaders import Loaders
 from mammodet.engine.module import TrainingModule, make_optimizer
+from mammodet.engine.precision import fastest_on_cpu
 from mammodet.engine.predict import Predictor, Skipped
 from mammodet.engine.prepare import Run
 from mammodet.engine.progress import Pace, ProgressLines, RunLog
-from mammodet.engine.resume import check_content, not_resumable
+from mammodet.engine.resume import Start, check_content, not_resumable
 from mammodet.engine.run_folder import BEST, LAST, LOG, TABLE, clear, only_writer, starting_point
 from mammodet.errors import InputError
 from mammodet.files import write_text
@@ -95,8 +96,10 @@ def train(
     output = config.output_dir
     with only_writer(output):
         start = starting_point(output, run.facts, resume=resume, overwrite=overwrite, force_data=force_data)
-        facts = _with_earlier_patients(run.facts, start.path, config.model.weights)
         log, pace = RunLog(output / LOG), Pace(config.train.epochs, config.train.validate_every)
+        run = _with_precision(run, start, machines or Machines(), log)
+        config = run.config
+        facts = _with_earlier_patients(run.facts, start.path, config.model.weights)
         trainer = _trainer(config, machines or Machines(), log, pace)
         log.speaks = trainer.is_global_zero
         loaders = Loaders(run, log.progress)
@@ -193,15 +196,29 @@ def fit_on_validation(best: Path, run: Run, log: RunLog) -> LogisticStack | None
     return fit_stack(inputs, {name: [label.get(name) for label in labels] for name in model.targets})
 
 
+def _with_precision(run: Run, start: Start, machines: Machines, log: RunLog) -> Run:
+    """The run with its precision chosen; one that is resumed keeps its own."""
+    config = run.config
+    choice: Literal["auto", "32", "16-mixed", "bf16-mixed"] = config.train.precision
+    if choice == "auto" and start.settings is not None:
+        choice = start.settings.precision
+    if choice == "auto":
+        accelerator, devices = _devices(config, machines)
+        if accelerator == "gpu":
+            choice = "bf16-mixed" if torch.cuda.is_bf16_supported() else "32"
+        elif machines.num_machines * devices > 1:
+            choice = "32"
+        else:
+            choice, why = fastest_on_cpu(config, len(run.facts.categories))
+            log.say(f"train.precision=auto: {choice}; {why}")
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": choice})})
+    return replace(run, config=config, facts=replace(run.facts, config=config.to_dict()))
+
+
 def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.Trainer:
     settings = config.train
     accelerator, devices = _devices(config, machines)
-    on_gpu = accelerator == "gpu"
-    precision: Any = settings.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32"
-    if precision == "32":
-        precision = "32-true"
+    precision: Any = "32-true" if settings.precision == "32" else settings.precision
     many = machines.num_machines * devices > 1
     _rendezvous(machines)
     shown = (
