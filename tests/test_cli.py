@@ -42,7 +42,7 @@ SCRIPT = """
 import os, sys, time
 from mammodet.cli import run
 def slow(number):
-    print("at work", os.getpid(), flush=True)
+    print(f"at work {{os.getpid()}}\\n", end="", flush=True)  # in one piece, whoever else prints
     time.sleep({seconds})
 {main}
 run(main)

@@ -163,8 +163,9 @@ def test_loaders_give_the_same_batches_with_every_cache(phantom_root, tmp_path):
     batches = {}
     for cache in ("none", "memory", "disk", "disk"):
         config = config_for(
-            phantom_root, tmp_path / "out", f"data.cache={cache}", f"data.cache_dir={tmp_path / 'cache'}"
-        )
+            phantom_root, tmp_path / "out", f"data.cache={cache}", f"data.cache_dir={tmp_path / 'cache'}",
+            "train.precision=32",
+        )  # fmt: skip
         loaders = Loaders(prepare(config))
         loaders.trainer = _trainer(config, Machines(), RunLog(tmp_path / "log"), Pace(1, 1))
         loaders.prepare_data()

@@ -26,6 +26,9 @@ import numpy as np
 
 from mammodet.cli import run
 
+EXAMPLE = """example:
+  python tools/check_cases.py cases --only attack/ data/03
+"""
 ROOT = Path(__file__).resolve().parent.parent
 BOX = [80, 180, 41, 41]
 PATTERN = ["--pattern", r"(?P<patient>p\W*\d+)"]
@@ -652,7 +655,9 @@ CASES: dict[str, Callable[[Path, Path], None]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Check every case, or those that are named; status 1 if one is wrong or has no check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="with data/, attack/ and train/")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cases whose names hold one of these")
     chosen = parser.parse_args(arguments)

@@ -16,6 +16,7 @@ from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.prepare import Run, data_faults, make_run, read_dataset
+from mammodet.engine.resume import asked_changes
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError, raise_faults
@@ -168,7 +169,7 @@ def _finished(output: Path, run: Run, fold: Fold) -> Predictions | None:
     found = read_predictions(path)
     same = (
         found.model.get("checkpoint_sha256") == file_hash(output / BEST)
-        and found.model.get("config") == run.facts.config
+        and not asked_changes(found.model.get("config") or {}, run.facts.config)
         and found.model.get("data_hash") == run.facts.data_hash
         and [image.file_name for image in found.images] == [record.file_name for record in fold.held_out.images]
     )

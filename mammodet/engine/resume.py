@@ -63,12 +63,15 @@ def config_then(facts: RunFacts, path: Path) -> Config:
     return make_config(config_of_today(facts.config), where=f"in {path}")
 
 
+def asked_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings in which a config differs from that of a run, but for a precision that the run chose itself."""
+    return [each for each in changes(then, now) if (each[0], each[2]) != ("train.precision", "auto")]
+
+
 def changed_settings(then: Config, now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """What a run that is resumed would change: faults, and what to say of the rest."""
     faults, notes = [], []
-    for key, before, after in changes(then.to_dict(), now):
-        if key == "train.precision" and after == "auto":  # it keeps what was chosen
-            continue
+    for key, before, after in asked_changes(then.to_dict(), now):
         meaning, change = on_resume(key), f"{key} {before!r} -> {after!r}"
         if meaning.refuses(before, after):
             faults.append(f"{change} cannot change: {meaning.note}")
