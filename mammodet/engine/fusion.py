@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from mammodet.config import TestTimeConfig
+from mammodet.config import DetectorConfig, TestTimeConfig
 from mammodet.data.dataset import Sample
 from mammodet.engine.outputs import to_float32
 from mammodet.geometry import box_iou, mask_to_rle, rle_to_mask
+from mammodet.modeling.build import Model
+from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.second_boxes import softened
 from mammodet.records import Detections, ImagePrediction, Rle
 
 
@@ -94,6 +99,40 @@ def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:
         np.array([categories[cluster[0]] for cluster in ranked], dtype=np.int64),
         masks,
     )
+
+
+def soften_answer(answer: ImagePrediction, config: DetectorConfig) -> ImagePrediction:
+    """An answer whose detections are softened as `soft_nms_sigma` says; the image's scores stay."""
+    found = answer.detections
+    if config.soft_nms_sigma is None or not len(found):
+        return answer
+    boxes, categories = torch.from_numpy(found.boxes_xyxy), torch.from_numpy(found.category_ids)
+    scores = softened(boxes, categories, torch.from_numpy(found.scores), config.soft_nms_sigma).numpy()
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= config.score_threshold]
+    return replace(
+        answer,
+        detections=Detections(
+            found.boxes_xyxy[order],
+            np.array([to_float32(score) for score in scores[order]]),
+            found.category_ids[order],
+            [found.rles[index] for index in order] if found.rles is not None else None,
+        ),
+    )
+
+
+@contextmanager
+def unsoftened(model: Model) -> Iterator[None]:
+    """A model that answers without softened scores while the block runs."""
+    if not isinstance(model, MammoRCNN):
+        yield
+        return
+    rule = model.second_boxes
+    model.second_boxes = replace(rule, soft_nms_sigma=None)
+    try:
+        yield
+    finally:
+        model.second_boxes = rule
 
 
 def _weighted(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

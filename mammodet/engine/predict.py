@@ -28,7 +28,7 @@ from mammodet.data.prepared import Prepared, prepare_record
 from mammodet.data.sampling import breasts_of
 from mammodet.data.seen_images import SeenImages
 from mammodet.engine.checkpoint import RunFacts, load_model
-from mammodet.engine.fusion import fuse, views_of
+from mammodet.engine.fusion import fuse, soften_answer, unsoftened, views_of
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.engine.packed import read_packed
 from mammodet.errors import InputError, printable
@@ -133,12 +133,17 @@ class Predictor:
         return isinstance(self.model, ImageClassifier) and self.model.views != "none"
 
     @torch.inference_mode()
-    def _run(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
+    def _run(self, samples: Sequence[Sample], *, soften: bool = True) -> list[ImagePrediction]:
+        """Predictions; of several versions, scores are softened once they are fused, and not without `soften`."""
         if not samples:
             return []
         settings = self.config.model.test_time
         views = [[view.of(sample) for sample in samples] for view in views_of(settings)]
-        return [fuse(answers, settings.fuse_iou) for answers in zip(*map(self._answer, views), strict=True)]
+        if len(views) == 1 and soften:
+            return self._answer(views[0])
+        with unsoftened(self.model):
+            fused = [fuse(answers, settings.fuse_iou) for answers in zip(*map(self._answer, views), strict=True)]
+        return [soften_answer(each, self.config.model.detector) for each in fused] if soften else fused
 
     def _answer(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         batch = collate(samples).to(self.device)
