@@ -19,6 +19,8 @@ from mammodet.engine.prepare import prepare
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_to_mask
+from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.second_boxes import SecondBoxes, softened
 from mammodet.records import Detections, ImagePrediction
 
 
@@ -132,6 +134,26 @@ def test_predictor_fuses_the_versions_of_an_image(checkpoint: Path, phantom_root
     assert answer.scores == expected.scores
     assert np.array_equal(answer.detections.boxes_xyxy, expected.detections.boxes_xyxy)
     assert flipped.describe()["config"]["model"]["test_time"]["flip"] is True
+
+
+def test_scores_are_softened_once_versions_are_fused(checkpoint: Path, phantom_root: Path) -> None:
+    settings = load_config(None, ["model.test_time.flip=true"]).model.test_time
+    plain, soft = (Ensemble.from_checkpoints([checkpoint], "cpu", settings) for _ in range(2))
+    detector = soft.config.model.detector.model_copy(update={"soft_nms_sigma": 0.4})
+    soft.config = soft.config.model_copy(update={"model": soft.config.model.model_copy(update={"detector": detector})})
+    assert isinstance(soft.model, MammoRCNN)
+    soft.model.second_boxes = SecondBoxes(soft_nms_sigma=0.4)
+    samples = LesionDataset(
+        read_coco(phantom_root / "test.json"), phantom_root, plain.config.data.image, (), with_masks=False
+    )
+    (fused,), (answer,) = plain._run([samples[0]]), soft._run([samples[0]])
+    boxes, categories = torch.from_numpy(fused.detections.boxes_xyxy), torch.from_numpy(fused.detections.category_ids)
+    lowered = softened(boxes, categories, torch.from_numpy(fused.detections.scores), 0.4).numpy()
+    assert not np.array_equal(lowered, fused.detections.scores)
+    kept = lowered[lowered >= detector.score_threshold]
+    assert answer.detections.scores.tolist() == pytest.approx(-np.sort(-kept), rel=1e-6)
+    assert answer.scores == fused.scores
+    assert soft.model.second_boxes.soft_nms_sigma == 0.4
 
 
 def test_detectors_answer_together(checkpoint: Path, phantom_root: Path, tmp_path: Path) -> None:
