@@ -47,7 +47,7 @@ def assert_overfits_four_images(model: MammoRCNN) -> None:
         targets.append({"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64), "masks": masks})
         labels.append([float(centre is not None), float(index == 0)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(120):
+    for step in range(200):
         torch.manual_seed(step)
         losses = model(images, targets, torch.tensor(labels), [True] * 4).losses
         optimizer.zero_grad()

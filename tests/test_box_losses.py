@@ -11,7 +11,7 @@ from conftest import SMALL
 from mammodet.config import load_config
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
-from mammodet.modeling.roi_heads import GIOU_WEIGHT, GIoURoIHeads, in_ignored
+from mammodet.modeling.roi_heads import GIOU_WEIGHT, RegionHeads, in_ignored
 from mammodet.modeling.second_boxes import SecondBoxes, inside_others, softened
 
 
@@ -24,7 +24,7 @@ def small(*overrides: str) -> MammoRCNN:
 
 def test_giou_loss_of_boxes_side_by_side_is_worked_out_by_hand() -> None:
     heads = small("model.detector.box_loss=giou").detector.model.roi_heads
-    assert isinstance(heads, GIoURoIHeads)
+    assert isinstance(heads, RegionHeads)
     proposals = [torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]]), torch.tensor([[0.0, 0.0, 5.0, 5.0]])]
     labels = [torch.tensor([1, 0]), torch.tensor([0])]
     matched = [torch.tensor([0, 0]), torch.tensor([0])]

@@ -21,7 +21,7 @@ from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
 from mammodet.modeling.masks import paste_masks
 from mammodet.modeling.pixel_stats import PixelStats
-from mammodet.modeling.roi_heads import IgnoringGIoURoIHeads, IgnoringRoIHeads, IgnoringRPN
+from mammodet.modeling.roi_heads import IgnoringRPN, RegionHeads
 
 
 class SizedTransform(GeneralizedRCNNTransform):
@@ -199,7 +199,8 @@ def build_torchvision(
     # Exchange the parts that resize, or that lose precision under autocast.
     model.transform = SizedTransform(in_channels, pixels)
     model.rpn.__class__ = IgnoringRPN
-    model.roi_heads.__class__ = IgnoringGIoURoIHeads if config.box_loss == "giou" else IgnoringRoIHeads
+    model.roi_heads.__class__ = RegionHeads
+    model.roi_heads.box_loss = config.box_loss
     for part in (model.rpn, model.roi_heads):
         part.box_coder = FloatBoxCoder(part.box_coder.weights)
     return TorchvisionDetector(model, config.strides)
