@@ -29,7 +29,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
 
 
 def short_repr(value: Any) -> str:
-    """A value for messages, cut before it is written out: one list that stands in many places has no end."""
+    """A value for messages, cut before it is written out: a list that is referenced many times can be endless."""
     return _REPR.repr(value)
 
 

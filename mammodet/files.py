@@ -33,7 +33,7 @@ def check_is_file(path: Path, what: str = "a file") -> None:
     Args:
         what: is expected there: `a JSON file`, `an image`, ...
     Raises:
-        InputError: nothing is there; it is a folder, a pipe, a device or a socket; or its kind cannot be told.
+        InputError: nothing is there; it is a folder, a pipe, a device or a socket; or its kind is unknown.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
@@ -223,7 +223,7 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
 def check_tree(value: Any, where: str, *, most: int = 5 * 10**6, depth: int = 100) -> None:
     """Refuse plain values that are too many or nested too deep, each counted wherever it stands.
 
-    YAML and pickles let one list stand in many places: a few hundred bytes can mean more values than memory holds.
+    YAML and pickles can reference one list many times: a few hundred bytes may mean more values than memory holds.
 
     Raises:
         InputError: more than `most` values, or deeper than `depth`.

@@ -120,7 +120,7 @@ def lesion_rle(lesion: Lesion, size_hw: tuple[int, int], shape: BoxShape = "box"
     Args:
         shape: as in `box_rle`.
     """
-    if lesion.rle is not None and lesion.geometry != "box":
+    if lesion.rle is not None and lesion.has_outline:
         return lesion.rle
     return box_rle(lesion.box_xyxy, size_hw, shape)
 

@@ -62,6 +62,11 @@ class Lesion:
         if not (np.isfinite(self.box_xyxy).all() and x2 > x1 and y2 > y1):
             raise ValueError(f"box_xyxy {self.box_xyxy}: expected x2 > x1 and y2 > y1, all finite")
 
+    @property
+    def has_outline(self) -> bool:
+        """Whether more than a box is known; the mask of a `box` is the rectangle that an annotation tool wrote."""
+        return self.rle is not None and self.geometry != "box"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:

@@ -14,7 +14,7 @@ from mammodet.evaluation.admission import REFUSALS, admit
 from mammodet.evaluation.calibration_file import Provenance
 
 A = (10, 10, 30, 30)
-#: Of a model that says all of whom it saw.
+#: Of a model whose record of patients and images is complete.
 KNOWN = {"patients": ["q"], "unknown_patients": 0, "unknown_start": None}
 
 

@@ -19,7 +19,7 @@ from converters.coco.source import subset_of
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
-from mammodet.geometry import rle_area
+from mammodet.geometry import rle_area, rle_box
 
 ROOT = Path(__file__).parent.parent
 
@@ -308,7 +308,7 @@ def test_masks_make_contours_and_boxes_that_are_missing(tmp_path):
     )
     summary, records, _ = run(source)
     box, contour, crowd = records["1_LEFT_CC"].lesions
-    assert (box.geometry, box.rle) == ("box", None)
+    assert (box.geometry, box.has_outline, rle_box(box.rle)) == ("box", False, box.box_xyxy)
     assert contour.geometry == "contour"
     # Column 2 counted from 0, rows 3 to 6
     assert (crowd.box_xyxy, rle_area(crowd.rle), crowd.ignore) == ((2, 3, 3, 7), 4, True)

@@ -1,4 +1,4 @@
-"""Damaged configs, weights and data sets: each is read or refused with an InputError, whatever stands in it."""
+"""Damaged configs, weights and data sets: each is read or refused with an InputError, whatever it contains."""
 
 from __future__ import annotations
 

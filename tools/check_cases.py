@@ -156,8 +156,10 @@ def via(case: Path, work: Path) -> None:
 
 def outlines(case: Path, work: Path) -> None:
     images, _ = converted(case, work, "coco", *PATTERN)
-    for name in ("p00", "p01", "p03", "p06"):  # the outlines of p01 and p03 are their boxes
+    for name in ("p00", "p01", "p03", "p06"):
         right(name, [BOX], boxes(images[name]))
+    for name in ("p01", "p03"):
+        right(f"{name} has an outline", True, bool(images[name]["lesions"][0].get("segmentation")))
 
 
 def label_studio(case: Path, work: Path) -> None:

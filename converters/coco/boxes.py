@@ -202,12 +202,13 @@ def _lesion(
         bbox, segmentation = _to_pixels(bbox, size_hw, checker), _to_pixels(segmentation, size_hw, outline)
     rle = read_segmentation(segmentation, *size_hw, "", outline)
     box: BoxXYXY | None = None
+    rectangle: Rle | None = None
     if rle is not None and bbox is None:
         box = rle_box(rle)
         facts["boxes made from masks"] += 1
     elif (box_xywh := checker.numbers({"bbox": bbox}, "bbox", 4, "", need=True)) is not None:
         if rle is not None and _is_rectangle(segmentation, box_xywh):
-            rle = None
+            rectangle, rle = rle, None
             facts["rectangles taken as boxes"] += 1
         if rle is None and _are_corners(box_xywh, item.get("area")):
             checker.faults.append(
@@ -230,7 +231,7 @@ def _lesion(
     return Lesion(
         category=category.name,
         box_xyxy=box,
-        rle=rle,
+        rle=rectangle if rectangle is not None and "turned_deg" not in attributes else rle,
         geometry=_geometry(item, rle),
         attributes={**attributes, **_category_attributes(category)},
         ignore=category.ignore or ignored or (crowd and not how.crowd_is_lesion),
@@ -238,7 +239,7 @@ def _lesion(
 
 
 def _are_corners(bbox: Sequence[float], area: Any) -> bool:
-    """Whether the area that stands beside a box tells that it is given by two corners."""
+    """Whether the annotation's area fits only if its box is given by two corners."""
     x, y, w, h = bbox
     if not is_finite(area) or area <= 0 or w <= x or h <= y:
         return False

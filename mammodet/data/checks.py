@@ -85,7 +85,7 @@ def check_file_name(name: str) -> str | None:
 
 
 def check_new_name(name: str) -> str | None:
-    """Why a file of a folder (its path below it, with `/`) cannot stand in our JSON files, or None."""
+    """Why a file of a folder (its path below it, with `/`) cannot be used in our JSON files, or None."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

@@ -209,7 +209,7 @@ class LesionDataset(TorchDataset[Sample]):
 
     def _mask(self, lesion: Lesion, record: ImageRecord) -> Rle:
         """A lesion's native mask: its own, or what is made of its box."""
-        if lesion.rle is None and self.box_masks == "none" and not lesion.ignore:
+        if not lesion.has_outline and self.box_masks == "none" and not lesion.ignore:
             raise InputError(
                 f"image {record.file_name!r}: a lesion at {lesion.box_xyxy} (xyxy px) has a box only; "
                 "data.box_masks=ellipse makes a mask of it"

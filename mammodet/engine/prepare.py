@@ -240,7 +240,7 @@ def _detector_faults(config: Config, train: Dataset, val: Dataset) -> list[str]:
     if train.categories != val.categories:
         faults.append(f"categories differ: {train.categories} in training, {val.categories} in validation")
     lesions = [lesion for record in train.images for lesion in record.lesions if not lesion.ignore]
-    boxes_only = sum(lesion.rle is None for lesion in lesions)
+    boxes_only = sum(not lesion.has_outline for lesion in lesions)
     if config.model.with_masks and boxes_only and config.data.box_masks == "none":
         chosen, choice = "model.detector.arch=mask_rcnn", "choose faster_rcnn"
         if config.model.from_detectron2:

@@ -208,7 +208,7 @@ def assign(pairs: Pairs, groups: Ints, scores: Floats, quality: Floats, n_lesion
     so the one of the greatest summed quality is taken.
 
     Args:
-        groups, scores: of each detection, whose rows stand in falling order of score within a group.
+        groups, scores: of each detection, sorted by falling score within a group.
         quality: (p,) of each pair, in [0, 1], 0 where it is no match; of equal ones, the first lesion is taken.
     Returns:
         int (n,), -1 where no lesion is taken.

@@ -150,7 +150,7 @@ def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
         if stored.signed and bits != max(stored.bits_stored, 8):
             raise InputError(
                 f"{frame.path}: its signed values have {frame.precision} bits in the JPEG stream, {stored.bits_stored} "
-                "in the header; what they mean cannot be told"
+                "in the header; what they mean is not known"
             )
         options |= {"bits_allocated": 8 if bits == 8 else 16, "bits_stored": bits}
     # A decoder meets hostile bytes here and may raise anything.

@@ -54,7 +54,7 @@ def _copy(path: Path, item: Dataset, dataset: Dataset, keyword: str) -> None:
     if keyword in dataset and _content(dataset, keyword) != _content(item, keyword):
         raise InputError(
             f"{path}: says {keyword} {tags.shown(dataset, keyword)!r} and, in its functional groups, "
-            f"{tags.shown(item, keyword)!r}; which one is right cannot be told"
+            f"{tags.shown(item, keyword)!r}; expected one value for all frames"
         )
     if element is not None:
         dataset[element.tag] = element
