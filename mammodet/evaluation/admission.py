@@ -169,7 +169,7 @@ def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
         lines += [f"  - {fault}" for fault in found[:_MOST_SHOWN]]
         if len(found) > _MOST_SHOWN:
             lines.append(f"  ... and {len(found) - _MOST_SHOWN} more")
-        lines.append(f"  {_ADVICE[kind]} --allow {kind}: {REFUSALS[kind]}; the report says so.")
+        lines.append(f"  {_ADVICE[kind]} tools/evaluate.py --allow {kind}: {REFUSALS[kind]}; the report says so.")
     raise InputError("\n".join(lines))
 
 
