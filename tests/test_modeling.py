@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,14 @@ def test_a_batch_without_any_boxes_to_learn_gives_a_zero_that_reaches_every_para
     assert float(output.losses["loss_none"].detach()) == 0.0
     torch.stack(list(output.losses.values())).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_masks_start_undecided() -> None:
+    """Else the first mask loss drowns the others."""
+    images, targets = two_images()
+    assert float(small_model().detector.train()(images, targets).losses["loss_mask"].detach()) == pytest.approx(
+        math.log(2), abs=0.02
+    )
 
 
 def test_detector_in_training_refuses_missing_targets() -> None:

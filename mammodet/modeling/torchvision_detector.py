@@ -189,11 +189,16 @@ def build_torchvision(
         model = FasterRCNN(backbone, **options)
     else:
         depth = config.mask_head_channels
+        predictor = MaskRCNNPredictor(depth, depth, num_categories + 1)
+        # As detectron2 starts it. torchvision's start takes its spread from the number of categories, and with one or two
+        # of them the first mask loss is 10 in place of log 2, and drowns the others.
+        nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
+        nn.init.zeros_(predictor.mask_fcn_logits.bias)
         model = MaskRCNN(
             backbone,
             mask_roi_pool=_roi_pool(config, levels, output_size=14),
             mask_head=MaskRCNNHeads(width, (depth,) * config.mask_head_layers, 1),
-            mask_predictor=MaskRCNNPredictor(depth, depth, num_categories + 1),
+            mask_predictor=predictor,
             **options,
         )
     # Exchange the parts that resize, or that lose precision under autocast.
