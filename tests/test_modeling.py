@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +14,12 @@ from conftest import SMALL
 from small_training import assert_overfits_four_images
 from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import FrozenBatchNorm2d
 
+import mammodet
 from mammodet.config import BackboneConfig, load_config
 from mammodet.errors import InputError
 from mammodet.modeling.backbones import adapt_first_conv, build_backbone
@@ -130,6 +135,38 @@ def test_a_batch_without_any_boxes_to_learn_gives_a_zero_that_reaches_every_para
     assert float(output.losses["loss_none"].detach()) == 0.0
     torch.stack(list(output.losses.values())).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+#: What makes a tensor from nothing.
+MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.tensor, torch.zeros}
+
+
+class _MetaDevice(TorchFunctionMode):
+    """Puts what this project's code makes without a device where no other tensor can meet it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        package = f"{Path(mammodet.__file__).parent}{os.sep}"
+        if func in MAKERS and sys._getframe(1).f_code.co_filename.startswith(package):
+            kwargs["device"] = kwargs.get("device") or "meta"
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
+def test_tensors_are_made_on_the_device_of_the_model(box_loss: str) -> None:
+    """What a GPU would refuse."""
+    model = small_model(f"model.detector.box_loss={box_loss}", "model.detector.soft_nms_sigma=0.5").train()
+    images, targets = two_images()
+    for target in targets:
+        target["ignored"] = torch.tensor([[40.0, 40.0, 60.0, 60.0]])
+    labels = torch.tensor([[1.0, 0.0], [0.0, float("nan")]])
+    with _MetaDevice():
+        losses = model(images, targets, labels, [True, True]).losses
+        torch.stack(list(losses.values())).sum().backward()
+        with torch.no_grad():
+            output = model.eval()(images)
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert len(output.detections) == 2
 
 
 def test_masks_start_undecided() -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -241,6 +242,12 @@ def make_loader(
         **drawn,
         num_workers=num_workers,
         collate_fn=collate,
+        worker_init_fn=_use_one_thread,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
     )
+
+
+def _use_one_thread(worker: int) -> None:
+    """As torch does in a worker: OpenCV's threads, one a core in each of the workers, would hinder each other."""
+    cv2.setNumThreads(1)
