@@ -47,12 +47,12 @@ env-dev: $(VENV)/.mammodet-dev
 
 quickstart: env
 ifeq ($(MIAS),)
-	"$(PY)" tools/make_phantoms.py --output "$(SOURCE)" --patients 160 --size 384 --difficulty easy --jobs 2
+	"$(PY)" -m mammodet phantoms --output "$(SOURCE)" --patients 160 --size 384 --difficulty easy --jobs 2
 endif
-	"$(PY)" tools/convert.py mias --source "$(SOURCE)" --output $(QUICK)/data
-	"$(PY)" tools/train_net.py --config-file $(CONFIG) --overwrite
-	"$(PY)" tools/train_net.py --config-file $(CONFIG) --eval-only model.weights=$(QUICK)/run/best.ckpt
-	"$(PY)" tools/visualize.py --ground-truth $(QUICK)/data/test.json \
+	"$(PY)" -m mammodet convert mias --source "$(SOURCE)" --output $(QUICK)/data
+	"$(PY)" -m mammodet train --config-file $(CONFIG) --overwrite
+	"$(PY)" -m mammodet train --config-file $(CONFIG) --eval-only model.weights=$(QUICK)/run/best.ckpt
+	"$(PY)" -m mammodet visualize --ground-truth $(QUICK)/data/test.json \
 	  --predictions $(QUICK)/run/eval_test/predictions.json --output $(QUICK)/overlays --crop
 	@echo
 	@echo "Look at:"

@@ -22,12 +22,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
+from mammodet.converters import cbis_ddsm
+from mammodet.converters.cbis_ddsm import ImageOptions
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from converters import cbis_ddsm
-from converters.cbis_ddsm import ImageOptions
 from mammodet.geometry import mask_to_rle
 from mammodet.phantom.breast import draw_breast
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from converters import mias
+from mammodet.converters import mias
 
 
 def main() -> None:

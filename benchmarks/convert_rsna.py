@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from mammodet.converters import rsna
 
-from converters import rsna
 from mammodet.data.dicom import read_header
 from mammodet.parallel import in_parallel, in_processes
 from mammodet.phantom.rsna import COLUMNS, dicom_bytes, draw_image

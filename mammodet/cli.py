@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import errno
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -33,6 +35,35 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
         if not _terminated.is_set():
             raise
         _stop("", 143)
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose examples keep their lines, and that names the nearest flag where one is unknown."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; `error` looks at what was given."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, with the nearest flag for one that is unknown, and exit with 2."""
+        known = list(_flags(self))
+        hints = []
+        for name in (each.partition("=")[0] for each in getattr(self, "_given", ())):
+            if name.startswith("--") and not any(flag.startswith(name) for flag in known):
+                hints += [f"{name}: did you mean {near}?" for near in difflib.get_close_matches(name, known, n=1)]
+        super().error("\n".join([message, *hints]))
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from _flags(each)
 
 
 class _Terminator:

@@ -62,7 +62,7 @@ def evaluate_files(
         names: of the models; by default from the files' paths.
         allow: refusals to override, keys of `mammodet.evaluation.admission.REFUSALS`.
         train_json: what the models were trained on, where their predictions do not say.
-        calibrations: one file of tools/calibrate.py per predictions file, or none.
+        calibrations: one file of mammodet calibrate per predictions file, or none.
     Raises:
         InputError: faulty files, or a reason to refuse that is not allowed: each with its ids.
     """

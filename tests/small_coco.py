@@ -8,8 +8,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mammodet.converters.coco import add_arguments, convert, options_from
 
-from converters.coco import add_arguments, convert, options_from
 from mammodet.data.coco import read_coco
 
 PATTERN = r"(?P<patient>\d+)_(?P<laterality>LEFT|RIGHT|L|R)_(?P<view>\w+)"

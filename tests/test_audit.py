@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mammodet.converters import mias
+from mammodet.converters.base import SplitOptions
 from pycocotools import mask as coco_mask
 
-from converters import mias
-from converters.base import SplitOptions
 from mammodet.audit.run import audit_file
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError

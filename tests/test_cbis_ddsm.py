@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mammodet.converters import cbis_ddsm
+from mammodet.converters.base import SplitOptions, Summary
+from mammodet.converters.cbis_ddsm import ImageOptions
 from test_cbis_table import official_tables
 
-from converters import cbis_ddsm
-from converters.base import SplitOptions, Summary
-from converters.cbis_ddsm import ImageOptions
 from mammodet import phantom
 from mammodet.data.coco import read_coco
 from mammodet.data.dicom import read_stored
@@ -600,7 +600,7 @@ def test_tables_of_an_older_run_do_not_outlive_its_images(tmp_path, monkeypatch)
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("converters.cbis_ddsm.converter.convert_image", stop)
+    monkeypatch.setattr("mammodet.converters.cbis_ddsm.converter.convert_image", stop)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "archive", tmp_path / "out", abnormality="mass", image={"max_size": 64})
     assert not list((tmp_path / "out").glob("*.json"))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from mammodet.commands import convert, subset
+from mammodet.commands import train as train_net
 from mammodet.phantom import write_cbis_archive, write_mias_archive
 from mammodet.phantom.ddsm_patches import write_ddsm_patches
 from mammodet.phantom.folder import write_folder_archive
 from mammodet.phantom.rsna import write_rsna_archive
-from tools import convert, subset, train_net
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "classification"
 SHORT = (

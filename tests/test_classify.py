@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mammodet.converters import mias
+from mammodet.converters.base import SplitOptions
 
-from converters import mias
-from converters.base import SplitOptions
 from mammodet.config import Config, load_config
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.images import read_image, write_png
@@ -529,7 +529,7 @@ def test_unsafe_split_of_folds_is_refused(folded, tmp_path):
 
 
 def test_all_folds_in_several_processes_is_refused(folded, tmp_path):
-    from tools import train_net
+    from mammodet.commands import train as train_net
 
     path = Path(__file__).parent.parent / "configs" / "classification" / "mias_abnormal_cnn.yaml"
     arguments = ["--config-file", str(path), f"data.root={folded}", f"output_dir={tmp_path}", "--all-folds"]

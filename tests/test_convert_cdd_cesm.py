@@ -11,20 +11,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mammodet.converters.base import SplitOptions
+from mammodet.converters.cdd_cesm import CesmOptions, convert
+from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
+from mammodet.converters.cdd_cesm.regions import draw, read_regions
+from mammodet.converters.cdd_cesm.shape import MassRule, components, kind_of, measure, rule_from, skin_depth
+from mammodet.converters.cdd_cesm.sheet import read_rows
+from mammodet.converters.cdd_cesm.table import read_table
 
-from converters.base import SplitOptions
-from converters.cdd_cesm import CesmOptions, convert
-from converters.cdd_cesm.archive import ImageName, parse_name
-from converters.cdd_cesm.regions import draw, read_regions
-from converters.cdd_cesm.shape import MassRule, components, kind_of, measure, rule_from, skin_depth
-from converters.cdd_cesm.sheet import read_rows
-from converters.cdd_cesm.table import read_table
+from mammodet.commands.convert import main
 from mammodet.data.breast import Breast
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area, rle_to_mask
-from tools.convert import main
 
 HIGH, WIDE = 128, 96
 NO_SPLIT = SplitOptions(0, 0, 0)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mammodet.converters.coco.source import subset_of
 from PIL import Image
 from small_coco import HEIGHT, MASS, WIDTH, entry, mark, one_image, reasons, run, write_image, write_json
 
-from converters.coco.source import subset_of
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
@@ -418,8 +418,8 @@ def test_killed_in_the_middle_leaves_nothing_half_written(tmp_path):
     write_json(source / "train/a.json", images, [mark(n, n) for n in range(60)])
     code = """
 import os, pathlib, sys
-from converters.coco import CocoOptions, convert
-from converters.coco.join import JoinRule
+from mammodet.converters.coco import CocoOptions, convert
+from mammodet.converters.coco.join import JoinRule
 rename, calls = os.replace, []
 def rename_and_die(*paths):
     calls.append(paths)

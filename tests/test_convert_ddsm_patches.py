@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mammodet.converters.base import SplitOptions, Summary
+from mammodet.converters.ddsm_patches import CLASSES, PatchOptions, add_arguments, convert, options_from
 
-from converters.base import SplitOptions, Summary
-from converters.ddsm_patches import CLASSES, PatchOptions, add_arguments, convert, options_from
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
@@ -252,7 +252,7 @@ def test_options_out_of_range_are_refused(source: Path, chosen: dict[str, object
 def test_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import converters.ddsm_patches.converter as converter
+    import mammodet.converters.ddsm_patches.converter as converter
 
     run(source)
     output = source.parent / "out"

@@ -10,12 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from mammodet.converters.base import SplitOptions, Summary
+from mammodet.converters.folder import FolderOptions, Meaning, add_arguments, convert, options_from, read_name
+from mammodet.converters.folder.options import ClassRule, read_map
+from mammodet.converters.folder.patients import guess_persons, stem_of
+from mammodet.converters.folder.tree import TreeImage, subset_of
 
-from converters.base import SplitOptions, Summary
-from converters.folder import FolderOptions, Meaning, add_arguments, convert, options_from, read_name
-from converters.folder.options import ClassRule, read_map
-from converters.folder.patients import guess_persons, stem_of
-from converters.folder.tree import TreeImage, subset_of
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError

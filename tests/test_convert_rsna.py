@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from mammodet.converters import rsna
+from mammodet.converters.base import SplitOptions, Summary
+from mammodet.converters.rsna import PixelOptions, RsnaOptions
+from mammodet.converters.rsna import converter as converter_module
+from mammodet.converters.rsna.image import contradictions
 
-from converters import rsna
-from converters.base import SplitOptions, Summary
-from converters.rsna import PixelOptions, RsnaOptions
-from converters.rsna import converter as converter_module
-from converters.rsna.image import contradictions
 from mammodet.data.coco import read_coco
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import read_image, write_png
@@ -484,8 +484,8 @@ def test_contradiction_needs_a_header_and_a_row_that_both_say_something(clean, t
 
 
 def test_contradictions_are_told_by_name():
-    from converters.rsna.image import ImageFacts
-    from converters.rsna.table import ImageRow
+    from mammodet.converters.rsna.image import ImageFacts
+    from mammodet.converters.rsna.table import ImageRow
 
     row = ImageRow(line=2, patient=7, image=70, laterality="L", view="CC", cancer=0)
     facts = ImageFacts("a.dcm", (2, 2), None, None, None, {"laterality": "R", "view": "CC", "patient": "7"}, {})

@@ -1,4 +1,4 @@
-"""tools/convert_weights.py, and model.weights=FILE for files of either library."""
+"""mammodet convert-weights, and model.weights=FILE for files of either library."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from small_weights import torchvision_state as make_state
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from mammodet.commands.convert_weights import main
 from mammodet.config import load_config
 from mammodet.data.sources import SourceFile
 from mammodet.engine.checkpoint import RunFacts
@@ -29,7 +30,6 @@ from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.pixel_norms import DETECTRON2_MSRA, OURS, TORCHVISION, TORCHVISION_BGR, grey, with_pixels
 from mammodet.modeling.weight_files import HEADER, read_weights
 from mammodet.modeling.weights import coco_state, detectron2_state, pixels_of, stride_of, torchvision_state
-from tools.convert_weights import main
 
 CONV, NORM = "backbone.body.conv1.weight", "backbone.body.bn1.running_mean"
 STEM, STEM_NORM = "backbone.bottom_up.stem.conv1.weight", "backbone.bottom_up.stem.conv1.norm.running_mean"
@@ -235,9 +235,9 @@ def test_detectron2_file_is_refused_with_the_command_that_converts_it(tmp_path: 
     path = zoo_file(tmp_path / "model final.pkl")
     with pytest.raises(InputError, match="is in detectron2's layout, and this model is torchvision's") as error:
         small_r50(f"model.weights='{path}'")
-    line = next(line for line in str(error.value).splitlines() if "tools/convert_weights.py" in line)
+    line = next(line for line in str(error.value).splitlines() if "mammodet convert-weights" in line)
     words = shlex.split(line)
-    assert words[:2] == ["python", "tools/convert_weights.py"]
+    assert words[:2] == ["python", "mammodet convert-weights"]
     assert main(words[2:]) == 0
     assert torchvision_state(tmp_path / "model final_torchvision.pth", stride_in_1x1=True)
 

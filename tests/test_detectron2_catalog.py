@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mammodet.converters import cbis_ddsm
 from small_detectron2 import CATEGORIES, small_dataset, write_small
 
-from converters import cbis_ddsm
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.detectron2_catalog import prepare_cfg, register, register_all
 from mammodet.data.images import read_image
@@ -198,7 +198,7 @@ def test_what_does_not_fit_detectron2_is_said_when_it_asks(tmp_path, catalogs, c
     assert [message.partition(": ")[2] for message in caplog.messages if "train.json" in message] == [
         "2 of 6 images show a lesion without a place or to be ignored: MammogramMapper leaves them out of training",
         "1 images show a lesion without a place: COCOEvaluator takes detections on them for false ones, "
-        "tools/evaluate.py does not",
+        "mammodet evaluate does not",
         '1 of 6 lesions are boxes without masks: COCOEvaluator of a model with masks needs tasks=("bbox",)',
     ]
 

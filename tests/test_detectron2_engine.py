@@ -14,6 +14,8 @@ from conftest import SMALL_DETECTRON2
 from small_training import SHORT, assert_resumes_exactly
 from test_engine import config_for
 
+from mammodet.commands import convert, evaluate, predict, visualize
+from mammodet.commands import train as train_net
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.predictions import read_predictions
@@ -23,7 +25,6 @@ from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.phantom import write_cbis_archive
-from tools import convert, evaluate, predict, train_net, visualize
 
 pytestmark = pytest.mark.detectron2
 ROOT = Path(__file__).parent.parent
@@ -167,7 +168,7 @@ def test_every_config_trains_and_evaluates(name: str, contours: Path, tmp_path: 
 def test_two_processes_train_together(phantom_root: Path, tmp_path: Path) -> None:
     config = small(phantom_root, tmp_path / "out", "train.epochs=1", "data.batch_size=2", "train.devices=2")
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(tmp_path / "config.yaml")]
+    command = [sys.executable, str(ROOT / "mammodet train"), "--config-file", str(tmp_path / "config.yaml")]
     done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / BEST).is_file()

@@ -123,7 +123,7 @@ def coco_evaluator(name, output, found, **more):
 
 
 def import_results(truth, output):
-    """The results file through tools/import_predictions.py, as the page says."""
+    """The results file through mammodet import, as the page says."""
     tool = runpy.run_path(str(ROOT / "tools" / "import_predictions.py"))
     arguments = ["--ground-truth", truth, "--source", output / "coco_instances_results.json"]
     arguments += ["--output", output / "predictions.json", "--image-score", "max"]

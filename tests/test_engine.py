@@ -236,7 +236,7 @@ def test_machines_that_cannot_be_are_refused(
 def test_two_processes_train_and_validate_every_image(phantom_root: Path, tmp_path: Path) -> None:
     config = config_for(phantom_root, tmp_path / "out", "train.epochs=1", "data.batch_size=2", "train.devices=2")
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(tmp_path / "config.yaml")]
+    command = [sys.executable, str(ROOT / "mammodet train"), "--config-file", str(tmp_path / "config.yaml")]
     done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     _, facts = read_facts(tmp_path / "out" / BEST)
@@ -261,7 +261,7 @@ def test_two_processes_agree_though_one_alone_sees_an_image_that_teaches_no_boxe
     options = (f"data.train={tmp_path / 'train.json'}", "train.epochs=2", "data.batch_size=1", "train.devices=2")
     config = config_for(phantom_root, tmp_path / "out", *options)
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(tmp_path / "config.yaml")]
+    command = [sys.executable, str(ROOT / "mammodet train"), "--config-file", str(tmp_path / "config.yaml")]
     done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert all(float(row["train/loss"]) > 0 for row in read_rows(tmp_path / "out"))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mammodet.commands import explain as tool
 from mammodet.config import Config, ImageConfig, load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.images import write_png
@@ -38,7 +39,6 @@ from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.targets import Target
 from mammodet.trace import Trace
 from tests.conftest import SMALL
-from tools import explain as tool
 
 CNN = (
     "model.kind=classifier",
@@ -626,7 +626,7 @@ def test_augmented_command_draws_training_images_with_what_they_teach(phantom_ro
 
 
 def test_filters_and_curves_need_no_torch():
-    code = "import sys, mammodet.explain.filters, mammodet.explain.curves, tools.explain; print('torch' in sys.modules)"
+    code = "import sys, mammodet.explain.filters, mammodet.explain.curves, mammodet.commands.explain; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )

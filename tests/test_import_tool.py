@@ -1,4 +1,4 @@
-"""tools/import_predictions.py as a user calls it, and what evaluation makes of its file."""
+"""mammodet import as a user calls it, and what evaluation makes of its file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """What a long conversion has finished survives a kill at any byte."""
 
 import pytest
-
-from converters.journal import Journal, files_fingerprint
+from mammodet.converters.journal import Journal, files_fingerprint
 
 
 def write(path, options, *items):

@@ -290,13 +290,13 @@ def test_predict_without_a_checkpoint_takes_the_starter_and_says_so(
 
 def test_prediction_imports_nothing_that_trains_or_draws(complete, phantom_root, tmp_path):
     code = (
-        "import runpy, sys; runpy.run_path(sys.argv[1])['main'](sys.argv[2:]); "
+        "import sys; from mammodet.commands import predict; predict.main(sys.argv[1:]); "
         "slow = ('lightning', 'tensorboard', 'torchmetrics', 'timm', 'matplotlib', 'skimage', 'scipy'); "
         "print('imported:', [name for name in slow if name in sys.modules])"
     )
     inputs = ["--checkpoint", str(complete), "--input", str(phantom_root / "test.json"), "--output", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / "tools" / "predict.py"), *inputs],
+        [sys.executable, "-c", code, *inputs],
         capture_output=True,
         text=True,
         check=True,

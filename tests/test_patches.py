@@ -619,7 +619,7 @@ def test_phantoms_give_patches_of_every_lesion_and_of_normal_tissue(phantom_root
 
 
 def run_tool(*arguments: object) -> int:
-    tool = runpy.run_path(str(Path(__file__).parent.parent / "tools/make_patches.py"), run_name="tool")
+    tool = runpy.run_path(str(Path(__file__).parent.parent / "mammodet patches"), run_name="tool")
     return tool["main"]([str(argument) for argument in arguments])
 
 

@@ -12,10 +12,10 @@ import pydicom
 import pytest
 
 from mammodet import phantom
+from mammodet.commands import phantoms as make_phantoms
 from mammodet.errors import InputError
 from mammodet.phantom.cbis_layouts import DICOM_INFO
 from mammodet.phantom.cbis_plan import COLUMNS, plan_films
-from tools import make_phantoms
 
 
 def write(folder: Path, **options) -> phantom.CbisPhantomSummary:

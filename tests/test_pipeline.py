@@ -394,7 +394,7 @@ def test_tool_help_has_an_example(name):
     result = run_tool(name, "--help")
     assert result.returncode == 0
     assert "example" in result.stdout
-    assert f"python tools/{name} --" in result.stdout
+    assert f"mammodet {name.removesuffix('.py')} --" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -323,11 +323,11 @@ def test_wrong_format_is_refused(tmp_path, wrong):
 
 @pytest.mark.parametrize("value", [5, None, "a", {}, {"images": {}}, {"format": FORMAT, "images": None}])
 def test_other_json_is_refused(tmp_path, value):
-    assert "tools/predict.py writes one" in fault_of(tmp_path, value)
+    assert "mammodet predict writes one" in fault_of(tmp_path, value)
 
 
 def test_files_of_another_kind_are_named(tmp_path):
-    assert "tools/import_predictions.py makes predictions of it" in fault_of(tmp_path, [])
+    assert "mammodet import makes predictions of it" in fault_of(tmp_path, [])
     assert "--ground-truth and --predictions exchanged?" in fault_of(tmp_path, {"images": [], "annotations": []})
     with pytest.raises(InputError, match="is a predictions file, no data set"):
         from_json(good_value(), where="predictions.json")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from converters.ddsm_patches.crc32c import crc32c, masked_crc32c
-from converters.ddsm_patches.tfrecord import (
+from mammodet.converters.ddsm_patches.crc32c import crc32c, masked_crc32c
+from mammodet.converters.ddsm_patches.tfrecord import (
     Place,
     RecordError,
     index_records,
@@ -19,6 +18,7 @@ from converters.ddsm_patches.tfrecord import (
     single_bytes,
     single_integer,
 )
+
 from mammodet.errors import InputError
 from mammodet.phantom.ddsm_patches import encode_example, frame_record
 

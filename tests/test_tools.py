@@ -13,37 +13,68 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
+from mammodet.commands import COMMANDS, main
+from mammodet.errors import InputError
+
 ROOT = Path(__file__).parent.parent
-TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if path.name != "__init__.py")
+TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if path.name != "__init__.py")
 
 
-def call(tool: str, *arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
+def call(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return _run([sys.executable, "-m", "mammodet", *map(str, arguments)], folder)
+
+
+def _run(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         capture_output=True,
         text=True,
         check=False,
         cwd=folder or ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)},
     )
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-def test_tool_help_has_an_example(tool: str) -> None:
-    done = call(tool, "--help")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_comes_without_arguments_too(name: str) -> None:
+    asked, bare = call(name, "--help"), call(name)
+    assert (asked.returncode, bare.returncode) == (0, 0)
+    assert asked.stdout == bare.stdout
+    assert asked.stdout.startswith(f"usage: mammodet {name} ")
+    assert f"\n  mammodet {name} " in asked.stdout
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.name)
+def test_files_of_tools_are_the_commands(path: Path) -> None:
+    done = _run([sys.executable, str(path), "--help"])
     assert done.returncode == 0
-    assert f"python tools/{tool}" in done.stdout
+    assert done.stdout.startswith(f"usage: {path.name} ")
+
+
+def test_command_without_arguments_lists_all_and_an_unknown_one_names_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+    with pytest.raises(InputError, match="did you mean train"):
+        main(["trian"])
+
+
+def test_unknown_flag_names_the_nearest() -> None:
+    for arguments in (("--confg-file", "x"), ("--config-file", "x", "--resum-e")):
+        done = call("train", *arguments)
+        assert done.returncode == 2
+        assert "did you mean --config-file?" in done.stderr or "did you mean --resume?" in done.stderr
+    assert "--source?" in call("convert", "mias", "--sorce", "x").stderr
 
 
 def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     work = tmp_path / "my work ü"
     work.mkdir()
-    done = call(
-        "make_phantoms.py", "--output", "archive", "--patients", 14, "--size", 128, "--difficulty", "easy", folder=work
-    )
+    done = call("phantoms", "--output", "archive", "--patients", 14, "--size", 128, "--difficulty", "easy", folder=work)
     assert done.returncode == 0, done.stderr
-    done = call("convert.py", "mias", "--source", "archive", "--output", "data", "--folds", 2, folder=work)
+    done = call("convert", "mias", "--source", "archive", "--output", "data", "--folds", 2, folder=work)
     assert done.returncode == 0, done.stderr
     assert "masses brighter" in done.stdout
 
@@ -58,7 +89,7 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
         "train.validate_every=1",
         "data.num_workers=0",
     ]
-    train = ("train_net.py", "--config-file", "config.yaml", "--num-gpus", 0)
+    train = ("train", "--config-file", "config.yaml", "--num-gpus", 0)
     done = call(*train, *options, folder=work)
     assert done.returncode == 0, done.stderr
     assert (work / "out/best.ckpt").exists()
@@ -77,8 +108,10 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert "resuming with a changed setting: train.epochs 1 -> 2" in resumed.stdout
 
     # The commands that follow a training do what they say, pasted as they are printed.
-    printed = [shlex.split(line) for line in resumed.stdout.splitlines() if line.startswith("  ") and ".py " in line]
-    measure, look, predict, look_at_own = [[Path(command[1]).name, *command[2:]] for command in printed]
+    printed = [
+        shlex.split(line) for line in resumed.stdout.splitlines() if line.startswith("  ") and "mammodet" in line
+    ]
+    measure, look, predict, look_at_own = [command[command.index("mammodet") + 1 :] for command in printed]
     done = call(*measure, folder=work)
     assert done.returncode == 0, done.stderr
     assert "ROC AUC" in done.stdout
@@ -86,17 +119,15 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (work / "out/eval_test/pictures/index.html").exists()
     own = ["--checkpoint", "out/best.ckpt", "--input", "FOLDER", "--output", "out/preds"]
-    assert predict == ["predict.py", *own]
+    assert predict == ["predict", *own]
     own = ["--images", "FOLDER", "--predictions", "out/preds/predictions.json", "--output", "out/preds/pictures"]
-    assert look_at_own == ["visualize.py", *own]
+    assert look_at_own == ["visualize", *own]
     metrics = json.loads((work / "out/eval_test/metrics.json").read_text(encoding="utf-8"))
     assert metrics["models"][0]["protocol"]["patients_seen_in_training"] == 0
 
-    done = call(
-        "predict.py", "--checkpoint", "out/best.ckpt", "--input", "data/images", "--output", "preds", folder=work
-    )
+    done = call("predict", "--checkpoint", "out/best.ckpt", "--input", "data/images", "--output", "preds", folder=work)
     assert done.returncode == 0, done.stderr
-    scored = ("evaluate.py", "--ground-truth", "data/test.json", "--predictions", "preds/predictions.json")
+    scored = ("evaluate", "--ground-truth", "data/test.json", "--predictions", "preds/predictions.json")
     done = call(*scored, "--output", "eval", folder=work)
     assert done.returncode == 2
     assert "--allow extra" in done.stderr
@@ -109,7 +140,7 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert "<html" in (work / "eval/report.html").read_text(encoding="utf-8")
 
     leaked = call(
-        "evaluate.py",
+        "evaluate",
         "--ground-truth",
         "data/train.json",
         "--predictions",
@@ -125,7 +156,7 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
     assert "Traceback" not in leaked.stderr
 
     done = call(
-        "visualize.py",
+        "visualize",
         "--ground-truth",
         "data/test.json",
         "--predictions",
@@ -143,14 +174,14 @@ def test_the_whole_way_from_archive_to_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("convert.py", "mias", "--source", "nowhere", "--output", "x"), "no such folder"),
-        (("train_net.py", "--config-file", "nowhere.yaml"), "no such file"),
-        (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "data.flod=0"), "did you mean 'fold'"),
-        (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "data.root=none"), "train.json: no such file"),
-        (("train_net.py", "--config-file", f"{ROOT}/configs/base.yaml", "--eval-only"), "path of a checkpoint"),
-        (("predict.py", "--checkpoint", "none.ckpt", "--input", ".", "--output", "x"), "no such checkpoint"),
-        (("evaluate.py", "--ground-truth", "a.json", "--predictions", "b.json", "--output", "x"), "no such file"),
-        (("visualize.py", "--output", "x"), "give at least one"),
+        (("convert", "mias", "--source", "nowhere", "--output", "x"), "no such folder"),
+        (("train", "--config-file", "nowhere.yaml"), "no such file"),
+        (("train", "--config-file", f"{ROOT}/configs/base.yaml", "data.flod=0"), "did you mean 'fold'"),
+        (("train", "--config-file", f"{ROOT}/configs/base.yaml", "data.root=none"), "train.json: no such file"),
+        (("train", "--config-file", f"{ROOT}/configs/base.yaml", "--eval-only"), "path of a checkpoint"),
+        (("predict", "--checkpoint", "none.ckpt", "--input", ".", "--output", "x"), "no such checkpoint"),
+        (("evaluate", "--ground-truth", "a.json", "--predictions", "b.json", "--output", "x"), "no such file"),
+        (("visualize", "--output", "x"), "give at least one"),
     ],
 )
 def test_wrong_input_gets_a_message_and_no_traceback(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -1,63 +1,7 @@
-"""Say what is wrong with a data set before anyone trains on it: leakage, copies, damaged files, misplaced lesions."""
-
-from __future__ import annotations
-
-import argparse
-import shlex
-import sys
-from pathlib import Path
+"""`mammodet audit` as a file."""
 
 from mammodet.cli import run
-
-EXAMPLE = """examples:
-  python tools/audit.py data/mias/train.json --output audit/
-  python tools/audit.py data/mias/all.json --expect mias --output audit/
-  python tools/audit.py data/cbis/train.json --with data/mias/test.json --output audit/
-
-exit status: 0 no errors (there may be warnings), 1 errors in the data, 2 wrong input
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    main = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    main.add_argument("file", type=Path, help="COCO JSON of a converter")
-    main.add_argument("--output", type=Path, required=True, help="folder for audit.json and index.html")
-    main.add_argument("--expect", metavar="NAME", help="compare counts with an archive's known totals, such as mias")
-    main.add_argument(
-        "--with",
-        dest="others",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="JSON",
-        help="more files that must share no patient and no image with it",
-    )
-    main.add_argument("--no-siblings", action="store_true", help="do not compare with the other subsets beside it")
-    main.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
-    return main
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Audit, print, write."""
-    chosen = parser().parse_args(arguments)
-    from mammodet.audit.run import audit_to_files
-
-    audit = audit_to_files(
-        chosen.file,
-        chosen.output,
-        others=chosen.others,
-        siblings=not chosen.no_siblings,
-        expect=chosen.expect,
-        jobs=chosen.jobs,
-        command="python tools/audit.py " + shlex.join(arguments if arguments is not None else sys.argv[1:]),
-    )
-    print(f"wrote {chosen.output}/audit.json; open {chosen.output}/index.html")
-    return 0 if audit.is_clean else 1
-
+from mammodet.commands.audit import main
 
 if __name__ == "__main__":
     run(main)

@@ -1,6 +1,6 @@
 """CBIS-DDSM (docs/cbis_ddsm.md)."""
 
-from converters.cbis_ddsm.converter import (
+from mammodet.converters.cbis_ddsm.converter import (
     CATEGORY_SCHEMES,
     DEFAULT_MAX_SIZE,
     FORMATS,
@@ -8,7 +8,8 @@ from converters.cbis_ddsm.converter import (
     CbisOptions,
     convert,
 )
-from converters.cbis_ddsm.image import ImageOptions
+from mammodet.converters.cbis_ddsm.image import ImageOptions
+from mammodet.converters.cbis_ddsm.options import add_arguments, options_from
 
 __all__ = [
     "CATEGORY_SCHEMES",
@@ -17,5 +18,7 @@ __all__ = [
     "JOURNAL",
     "CbisOptions",
     "ImageOptions",
+    "add_arguments",
     "convert",
+    "options_from",
 ]

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mammodet
-from converters.base import (
+from mammodet.converters.base import (
     ARCHIVE_LINK,
     Quarantined,
     SplitOptions,
@@ -26,17 +25,19 @@ from converters.base import (
     split_records,
     write_outputs,
 )
-from converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
-from converters.cbis_ddsm.image import ABNORMALITIES, ImageOptions, ImageResult, ImageTask, convert_image
-from converters.cbis_ddsm.table import RoiRow, Tables, read_tables
-from converters.journal import Journal, files_fingerprint
+from mammodet.converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
+from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, ImageOptions, ImageResult, ImageTask, convert_image
+from mammodet.converters.cbis_ddsm.table import RoiRow, Tables, read_tables
+from mammodet.converters.journal import Journal, files_fingerprint
+
+import mammodet
 from mammodet.data.coco import from_json, to_json
 from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
 from mammodet.parallel import in_processes, on_backend
-from mammodet.phantom.texts import LICENCE_MARK
 from mammodet.records import Dataset, ImageRecord
+from mammodet.synthetic import is_synthetic
 
 CATEGORY_SCHEMES = ("abnormality", "lesion", "pathology")
 FORMATS = ("png16", "jpg", "reference")
@@ -191,13 +192,10 @@ def _tasks(tables: Tables, selected: Sequence[RoiRow], archive: Archive) -> tupl
 
 
 def _named(options: ImageOptions, source: Path, tables: Tables) -> tuple[ImageOptions, str]:
-    """Whose patients these are: synthetic ones must never be taken for real ones, by a leakage check above all."""
-    for folder in {source, *(path.parent for path in tables.files), *(path.parent.parent for path in tables.files)}:
-        licence = folder / "Licence.txt"
-        if licence.is_file() and LICENCE_MARK in licence.read_text(encoding="utf-8", errors="replace"):
-            return ImageOptions(
-                **(asdict(options) | {"source_name": "phantom", "patient_prefix": "phantom_"})
-            ), "phantom"
+    """Whose patients these are."""
+    near = {source, *(path.parent for path in tables.files), *(path.parent.parent for path in tables.files)}
+    if is_synthetic(near):
+        return replace(options, source_name="phantom", patient_prefix="phantom_"), "phantom"
     return options, "CBIS-DDSM"
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mammodet.converters.base import ARCHIVE_LINK, Quarantined
+from mammodet.converters.cbis_ddsm.archive import SourceFile
+from mammodet.converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resize_mask, two_valued
+from mammodet.converters.cbis_ddsm.table import RoiRow
 from numpy.typing import NDArray
 
-from converters.base import ARCHIVE_LINK, Quarantined
-from converters.cbis_ddsm.archive import SourceFile
-from converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resize_mask, two_valued
-from converters.cbis_ddsm.table import RoiRow
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import read_dicom
 from mammodet.data.images import is_dicom, read_image, write_jpeg, write_png

@@ -16,9 +16,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mammodet.converters.cbis_ddsm.archive import SourceFile
 from numpy.typing import NDArray
 
-from converters.cbis_ddsm.archive import SourceFile
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import is_dicom, read_image, read_size_hw
 from mammodet.errors import InputError

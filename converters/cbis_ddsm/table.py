@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from converters.base import Quarantined
+from mammodet.converters.base import Quarantined
+
 from mammodet.errors import InputError, raise_faults
 
 #: Columns that make a file one of the tables; the rest may be missing.

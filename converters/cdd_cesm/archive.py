@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.base import Quarantined
+from mammodet.converters.base import Quarantined
+
 from mammodet.data.images import IMAGE_SUFFIXES
 from mammodet.errors import InputError
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from converters.base import (
+from mammodet.converters.base import (
     Quarantined,
     Summary,
     check_folders,
@@ -27,11 +26,12 @@ from converters.base import (
     split_records,
     write_outputs,
 )
-from converters.cdd_cesm.archive import Archive, ImageName, open_archive
-from converters.cdd_cesm.options import CATEGORIES, KINDS, CesmOptions
-from converters.cdd_cesm.regions import Region, Regions, draw, read_regions
-from converters.cdd_cesm.shape import Outline, components, kind_of, measure, skin_depth
-from converters.cdd_cesm.table import ImageFacts, Table, read_table
+from mammodet.converters.cdd_cesm.archive import Archive, ImageName, open_archive
+from mammodet.converters.cdd_cesm.options import CATEGORIES, KINDS, CesmOptions
+from mammodet.converters.cdd_cesm.regions import Region, Regions, draw, read_regions
+from mammodet.converters.cdd_cesm.shape import Outline, components, kind_of, measure, skin_depth
+from mammodet.converters.cdd_cesm.table import ImageFacts, Table, read_table
+
 from mammodet.data.breast import Breast, find_breast
 from mammodet.data.images import read_image, read_size_hw, write_png
 from mammodet.data.splits import check_shares

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from converters.base import SplitOptions
-from converters.cdd_cesm.shape import MassRule, rule_from
+from mammodet.converters.base import SplitOptions
+from mammodet.converters.cdd_cesm.shape import MassRule, rule_from
 
 KINDS = ("DM", "CM", "both")
 CATEGORIES = ("mass", "lesion")

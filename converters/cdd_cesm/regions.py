@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mammodet.converters.base import Quarantined
+from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
+from mammodet.converters.cdd_cesm.shape import Outline
+from mammodet.converters.cdd_cesm.sheet import read_rows
 from pycocotools import mask as coco_mask
 
-from converters.base import Quarantined
-from converters.cdd_cesm.archive import ImageName, parse_name
-from converters.cdd_cesm.shape import Outline
-from converters.cdd_cesm.sheet import read_rows
 from mammodet.data.checks import is_finite, short
 from mammodet.errors import InputError
 from mammodet.geometry import rle_box, rle_to_mask

@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from converters.base import Quarantined
-from converters.cdd_cesm.archive import ImageName, parse_name
-from converters.cdd_cesm.sheet import read_rows
+from mammodet.converters.base import Quarantined
+from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
+from mammodet.converters.cdd_cesm.sheet import read_rows
+
 from mammodet.errors import InputError
 
 #: Rising in seriousness.

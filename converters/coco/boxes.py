@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from converters.base import Quarantined
-from converters.coco.source import CocoFile, CocoId, SourceImage
+from mammodet.converters.base import Quarantined
+from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
+
 from mammodet.data.checks import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash

@@ -13,15 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from converters.base import Quarantined, Summary, check_folders, note_stretched, split_records, write_outputs
-from converters.coco.boxes import Categories, HowToRead, check_units, crowd_means, plan_categories
-from converters.coco.finder import Found, ImageFinder
-from converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
-from converters.coco.join import Joined, check_rule, join_images
-from converters.coco.official import check_official
-from converters.coco.options import CROWD, PRESETS, UNITS, CocoOptions
-from converters.coco.source import CocoFile, SourceImage, find_coco_files
-from converters.coco.summary import MOST_NAMES, count, warn_of
+from mammodet.converters.base import Quarantined, Summary, check_folders, note_stretched, split_records, write_outputs
+from mammodet.converters.coco.boxes import Categories, HowToRead, check_units, crowd_means, plan_categories
+from mammodet.converters.coco.finder import Found, ImageFinder
+from mammodet.converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
+from mammodet.converters.coco.join import Joined, check_rule, join_images
+from mammodet.converters.coco.official import check_official
+from mammodet.converters.coco.options import CROWD, PRESETS, UNITS, CocoOptions
+from mammodet.converters.coco.source import CocoFile, SourceImage, find_coco_files
+from mammodet.converters.coco.summary import MOST_NAMES, count, warn_of
+
 from mammodet.data.splits import check_shares
 from mammodet.errors import InputError, raise_faults
 from mammodet.parallel import in_parallel

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from converters.coco.source import SUBSET_WORDS
+from mammodet.converters.coco.source import SUBSET_WORDS
+
 from mammodet.data.checks import check_file_name
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.base import Quarantined, link_file
-from converters.coco.boxes import Boxes, Category, HowToRead, read_boxes
-from converters.coco.join import ImageFacts
-from converters.coco.source import CocoId, SourceImage
+from mammodet.converters.base import Quarantined, link_file
+from mammodet.converters.coco.boxes import Boxes, Category, HowToRead, read_boxes
+from mammodet.converters.coco.join import ImageFacts
+from mammodet.converters.coco.source import CocoId, SourceImage
+
 from mammodet.data.breast import find_breast
 from mammodet.data.checks import is_finite, short
 from mammodet.data.images import read_image, read_orientation

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from converters.base import Quarantined
-from converters.coco.source import SourceImage
-from converters.coco.tables import Row, Tables, column_name, fold, read_tables
+from mammodet.converters.base import Quarantined
+from mammodet.converters.coco.source import SourceImage
+from mammodet.converters.coco.tables import Row, Tables, column_name, fold, read_tables
+
 from mammodet.errors import InputError, raise_faults
 
 IMAGE_KEYS = ("patient_id", "laterality", "view", "density", "birads")

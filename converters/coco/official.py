@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from converters.base import Summary
-from converters.coco.join import ImageFacts, Joined
-from converters.coco.tables import Row
+from mammodet.converters.base import Summary
+from mammodet.converters.coco.join import ImageFacts, Joined
+from mammodet.converters.coco.tables import Row
 
 
 def official_side(row: Row) -> str | None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from converters.base import SplitOptions
-from converters.coco.join import PATHOLOGIES, PATHOLOGY_WORDS, UNMATCHED, JoinRule
+from mammodet.converters.base import SplitOptions
+from mammodet.converters.coco.join import PATHOLOGIES, PATHOLOGY_WORDS, UNMATCHED, JoinRule
+
 from mammodet.data.checks import CLIP_PX
 from mammodet.errors import InputError
 from mammodet.records import SUBSETS

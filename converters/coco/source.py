@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.base import Quarantined
+from mammodet.converters.base import Quarantined
+
 from mammodet.data.checks import read_id, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json

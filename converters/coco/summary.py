@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from converters.base import Summary
-from converters.coco.boxes import Categories
-from converters.coco.image import TURNED, ImageResult, ImageTask
-from converters.coco.join import IMAGE_KEYS, Joined
-from converters.coco.options import CocoOptions
-from converters.coco.source import CocoFile, SourceImage
+from mammodet.converters.base import Summary
+from mammodet.converters.coco.boxes import Categories
+from mammodet.converters.coco.image import TURNED, ImageResult, ImageTask
+from mammodet.converters.coco.join import IMAGE_KEYS, Joined
+from mammodet.converters.coco.options import CocoOptions
+from mammodet.converters.coco.source import CocoFile, SourceImage
+
 from mammodet.records import ImageRecord
 
 MOST_NAMES = 5  # how many are listed where there can be many

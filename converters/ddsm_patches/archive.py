@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-
-from converters.base import Quarantined
-from converters.ddsm_patches.tfrecord import (
+from mammodet.converters.base import Quarantined
+from mammodet.converters.ddsm_patches.tfrecord import (
     Place,
     index_records,
     parse_example,
@@ -21,6 +19,8 @@ from converters.ddsm_patches.tfrecord import (
     single_bytes,
     single_integer,
 )
+from numpy.typing import NDArray
+
 from mammodet.errors import InputError, raise_faults
 
 #: By label. The order is the archive's own, as its description tells it.

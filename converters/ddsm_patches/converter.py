@@ -15,18 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mammodet.converters.base import Quarantined, Summary, check_folders, remove_tables, split_records, write_outputs
+from mammodet.converters.ddsm_patches.archive import (
+    CLASSES,
+    Archive,
+    Patch,
+    class_counts,
+    open_archive,
+    patches_of,
+    read_patch,
+)
+from mammodet.converters.ddsm_patches.options import SPLITS, PatchOptions
+from mammodet.converters.journal import Journal, files_fingerprint
+
 import mammodet
-from converters.base import Quarantined, Summary, check_folders, remove_tables, split_records, write_outputs
-from converters.ddsm_patches.archive import CLASSES, Archive, Patch, class_counts, open_archive, patches_of, read_patch
-from converters.ddsm_patches.options import SPLITS, PatchOptions
-from converters.journal import Journal, files_fingerprint
 from mammodet.data.images import write_png
 from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
 from mammodet.parallel import in_parallel
-from mammodet.phantom.texts import LICENCE_MARK
 from mammodet.records import SUBSETS, ImageRecord
+from mammodet.synthetic import is_synthetic
 
 JOURNAL = "converted.jsonl"
 NAME = "DDSM patches"
@@ -157,11 +166,7 @@ def _convert_patch(task: _Task, output: Path, size: int) -> _Converted | Quarant
 
 
 def _name(source: Path) -> str:
-    """Synthetic patches must never be taken for the archive's."""
-    licence = source / "Licence.txt"
-    if licence.is_file() and LICENCE_MARK in licence.read_text(encoding="utf-8", errors="replace"):
-        return "phantom"
-    return NAME
+    return "phantom" if is_synthetic([source]) else NAME
 
 
 def _records(converted: Sequence[_Converted], name: str, size: int) -> list[ImageRecord]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 
-from converters.base import SplitOptions
+from mammodet.converters.base import SplitOptions
 
 SPLITS = ("given", "combined")
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.ddsm_patches.crc32c import masked_crc32c
+from mammodet.converters.ddsm_patches.crc32c import masked_crc32c
+
 from mammodet.errors import InputError
 
 #: The values of a feature: of one kind.

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.folder.options import ClassRule, FolderOptions, rules_by_name
-from converters.folder.tree import Tree, choose_level, class_folder
-from converters.folder.words import Meaning, fold_name, read_name, without_numbers
+from mammodet.converters.folder.options import ClassRule, FolderOptions, rules_by_name
+from mammodet.converters.folder.tree import Tree, choose_level, class_folder
+from mammodet.converters.folder.words import Meaning, fold_name, read_name, without_numbers
+
 from mammodet.errors import InputError
 
 

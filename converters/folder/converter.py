@@ -11,20 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.base import Quarantined, Summary, check_folders, link_file, write_outputs
-from converters.folder.classes import Classes, plan_classes
-from converters.folder.duplicates import Cleaned, Entry, clean, given_subsets
-from converters.folder.options import NUMBERS, FolderOptions
-from converters.folder.patients import Copies, compile_patient, guess_persons, read_persons
-from converters.folder.tree import Tree, class_folder, read_tree, told_subsets
+from mammodet.converters.base import Quarantined, Summary, check_folders, link_file, write_outputs
+from mammodet.converters.folder.classes import Classes, plan_classes
+from mammodet.converters.folder.duplicates import Cleaned, Entry, clean, given_subsets
+from mammodet.converters.folder.options import NUMBERS, FolderOptions
+from mammodet.converters.folder.patients import Copies, compile_patient, guess_persons, read_persons
+from mammodet.converters.folder.tree import Tree, class_folder, read_tree, told_subsets
+
 from mammodet.data.breast import find_breast
 from mammodet.data.images import read_image
 from mammodet.data.splits import Splits, check_shares, make_splits
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import write_bytes
 from mammodet.parallel import in_parallel
-from mammodet.phantom.texts import LICENCE_MARK
 from mammodet.records import SUBSETS, ImageRecord
+from mammodet.synthetic import is_synthetic
 
 _MOST_NAMES = 5
 
@@ -67,7 +68,7 @@ def convert(source: Path, output: Path, options: FolderOptions) -> Summary:
     tree = read_tree(source)
     classes = plan_classes(source, tree, options)
     plan = _plan(tree, classes, options)
-    phantom = _is_phantom(source)
+    phantom = is_synthetic([source])
     name = "phantom" if phantom else options.name or source.resolve().name
     how = _How(name, "phantom_" if phantom else "", output, classes, options)
     tasks = [(number, entry, how) for number, entry in enumerate(plan.entries, start=1)]
@@ -110,12 +111,6 @@ def _check_options(options: FolderOptions) -> None:
     chosen = options.splits
     test_fraction = 0.0 if options.split == "given" else chosen.test_fraction
     check_shares(test_fraction=test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds)
-
-
-def _is_phantom(source: Path) -> bool:
-    """Synthetic patients must never be taken for real ones, by a leakage check above all."""
-    licence = source / "Licence.txt"
-    return licence.is_file() and LICENCE_MARK in licence.read_text(encoding="utf-8", errors="replace")
 
 
 def _plan(tree: Tree, classes: Classes, options: FolderOptions) -> _Plan:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converters.base import Quarantined
-from converters.folder.patients import Person
-from converters.folder.tree import TreeImage
+from mammodet.converters.base import Quarantined
+from mammodet.converters.folder.patients import Person
+from mammodet.converters.folder.tree import TreeImage
+
 from mammodet.errors import InputError
 from mammodet.files import file_hash
 from mammodet.parallel import in_parallel

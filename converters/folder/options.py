@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mammodet.converters.base import SplitOptions
+from mammodet.converters.folder.words import Meaning, fold_name
 
-from converters.base import SplitOptions
-from converters.folder.words import Meaning, fold_name
 from mammodet.errors import InputError, raise_faults
 
 ALL_LEVELS = "all"

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from converters.folder.tree import TreeImage
+from mammodet.converters.folder.tree import TreeImage
+
 from mammodet.errors import InputError, raise_faults
 
 _CHANGES = (

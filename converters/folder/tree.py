@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.base import Quarantined
-from converters.folder.options import ALL_LEVELS
-from converters.folder.words import fold_name
+from mammodet.converters.base import Quarantined
+from mammodet.converters.folder.options import ALL_LEVELS
+from mammodet.converters.folder.words import fold_name
+
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import SUBSETS

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from mammodet.converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
+from mammodet.converters.mias.scale import TABLE_SIZE, find_scales
+from mammodet.converters.mias.table import MASSES, FilmEntry, Finding, parse_info
 from numpy.typing import NDArray
 
-from converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
-from converters.mias.scale import TABLE_SIZE, find_scales
-from converters.mias.table import MASSES, FilmEntry, Finding, parse_info
 from mammodet.data.breast import find_breast
 from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
@@ -31,8 +31,8 @@ from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask, mask_to_rle, rle_box
 from mammodet.parallel import in_parallel
-from mammodet.phantom.texts import LICENCE_MARK
 from mammodet.records import ImageRecord, Lesion
+from mammodet.synthetic import is_synthetic
 
 SPACING_MM = 0.2
 ABNORMALITIES = {
@@ -78,8 +78,7 @@ class _Archive:
     @staticmethod
     def of(table: Path) -> _Archive:
         """By the licence that lies beside the table."""
-        licence = table.parent / "Licence.txt"
-        if licence.is_file() and LICENCE_MARK in licence.read_text(encoding="utf-8", errors="replace"):
+        if is_synthetic([table.parent]):
             return _Archive("phantom", "phantom", None)
         return _Archive("mini-MIAS", "mias", TABLE_SIZE)
 

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from converters.base import Quarantined
-from converters.mias.table import MASSES, FilmEntry
+from mammodet.converters.base import Quarantined
+from mammodet.converters.mias.table import MASSES, FilmEntry
+
 from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image, read_size_hw
 from mammodet.errors import InputError

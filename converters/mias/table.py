@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from converters.base import Quarantined
+from mammodet.converters.base import Quarantined
 
 #: In front of an entry: the number of a row that a program saved with it.
 _INDEX = re.compile(r"\d+ (?=mdb\d)", re.IGNORECASE)

@@ -1,8 +1,8 @@
 """The RSNA screening archive (docs/rsna.md)."""
 
-from converters.rsna.converter import JOURNAL, convert
-from converters.rsna.image import PixelOptions
-from converters.rsna.options import FORMATS, NEGATIVES, VIEWS, RsnaOptions, add_arguments, options_from
+from mammodet.converters.rsna.converter import JOURNAL, convert
+from mammodet.converters.rsna.image import PixelOptions
+from mammodet.converters.rsna.options import FORMATS, NEGATIVES, VIEWS, RsnaOptions, add_arguments, options_from
 
 __all__ = [
     "FORMATS",

@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import mammodet
-from converters.base import Quarantined, Summary, check_folders, link_archive, remove_tables, write_outputs
-from converters.journal import Journal, files_fingerprint
-from converters.rsna.archive import Archive, find_images
-from converters.rsna.image import (
+from mammodet.converters.base import Quarantined, Summary, check_folders, link_archive, remove_tables, write_outputs
+from mammodet.converters.journal import Journal, files_fingerprint
+from mammodet.converters.rsna.archive import Archive, find_images
+from mammodet.converters.rsna.image import (
     ImageFacts,
     RecordOptions,
     contradictions,
@@ -27,14 +26,16 @@ from converters.rsna.image import (
     make_record,
     quarantined,
 )
-from converters.rsna.options import FORMATS, NEGATIVES, VIEWS, RsnaOptions
-from converters.rsna.table import STANDARD_VIEWS, ImageRow, Table, find_table, read_table
+from mammodet.converters.rsna.options import FORMATS, NEGATIVES, VIEWS, RsnaOptions
+from mammodet.converters.rsna.table import STANDARD_VIEWS, ImageRow, Table, find_table, read_table
+
+import mammodet
 from mammodet.data.splits import Splits, check_shares, make_splits
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
 from mammodet.parallel import in_parallel, in_processes
-from mammodet.phantom.texts import LICENCE_MARK
 from mammodet.records import ImageRecord
+from mammodet.synthetic import is_synthetic
 
 JOURNAL = "converted.jsonl"
 _CATEGORIES = ("lesion",)
@@ -139,12 +140,10 @@ def _choose(table: Table, archive: Archive, options: RsnaOptions) -> _Chosen:
 
 
 def _meaning(source: Path, table: Table, options: RsnaOptions) -> RecordOptions:
-    """Also whose patients these are: synthetic ones must never be taken for real ones, by a leakage check above all."""
+    """Also whose patients these are."""
     meaning = RecordOptions(negatives=options.negatives, labelled=table.labelled)
-    for folder in {source, *source.glob("*/"), table.path.resolve().parent}:
-        licence = folder / "Licence.txt"
-        if licence.is_file() and LICENCE_MARK in licence.read_text(encoding="utf-8", errors="replace"):
-            return replace(meaning, source_name="phantom", patient_prefix="phantom_rsna_")
+    if is_synthetic({source, *source.glob("*/"), table.path.resolve().parent}):
+        return replace(meaning, source_name="phantom", patient_prefix="phantom_rsna_")
     return meaning
 
 

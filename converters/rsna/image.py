@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from mammodet.converters.base import ARCHIVE_LINK, Quarantined
+from mammodet.converters.rsna.table import ImageRow
 from pydicom.uid import UID
 
-from converters.base import ARCHIVE_LINK, Quarantined
-from converters.rsna.table import ImageRow
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import DicomHeader, read_dicom, read_header
 from mammodet.data.images import Pixels, is_dicom, read_image, read_size_hw, write_png

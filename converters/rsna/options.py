@@ -6,8 +6,8 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from converters.base import SplitOptions
-from converters.rsna.image import PixelOptions
+from mammodet.converters.base import SplitOptions
+from mammodet.converters.rsna.image import PixelOptions
 
 FORMATS = ("reference", "png16")
 VIEWS = ("all", "standard")

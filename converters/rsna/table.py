@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converters.base import Quarantined
+from mammodet.converters.base import Quarantined
+
 from mammodet.errors import InputError
 
 #: Columns of `test.csv` that are used here, and those that only a labelled table has.

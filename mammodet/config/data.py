@@ -151,7 +151,7 @@ class PlacedFile(NamedTuple):
 class DataConfig(Section):
     """Where the data lies, and how batches are made of it."""
 
-    #: Folder written by tools/convert.py.
+    #: Folder written by mammodet convert.
     root: Path = Path("data/mias")
     #: Number of the cross-validation fold, or null for the holdout split.
     fold: Count | None = None

@@ -30,6 +30,21 @@ COUNTERPARTS = {
     "box_loss": "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
 }
 
+#: Keys of its training that its users know by heart, and ours; of others the lower-case name is tried.
+DETECTRON2_KEYS = {
+    "DATALOADER.NUM_WORKERS": "data.num_workers",
+    "DATASETS.TEST": "data.test",
+    "DATASETS.TRAIN": "data.train",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": "model.detector.nms_threshold",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "model.detector.score_threshold",
+    "SOLVER.BASE_LR": "train.lr",
+    "SOLVER.IMS_PER_BATCH": "data.batch_size",
+    "SOLVER.MOMENTUM": "train.momentum",
+    "SOLVER.WARMUP_ITERS": "train.warmup_steps",
+    "SOLVER.WEIGHT_DECAY": "train.weight_decay",
+    "TEST.DETECTIONS_PER_IMAGE": "model.detector.max_detections",
+}
+
 
 class Detectron2Config(Section):
     """With `model.detector.backend=detectron2`: the network in detectron2's words (docs/detectron2.md).

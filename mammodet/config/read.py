@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+import mammodet
+from mammodet.config.detectron2 import DETECTRON2_KEYS
 from mammodet.config.experiment import Config
 from mammodet.errors import InputError, raise_faults, short_repr
 from mammodet.files import check_is_file, check_tree
@@ -20,15 +22,17 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file over its `_base_`, apply `key.key=value` overrides, and check everything.
 
     `_base_` is a path beside the file. Values of overrides are read as YAML (`null`, `true`, `[1, 2]`, numbers, text).
+    Users of detectron2 may write `KEY VALUE` and upper case.
+
+    Args:
+        path: a file, or the name of a config that comes with the package, such as `mias/mask_rcnn_r50_fpn`.
 
     Raises:
         InputError: with all faults at once.
     """
-    values = read_yaml(path) if path is not None else {}
-    for override in overrides:
-        key, found, text = override.partition("=")
-        if not found or not key:
-            raise InputError(f"override {override!r}: expected KEY=VALUE, for instance train.lr=0.01")
+    values = read_yaml(find_config(path)) if path is not None else {}
+    for key, text in _pairs(overrides):
+        override = f"{key}={text}"
         try:
             value = yaml.safe_load(text)
             check_tree(value, f"override {key}", most=10**5)
@@ -38,6 +42,35 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             raise InputError(f"override {override!r}: {text!r} is not a YAML value") from None
         _put(values, key.split("."), value, override)
     return make_config(values, where=str(path or "the defaults"))
+
+
+def find_config(path: Path) -> Path:
+    """The file itself, or the config of this name that comes with the package, with or without `configs/` and `.yaml`.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if path.exists():
+        return path
+    shipped = next(folder for place in mammodet.__path__ if (folder := Path(place) / "configs").is_dir())
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    if not path.is_absolute() and (found := shipped / f"{name}.yaml").is_file():
+        return found
+    names = [each.relative_to(shipped).with_suffix("").as_posix() for each in sorted(shipped.glob("**/*.yaml"))]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    hint = f"; near names: {', '.join(near)}" if near else f"; there are {', '.join(names)}"
+    raise InputError(f"{path}: no such file, and no config of that name comes with mammodet{hint}")
+
+
+def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and value of each override, `KEY=VALUE` or `KEY VALUE`, under our names."""
+    items = iter(overrides)
+    for item in items:
+        key, found, text = item.partition("=")
+        value = text if found else next(items, None)
+        if not key or value is None:
+            raise InputError(f"override {item!r}: expected KEY=VALUE, for instance train.lr=0.01")
+        yield (DETECTRON2_KEYS.get(key, key.lower()) if key == key.upper() else key), value
 
 
 def make_config(values: Mapping[str, Any], *, where: str) -> Config:
@@ -138,6 +171,9 @@ def _explain(error: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in place)
     if error["type"] == "extra_forbidden":
         known = _fields_at(place[:-1])
+        places = _places_of(str(place[0])) if len(place) == 1 else []
+        if places:
+            return f"{key}: unknown key; did you mean {' or '.join(places)}?"
         near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
@@ -169,6 +205,18 @@ def _fields_at(place: Sequence[str | int]) -> list[str]:
             return []
         model = section
     return list(model.model_fields)
+
+
+def _places_of(name: str, model: type[BaseModel] = Config, above: str = "") -> list[str]:
+    """The keys that end in this name."""
+    found = []
+    for field, info in model.model_fields.items():
+        if field == name and above:
+            found.append(above + field)
+        section = _section_in(info.annotation)
+        if section is not None and typing.get_origin(info.annotation) is not dict:
+            found += _places_of(name, section, f"{above}{field}.")
+    return found
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:

@@ -124,7 +124,7 @@ def in_shared_memory(tensors: Iterable[Tensor]) -> None:
         raise InputError(
             f"shared memory is too small for what {worker.num_workers} workers read ahead (df -h /dev/shm; "
             f"{str(error).splitlines()[0]}). Start the container with --shm-size=8g or --ipc=host, or read images in "
-            "the main process: data.num_workers=0 (tools/predict.py: --num-workers 0)"
+            "the main process: data.num_workers=0 (mammodet predict: --num-workers 0)"
         ) from None
 
 

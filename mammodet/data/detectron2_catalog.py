@@ -125,7 +125,7 @@ def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -
     folder = Path(root)
     paths = [path for pattern in _FILES for path in sorted(folder.glob(pattern))]
     if not paths:
-        raise InputError(f"{folder}: holds none of {', '.join(_FILES)}; expected a folder that tools/convert.py wrote")
+        raise InputError(f"{folder}: holds none of {', '.join(_FILES)}; expected a folder that mammodet convert wrote")
     return {
         f"{prefix}_{path.stem}": register(f"{prefix}_{path.stem}", path, skip_invalid=skip_invalid) for path in paths
     }
@@ -252,7 +252,7 @@ def _warnings(dataset: Dataset) -> list[str]:
     if unlocalized:
         lines.append(
             f"{unlocalized} images show a lesion without a place: COCOEvaluator takes detections on them for false "
-            "ones, tools/evaluate.py does not"
+            "ones, mammodet evaluate does not"
         )
     lesions = [lesion for record in dataset.images for lesion in record.lesions]
     bare = sum(lesion.rle is None for lesion in lesions)

@@ -218,9 +218,9 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
             f"{path}: is a data set (COCO JSON), no predictions. Were --ground-truth and --predictions exchanged?"
         )
     if isinstance(value, list):
-        raise InputError(f"{path}: is a list, as of COCO results; tools/import_predictions.py makes predictions of it")
+        raise InputError(f"{path}: is a list, as of COCO results; mammodet import makes predictions of it")
     if not isinstance(value, dict) or not isinstance(value.get("images"), list):
-        raise InputError(f"{path}: expected a predictions object with a list 'images' (tools/predict.py writes one)")
+        raise InputError(f"{path}: expected a predictions object with a list 'images' (mammodet predict writes one)")
     if value.get("format") != FORMAT:
         raise InputError(f"{path}: format is {value.get('format')!r}; expected {FORMAT!r}")
     faults: list[str] = []

@@ -3,7 +3,7 @@
 Of each image two short hashes are kept, 16 characters in all (50 000 images: 0.8 MB), and neither name nor pixels: of
 the file's name in its data set with the image's size, and of its content. Content is the file's length and 64 KB from
 its middle: of pixels that is as good as all, and a training set is looked through in the time that it takes to open its
-files. The same pixels in another format are found by name alone; tools/audit.py compares pixels.
+files. The same pixels in another format are found by name alone; mammodet audit compares pixels.
 """
 
 from __future__ import annotations

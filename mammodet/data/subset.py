@@ -71,7 +71,7 @@ def write_subset(folder: Path, name: str, chosen: Filter) -> list[Part]:
     paths = [path for path in (*paths, *sorted(folder.glob("fold*_*.json"))) if path.is_file()]
     if not paths:
         raise InputError(
-            f"{folder}: no all.json, train.json, val.json or test.json; expected a folder of tools/convert.py"
+            f"{folder}: no all.json, train.json, val.json or test.json; expected a folder of mammodet convert"
         )
     faults: list[str] = []
     datasets = {path: map_categories(read_coco(path), chosen.categories, str(path), faults) for path in paths}

@@ -56,7 +56,7 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
         found = ", ".join(path.name for path in paths) or "none"
         raise InputError(
             f"{root}: --all-folds needs fold0_val.json, fold1_val.json, ... of three or more folds (one is held out, "
-            f"one chooses the checkpoint, the others teach); found: {found}. tools/convert.py --folds 5 writes them"
+            f"one chooses the checkpoint, the others teach); found: {found}. mammodet convert --folds 5 writes them"
         )
     parts = [read_dataset(config, path) for path in paths]
     hashes = {str((part.info.get("split") or {}).get("hash")) for part in parts}

@@ -52,7 +52,7 @@ def pack_model(
 
     Args:
         half: whether kernels and matrices are kept in half precision.
-        calibration: of tools/calibrate.py, fitted for this model or for what it was packed from.
+        calibration: of mammodet calibrate, fitted for this model or for what it was packed from.
         card: as `mammodet.models.card.read_card`.
         name: the card's title instead of its own.
         metrics: an evaluation of this model, or of what it was packed from, for the card's figures.
@@ -91,7 +91,7 @@ def pack_model(
     kept = (key for key, tensor in state.items() if half and tensor.ndim > 1 and tensor.dtype != torch.float16)
     notes = []
     if fitted is None:
-        notes.append("It has no calibration: its scores get no labels (tools/calibrate.py, then --calibration).")
+        notes.append("It has no calibration: its scores get no labels (mammodet calibrate, then --calibration).")
     if shown is None:
         notes.append("It has no card (--card).")
     return PackReport(size, len(halved), len(state) - len(halved), tuple(kept), tuple(notes))

@@ -97,7 +97,7 @@ class Predictor:
             settings = shlex.quote(str(path.with_name("config.yaml")))
             raise InputError(
                 f"{path}: its aggregation 'learned' was not fitted, since its training did not end. Finish it:\n"
-                f"  python tools/train_net.py --config-file {settings} --resume\n"
+                f"  mammodet train --config-file {settings} --resume\n"
                 "With train.epochs=N behind it, N being the epochs that are done, it ends at once."
             )
         predictor = Predictor(model, own, facts, (path, file_hash(path)), device)

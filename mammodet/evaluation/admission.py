@@ -169,7 +169,7 @@ def _refuse(reasons: dict[str, list[str]], truth: str, source: str) -> None:
         lines += [f"  - {fault}" for fault in found[:_MOST_SHOWN]]
         if len(found) > _MOST_SHOWN:
             lines.append(f"  ... and {len(found) - _MOST_SHOWN} more")
-        lines.append(f"  {_ADVICE[kind]} tools/evaluate.py --allow {kind}: {REFUSALS[kind]}; the report says so.")
+        lines.append(f"  {_ADVICE[kind]} mammodet evaluate --allow {kind}: {REFUSALS[kind]}; the report says so.")
     raise InputError("\n".join(lines))
 
 
@@ -186,7 +186,7 @@ _HEADS = {
 _ADVICE = {
     "leakage": "Such a figure says nothing about new patients: evaluate on test.json.",
     "unsafe_split": "Train with data.unsafe_split=null on a split by patient.",
-    "calibration": "Predict the validation set with this model, and run tools/calibrate.py.",
+    "calibration": "Predict the validation set with this model, and run mammodet calibrate.",
     "truth": "Predict its images again, or take the ground truth that was predicted.",
     "missing": "Predict them (skipped.json beside the predictions names unread ones).",
     "extra": "Take the ground truth of all images that were predicted.",

@@ -186,7 +186,7 @@ def check_belongs(calibration: Calibration, model: Mapping[str, Any], where: str
     if (made_for is None or made_for not in checkpoints_of(model)) and not allow_other:
         raise InputError(
             f"{where}: was fitted for the checkpoint {made_for or 'unknown (its predictions named none)'}, this one is "
-            f"{own or 'unknown'} (SHA-256). Predict the validation set with this one and run tools/calibrate.py, or "
+            f"{own or 'unknown'} (SHA-256). Predict the validation set with this one and run mammodet calibrate, or "
             "--allow-other-checkpoint: the predictions say so."
         )
     rule, over_images = aggregation_of(model)
@@ -194,13 +194,13 @@ def check_belongs(calibration: Calibration, model: Mapping[str, Any], where: str
     if None not in (rule, wanted.rule) and rule != wanted.rule:
         raise InputError(
             f"{where}: was fitted to scores by the rule {wanted.rule!r}, this model aggregates by {rule!r}: these are "
-            "other numbers. Predict the validation set with this checkpoint and run tools/calibrate.py."
+            "other numbers. Predict the validation set with this checkpoint and run mammodet calibrate."
         )
     joined = any(fit.level != "image" for fit in calibration.fits)
     if joined and over_images is not None and over_images != wanted.over_images:
         raise InputError(
             f"{where}: joined the images of a breast by {wanted.over_images!r}, this model joins them by "
-            f"{over_images!r}. Run tools/calibrate.py with --over-images {over_images}."
+            f"{over_images!r}. Run mammodet calibrate with --over-images {over_images}."
         )
 
 
@@ -281,7 +281,7 @@ def from_json(value: Any, where: str) -> Calibration:
     """
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else value
-        raise InputError(f"{where}: format is {short(found)}; expected {FORMAT!r} (tools/calibrate.py writes one)")
+        raise InputError(f"{where}: format is {short(found)}; expected {FORMAT!r} (mammodet calibrate writes one)")
     checker = Checker()
     method = _choice(checker, value, "method", METHODS, "file")
     goals = _goals(checker, value)
@@ -299,7 +299,7 @@ def from_json(value: Any, where: str) -> Calibration:
     ]
     if value.get("fits") == []:
         checker.faults.append("'fits' are empty; expected at least one")
-    raise_faults(checker.faults, where=where, advice="Run tools/calibrate.py again.")
+    raise_faults(checker.faults, where=where, advice="Run mammodet calibrate again.")
     if provenance is None:  # each of its faults was told above
         raise InputError(f"{where}: 'fitted_on' cannot be read")
     return Calibration(str(method), goals, provenance, tuple(fits), tuple((one[0], one[1], one[2]) for one in refused))

@@ -18,7 +18,7 @@ from mammodet.modeling.classifier import ImageClassifier
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _IDLE = ("Identity", "Dropout")  # in prediction they change nothing
-_HOW = "tools/explain.py layers lists them"
+_HOW = "mammodet explain layers lists them"
 
 
 @dataclass(frozen=True, slots=True)

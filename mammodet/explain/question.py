@@ -95,7 +95,7 @@ def choose_answers(model: Model, config: Config, text: str | None) -> tuple[Answ
         raise InputError(
             "this detector has no image head (model.image_head.enabled=false): it answers no question for an image, so "
             "that there is nothing to derive a heat map from. Its boxes and masks are its explanation "
-            "(tools/visualize.py); feature-maps works."
+            "(mammodet visualize); feature-maps works."
         )
     if text is None:
         return tuple(answer for answer in next(iter(questions.values())) if answer.value != 0)

@@ -1,4 +1,4 @@
-"""From a checkpoint and images to pictures of heat maps and of feature maps, for tools/explain.py."""
+"""From a checkpoint and images to pictures of heat maps and of feature maps, for mammodet explain."""
 
 from __future__ import annotations
 

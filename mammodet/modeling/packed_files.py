@@ -71,7 +71,7 @@ def read_parts(path: Path) -> Parts | None:
     ]
     if "facts" not in metadata:
         faults.append("'facts' are missing")
-    raise_faults(faults, where=f"{path}: header", advice="Pack the model again (tools/pack_model.py).")
+    raise_faults(faults, where=f"{path}: header", advice="Pack the model again (mammodet pack).")
     return Parts(**{name: _decode(metadata[name], f"{path}: {name}") for name in known[1:] if name in metadata})
 
 

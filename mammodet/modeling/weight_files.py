@@ -23,7 +23,7 @@ from mammodet.modeling.packed_files import is_safetensors, read_parts, read_stat
 from mammodet.modeling.weight_bombs import check_archive, check_stream, check_tensor
 
 Layout = Literal["mammodet", "torchvision", "detectron2", "caffe2", "unknown"]
-#: Where a file that tools/convert_weights.py wrote says what it holds.
+#: Where a file that mammodet convert-weights wrote says what it holds.
 HEADER = "mammodet_weights"
 #: Where a checkpoint of ours says where it comes from.
 KEY = "mammodet"

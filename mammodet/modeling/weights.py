@@ -227,13 +227,13 @@ def _setting(value: object, *keys: str) -> object:
 def convert_command(path: Path, to: str) -> str:
     """The command that converts a file, for messages."""
     output = path.with_name(f"{path.stem}_{to}.pth")
-    return f"python tools/convert_weights.py {shlex.quote(str(path))} {shlex.quote(str(output))} --to {to}"
+    return f"mammodet convert-weights {shlex.quote(str(path))} {shlex.quote(str(output))} --to {to}"
 
 
 def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelStats = IMAGENET) -> dict[str, Tensor]:
     """Weights that start a network of torchvision's, or of timm's, here.
 
-    A file that tools/convert_weights.py wrote is fitted to how our networks see pixels; others are taken as they are.
+    A file that mammodet convert-weights wrote is fitted to how our networks see pixels; others are taken as they are.
 
     Args:
         stride_in_1x1: of the network; None where it has no bottlenecks.

@@ -49,7 +49,7 @@ def read_source(data: Path) -> Source:
     """
     paths = find_tables(data) if data.is_dir() else [data]
     if not paths:
-        raise InputError(f"{data}: holds no all.json, train.json, ...; expected the --output of tools/convert.py")
+        raise InputError(f"{data}: holds no all.json, train.json, ...; expected the --output of mammodet convert")
     tables = {path.name: read_coco(path) for path in paths}
     first_name, first = next(iter(tables.items()))
     images: dict[str, tuple[str, ImageRecord]] = {}

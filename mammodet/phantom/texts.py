@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mammodet.errors import InputError
-
-LICENCE_MARK = "SYNTHETIC MAMMOGRAMS (mammodet phantom archive)"
+from mammodet.synthetic import LICENCE_MARK, is_synthetic
 
 
 def licence(database: str = "the mini-MIAS database of mammograms") -> str:
@@ -81,7 +80,6 @@ def has_older_archive(output: Path) -> bool:
         raise InputError(f"{output}: is a file; expected a folder")
     if not output.is_dir() or not any(output.iterdir()):
         return False
-    mark = output / "Licence.txt"
-    if not mark.is_file() or LICENCE_MARK.encode() not in mark.read_bytes():
+    if not is_synthetic([output]):
         raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
     return True

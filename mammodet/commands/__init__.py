@@ -1,0 +1,69 @@
+"""The command line `mammodet SUB ...`: one module here for each sub-command, imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import NoReturn
+
+import mammodet
+from mammodet.cli import run
+from mammodet.errors import InputError
+
+#: Sub-command, its module here, and what it does.
+COMMANDS = {
+    "convert": ("convert", "an archive as it was downloaded to COCO JSON, images and splits"),
+    "audit": ("audit", "say what is wrong with a data set, before anyone trains on it"),
+    "subset": ("subset", "a data set of some of the images, categories or labels of another"),
+    "patches": ("patches", "cut patches around lesions and of normal tissue"),
+    "train": ("train", "train a detector or a classifier, or evaluate one on its test set"),
+    "predict": ("predict", "boxes, masks and scores of images, with the starter model or one of yours"),
+    "calibrate": ("calibrate", "probabilities and thresholds from validation images"),
+    "evaluate": ("evaluate", "AP, FROC and ROC with intervals, and a report; compare two models"),
+    "visualize": ("visualize", "draw truth and predictions on the images"),
+    "explain": ("explain", "what a network looked at"),
+    "import": ("import_predictions", "detections of another program, to be evaluated and drawn"),
+    "pack": ("pack", "a checkpoint with calibration and card as one small file"),
+    "convert-weights": ("convert_weights", "weights between torchvision's and detectron2's layouts"),
+    "phantoms": ("phantoms", "synthetic mammograms in the layout of an archive"),
+}
+
+START = """mammodet finds and outlines abnormalities in mammograms.
+
+{commands}
+
+mammodet SUB --help says more. First steps:
+  mammodet predict --input some/folder --output preds/        the starter model on images of yours
+  mammodet convert mias --source all-mias --output data/mias --folds 5
+  mammodet train --config-file mias/mask_rcnn_r50_fpn data.fold=0
+"""
+
+
+def run_command() -> NoReturn:
+    """Run the sub-command that `sys.argv` names, and exit."""
+    run(main)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a sub-command; without one, say which there are.
+
+    Raises:
+        InputError: an unknown sub-command.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print(START.format(commands="\n".join(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items())))
+        return 0
+    name, *rest = arguments
+    if name in ("-V", "--version"):
+        print(f"mammodet {mammodet.__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"mammodet {name}: no such sub-command{hint} There are: {', '.join(COMMANDS)}")
+    sys.argv[0] = f"mammodet {name}"  # the name that argparse prints
+    module = importlib.import_module(f"mammodet.commands.{COMMANDS[name][0]}")
+    return int(module.main(rest or ["--help"]))

@@ -1,0 +1,74 @@
+"""Convert a public archive, as it lies on disk, to COCO JSON with images and splits."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mammodet.cli import Parser
+from mammodet.errors import InputError
+
+EXAMPLE = """examples:
+  mammodet convert mias --source all-mias --output data/mias --folds 5
+  mammodet convert cbis_ddsm --source CBIS-DDSM --output data/cbis --abnormality mass
+  mammodet convert coco --source cbis_ddsm_mass_800 --output data/cbis800 --preset cbis_ddsm_mass --tables CSVS
+  mammodet convert rsna --source rsna-breast-cancer-detection --output data/rsna --folds 5 --jobs 8
+  mammodet convert folder --source TREE --output data/density --patient '(P_[0-9]+)'
+  mammodet convert cdd_cesm --source CDD-CESM --output data/cesm --table Radiology-manual-annotations.xlsx
+  mammodet convert ddsm_patches --source ddsm-mammography --output data/ddsm_patches
+"""
+
+#: Modules of `mammodet.converters`, and what they read.
+ARCHIVES = {
+    "mias": "mini-MIAS (Info.txt and mdb001.pgm ...)",
+    "cbis_ddsm": "CBIS-DDSM in any of its layouts (DICOM, JPEG, PNG)",
+    "coco": "COCO files that others made, joined with tables",
+    "rsna": "RSNA screening: train.csv and DICOM files",
+    "folder": "a tree whose folders are classes: benign/, malignant/, Density1Benign/, train/cancer/ ...",
+    "cdd_cesm": "CDD-CESM: low-energy mammograms with outlines, or a copy with masks",
+    "ddsm_patches": "DDSM patches of 299 x 299: TFRecord and .npy files",
+}
+
+
+def parser(named: Sequence[str] = tuple(ARCHIVES)) -> argparse.ArgumentParser:
+    """The command line: one sub-command per archive.
+
+    Args:
+        named: archives whose options are wanted; others are listed only, since importing them takes long.
+    """
+    main = Parser(description=__doc__, epilog=EXAMPLE)
+    archives = main.add_subparsers(dest="archive", required=True, metavar="ARCHIVE")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--source", type=Path, required=True, help="folder of the unpacked archive")
+    common.add_argument("--output", type=Path, required=True, help="folder for the data set")
+    common.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for test (%(default)s)")
+    common.add_argument(
+        "--val-fraction", type=float, default=0.16, help="share of patients for validation (%(default)s)"
+    )
+    common.add_argument(
+        "--folds", type=int, default=0, help="k folds over the patients outside the test set (default: none)"
+    )
+    common.add_argument("--seed", type=int, default=0, help="seed of the splits (%(default)s)")
+    common.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
+    for name, text in ARCHIVES.items():
+        one = archives.add_parser(name, parents=[common], help=text, description=text, epilog=EXAMPLE)
+        if name in named:
+            module = importlib.import_module(f"mammodet.converters.{name}")
+            module.add_arguments(one)
+            one.set_defaults(module=module)
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the converter and print its summary."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    chosen = parser(arguments).parse_args(arguments)
+    if chosen.jobs < 1:
+        raise InputError(f"--jobs {chosen.jobs}: expected at least 1")
+    summary = chosen.module.convert(chosen.source, chosen.output, chosen.module.options_from(chosen))
+    print(summary.to_text())
+    print(f"wrote {chosen.output}/all.json, the splits beside it, summary.json and quarantine.csv")
+    return 0

@@ -1,0 +1,125 @@
+"""Score predictions against a data set file: AP, FROC and ROC with intervals, compared, as an HTML report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from mammodet.cli import Parser
+from mammodet.errors import InputError
+
+EXAMPLE = """examples:
+  mammodet evaluate --ground-truth data/mias/test.json --predictions preds/predictions.json --output eval/
+  mammodet evaluate --ground-truth test.json --predictions a.json b.json --names ours theirs --output eval/
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    from mammodet.evaluation.admission import REFUSALS
+
+    main = Parser(description=__doc__, epilog=EXAMPLE)
+    main.add_argument("--ground-truth", type=Path, required=True, help="COCO JSON of a converter")
+    main.add_argument(
+        "--predictions",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="of mammodet predict or mammodet import; several are compared",
+    )
+    main.add_argument("--output", type=Path, required=True, help="folder for report.html, metrics.json, tables, curves")
+    main.add_argument("--names", nargs="+", default=(), metavar="NAME", help="of the models (default: from the paths)")
+    main.add_argument(
+        "--match",
+        default="iou@0.2",
+        metavar="RULE",
+        help="when a detection finds a lesion: iou@T, mask_iou@T or center (%(default)s)",
+    )
+    main.add_argument(
+        "--fppi",
+        choices=["all", "normal", "positive"],
+        default="all",
+        help="images on which false positives are counted (%(default)s)",
+    )
+    main.add_argument(
+        "--second-detections",
+        choices=["false", "ignored"],
+        default="false",
+        help="what a second detection of a found lesion is: a false positive, or nothing (%(default)s)",
+    )
+    main.add_argument(
+        "--over-images",
+        choices=["max", "mean"],
+        default="max",
+        help="how images of a breast are joined (%(default)s)",
+    )
+    main.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="of mammodet calibrate, one per predictions file: what its thresholds and probabilities are worth here",
+    )
+    main.add_argument("--train-json", type=Path, help="what the models were trained on, where predictions do not say")
+    main.add_argument(
+        "--allow",
+        nargs="+",
+        default=(),
+        choices=list(REFUSALS),
+        metavar="REFUSAL",
+        help=f"override refusals, stamped on the report: {', '.join(REFUSALS)}",
+    )
+    main.add_argument(
+        "--resamples", type=int, default=1000, help="of the patients, for intervals; 0: none (%(default)s)"
+    )
+    main.add_argument("--seed", type=int, default=0, help="of the resamples (%(default)s)")
+    main.add_argument("--mask-score", type=float, default=0.5, help="least score in an image's mask (%(default)s)")
+    main.add_argument("--score-threshold", type=float, default=0.3, help="least score in the gallery (%(default)s)")
+    main.add_argument("--history", type=Path, help="metrics.csv of the training, for its curves")
+    main.add_argument("--no-report", action="store_true", help="metrics.json and tables only")
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Score, print, write."""
+    chosen = parser().parse_args(arguments)
+    from mammodet.evaluation.options import Options
+    from mammodet.pipeline import evaluate_files
+
+    if chosen.history is not None and not chosen.history.is_file():
+        raise InputError(
+            f"--history {chosen.history}: no such file; it is the metrics.csv in the training's output folder"
+        )
+    if not 0 <= chosen.score_threshold <= 1:
+        raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
+    try:
+        options = Options(
+            match=chosen.match,
+            denominator=f"{chosen.fppi} images",
+            count_seconds=chosen.second_detections == "false",
+            over_images=chosen.over_images,
+            resamples=chosen.resamples,
+            seed=chosen.seed,
+            mask_score=chosen.mask_score,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    evaluate_files(
+        chosen.ground_truth,
+        chosen.predictions,
+        chosen.output,
+        names=chosen.names,
+        options=options,
+        allow=chosen.allow,
+        train_json=chosen.train_json,
+        calibrations=chosen.calibration,
+        history=chosen.history,
+        report=not chosen.no_report,
+        score_threshold=chosen.score_threshold,
+        command="mammodet evaluate " + shlex.join(arguments if arguments is not None else sys.argv[1:]),
+    )
+    return 0

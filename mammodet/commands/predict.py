@@ -1,0 +1,172 @@
+"""Predict lesions and tumor scores for a folder of images, or for the images of a data set file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mammodet.cli import Parser
+from mammodet.config import TestTimeConfig
+from mammodet.errors import InputError
+
+if TYPE_CHECKING:
+    from mammodet.models.card import ModelCard
+
+EXAMPLE = """examples:
+  mammodet predict --input some/folder --output preds/
+  mammodet predict --checkpoint output/run/best.ckpt --input some/folder --output preds/
+  mammodet predict --checkpoint output/run/best.ckpt --input data/mias/test.json --output preds/
+  mammodet predict --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
+      --calibration calibration.json
+  mammodet predict --checkpoint output/cnn/fold*/best.ckpt --input some/folder --output preds/
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = Parser(description=__doc__, epilog=EXAMPLE)
+    main.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=[Path("starter")],
+        nargs="+",
+        metavar="FILE",
+        help="best.ckpt of a training, or a packed model (docs/starter.md); of several (folds, seeds) the mean "
+        "answers, with fused detections. Default: starter, the model that comes with mammodet",
+    )
+    main.add_argument(
+        "--input", type=Path, required=True, help="folder of images (searched to its depth), or COCO JSON"
+    )
+    main.add_argument("--output", type=Path, required=True, help="folder for predictions.json")
+    main.add_argument(
+        "--calibration",
+        type=Path,
+        help="of mammodet calibrate: adds labels and probabilities to the scores (default: that of a packed model)",
+    )
+    main.add_argument("--no-labels", action="store_true", help="scores alone, also from a packed model's calibration")
+    main.add_argument(
+        "--allow-other-checkpoint",
+        action="store_true",
+        help="take a calibration of another checkpoint; the predictions say so",
+    )
+    main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left-right")
+    main.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help="sizes at which detectors look at each image, relative to the trained one, as in 1 1.25",
+    )
+    main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Predict and say what was found."""
+    main_parser = parser()
+    chosen = main_parser.parse_args(arguments)
+    if chosen.no_labels and chosen.calibration is not None:
+        main_parser.error("--no-labels and --calibration: give one of them")
+    from mammodet.data.coco import read_coco
+    from mammodet.engine.ensemble import Ensemble
+    from mammodet.engine.predict import Skipped, folder_dataset, predict_to_folder
+    from mammodet.evaluation.calibration_file import read_calibration
+    from mammodet.files import read_json
+    from mammodet.models import STARTER, starter_path
+
+    calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
+    paths = [starter_path() if path == Path(STARTER) else path for path in chosen.checkpoint]
+    predictor = Ensemble.from_checkpoints(paths, chosen.device, _test_time(chosen))
+    if paths != chosen.checkpoint:
+        print(starter_line(predictor.card))
+    if calibration is None and not chosen.no_labels:
+        calibration = predictor.calibration
+    unreadable: list[Skipped] = []
+    if chosen.input.suffix.lower() == ".json":
+        dataset, root = read_coco(chosen.input), chosen.input.parent
+        if predictor.config.model.kind == "detector" and dataset.categories != predictor.facts.categories:
+            print(
+                f"warning: {chosen.input}: its categories are {list(dataset.categories)}, those of the model "
+                f"{list(predictor.facts.categories)}: mammodet evaluate will refuse to compare them. Rename its "
+                "categories (mammodet subset --category) before, or take a model of the same",
+                file=sys.stderr,
+            )
+    else:
+        dataset, unreadable = folder_dataset(chosen.input, predictor.facts.categories)
+        root = chosen.input
+    path, skipped = predict_to_folder(
+        predictor,
+        dataset,
+        root,
+        chosen.output,
+        num_workers=max(chosen.num_workers, 0),
+        unreadable=unreadable,
+        calibration=calibration,
+        allow_other_checkpoint=chosen.allow_other_checkpoint,
+    )
+    if calibration is not None:
+        print(label_table(read_json(path)))
+    print(f"wrote {path}: {len(dataset.images) + len(unreadable) - len(skipped)} images")
+    for item in skipped:
+        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
+    if skipped:
+        print(
+            f"{len(skipped)} images were skipped; they are listed in {chosen.output}/skipped.json",
+            file=sys.stderr,
+        )
+    return 1 if skipped else 0
+
+
+def _test_time(chosen: argparse.Namespace) -> TestTimeConfig | None:
+    """Of `--flip` and `--scales`, or None where neither is given."""
+    if not chosen.flip and not chosen.scales:
+        return None
+    scales = chosen.scales or [1.0]
+    if not all(0.25 <= scale <= 4 for scale in scales):
+        raise InputError(f"--scales {' '.join(f'{scale:g}' for scale in scales)}: expected sizes from 0.25 to 4")
+    return TestTimeConfig(flip=chosen.flip, scales=scales)
+
+
+def starter_line(card: ModelCard | None) -> str:
+    """What a user of the starter model must know."""
+    return f"starter model: {card.line() if card else 'research only; it has no card'} (docs/starter.md)"
+
+
+_LABELS = {"tumor": ("no tumor", "tumor"), "malignant": ("not malignant", "malignant")}  # name to words for 0 and 1
+
+
+def label_table(value: dict[str, Any], most: int = 20) -> str:
+    """The labels of a predictions file's value: of the first images, and how many breasts and patients have which."""
+    made_by = value["model"]["calibration"]
+    fitted_on = {"val": "validation", None: "validation"}.get(made_by["subset"], made_by["subset"])
+    goal = f"{made_by['goal']} on {'TEST' if made_by['fitted_on_test'] else fitted_on}"
+    lines = []
+    for image in value["images"][:most]:
+        answers = [
+            _answer(name, image["labels"][name], image["scores"][name], goal)
+            for name in _LABELS
+            if name in image["labels"]
+        ]
+        lines.append(f"{image['file_name']}  {'; '.join(answers) or 'no label: this level was not calibrated'}")
+    if len(value["images"]) > most:
+        lines.append(f"... and {len(value['images']) - most} more images")
+    for places in ("images", "breasts", "patients"):
+        labels = [(name, found["label"]) for one in value[places] for name, found in one["labels"].items()]
+        for name in sorted({name for name, _ in labels}, key=list(_LABELS).index):
+            lines.append(f"{places}: {labels.count((name, 1))} of {len(value[places])} {name}")
+        if value[places] and not labels:
+            lines.append(f"{places}: no labels, this level was not calibrated")
+    if made_by["other_checkpoint"]:
+        lines.append("The calibration was fitted for another checkpoint: its probabilities and labels may be wrong.")
+    return "\n".join(lines)
+
+
+def _answer(name: str, found: dict[str, Any], score: float, goal: str) -> str:
+    number = f"score {score:.3f}" if found["probability"] is None else f"{name} probability {found['probability']:.3f}"
+    if found["label"] is None:
+        return f"{number}: no label ({found['goal']} was not reached)"
+    sign = ">=" if found["label"] else "<"
+    return f"{number}: {_LABELS[name][found['label']]} ({sign} {found['threshold']:.3g}, {goal})"
