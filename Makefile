@@ -69,6 +69,8 @@ test-fast: env-dev
 lint: env-dev
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
+	rm -rf build/lib
+	"$(PY)" setup.py -q build_py
 	"$(PY)" -m mypy
 
 format: env-dev

@@ -133,6 +133,41 @@ def test_override_values_are_read_as_yaml(override, section, key, value):
     assert type(found) is type(value) or isinstance(value, Path)
 
 
+def test_overrides_of_detectron2s_users_are_taken():
+    config = load_config(None, ["SOLVER.BASE_LR", "0.003", "MODEL.WEIGHTS", "none", "train.epochs", "7"])
+    assert (config.train.lr, config.model.weights, config.train.epochs) == (0.003, "none", 7)
+    with pytest.raises(InputError, match=r"override 'MODEL\.WEIGHTS': expected KEY=VALUE"):
+        load_config(None, ["MODEL.WEIGHTS"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs=2", "epochs: unknown key; did you mean train.epochs?"),
+        ("lr=0.1", "did you mean train.lr?"),
+        ("name=resnet18", "did you mean model.detector.backbone.name?"),
+    ],
+)
+def test_bare_key_names_its_section(override, message):
+    with pytest.raises(InputError) as caught:
+        load_config(None, [override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mias/mask_rcnn_r50_fpn", "configs/mias/mask_rcnn_r50_fpn.yaml"])
+def test_shipped_config_is_found_by_name_from_any_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shipped = load_config(Path(name))
+    assert shipped == load_config(CONFIGS[0].parent / "mias/mask_rcnn_r50_fpn.yaml")
+    own = write(tmp_path / name, "train: {epochs: 3}\n")
+    assert load_config(own.relative_to(tmp_path)).train.epochs == 3
+
+
+def test_unknown_config_names_the_nearest_ones():
+    with pytest.raises(InputError, match="near names: mias/mask_rcnn_r50_fpn"):
+        load_config(Path("mias/mask_rcnn_r50_fp"))
+
+
 def test_overrides_go_deep_and_the_last_one_counts():
     config = load_config(None, ["data.image.channels=[full, clahe]", "seed=1", "seed=2", "data.image={max_size: 64}"])
     assert config.seed == 2

@@ -626,7 +626,10 @@ def test_augmented_command_draws_training_images_with_what_they_teach(phantom_ro
 
 
 def test_filters_and_curves_need_no_torch():
-    code = "import sys, mammodet.explain.filters, mammodet.explain.curves, mammodet.commands.explain; print('torch' in sys.modules)"
+    code = (
+        "import sys, mammodet.explain.filters, mammodet.explain.curves, mammodet.commands.explain; "
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )
