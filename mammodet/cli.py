@@ -38,10 +38,16 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose examples keep their lines, and that names the nearest flag where one is unknown."""
+    """A command line whose examples keep their lines, and that names the nearest flag where one is unknown.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+    Args:
+        raises: InputError, where a command line would end.
+    """
+
+    def __init__(self, *arguments: Any, raises: bool = False, **options: Any) -> None:
+        self._raises = raises
+        usual = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": not raises}
+        super().__init__(*arguments, **{**usual, **options})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; `error` looks at what was given."""
@@ -55,7 +61,10 @@ class Parser(argparse.ArgumentParser):
         for name in (each.partition("=")[0] for each in getattr(self, "_given", ())):
             if name.startswith("--") and not any(flag.startswith(name) for flag in known):
                 hints += [f"{name}: did you mean {near}?" for near in difflib.get_close_matches(name, known, n=1)]
-        super().error("\n".join([message, *hints]))
+        whole = "\n".join([message, *hints])
+        if self._raises:
+            raise InputError(whole)
+        super().error(whole)
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

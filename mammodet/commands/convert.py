@@ -7,9 +7,13 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mammodet.cli import Parser
 from mammodet.errors import InputError
+
+if TYPE_CHECKING:
+    from mammodet.converters.base import Summary
 
 EXAMPLE = """examples:
   mammodet convert mias --source all-mias --output data/mias --folds 5
@@ -33,13 +37,14 @@ ARCHIVES = {
 }
 
 
-def parser(named: Sequence[str] = tuple(ARCHIVES)) -> argparse.ArgumentParser:
+def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> argparse.ArgumentParser:
     """The command line: one sub-command per archive.
 
     Args:
         named: archives whose options are wanted; others are listed only, since importing them takes long.
+        raises: InputError instead of an exit.
     """
-    main = Parser(description=__doc__, epilog=EXAMPLE)
+    main = Parser(description=__doc__, epilog=EXAMPLE, raises=raises)
     archives = main.add_subparsers(dest="archive", required=True, metavar="ARCHIVE")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--source", type=Path, required=True, help="folder of the unpacked archive")
@@ -54,7 +59,7 @@ def parser(named: Sequence[str] = tuple(ARCHIVES)) -> argparse.ArgumentParser:
     common.add_argument("--seed", type=int, default=0, help="seed of the splits (%(default)s)")
     common.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
     for name, text in ARCHIVES.items():
-        one = archives.add_parser(name, parents=[common], help=text, description=text, epilog=EXAMPLE)
+        one = archives.add_parser(name, parents=[common], help=text, description=text, epilog=EXAMPLE, raises=raises)
         if name in named:
             module = importlib.import_module(f"mammodet.converters.{name}")
             module.add_arguments(one)
@@ -62,13 +67,18 @@ def parser(named: Sequence[str] = tuple(ARCHIVES)) -> argparse.ArgumentParser:
     return main
 
 
+def convert_chosen(chosen: argparse.Namespace) -> Summary:
+    """Convert as a command line says."""
+    if chosen.jobs < 1:
+        raise InputError(f"--jobs {chosen.jobs}: expected at least 1")
+    summary: Summary = chosen.module.convert(chosen.source, chosen.output, chosen.module.options_from(chosen))
+    return summary
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the converter and print its summary."""
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = parser(arguments).parse_args(arguments)
-    if chosen.jobs < 1:
-        raise InputError(f"--jobs {chosen.jobs}: expected at least 1")
-    summary = chosen.module.convert(chosen.source, chosen.output, chosen.module.options_from(chosen))
-    print(summary.to_text())
+    print(convert_chosen(chosen).to_text())
     print(f"wrote {chosen.output}/all.json, the splits beside it, summary.json and quarantine.csv")
     return 0

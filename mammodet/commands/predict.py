@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "answers, with fused detections. Default: starter, the model that comes with mammodet",
     )
     main.add_argument(
-        "--input", type=Path, required=True, help="folder of images (searched to its depth), or COCO JSON"
+        "--input", type=Path, required=True, help="image, folder of images (searched to its depth), or COCO JSON"
     )
     main.add_argument("--output", type=Path, required=True, help="folder for predictions.json")
     main.add_argument(
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
     else:
         dataset, unreadable = folder_dataset(chosen.input, predictor.facts.categories)
-        root = chosen.input
+        root = chosen.input if chosen.input.is_dir() else chosen.input.parent
     path, skipped = predict_to_folder(
         predictor,
         dataset,

@@ -31,7 +31,7 @@ def read_with_doubts(path: Path) -> tuple[Pixels, list[str]]:
     else:
         stored = read_pixels(path)
         pixels, doubts = to_grey(stored), ["is a colour picture"] if _is_coloured(stored) else []
-    return pixels, [*doubts, *_of_pixels(pixels)]
+    return pixels, [*doubts, *doubts_of(pixels)]
 
 
 def _is_coloured(stored: Pixels) -> bool:
@@ -41,7 +41,8 @@ def _is_coloured(stored: Pixels) -> bool:
     return bool(np.mean(spread > np.iinfo(stored.dtype).max / 8) > _COLOURED)
 
 
-def _of_pixels(pixels: Pixels) -> list[str]:
+def doubts_of(pixels: Pixels) -> list[str]:
+    """What speaks against grey pixels (H, W) being a mammogram with tissue bright."""
     height, width = pixels.shape
     if max(height, width) < LEAST_SIDE:
         return [f"is {height}x{width} pixels small"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,13 +106,22 @@ class Predictor:
         return predictor
 
     def predict(
-        self, dataset: Dataset, root: Path, *, num_workers: int = 0, batch_size: int = 1
+        self,
+        dataset: Dataset,
+        root: Path,
+        *,
+        num_workers: int = 0,
+        batch_size: int = 1,
+        read: Callable[[Path], tuple[Pixels, list[str]]] = read_with_doubts,
     ) -> Iterator[ImagePrediction | Skipped]:
         """Predict the images of a data set, in its order (breast by breast where views are joined).
 
         An unreadable image gives `Skipped`.
+
+        Args:
+            read: gives pixels, and what is doubtful about them.
         """
-        samples = _Tolerant(LesionDataset(dataset, root, self.config.data.image, (), with_masks=False))
+        samples = _Tolerant(LesionDataset(dataset, root, self.config.data.image, (), with_masks=False), read)
         batches = list(breasts_of(dataset.images).values()) if self.joins_views else None
         loader: DataLoader[Any] = DataLoader(
             samples,
@@ -179,8 +188,8 @@ class Predictor:
 class _Tolerant(TorchDataset[Any]):
     """Samples, with `Skipped` in place of an image that cannot be read; and what is doubtful about each."""
 
-    def __init__(self, dataset: LesionDataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: LesionDataset, read: Callable[[Path], tuple[Pixels, list[str]]]) -> None:
+        self.dataset, self._read_with_doubts = dataset, read
         self._doubts: list[str] = []
         dataset.prepared = self._prepare
 
@@ -188,7 +197,7 @@ class _Tolerant(TorchDataset[Any]):
         return prepare_record(self.dataset.root, self.dataset.image, record, self._read)
 
     def _read(self, path: Path) -> Pixels:
-        pixels, self._doubts = read_with_doubts(path)
+        pixels, self._doubts = self._read_with_doubts(path)
         return pixels
 
     def __len__(self) -> int:
@@ -359,19 +368,19 @@ def _read_partial(path: Path, key: str) -> dict[int, ImagePrediction]:
 
 
 def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, list[Skipped]]:
-    """The images below a folder as a data set without truth, ordered by name.
+    """The images below a folder, or one image, as a data set without truth, ordered by name.
 
     Of a DICOM file patient, side, view and pixel spacing are taken from its header; of other files nothing is known.
 
     Returns:
-        the data set, and the files whose header cannot be read.
+        the data set, whose names start from the folder (of one image), and the files whose header cannot be read.
     Raises:
         InputError: no folder, or no image in it.
     """
+    if not folder.exists():
+        raise InputError(f"{folder}: no such file or folder; expected an image, a folder of them, or a data set's JSON")
     if not folder.is_dir():
-        if folder.exists():
-            raise InputError(f"{folder}: is a file; --input is a folder of images, or a data set's JSON file")
-        raise InputError(f"{folder}: no such folder; --input is a folder of images or a data set's JSON file")
+        return Dataset(tuple(categories), (bare_record(folder, folder.name, 1),)), []
     suffixes = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
     records: list[ImageRecord] = []
     unreadable: list[Skipped] = []
@@ -384,7 +393,7 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
             unreadable.append(Skipped(printable(name).replace("\n", "\\n"), f"its name {fault}; rename it"))
             continue
         try:
-            records.append(_bare_record(path, name, len(records) + 1))
+            records.append(bare_record(path, name, len(records) + 1))
         except InputError as error:
             unreadable.append(Skipped(name, str(error)))
     if not records:
@@ -393,8 +402,12 @@ def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, li
     return Dataset(tuple(categories), tuple(records)), unreadable
 
 
-def _bare_record(path: Path, name: str, number: int) -> ImageRecord:
-    """What a file's header tells."""
+def bare_record(path: Path, name: str, number: int) -> ImageRecord:
+    """What a file's header tells.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     if not is_dicom(path):
         return ImageRecord(image_id=number, file_name=name, size_hw=read_size_hw(path))
     from mammodet.data.dicom import read_header  # here, since importing pydicom takes a while

@@ -1,0 +1,292 @@
+"""The Python API, as `import mammodet` offers it (docs/python.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodet.converters.base import Summary
+from mammodet.data.checks import check_new_name
+from mammodet.data.coco import read_coco
+from mammodet.data.doubts import doubts_of, read_with_doubts
+from mammodet.data.images import Pixels, read_image, to_display
+from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
+from mammodet.engine import predict as engine
+from mammodet.engine.ensemble import Ensemble
+from mammodet.errors import InputError
+from mammodet.evaluation.calibration_file import Calibration
+from mammodet.geometry import rle_to_mask
+from mammodet.models import STARTER, starter_path
+from mammodet.models.card import ModelCard
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
+
+#: What `Predictor.predict` takes.
+Images = str | Path | NDArray[Any] | Dataset | Sequence["str | Path | NDArray[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a model says of one image.
+
+    Attributes:
+        prediction: scores, detections and identity, in pixels of the image file.
+    """
+
+    prediction: ImagePrediction
+    _image: Path | Pixels = field(repr=False)
+    _categories: tuple[str, ...] = field(repr=False)
+
+    @property
+    def file_name(self) -> str:
+        """As the image was named; `array 0`, ... for arrays."""
+        return self.prediction.file_name
+
+    @property
+    def detections(self) -> Detections:
+        """Boxes (n, 4) xyxy, scores (n,), categories (n,) and masks, the strongest first."""
+        return self.prediction.detections.in_order()
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Of the image: `tumor`, `malignant` to a number in [0, 1]."""
+        return dict(self.prediction.scores)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the image may be no mammogram that a model can judge; scores mean little where there are any."""
+        return self.prediction.warnings
+
+    @property
+    def masks(self) -> NDArray[np.bool_] | None:
+        """Masks of the detections, bool (n, H, W); None of a model without masks."""
+        rles = self.detections.rles
+        if rles is None:
+            return None
+        height, width = self.prediction.size_hw
+        return np.array([rle_to_mask(rle) for rle in rles], dtype=bool).reshape(-1, height, width)
+
+    def draw(self, *, score_threshold: float = 0.3, captions: bool = True) -> NDArray[np.uint8]:
+        """The image with its detections, uint8 RGB (H, W, 3); with captions below a banner that says what was found."""
+        from mammodet.reporting.overlay import OverlayOptions, draw_overlay  # here: a prediction needs no fonts
+
+        pixels = read_image(self._image) if isinstance(self._image, Path) else self._image
+        options = OverlayOptions(score_threshold=score_threshold, captions=captions, categories=self._categories)
+        return draw_overlay(to_display(pixels), None, self.prediction, options)
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """The detections as COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`, masks."""
+        found = prediction_to_json(self.prediction)["detections"]
+        return [{"image_id": self.prediction.image_id, **item} for item in found]
+
+
+class Results(Sequence[Result]):
+    """Results in the order of the images.
+
+    Attributes:
+        skipped: images that could not be read, and why.
+        breasts, patients: joined scores, where side and patient are known.
+    """
+
+    def __init__(self, items: Sequence[Result], file: Predictions, skipped: Sequence[engine.Skipped]) -> None:
+        self._items, self._file, self.skipped = tuple(items), file, tuple(skipped)
+        self.breasts, self.patients = file.breasts, file.patients
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
+    def __getitem__(self, index: int | slice) -> Result | tuple[Result, ...]:
+        return self._items[index]
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """The detections of all images as COCO results."""
+        return [item for result in self for item in result.to_coco()]
+
+    def save(self, path: str | Path) -> Path:
+        """Write a predictions file (docs/data_format.md), which `mammodet evaluate` and `visualize` read."""
+        write_predictions(self._file, Path(path))
+        return Path(path)
+
+
+class Predictor:
+    """A trained model that looks at images; `load` makes one.
+
+    Attributes:
+        categories: names of what is found; `category_ids` of detections are positions + 1.
+        calibration, card: that a packed model brings along, else None.
+    """
+
+    def __init__(self, model: engine.Predictor) -> None:
+        self._model = model
+        self.categories: tuple[str, ...] = tuple(model.facts.categories)
+        self.calibration: Calibration | None = model.calibration
+        self.card: ModelCard | None = model.card
+
+    def __repr__(self) -> str:
+        name = self.card.title if self.card else self._model.config.model.kind
+        return f"<mammodet.Predictor: {name}, finds {', '.join(self.categories)}, on {self._model.device}>"
+
+    def predict(self, images: Images, *, root: str | Path | None = None, num_workers: int = 0) -> Results:
+        """Look at images.
+
+        Args:
+            images: an image or DICOM file, a folder (searched to its depth), a data set's JSON file or `Dataset`; an
+                array, grey (H, W), uint8 or uint16 with tissue bright; or a list of files and arrays.
+            root: folder that the image names of a `Dataset` start from.
+            num_workers: processes that read files.
+        Returns:
+            a result for each image; those that cannot be read are in `skipped`.
+        Raises:
+            InputError: no image among them, or an array that is no grey image.
+        """
+        chosen = _choose(images, Path(root) if root is not None else None, self.categories)
+        results, skipped = [], list(chosen.unreadable)
+        for found in self._model.predict(chosen.dataset, chosen.root, num_workers=num_workers, read=chosen.read):
+            if isinstance(found, engine.Skipped):
+                skipped.append(found)
+                continue
+            image = chosen.arrays.get(found.file_name, chosen.root / found.file_name)
+            results.append(Result(found, image, self.categories))
+        return Results(results, self._model.to_file([each.prediction for each in results]), skipped)
+
+
+def load(
+    name: str | Path | Sequence[str | Path] = STARTER,
+    device: str = "auto",
+) -> Predictor:
+    """A trained model.
+
+    Args:
+        name: `starter`, the model that comes with the package; `best.ckpt` of a training or a packed model; or several
+            of them, which answer together.
+        device: `auto`, `cpu`, `cuda`, ...
+    Raises:
+        InputError: no such model, damaged, or a device that is not there.
+    """
+    names = [name] if isinstance(name, str | Path) else list(name)
+    paths = [starter_path() if str(each) == STARTER else Path(each) for each in names]
+    return Predictor(Ensemble.from_checkpoints(paths, device))
+
+
+def read_dataset(path: str | Path) -> Dataset:
+    """A data set file, checked (docs/data_format.md).
+
+    Raises:
+        InputError: with all its faults.
+    """
+    return read_coco(Path(path))
+
+
+def convert(archive: str, source: str | Path, output: str | Path, **options: Any) -> Summary:
+    """Convert an archive, as `mammodet convert ARCHIVE`.
+
+    Args:
+        archive: `mias`, `cbis_ddsm`, `rsna`, ...
+        options: of the command, with `_` for `-`: `folds=5`, `abnormality="mass"`, `tables=["a.csv", "b.csv"]`,
+            `crop=True`.
+    Returns:
+        what was done: counts, checks, quarantine, warnings.
+    Raises:
+        InputError: an unknown archive or option, or a source that cannot be converted.
+    """
+    from mammodet.commands.convert import ARCHIVES, convert_chosen, parser
+
+    if archive not in ARCHIVES:
+        raise InputError(f"{archive!r}: no such archive; there are {', '.join(ARCHIVES)}")
+    arguments = [archive, "--source", str(source), "--output", str(output)]
+    for key, value in options.items():
+        if value is None or value is False:
+            continue
+        values = [] if value is True else [value] if isinstance(value, str | Path) else value
+        arguments += [f"--{key.replace('_', '-')}", *map(str, values if isinstance(values, list | tuple) else [values])]
+    return convert_chosen(parser([archive], raises=True).parse_args(arguments))
+
+
+def train(config: str | Path, *overrides: str, resume: bool = False, overwrite: bool = False) -> Path:
+    """Train as `mammodet train --config-file CONFIG KEY=VALUE ...`.
+
+    Args:
+        config: a YAML file, or the name of one that comes with the package.
+        resume: go on from the last epoch of the output folder.
+        overwrite: start anew where a run already lies.
+    Returns:
+        the best checkpoint.
+    """
+    from mammodet.config import load_config
+    from mammodet.engine.prepare import prepare
+    from mammodet.engine.train import train as run
+
+    return run(prepare(load_config(Path(config), overrides)), resume=resume, overwrite=overwrite)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Images to look at, and how they are read."""
+
+    dataset: Dataset
+    root: Path
+    unreadable: Sequence[engine.Skipped] = ()
+    arrays: dict[str, Pixels] = field(default_factory=dict)
+
+    def read(self, path: Path) -> tuple[Pixels, list[str]]:
+        """An image, and what is doubtful about it."""
+        for name, pixels in self.arrays.items():
+            if path == self.root / name:
+                return pixels, doubts_of(pixels)
+        return read_with_doubts(path)
+
+
+def _choose(images: Images, root: Path | None, categories: tuple[str, ...]) -> _Chosen:
+    if isinstance(images, Dataset):
+        if root is None:
+            raise InputError("predict(Dataset): give root=..., the folder that its image names start from")
+        return _Chosen(images, root)
+    if isinstance(images, str | Path):
+        path = Path(images)
+        if path.suffix.lower() == ".json":
+            return _Chosen(read_coco(path), path.parent)
+        dataset, unreadable = engine.folder_dataset(path, categories)
+        return _Chosen(dataset, path if path.is_dir() else path.parent, unreadable)
+    return _choose_several([images] if isinstance(images, np.ndarray) else list(images), categories)
+
+
+def _choose_several(items: Sequence[str | Path | NDArray[Any]], categories: tuple[str, ...]) -> _Chosen:
+    files = [Path(os.path.abspath(item)) for item in items if not isinstance(item, np.ndarray)]
+    root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+    records: list[ImageRecord] = []
+    unreadable: list[engine.Skipped] = []
+    arrays: dict[str, Pixels] = {}
+    for number, item in enumerate(items, 1):
+        if isinstance(item, np.ndarray):
+            name = f"array {number - 1}"
+            if item.ndim != 2 or item.dtype not in (np.uint8, np.uint16) or not item.size:
+                raise InputError(
+                    f"{name}: has shape {item.shape} and type {item.dtype}; expected a grey image (H, W) of uint8 or "
+                    "uint16, tissue bright"
+                )
+            arrays[name] = item
+            records.append(ImageRecord(number, name, (item.shape[0], item.shape[1])))
+            continue
+        path = Path(os.path.abspath(item))
+        name = path.relative_to(root).as_posix()
+        if path.is_dir() or (fault := check_new_name(name)):
+            raise InputError(f"{item}: {'is a folder; give it alone' if path.is_dir() else f'its name {fault}'}")
+        try:
+            records.append(engine.bare_record(path, name, number))
+        except InputError as error:
+            unreadable.append(engine.Skipped(name, str(error)))
+    if not records:
+        raise InputError("; ".join(each.reason for each in unreadable[:3]) or "no images: the list is empty")
+    return _Chosen(Dataset(categories, tuple(records)), root, unreadable, arrays)
+
+
+__all__ = ["Predictor", "Result", "Results", "convert", "load", "read_dataset", "train"]
