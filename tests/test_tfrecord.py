@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mammodet.converters.ddsm_patches.crc32c import crc32c, masked_crc32c
 from mammodet.converters.ddsm_patches.tfrecord import (
     Place,
     RecordError,
@@ -47,44 +46,9 @@ def slow_frame(message: bytes) -> bytes:
     return length + masked(length) + message + masked(message)
 
 
-@pytest.mark.parametrize(
-    ("content", "crc"),
-    [  # RFC 3720, appendix B.4, and the check value of the catalogue of CRCs
-        (b"", 0),
-        (b"123456789", 0xE3069283),
-        (bytes(32), 0x8A9136AA),
-        (b"\xff" * 32, 0x62A8AB43),
-        (bytes(range(32)), 0x46DD794E),
-        (bytes(range(31, -1, -1)), 0x113FDB5C),
-    ],
-)
-def test_crc32c_gives_the_published_values(content: bytes, crc: int) -> None:
-    assert crc32c(content) == crc
-    assert slow_crc32c(content) == crc
-
-
-# Around the sizes at which the tables change: a block of 64, a fold of 4096, a chunk of 262144.
-@pytest.mark.parametrize("length", [1, 3, 63, 64, 65, 100, 4095, 4096, 4097, 4160])
-def test_crc32c_of_any_length_is_the_slow_one(length: int) -> None:
-    content = np.random.default_rng(length).integers(0, 256, length, dtype=np.uint8).tobytes()
-    assert crc32c(content) == slow_crc32c(content)
-
-
-@pytest.mark.parametrize("extra", [-1, 0, 1, 3, 4, 70])
-def test_crc32c_goes_on_from_chunk_to_chunk(extra: int) -> None:
-    """crc(a + b) from crc(a), by the slow way over b alone; a is a whole chunk."""
-    content = np.random.default_rng(7).integers(0, 256, 2 * 64**3 + 70, dtype=np.uint8).tobytes()
-    length = 64**3 + extra
-    state = crc32c(content[: 64**3 - 1]) ^ 0xFFFFFFFF
-    for octet in content[64**3 - 1 : length]:
-        for bit in range(8):
-            state = state >> 1 ^ (0x82F63B78 if (state ^ octet >> bit) & 1 else 0)
-    assert crc32c(content[:length]) == state ^ 0xFFFFFFFF
-
-
-def test_masked_crc_turns_and_adds() -> None:
-    # 0xE3069283 turned right by 15 bits is 0x2507C60D; + 0xA282EAD8 = 0xC78AB0E5.
-    assert masked_crc32c(b"123456789") == 0xC78AB0E5
+def test_slow_checksum_gives_the_published_value() -> None:
+    """The check value of the catalogue of CRCs."""
+    assert slow_crc32c(b"123456789") == 0xE3069283
 
 
 def test_literal_record_is_read(tmp_path: Path) -> None:

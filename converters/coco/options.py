@@ -68,7 +68,7 @@ def _cbis_rule(kind: str, more: Sequence[tuple[str, str]]) -> JoinRule:
     )
 
 
-#: Name of the data set and rule. Patient ids are those of `mammodet convert cbis_ddsm`, so that leaks between both show.
+#: Name of the data set and rule. Patient ids are those of `mammodet convert cbis_ddsm`: leaks between both show.
 PRESETS: dict[str, tuple[str, JoinRule]] = {
     "cbis_ddsm_mass": (
         "CBIS-DDSM",

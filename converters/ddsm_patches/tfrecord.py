@@ -3,8 +3,7 @@
 A record is: length, uint64; its masked CRC-32C, uint32; `length` bytes; their masked CRC-32C, uint32; all
 little-endian. The bytes are a protobuf message (tensorflow/core/example/example.proto). Both checksums are checked.
 
-Written here, since readers on the package index either need protobuf and do not look at the checksums, or need a
-compiled package for them.
+Written here, since readers on the package index need protobuf, and do not look at the checksums.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.ddsm_patches.crc32c import masked_crc32c
+import google_crc32c
 
 from mammodet.errors import InputError
 
@@ -77,7 +76,7 @@ def _length(header: bytes, left: int) -> int:
     if len(header) < _HEADER:
         raise ValueError(f"the file is cut short: {left} bytes are left, a record's head has {_HEADER}")
     length, crc = struct.unpack("<QI", header)
-    if masked_crc32c(header[:8]) != crc:
+    if _masked_crc32c(header[:8]) != crc:
         raise ValueError("the checksum of its length is wrong: the file is damaged here, or is no TFRecord file")
     if _HEADER + length + _FOOTER > left:
         raise ValueError(f"the file is cut short: the record has {_HEADER + length + _FOOTER} bytes, {left} are left")
@@ -96,9 +95,15 @@ def read_record(path: Path, place: Place, number: int) -> bytes:
     if len(content) < place.length + _FOOTER:
         raise _fault(path, number, place.offset, "the file has become shorter while it was read")
     message = content[: place.length]
-    if masked_crc32c(message) != int.from_bytes(content[place.length :], "little"):
+    if _masked_crc32c(message) != int.from_bytes(content[place.length :], "little"):
         raise _fault(path, number, place.offset, "the checksum of its content is wrong: the file is damaged here")
     return message
+
+
+def _masked_crc32c(content: bytes) -> int:
+    """CRC-32C in TFRecord's form: turned right by 15 bits, and a constant added."""
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _fault(path: Path, number: int, offset: int, what: str) -> RecordError:

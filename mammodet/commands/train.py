@@ -1,6 +1,7 @@
 """Train a lesion detector or an image classifier, or evaluate one.
 
-The command line reads as that of detectron2's train_net.py (`tools/train_net.py` is the same command): a config file, then KEY=VALUE overrides at the end.
+The command line reads as that of detectron2's train_net.py (`tools/train_net.py` is the same command): a config file,
+then KEY=VALUE overrides at the end.
 """
 
 from __future__ import annotations

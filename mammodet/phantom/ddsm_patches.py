@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -176,20 +177,8 @@ def frame_record(message: bytes) -> bytes:
 
 
 def _masked_crc(content: bytes) -> bytes:
-    crc = 0xFFFFFFFF
-    for octet in content:
-        crc = _CRC_TABLE[(crc ^ octet) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
+    crc = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-def _crc_entry(octet: int) -> int:
-    for _ in range(8):
-        octet = octet >> 1 ^ (0x82F63B78 if octet & 1 else 0)
-    return octet
-
-
-_CRC_TABLE = [_crc_entry(octet) for octet in range(256)]
 
 
 def _clear(output: Path) -> None:
