@@ -46,7 +46,7 @@ def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> a
     """
     main = Parser(description=__doc__, epilog=EXAMPLE, raises=raises)
     archives = main.add_subparsers(dest="archive", required=True, metavar="ARCHIVE")
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--source", type=Path, required=True, help="folder of the unpacked archive")
     common.add_argument("--output", type=Path, required=True, help="folder for the data set")
     common.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for test (%(default)s)")

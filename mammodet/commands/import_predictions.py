@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--ground-truth", type=Path, required=True, help="COCO JSON of the images that were predicted")
     common.add_argument("--source", type=Path, required=True, help="file or folder of the other program")
     common.add_argument("--output", type=Path, required=True, help="predictions file to write")
