@@ -190,8 +190,8 @@ def build_torchvision(
     else:
         depth = config.mask_head_channels
         predictor = MaskRCNNPredictor(depth, depth, num_categories + 1)
-        # As detectron2 starts it. torchvision's start takes its spread from the number of categories, and with one or two
-        # of them the first mask loss is 10 in place of log 2, and drowns the others.
+        # As detectron2 starts it. torchvision's start takes its spread from the number of categories, and with one or
+        # two of them the first mask loss is 10 in place of log 2, and drowns the others.
         nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
         nn.init.zeros_(predictor.mask_fcn_logits.bias)
         model = MaskRCNN(
