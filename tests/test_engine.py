@@ -78,6 +78,11 @@ def test_train_writes_checkpoints_config_and_metrics(trained: Path, phantom_root
     assert any((trained / "tensorboard").iterdir())
 
 
+def test_last_epoch_is_validated_wherever_the_others_are(phantom_root: Path, tmp_path: Path) -> None:
+    train(prepare(config_for(phantom_root, tmp_path / "out", "train.epochs=3", "train.validate_every=2")))
+    assert [bool(row["val/bbox_AP50"]) for row in read_rows(tmp_path / "out")] == [False, True, True]
+
+
 def test_resumed_run_equals_an_uninterrupted_one(
     phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

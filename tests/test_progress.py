@@ -79,6 +79,12 @@ def test_pace_by_hand():
     assert pace.left() == pytest.approx(4 / 5 * 26)
 
 
+def test_pace_counts_the_validation_of_the_last_epoch():
+    pace = Pace(epochs=3, validate_every=2, batches=10, val_batches=5)
+    pace.add_step(0, 10, 1.0, 4)
+    assert pace.left() == 2 * 10 + 2 * 5  # validations after epochs 2 and 3
+
+
 def test_pace_of_a_resumed_run_counts_what_is_left_alone():
     pace = Pace(epochs=30, validate_every=1, batches=10, val_batches=0)
     pace.add_step(28, 1, 1.0, 4)

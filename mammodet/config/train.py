@@ -44,7 +44,7 @@ class TrainConfig(Section):
     monitor_mode: Literal["max", "min"] = "max"
     #: Validations without gain after which training stops, or null to go on to the end.
     early_stopping: AtLeastOne | None = None
-    #: Epochs from one validation to the next.
+    #: Epochs from one validation to the next; the last epoch is validated in any case.
     validate_every: AtLeastOne = 1
     #: Where to train; `--num-gpus` has precedence.
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

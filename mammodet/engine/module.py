@@ -50,6 +50,11 @@ class TrainingModule(L.LightningModule):
         self.validation = validation
         self._predictions: list[ImagePrediction] = []
 
+    def on_train_epoch_start(self) -> None:
+        """Validate after the last epoch, too, wherever `train.validate_every` falls: it is often the best."""
+        if self.current_epoch == self.config.train.epochs - 1:
+            self.trainer.check_val_every_n_epoch = 1
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of all losses of a batch.
 

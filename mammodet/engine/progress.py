@@ -121,7 +121,7 @@ class Pace:
         return self.validation_seconds
 
     def _validates(self, epoch: int) -> bool:
-        return (epoch + 1) % self.validate_every == 0
+        return (epoch + 1) % self.validate_every == 0 or epoch == self.epochs - 1
 
 
 class ProgressLines(L.Callback):

@@ -140,7 +140,7 @@ def _say_what_is_ahead(run: Run, trainer: L.Trainer, pace: Pace, log: RunLog) ->
         )
     data, config = run.config.data, run.config
     device = "CPU" if trainer.strategy.root_device.type == "cpu" else "GPU"
-    often = f"every {pace.validate_every} epochs" if pace.validate_every > 1 else "each epoch"
+    often = f"every {pace.validate_every} epochs and the last" if pace.validate_every > 1 else "each epoch"
     log.say(f"training: {len(run.train.images)} images, {pace.batches} batches an epoch, {pace.epochs} epochs")
     log.say(f"validation: {len(run.val.images)} images, {pace.val_batches} batches, after {often}")
     log.say(
