@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-def _common() -> argparse.ArgumentParser:
+def _common() -> Parser:
     common = Parser(add_help=False)
     common.add_argument("--ground-truth", type=Path, required=True, help="COCO JSON of the images that were predicted")
     common.add_argument("--source", type=Path, required=True, help="file or folder of the other program")

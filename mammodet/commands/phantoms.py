@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet import phantom
+from mammodet.cli import Parser
 from mammodet.errors import InputError
 from mammodet.phantom.ddsm_patches import PatchesPhantomSummary, write_ddsm_patches
 from mammodet.phantom.folder import FolderPhantomSummary, write_folder_archive
@@ -32,9 +33,8 @@ class Layout:
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"""quirks of mias:
 {_quirks(phantom.QUIRK_HELP, phantom.ALL_QUIRKS)}
 
