@@ -288,7 +288,7 @@ def yaml_laughs(case: Path, work: Path) -> None:
 
 def weights_bombs(case: Path, work: Path) -> None:
     for path in sorted(case.glob("*.p*")):
-        answer = tool("convert_weights.py", path, work / "out.pth", "--to", "torchvision")
+        answer = tool("predict.py", "--checkpoint", path, "--input", case, "--output", work / "out")
         answer.refused(path.name)
         answer.bounded()
 
@@ -304,7 +304,7 @@ def deflated(case: Path, work: Path) -> None:
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
-    answer = tool("convert_weights.py", path, work / "out.pth", "--to", "torchvision")
+    answer = tool("predict.py", "--checkpoint", path, "--input", work, "--output", work / "out")
     answer.refused("deflated.pth")
     answer.bounded()
 
@@ -382,7 +382,7 @@ def fifos(case: Path, work: Path) -> None:
 
 
 def memo_bomb(case: Path, work: Path) -> None:
-    answer = tool("convert_weights.py", case / "w.pkl", work / "o.pth", "--to", "torchvision")
+    answer = tool("predict.py", "--checkpoint", case / "w.pkl", "--input", case, "--output", work / "o")
     answer.refused()
     answer.bounded()
 

@@ -25,7 +25,6 @@ COMMANDS = {
     "explain": ("explain", "what a network looked at"),
     "import": ("import_predictions", "detections of another program, to be evaluated and drawn"),
     "pack": ("pack", "a checkpoint with calibration and card as one small file"),
-    "convert-weights": ("convert_weights", "weights between torchvision's and detectron2's layouts"),
     "phantoms": ("phantoms", "synthetic mammograms in the layout of an archive"),
 }
 

@@ -21,7 +21,7 @@ class BackboneConfig(Section):
     #: those features as well, and so on.
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
     #: The stride of a stage's first block in its 1x1 instead of its 3x3 convolution (resnet50 and resnet101 only): for
-    #: weights from detectron2's model zoo, which were trained so (docs/weights.md).
+    #: weights that were trained so, as most of detectron2's model zoo (docs/weights.md).
     stride_in_1x1: bool = False
 
     @model_validator(mode="after")

@@ -65,7 +65,7 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
     earlier = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(earlier, dict):
         return replace(facts, unknown_start=path.name)
-    if "format" not in earlier:  # of mammodet convert-weights, which keeps what the checkpoint said of its patients
+    if "format" not in earlier:  # of version 0.1's convert-weights, which kept what the checkpoint said of its patients
         files = earlier.get("files") or [SourceFile(weights).to_json()] * bool(earlier.get("patients"))
         kept = {"data_hash": "", "patients": [], "unknown_patients": None, **earlier, "files": files}
         earlier = {**facts.to_json(), **kept}
