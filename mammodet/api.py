@@ -222,7 +222,7 @@ def train(config: str | Path, *overrides: str, resume: bool = False, overwrite: 
         the best checkpoint.
     """
     from mammodet.config import load_config
-    from mammodet.engine.prepare import prepare
+    from mammodet.engine.checked_run import prepare
     from mammodet.engine.train import train as run
 
     return run(prepare(load_config(Path(config), overrides)), resume=resume, overwrite=overwrite)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mammodet.engine.checked_run import Run
 from mammodet.engine.module import TrainingModule
-from mammodet.engine.prepare import Run
 from mammodet.engine.run_folder import LAST
 from mammodet.engine.train import train
 from mammodet.modeling.mammo_rcnn import MammoRCNN

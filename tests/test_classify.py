@@ -15,17 +15,18 @@ from mammodet.converters.base import SplitOptions
 
 from mammodet.config import Config, load_config
 from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.dataset import Batch
 from mammodet.data.images import read_image, write_png
 from mammodet.data.predictions import read_predictions
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import load_model, read_facts
 from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.folds import read_folds, train_folds
 from mammodet.engine.fusion import mean_of
 from mammodet.engine.module import TrainingModule
-from mammodet.engine.outputs import classified
 from mammodet.engine.predict import Predictor, Skipped, predict_to_folder
-from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST, LAST
+from mammodet.engine.tasks import to_predictions
 from mammodet.engine.train import train
 from mammodet.engine.unsafe_split import make_unsafe_split
 from mammodet.errors import InputError
@@ -234,10 +235,10 @@ def test_collapses_and_heads_of_one_label_stand_side_by_side():
             "model.classifier.heads.class={classes: [b, m], collapse: {malignant: [m], tumor: [b, m]}}",
         ),
     )
-    model = ImageClassifier(_Fixed(), config.targets, config.model.classifier.heads, side=32)
+    model = ImageClassifier(_Fixed(), config.model.targets, config.model.classifier.heads, side=32)
     logits = torch.tensor([[0.0, np.log(0.25), np.log(0.75)]])
-    record = ImageRecord(1, "1.png", (8, 8))
-    (found,) = classified(model, ModelOutput({}, [], logits), [record], config.model.classifier)
+    batch = Batch([], [], [], torch.zeros(1, 0), (ImageRecord(1, "1.png", (8, 8)),), ())
+    (found,) = to_predictions(config, model, ModelOutput({}, [], logits), batch)
     assert found.scores == {"malignant": 0.5, "tumor": 1.0}
     assert found.scores_by_rule["head"] == {"malignant": 0.5}
     assert found.scores_by_rule["sum over class"] == pytest.approx({"malignant": 0.75, "tumor": 1.0})
@@ -252,10 +253,10 @@ def test_density_is_summed_over_pathology():
             "model.classifier.heads={density+malignant: {classes: [A benign, A malignant, B benign], collapse: {}}}",
         ),
     )
-    model = ImageClassifier(_Fixed(), config.targets, config.model.classifier.heads, side=32)
+    model = ImageClassifier(_Fixed(), config.model.targets, config.model.classifier.heads, side=32)
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
-    record = ImageRecord(1, "1.png", (8, 8))
-    (found,) = classified(model, ModelOutput({}, [], logits), [record], config.model.classifier)
+    batch = Batch([], [], [], torch.zeros(1, 0), (ImageRecord(1, "1.png", (8, 8)),), ())
+    (found,) = to_predictions(config, model, ModelOutput({}, [], logits), batch)
     assert found.class_scores["density"] == {"A": 0.75, "B": 0.25}
     assert found.scores == {}
 

@@ -12,10 +12,10 @@ from conftest import SMALL
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.dataset import LesionDataset
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.fusion import View, fuse, fuse_detections, views_of
 from mammodet.engine.predict import Predictor
-from mammodet.engine.prepare import prepare
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_to_mask

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     unreadable: list[Skipped] = []
     if chosen.input.suffix.lower() == ".json":
         dataset, root = read_coco(chosen.input), chosen.input.parent
-        if predictor.config.model.kind == "detector" and dataset.categories != predictor.facts.categories:
+        if predictor.config.model.detects and dataset.categories != predictor.facts.categories:
             print(
                 f"warning: {chosen.input}: its categories are {list(dataset.categories)}, those of the model "
                 f"{list(predictor.facts.categories)}: mammodet evaluate will refuse to compare them. Rename its "

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     if speaks:  # before the imports, which take long on a busy machine
         files = [str(each.path) for subset in ("train", "val") for each in config.data.files(subset)]
         print(f"reading {', '.join(files)}", flush=True)
-    from mammodet.engine.prepare import prepare
+    from mammodet.engine.checked_run import prepare
     from mammodet.engine.run_folder import TABLE
     from mammodet.engine.train import Machines, train
 
@@ -132,7 +132,7 @@ def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
     path, truth = train_folds(config, resume=chosen.resume, overwrite=chosen.overwrite, machines=machines)
     evaluate_files(truth, [path], path.parent, command=command)
     checkpoints = sorted(str(best) for best in config.output_dir.glob("fold*/best.ckpt"))
-    if config.model.kind == "detector":  # boxes of several detectors are not joined
+    if config.model.detects:  # boxes of several detectors are not joined
         return 0
     print("next: the mean of the folds' models on images that none of them has seen")
     print(_command("predict", "--checkpoint", *checkpoints, "--input", "FOLDER", "--output", path.parent / "preds"))

@@ -147,12 +147,17 @@ class TestTimeConfig(Section):
     fuse_iou: Share = 0.5
 
 
-class AggregationConfig(Section):
+class OverImagesConfig(Section):
+    """From the scores of images to one of a breast and a patient."""
+
+    #: How the scores of a breast's views, and of a patient's breasts, are joined.
+    over_images: Literal["max", "mean"] = "max"
+
+
+class AggregationConfig(OverImagesConfig):
     """From detections and head to one score an image, a breast and a patient."""
 
     #: See docs/model.md.
     rule: AggregationRule = "learned"
     #: The k of `top_k_mean`.
     top_k: AtLeastOne = 3
-    #: How the scores of a breast's views, and of a patient's breasts, are joined.
-    over_images: Literal["max", "mean"] = "max"

@@ -75,7 +75,7 @@ ON_RESUME: Mapping[str, Meaning] = {
     "train.validate_every": _NEXT,
     "train.accelerator": Meaning("no effect", "but for rounding"),
     "train.devices": _STEPS,
-    "train.log_every": _SPEED,
+    "train.loggers": _SPEED,
 }
 
 

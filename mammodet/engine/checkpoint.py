@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import mammodet
-from mammodet.config import Config, differences, make_config
+from mammodet.config import Config, DetectorModelConfig, differences, make_config
 from mammodet.config.classifier import RESNETS
 from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
@@ -165,8 +165,12 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
             from `wanted`.
     """
     content, facts = read_facts(path)
-    config = make_config(config_of_today(facts.config), where=f"in {path}")
-    if config.model.from_detectron2 and config.model.detectron2.resolved is None:
+    config = config_of(facts, path)
+    if (
+        isinstance(config.model, DetectorModelConfig)
+        and config.model.from_detectron2
+        and config.model.detectron2.resolved is None
+    ):
         raise InputError(
             f"{path}: names detectron2's config {config.model.detectron2.config}, but does not hold its network "
             "(model.detectron2.resolved), as every checkpoint of a training does; it is not read from elsewhere, since "
@@ -184,16 +188,19 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     return model.eval(), config, facts
 
 
-def config_of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone."""
-    values = copy.deepcopy(config)
+def config_of(facts: RunFacts, path: Path) -> Config:
+    """The config of a checkpoint, with the defaults of keys that the version which wrote it did not have.
+
+    Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone.
+    """
+    values = copy.deepcopy(facts.config)
     model = values.get("model") if isinstance(values, dict) else None
     if isinstance(model, dict) and "pixels" not in model:
         model["pixels"] = asdict(CLASSIFIER_0_1 if model.get("kind") == "classifier" else IMAGENET)
         classifier = model.get("classifier")
         if isinstance(classifier, dict) and str(classifier.get("network")) not in RESNETS:
             classifier["norm"] = "auto"
-    return values
+    return make_config(values, where=f"in {path}", stored=True)
 
 
 def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -207,45 +214,23 @@ def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.T
         check_fits(build_model(config, num_categories, load_weights=False), state, path)
 
 
-#: Settings that change what is done with a trained model, and not the model.
-_FREE = ("score_threshold", "nms_threshold", "containment_threshold", "soft_nms_sigma", "max_detections")
-
-
 def _take_over(config: Config, wanted: Config, path: Path) -> Config:
-    own, other = config.to_dict(), wanted.to_dict()
-    if config.model.kind == "classifier":
-        _fill_in_heads(own["model"]["classifier"], other["model"]["classifier"])
-    for key in _FREE:
-        own["model"]["detector"][key] = other["model"]["detector"][key]
-    for key in ("aggregation", "test_time"):
-        own["model"][key] = other["model"][key]
-    for key in ("mean", "std"):
-        if other["model"]["pixels"][key] == "auto":
-            other["model"]["pixels"][key] = own["model"]["pixels"][key]
-    if other["model"]["detector"]["anchors"]["sizes"] == "auto":
-        other["model"]["detector"]["anchors"]["sizes"] = own["model"]["detector"]["anchors"]["sizes"]
-    if other["model"]["detectron2"]["resolved"] is None:
-        for key in ("resolved", "masks"):
-            other["model"]["detectron2"][key] = own["model"]["detectron2"][key]
-    sections = ("classifier",) if config.model.kind == "classifier" else ("detector", "detectron2", "image_head")
-    faults = differences(own["model"]["kind"], other["model"]["kind"], "model.kind")
-    for section in (*sections, "pixels"):
-        faults += differences(own["model"][section], other["model"][section], f"model.{section}")
-    faults += differences(own["data"]["image"], other["data"]["image"], "data.image")
+    """The config of a model, with the settings of another that are free."""
+    faults = differences(config.model.kind, wanted.model.kind, "model.kind")
+    if not faults:
+        # of one kind, which no type checker knows
+        other: Any = wanted.model.filled_from(config.model)  # type: ignore[arg-type]
+        config = config.change(model=config.model.with_settings_of(other))
+        then, now = (model.model_dump(mode="json", exclude={"weights"}) for model in (config.model, other))
+        faults = differences(then, now, "model")
+    then, now = (each.data.image.model_dump(mode="json") for each in (config, wanted))
+    faults += differences(then, now, "data.image")
     raise_faults(
         faults,
         where=f"{path}: is of another model than the config (checkpoint -> config)",
         advice="Use the config that trained it (config.yaml beside the checkpoint).",
     )
-    return make_config(own, where=f"in {path}")
-
-
-def _fill_in_heads(own: dict[str, Any], other: dict[str, Any]) -> None:
-    """What a config leaves to the training set is taken from the checkpoint."""
-    for name, head in other["heads"].items():
-        for key in ("classes", "collapse", "class_weights"):
-            if head[key] in ("auto", "balanced") and name in own["heads"]:
-                head[key] = own["heads"][name][key]
+    return config
 
 
 def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:

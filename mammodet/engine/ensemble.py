@@ -8,10 +8,10 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from mammodet.config import TestTimeConfig, differences
+from mammodet.config import DetectorModelConfig, TestTimeConfig, differences
 from mammodet.data.dataset import Sample
 from mammodet.engine.checkpoint import RunFacts
-from mammodet.engine.fusion import fuse, soften_answer
+from mammodet.engine.fusion import fused
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
@@ -57,17 +57,14 @@ class Ensemble(Predictor):
             raise InputError(f"checkpoints {doubled}: given more than once")
         members = [Predictor.from_checkpoint(path, device) for path in paths]
         for member in members if test_time is not None else ():
-            if member.config.model.kind != "detector":
+            if not isinstance(member.config.model, DetectorModelConfig):
                 raise InputError("--flip, --scales: are for detectors; leave them out")
-            model = member.config.model.model_copy(update={"test_time": test_time})
-            member.config = member.config.model_copy(update={"model": model})
+            member.config = member.config.change(model=member.config.model.change(test_time=test_time))
         return members[0] if len(members) == 1 else Ensemble(members)
 
     def _run(self, samples: Sequence[Sample], *, soften: bool = True) -> list[ImagePrediction]:
         parts = [member._run(samples, soften=False) for member in self.members]
-        model = self.config.model
-        fused = [fuse(answers, model.test_time.fuse_iou) for answers in zip(*parts, strict=True)]
-        return [soften_answer(each, model.detector) for each in fused]
+        return fused(parts, self.config.model, soften=True)
 
     def describe(self) -> dict[str, Any]:
         """As of one model, with its members."""
@@ -82,20 +79,9 @@ def _name(member: Predictor) -> str:
 
 def _differences(first: Predictor, other: Predictor) -> list[str]:
     """What keeps two models from being asked together: how images are prepared, and what is answered."""
-    then, now = first.config.to_dict(), other.config.to_dict()
-    lines = differences(then["model"]["kind"], now["model"]["kind"], "model.kind")
-    lines += differences(then["data"]["image"], now["data"]["image"], "data.image")
-    if first.config.model.kind == "detector":
+    then, now = first.config, other.config
+    lines = differences(then.model.kind, now.model.kind, "model.kind")
+    lines += differences(then.data.image.model_dump(mode="json"), now.data.image.model_dump(mode="json"), "data.image")
+    if then.model.detects:
         lines += differences(list(first.facts.categories), list(other.facts.categories), "categories")
-        lines += differences(then["model"]["aggregation"], now["model"]["aggregation"], "model.aggregation")
-        lines += differences(list(first.config.model.targets), list(other.config.model.targets), "image_head.targets")
-        return lines + differences(
-            first.config.model.with_masks, other.config.model.with_masks, "whether there are masks"
-        )
-    answers = [
-        {name: (head["classes"], head["collapse"]) for name, head in values["model"]["classifier"]["heads"].items()}
-        for values in (then, now)
-    ]
-    lines += differences(answers[0], answers[1], "model.classifier.heads")
-    views = [values["model"]["classifier"]["views"] != "none" for values in (then, now)]
-    return lines + differences(views[0], views[1], "whether model.classifier.views are joined")
+    return lines if lines else differences(then.model.agreed, now.model.agreed, "model")

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from mammodet.config import DetectorConfig, TestTimeConfig
+from mammodet.config import DetectorConfig, DetectorModelConfig, ModelConfig, TestTimeConfig
 from mammodet.data.dataset import Sample
-from mammodet.engine.outputs import to_float32
+from mammodet.engine.answers import to_float32
 from mammodet.geometry import box_iou, mask_to_rle, rle_to_mask
 from mammodet.modeling.build import Model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
@@ -60,6 +60,14 @@ def fuse(answers: Sequence[ImagePrediction], iou: float) -> ImagePrediction:
         if len(answers) > 1
         else first
     )
+
+
+def fused(parts: Sequence[Sequence[ImagePrediction]], model: ModelConfig, *, soften: bool) -> list[ImagePrediction]:
+    """Answers of several versions or models about the same images as one each; with `soften` by `soften_answer`."""
+    answers = [fuse(each, model.test_time.fuse_iou) for each in zip(*parts, strict=True)]
+    if soften and isinstance(model, DetectorModelConfig):
+        return [soften_answer(each, model.detector) for each in answers]
+    return answers
 
 
 def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:

@@ -28,15 +28,14 @@ from mammodet.data.prepared import Prepared, prepare_record
 from mammodet.data.sampling import breasts_of
 from mammodet.data.seen_images import SeenImages
 from mammodet.engine.checkpoint import RunFacts, load_model
-from mammodet.engine.fusion import fuse, soften_answer, unsoftened, views_of
-from mammodet.engine.outputs import run_model, to_predictions
+from mammodet.engine.fusion import fused, unsoftened, views_of
 from mammodet.engine.packed import read_packed
+from mammodet.engine.tasks import run_model, to_predictions
 from mammodet.errors import InputError, printable
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, joined_scores
 from mammodet.modeling.build import Model
-from mammodet.modeling.classifier import ImageClassifier
 from mammodet.models.card import ModelCard
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 
@@ -92,8 +91,7 @@ class Predictor:
             InputError: unreadable, another architecture, a device that is not there, or a rule it cannot do.
         """
         model, own, facts = load_model(path, config)
-        learned = own.model.kind == "detector" and own.model.aggregation.rule == "learned"
-        if learned and facts.stack is None:
+        if own.model.learns_aggregation and facts.stack is None:
             settings = shlex.quote(str(path.with_name("config.yaml")))
             raise InputError(
                 f"{path}: its aggregation 'learned' was not fitted, since its training did not end. Finish it:\n"
@@ -139,25 +137,24 @@ class Predictor:
     @property
     def joins_views(self) -> bool:
         """Whether the images of a breast are answered for together."""
-        return isinstance(self.model, ImageClassifier) and self.model.views != "none"
+        return self.config.model.joins_views
 
     @torch.inference_mode()
     def _run(self, samples: Sequence[Sample], *, soften: bool = True) -> list[ImagePrediction]:
         """Predictions; of several versions, scores are softened once they are fused, and not without `soften`."""
         if not samples:
             return []
-        settings = self.config.model.test_time
-        views = [[view.of(sample) for sample in samples] for view in views_of(settings)]
+        views = [[view.of(sample) for sample in samples] for view in views_of(self.config.model.test_time)]
         if len(views) == 1 and soften:
             return self._answer(views[0])
         with unsoftened(self.model):
-            fused = [fuse(answers, settings.fuse_iou) for answers in zip(*map(self._answer, views), strict=True)]
-        return [soften_answer(each, self.config.model.detector) for each in fused] if soften else fused
+            return fused([self._answer(view) for view in views], self.config.model, soften=soften)
 
     def _answer(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
         batch = collate(samples).to(self.device)
         try:
-            return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
+            output = run_model(self.config, self.model, batch)
+            return to_predictions(self.config, self.model, output, batch, self.stack)
         except InputError as error:
             raise InputError(f"{self.checkpoint[0] if self.checkpoint else 'the model'}: {error}") from None
 

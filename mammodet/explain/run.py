@@ -14,8 +14,8 @@ from tqdm import tqdm
 from mammodet.data.breast import find_breast
 from mammodet.data.dataset import LesionDataset, Sample, collate
 from mammodet.data.images import read_image, to_display
-from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.engine.predict import Predictor
+from mammodet.engine.tasks import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.explain.cam import Explainer, padded
 from mammodet.explain.draw import HeatPanel, feature_picture, heat_picture
@@ -205,7 +205,8 @@ class _Samples:
         """What the model answers for this image alone."""
         batch = collate([sample]).to(self.predictor.device)
         model = self.predictor.model
-        return to_predictions(model, run_model(model, batch), batch, self.predictor.config.model, self.predictor.stack)
+        config = self.predictor.config
+        return to_predictions(config, model, run_model(config, model, batch), batch, self.predictor.stack)
 
 
 def _identity(record: ImageRecord) -> list[Line]:

@@ -245,8 +245,8 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelSt
     state, layout = inner(file)
     if layout in ("detectron2", "caffe2"):
         raise InputError(
-            f"{path}: is in {layout}'s layout, and this model is torchvision's. Choose "
-            "model.detector.backend=detectron2 with model.detectron2.config=NAME of its network, or weights of torchvision's (docs/weights.md)"
+            f"{path}: is in {layout}'s layout, and this model is torchvision's. Choose model.detector.backend="
+            "detectron2 with model.detectron2.config=NAME of its network, or other weights (docs/weights.md)"
         )
     if layout == "torchvision" and stride_in_1x1 is not None and has_bottlenecks(state):
         _refuse_other_stride(path, bool(stride_of(file)), stride_in_1x1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mammodet.config import ModelConfig
+from mammodet.config import DetectorModelConfig
 from mammodet.errors import InputError
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
 from mammodet.modeling.detectron2_backend.config import fit, instantiate, resolve
@@ -183,7 +183,7 @@ def _paste(masks: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def build_detectron2(
-    config: ModelConfig,
+    config: DetectorModelConfig,
     *,
     num_categories: int,
     in_channels: int,
