@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool as BrokenPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ from mammodet.errors import InputError
 
 T = TypeVar("T")
 
+OUT_OF_MEMORY = "a worker process was ended from outside, as a rule for lack of memory"
 BACKENDS = ("loky", "dask", "ray")
 FIRST_WAIT, WAIT = 15.0, 60.0  # seconds between lines of progress
 
@@ -108,13 +111,41 @@ def in_processes(
         )
         yield from bar
     except (BrokenProcessPool, BrokenPipeError) as error:
-        raise InputError(
-            f"{name}: a worker process was ended from outside, as a rule for lack of memory; lower {option} "
-            f"({type(error).__name__})"
-        ) from None
+        raise InputError(f"{name}: {OUT_OF_MEMORY}; lower {option} ({type(error).__name__})") from None
     finally:
         if results is not None:
             results.close()
+
+
+def read_ahead(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs: int) -> Iterator[T]:
+    """Results of `work(*task)` in the order of the tasks, a few made in advance by `jobs` processes.
+
+    With no job, or one task, the work is done here: a process costs more than it saves.
+    """
+    jobs = min(jobs, len(tasks) - 1)
+    if jobs < 1:
+        yield from (work(*task) for task in tasks)
+        return
+    with ProcessPoolExecutor(jobs, initializer=_use_one_thread) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, *task))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenPool as error:
+            raise InputError(f"{OUT_OF_MEMORY}; lower --num-workers ({type(error).__name__})") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _use_one_thread() -> None:
+    """OpenCV's threads, one a core in each of the processes, would hinder each other."""
+    import cv2
+
+    cv2.setNumThreads(1)
 
 
 @contextmanager

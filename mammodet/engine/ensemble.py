@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.config import TestTimeConfig, differences
-from mammodet.data.dataset import Sample
-from mammodet.engine.checkpoint import RunFacts
-from mammodet.engine.fusion import fuse, soften_answer
+from mammodet.engine.facts import RunFacts
+from mammodet.engine.fusion import Look, fuse, soften_answer
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
@@ -63,8 +62,8 @@ class Ensemble(Predictor):
             member.config = member.config.model_copy(update={"model": model})
         return members[0] if len(members) == 1 else Ensemble(members)
 
-    def _run(self, samples: Sequence[Sample], *, soften: bool = True) -> list[ImagePrediction]:
-        parts = [member._run(samples, soften=False) for member in self.members]
+    def _run(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
+        parts = [member._run(looks, soften=False) for member in self.members]
         model = self.config.model
         fused = [fuse(answers, model.test_time.fuse_iou) for answers in zip(*parts, strict=True)]
         return [soften_answer(each, model.detector) for each in fused]

@@ -97,7 +97,7 @@ class TrainingModule(L.LightningModule):
         if output.losses:
             loss = torch.stack([value.float() for value in output.losses.values()]).sum()
             self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
-        self._predictions += to_predictions(self.model, output, batch, self.config.model)
+        self._predictions += to_predictions(output, batch, self.config)
 
     def on_validation_epoch_end(self) -> None:
         """Score the predictions of all processes."""

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from mammodet.config import AggregationConfig, ClassifierConfig, ModelConfig
-from mammodet.data.dataset import Batch
+from mammodet.config import ClassifierConfig, Config, ModelConfig
 from mammodet.errors import InputError
 from mammodet.modeling.aggregation import LogisticStack, image_scores
-from mammodet.modeling.build import Model
-from mammodet.modeling.classifier import ImageClassifier
-from mammodet.modeling.mammo_rcnn import ModelOutput
+from mammodet.modeling.masks import paste_mask
+from mammodet.modeling.second_boxes import Found, without_second_boxes
 from mammodet.records import Detections, ImagePrediction, ImageRecord
-from mammodet.targets import CLASS_FIELDS, parts_of
+from mammodet.targets import CLASS_FIELDS, Target, parts_of
 from mammodet.trace import Trace
+
+if TYPE_CHECKING:  # engines without torch come here, too
+    from mammodet.data.dataset import Batch
+    from mammodet.modeling.build import Model
+    from mammodet.modeling.mammo_rcnn import ModelOutput
+
+FAINT = 0.02  # probabilities of a mask, far from the border of 0.5, that would only widen the area to be resized
 
 
 def run_model(model: Model, batch: Batch) -> ModelOutput:
     """The model's answer to a batch: losses in training mode; of a classifier, losses and logits in both modes."""
+    from mammodet.modeling.classifier import ImageClassifier
+
     if isinstance(model, ImageClassifier):
         return model(batch.images, batch.labels if batch.labels.shape[1] else None, batch.breasts)
     if model.training:
@@ -30,39 +37,57 @@ def run_model(model: Model, batch: Batch) -> ModelOutput:
 
 
 def to_predictions(
-    model: Model, output: ModelOutput, batch: Batch, config: ModelConfig, stack: LogisticStack | None = None
+    output: ModelOutput, batch: Batch, config: Config, stack: LogisticStack | None = None, *, soften: bool = True
 ) -> list[ImagePrediction]:
-    """Predictions of a batch.
+    """Predictions of a batch: `answers_to_predictions` of a model's output in eval mode."""
+    detections = [
+        {
+            name: (values.detach().float() if values.is_floating_point() else values).cpu().numpy()
+            for name, values in found.items()
+        }
+        for found in output.detections
+    ]
+    logits = output.logits.detach().float().cpu().numpy() if output.logits is not None else None
+    return answers_to_predictions(detections, logits, batch.records, batch.traces, config, stack, soften=soften)
+
+
+def answers_to_predictions(
+    detections: Sequence[Found],
+    logits: NDArray[np.float32] | None,
+    records: Sequence[ImageRecord],
+    traces: Sequence[Trace],
+    config: Config,
+    stack: LogisticStack | None = None,
+    *,
+    soften: bool = True,
+) -> list[ImagePrediction]:
+    """Predictions of images from what a network answers.
 
     Args:
-        output: of the model in eval mode.
+        detections: as `DetectorOutput` describes them, as arrays; of a classifier none.
+        logits: (B, T) of a detector, (B, sum of the questions' classes) of a classifier; None of a plain detector.
         stack: a detector's learned aggregation, where it is fitted.
+        soften: whether scores of overlapping detections are lowered where the config says so.
     Raises:
-        InputError: the model answers with NaN or infinity.
+        InputError: the network answers with NaN or infinity.
     """
-    for index, record in enumerate(batch.records):
-        answers = [] if output.logits is None else [output.logits[index]]
-        answers += [output.detections[index][key] for key in ("boxes", "scores")] if output.detections else []
-        if not all(bool(answer.isfinite().all()) for answer in answers):
+    for index, record in enumerate(records):
+        answers = [] if logits is None else [logits[index]]
+        answers += [detections[index][key] for key in ("boxes", "scores")] if detections else []
+        if not all(np.isfinite(answer).all() for answer in answers):
             raise InputError(
                 f"image {record.file_name!r}: the model answers with NaN or infinity; its training diverged, or its "
                 "weights are damaged. Take another checkpoint"
             )
-    if isinstance(model, ImageClassifier):
-        return classified(model, output, batch.records, config.classifier)
-    return detected(
-        output,
-        batch.records,
-        batch.traces,
-        targets=model.targets,
-        with_masks=model.with_masks,
-        aggregation=config.aggregation,
-        stack=stack,
-    )
+    if config.model.kind == "classifier":
+        assert logits is not None
+        return classified(logits, records, config.targets, config.model.classifier)
+    found = [without_second_boxes(each, config.model.detector, soften=soften) for each in detections]
+    return detected(found, logits, records, traces, config.model, stack)
 
 
 def classified(
-    model: ImageClassifier, output: ModelOutput, records: Sequence[ImageRecord], config: ClassifierConfig
+    logits: NDArray[np.float32], records: Sequence[ImageRecord], targets: Sequence[Target], config: ClassifierConfig
 ) -> list[ImagePrediction]:
     """Predictions of a classifier: labels and classes, no detections.
 
@@ -71,13 +96,12 @@ def classified(
     question, has the sum of their probabilities as its score. Where several questions speak of it, the first one does;
     all stand in `scores_by_rule`.
     """
-    assert output.logits is not None
-    answers = [values.cpu().numpy() for values in model.probabilities(output.logits)]
+    answers = probabilities(logits, targets)
     predictions = []
     for index, record in enumerate(records):
         by_rule: dict[str, dict[str, float]] = {}
         classes: dict[str, dict[str, float]] = {}
-        for target, values in zip(model.targets, answers, strict=True):
+        for target, values in zip(targets, answers, strict=True):
             if target.classes is None:
                 by_rule.setdefault("head", {})[target.name] = float(values[index])
                 continue
@@ -113,6 +137,24 @@ def classified(
     return predictions
 
 
+def probabilities(logits: NDArray[np.float32], targets: Sequence[Target]) -> list[NDArray[np.float32]]:
+    """For each question (B,) of a label, or (B, k) of classes, together 1, from logits (B, sum of widths)."""
+    ends = np.cumsum([1 if target.classes is None else len(target.classes) for target in targets])
+    return [
+        _sigmoid(part[:, 0]) if target.classes is None else _softmax(part)
+        for target, part in zip(targets, np.split(logits, ends[:-1], axis=1), strict=True)
+    ]
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64)), dtype=np.float32)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
 def _sums_by_part(target: str, scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """The probabilities of each field of a joined question."""
     sums: dict[str, dict[str, float]] = {part: {} for part in target.split("+") if part in CLASS_FIELDS}
@@ -127,36 +169,26 @@ def _sums_by_part(target: str, scores: Mapping[str, float]) -> dict[str, dict[st
 
 
 def detected(
-    output: ModelOutput,
+    detections: Sequence[Found],
+    logits: NDArray[np.float32] | None,
     records: Sequence[ImageRecord],
     traces: Sequence[Trace],
-    *,
-    targets: Sequence[str],
-    with_masks: bool,
-    aggregation: AggregationConfig,
+    config: ModelConfig,
     stack: LogisticStack | None = None,
 ) -> list[ImagePrediction]:
-    """Predictions of a detector.
-
-    Args:
-        output: of `MammoRCNN` in eval mode.
-        targets: names of the logits' columns.
-    """
-    probabilities = torch.sigmoid(output.logits.detach().float()).cpu() if output.logits is not None else None
+    """Predictions of a detector, as `answers_to_predictions`."""
+    heads = _sigmoid(logits).tolist() if logits is not None else [()] * len(records)
     predictions = []
-    for index, (record, trace) in enumerate(zip(records, traces, strict=True)):
-        found = output.detections[index]
-        head = {}
-        if probabilities is not None:
-            head = {name: float(probabilities[index, column]) for column, name in enumerate(targets)}
-        scores, by_rule = image_scores(found["scores"], head, aggregation, stack)
+    for found, answers, record, trace in zip(detections, heads, records, traces, strict=True):
+        head = dict(zip(config.targets, answers, strict=True))
+        scores, by_rule = image_scores(found["scores"], head, config.aggregation, stack)
         predictions.append(
             ImagePrediction(
                 image_id=record.image_id,
                 file_name=record.file_name,
                 size_hw=record.size_hw,
                 scores=_shortened(scores),
-                detections=to_detections(found, trace, with_masks),
+                detections=to_detections(found, trace),
                 scores_by_rule={rule: _shortened(values) for rule, values in by_rule.items()},
                 patient_id=record.patient_id,
                 laterality=record.laterality,
@@ -178,24 +210,19 @@ def _shortened(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: to_float32(value) for name, value in scores.items()}
 
 
-def to_detections(found: dict[str, Tensor], trace: Trace, with_masks: bool) -> Detections:
+def to_detections(found: Found, trace: Trace) -> Detections:
     """One image's detections in native pixels; what falls wholly into the crop's outside is gone.
 
     Boxes are rounded to hundredths of a pixel: more is noise, and makes files longer. Scores keep their precision.
     """
-    boxes = trace.boxes_backward(found["boxes"].detach().double().cpu().numpy())
-    scores = found["scores"].detach().double().cpu().numpy().clip(0, 1)
-    labels = found["labels"].cpu().numpy()
+    boxes = trace.boxes_backward(found["boxes"])
+    scores = found["scores"].astype(np.float64).clip(0, 1)
     keep = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > 0)
     rles = None
-    if with_masks:
-        # Half precision from mixed-precision runs is no type that OpenCV resizes.
-        masks = found["masks"].detach().float().cpu().numpy()[:, 0]
-        rles = [trace.mask_backward(_cut(masks[index])) for index in keep]
+    if "masks" in found:
+        rles = []
+        for index in keep:
+            patch, corner_xy = paste_mask(found["masks"][index, 0], found["boxes"][index], trace.output_size_hw)
+            rles.append(trace.patch_backward(np.where(patch > FAINT, patch, 0), corner_xy))
     exact = np.array([to_float32(score) for score in scores[keep]], dtype=np.float64)
-    return Detections(boxes[keep].round(2), exact, labels[keep].astype(np.int64), rles)
-
-
-def _cut(mask: np.ndarray) -> np.ndarray:
-    """Faint probabilities far from the border of 0.5 only widen the area that has to be resized."""
-    return np.where(mask > 0.02, mask, 0).astype(np.float32)
+    return Detections(boxes[keep].round(2), exact, found["labels"][keep].astype(np.int64), rles)

@@ -205,7 +205,7 @@ class _Samples:
         """What the model answers for this image alone."""
         batch = collate([sample]).to(self.predictor.device)
         model = self.predictor.model
-        return to_predictions(model, run_model(model, batch), batch, self.predictor.config.model, self.predictor.stack)
+        return to_predictions(run_model(model, batch), batch, self.predictor.config, self.predictor.stack)
 
 
 def _identity(record: ImageRecord) -> list[Line]:

@@ -85,14 +85,6 @@ class ImageClassifier(nn.Module):
             place[:, : image.shape[1], : image.shape[2]] = image
         return batch
 
-    def probabilities(self, logits: Tensor) -> list[Tensor]:
-        """For each question (B,) of a label, or (B, k) of classes, together 1."""
-        parts = logits.detach().float().split(self.widths, dim=1)
-        return [
-            torch.sigmoid(part[:, 0]) if target.classes is None else torch.softmax(part, dim=1)
-            for target, part in zip(self.targets, parts, strict=True)
-        ]
-
     def _join(self, features: Tensor, members: Tensor) -> Tensor:
         """Features of images (B, F) to those of breasts (n, F)."""
         if self.attention is not None:

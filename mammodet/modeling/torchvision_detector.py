@@ -19,7 +19,6 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
-from mammodet.modeling.masks import paste_masks
 from mammodet.modeling.pixel_stats import PixelStats
 from mammodet.modeling.roi_heads import IgnoringRPN, RegionHeads
 
@@ -43,10 +42,7 @@ class SizedTransform(GeneralizedRCNNTransform):
         image_shapes: list[tuple[int, int]],
         original_image_sizes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Boxes as they are, masks in the image."""
-        for found, size_hw in zip(result, image_shapes, strict=False):  # none in training
-            if "masks" in found:
-                found["masks"] = paste_masks(found["masks"].float(), found["boxes"], size_hw)
+        """Boxes and masks as they are."""
         return result
 
 
@@ -91,7 +87,7 @@ class TorchvisionDetector(nn.Module):
     """A torchvision `GeneralizedRCNN`, with its features laid open and images that teach no boxes left out.
 
     Where every image teaches boxes, and nothing is to be ignored, losses and detections are those of the model's own
-    forward, bit for bit; masks are pasted into the image by `paste_masks`.
+    forward, bit for bit; masks stay on the grids of their boxes.
 
     Args:
         model: `MaskRCNN` or `FasterRCNN` that resizes nothing (its inputs come in their size).
