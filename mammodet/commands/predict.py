@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
         default=[Path("starter")],
         nargs="+",
         metavar="FILE",
-        help="best.ckpt of a training, or a packed model (docs/starter.md); of several (folds, seeds) the mean "
-        "answers, with fused detections. Default: starter, the model that comes with mammodet",
+        help="best.ckpt of a training, a packed model (docs/starter.md), or an exported one; of several (folds, seeds) "
+        "the mean answers, with fused detections. Default: starter, the model that comes with mammodet",
     )
     main.add_argument(
         "--input", type=Path, required=True, help="image, folder of images (searched to its depth), or COCO JSON"
@@ -59,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="sizes at which detectors look at each image, relative to the trained one, as in 1 1.25",
     )
+    main.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnx", "openvino"),
+        default="auto",
+        help="what runs the network; onnx and openvino need no torch, and take what mammodet export writes "
+        "(docs/speed.md). Default: by the kind of the checkpoint's file",
+    )
     main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
     main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
     return main
@@ -79,7 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
     paths = [starter_path() if path == Path(STARTER) else path for path in chosen.checkpoint]
-    predictor = Ensemble.from_checkpoints(paths, chosen.device, _test_time(chosen))
+    predictor = Ensemble.from_checkpoints(
+        paths, chosen.device, _test_time(chosen), None if chosen.engine == "auto" else chosen.engine
+    )
     if paths != chosen.checkpoint:
         print(starter_line(predictor.card))
     if calibration is None and not chosen.no_labels:

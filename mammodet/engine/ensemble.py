@@ -16,6 +16,8 @@ from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
 from mammodet.records import ImagePrediction
 
+EXPORTED = (".onnx", ".xml")  # endings of models for engines other than torch
+
 
 class Ensemble(Predictor):
     """Models that answer together.
@@ -34,7 +36,7 @@ class Ensemble(Predictor):
             faults += [f"{_name(member)}: differs from {_name(first)}: {line}" for line in lines]
         raise_faults(faults, where="an ensemble of checkpoints")
         self.members = list(members)
-        self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
+        self.config, self.device, self.stack = first.config, first.device, None
         facts = reduce(RunFacts.with_earlier, (member.facts for member in members))
         self.facts = replace(facts, packed_from=())
         self.calibration, self.card = None, None  # each member's is of its own scores
@@ -44,17 +46,18 @@ class Ensemble(Predictor):
 
     @staticmethod
     def from_checkpoints(
-        paths: Sequence[Path], device: str = "auto", test_time: TestTimeConfig | None = None
+        paths: Sequence[Path], device: str = "auto", test_time: TestTimeConfig | None = None, engine: str | None = None
     ) -> Predictor:
-        """One predictor of one or several checkpoints.
+        """One predictor of one or several checkpoints or exported models.
 
         Args:
+            engine: `torch`, `onnx` or `openvino`; None for that of each file's kind.
             test_time: versions of the images that detectors look at, instead of what their configs say.
         """
         doubled = sorted({str(path) for path in paths if list(paths).count(path) > 1})
         if doubled:
             raise InputError(f"checkpoints {doubled}: given more than once")
-        members = [Predictor.from_checkpoint(path, device) for path in paths]
+        members = [_opened(path, device, engine) for path in paths]
         for member in members if test_time is not None else ():
             if member.config.model.kind != "detector":
                 raise InputError("--flip, --scales: are for detectors; leave them out")
@@ -73,6 +76,17 @@ class Ensemble(Predictor):
         kept = ("checkpoint", "checkpoint_sha256", "data_hash")
         members = [member.describe() for member in self.members]
         return {**super().describe(), "ensemble": [{key: member[key] for key in kept} for member in members]}
+
+
+def _opened(path: Path, device: str, engine: str | None) -> Predictor:
+    exported = path.suffix.lower() in EXPORTED
+    if engine == "torch" and exported:
+        raise InputError(f"{path}: is an exported model, --engine torch takes a checkpoint or a packed model")
+    if exported or engine not in (None, "torch"):
+        from mammodet.export.onnx_predict import ExportedPredictor  # here, since it builds on this package
+
+        return ExportedPredictor(path, engine, device)
+    return Predictor.from_checkpoint(path, device)
 
 
 def _name(member: Predictor) -> str:

@@ -68,7 +68,7 @@ class ImageClassifier(nn.Module):
             if breasts is None:
                 raise ValueError("views are joined: the breast of each image is needed")
             members = membership(breasts, features.device)
-            features = self._join(features, members)[torch.tensor(breasts, device=features.device)]
+            features = self.join(features, members)[torch.tensor(breasts, device=features.device)]
             weights = 1 / members.sum(dim=1)[torch.tensor(breasts, device=features.device)]
             if labels is not None:
                 labels = self._breast_labels(labels, members)[torch.tensor(breasts, device=features.device)]
@@ -85,7 +85,7 @@ class ImageClassifier(nn.Module):
             place[:, : image.shape[1], : image.shape[2]] = image
         return batch
 
-    def _join(self, features: Tensor, members: Tensor) -> Tensor:
+    def join(self, features: Tensor, members: Tensor) -> Tensor:
         """Features of images (B, F) to those of breasts (n, F)."""
         if self.attention is not None:
             return self.attention(features, members) @ features

@@ -47,7 +47,19 @@ class SizedTransform(GeneralizedRCNNTransform):
 
 
 class FloatAnchors(AnchorGenerator):
-    """Anchors in float32 whatever the features are: bfloat16 tells no odd pixel from an even one beyond 256."""
+    """Anchors in float32 whatever the features are: bfloat16 tells no odd pixel from an even one beyond 256.
+
+    Levels without sides are left out.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> None:
+        self.levels = [level for level, sides in enumerate(sizes) if sides]
+        super().__init__(tuple(tuple(sizes[level]) for level in self.levels), (tuple(ratios),) * len(self.levels))
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """As torchvision's."""
+        anchors: list[Tensor] = super().forward(image_list, [feature_maps[level] for level in self.levels])
+        return anchors
 
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
         """As torchvision's, in float32."""
@@ -164,7 +176,7 @@ def build_torchvision(
     anchors, ratios = config.anchors.per_level, tuple(config.anchors.ratios)
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
     options: dict[str, Any] = {
-        "rpn_anchor_generator": FloatAnchors(anchors, (ratios,) * len(anchors)),
+        "rpn_anchor_generator": FloatAnchors(anchors, ratios),
         "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
         "rpn_pre_nms_top_n_train": config.rpn_pre_nms_top_n,
         "rpn_pre_nms_top_n_test": config.rpn_pre_nms_top_n,
