@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool as BrokenPool
 from contextlib import contextmanager
+from multiprocessing import parent_process
+from threading import Thread
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
@@ -126,7 +129,7 @@ def read_ahead(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs
     if jobs < 1:
         yield from (work(*task) for task in tasks)
         return
-    with ProcessPoolExecutor(jobs, initializer=_use_one_thread) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
         waiting: deque[Future[T]] = deque()
         try:
             for task in tasks:
@@ -141,11 +144,19 @@ def read_ahead(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _use_one_thread() -> None:
-    """OpenCV's threads, one a core in each of the processes, would hinder each other."""
+def _start_worker() -> None:
+    """One thread for OpenCV, whose threads would hinder those of the other processes; and an end with the parent."""
     import cv2
 
     cv2.setNumThreads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # returns where the parent was killed, too: the pool's queue would be waited for for ever
+        os._exit(1)
 
 
 @contextmanager
