@@ -120,14 +120,22 @@ class Trace:
         Only the part of the native image that the mask's tight box covers is ever resized.
         """
         self._check(mask, self.output_size_hw)
+        return self.patch_backward(mask, (0, 0), threshold)
+
+    def patch_backward(self, mask: NDArray[np.generic], corner_xy: tuple[int, int], threshold: float = 0.5) -> Rle:
+        """As `mask_backward`, of a part (h, w) of an output mask that begins at `corner_xy`; the rest is empty."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return patch_to_rle(np.zeros((0, 0), dtype=bool), (0, 0), self.native_size_hw)
         scale, shift = self.affine()
         # One pixel of margin, so that the interpolation at the rim sees the zeros around the mask.
-        top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, mask.shape[0])
-        left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, mask.shape[1])
-        patch = np.ascontiguousarray(mask[top:bottom, left:right], dtype=np.float32)
+        (x, y), (height, width) = corner_xy, self.output_size_hw
+        inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        first_y, first_x = y + int(rows[0]), x + int(columns[0])
+        top, bottom = max(first_y - 1, 0), min(first_y + inner.shape[0] + 1, height)
+        left, right = max(first_x - 1, 0), min(first_x + inner.shape[1] + 1, width)
+        patch = np.zeros((bottom - top, right - left), dtype=np.float32)
+        patch[first_y - top :, first_x - left :][: inner.shape[0], : inner.shape[1]] = inner
         ((x1, y1, x2, y2),) = _map_boxes(np.array([[left, top, right, bottom]], float), 1 / scale, -shift / scale)
         # Sample the patch at the native pixel centres that it covers. A centre, not a corner, decides: a crop's border
         # at 9.9999999 through rounding must not take in pixel 9.

@@ -24,6 +24,7 @@ COMMANDS = {
     "visualize": ("visualize", "draw truth and predictions on the images"),
     "explain": ("explain", "what a network looked at"),
     "import": ("import_predictions", "detections of another program, to be evaluated and drawn"),
+    "export": ("export", "a model for ONNX Runtime or OpenVINO, which predict without torch"),
     "pack": ("pack", "a checkpoint with calibration and card as one small file"),
     "phantoms": ("phantoms", "synthetic mammograms in the layout of an archive"),
 }

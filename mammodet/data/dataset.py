@@ -18,9 +18,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import augment, build_augment, tight_boxes
+from mammodet.data.breasts import breast_key
 from mammodet.data.mix import Mixer, Scene
 from mammodet.data.prepared import MemoryCache, Prepared, prepare_record
-from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
+from mammodet.data.sampling import EpochSampler, SampleKey
 from mammodet.errors import InputError
 from mammodet.geometry import BoxShape, clip_boxes, lesion_rle, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion, Rle

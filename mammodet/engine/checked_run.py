@@ -9,6 +9,7 @@ from pathlib import Path
 from mammodet.config import Config, PixelsConfig, TrainConfig
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.mix import donors
+from mammodet.data.patient_keys import PatientKey
 from mammodet.data.seen_images import SeenImages
 from mammodet.data.several import Part, join_sets
 from mammodet.data.sources import SourceFile, split_hash_of
@@ -120,7 +121,12 @@ def make_run(
         unknown_patients=sum(not record.patient_id for record in (*train.images, *val.images)),
         images=SeenImages.of((*train.images, *val.images), root).to_json(),
     )
-    return Run(config, train, val, facts, root)
+    return Run(config, train, val, facts.hashed(patient_key(config)), root)
+
+
+def patient_key(config: Config) -> PatientKey | None:
+    """The key of `data.patient_key`."""
+    return PatientKey(config.data.patient_key) if config.data.patient_key is not None else None
 
 
 def _tell_strange_classes(config: Config, val: Dataset) -> None:

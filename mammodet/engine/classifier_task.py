@@ -8,12 +8,11 @@ from pathlib import Path
 
 from mammodet.config import ClassHeadConfig, ClassifierModelConfig, Config
 from mammodet.data.dataset import Batch
-from mammodet.engine.answers import answer_about, shortened
 from mammodet.evaluation.validation import classifier_figures
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.mammo_rcnn import ModelOutput
-from mammodet.records import Dataset, Detections, ImagePrediction
-from mammodet.targets import CLASS_FIELDS, class_of, classes_of, collapses_of, is_binary, parts_of
+from mammodet.records import Dataset, ImagePrediction
+from mammodet.targets import class_of, classes_of, collapses_of, is_binary
 
 
 class ClassifierTask:
@@ -53,51 +52,6 @@ class ClassifierTask:
     def run(self, model: ImageClassifier, batch: Batch) -> ModelOutput:
         """The model's answer to a batch: losses and logits in both modes."""
         return model(batch.images, batch.labels if batch.labels.shape[1] else None, batch.breasts)
-
-    def predictions(
-        self, config: Config, model: ImageClassifier, output: ModelOutput, batch: Batch, stack: None = None
-    ) -> list[ImagePrediction]:
-        """Predictions of a batch: labels and classes, no detections.
-
-        A field that is a part of a joined question and no question itself, as the density of `density+malignant`, has
-        the sums over the other parts as its probabilities. A label that is not asked for, but follows from the classes
-        of a question, has the sum of their probabilities as its score. Where several questions speak of it, the first
-        one does; all stand in `scores_by_rule`.
-        """
-        assert output.logits is not None
-        answers = [values.cpu().numpy() for values in model.probabilities(output.logits)]
-        predictions = []
-        for index, record in enumerate(batch.records):
-            by_rule: dict[str, dict[str, float]] = {}
-            classes: dict[str, dict[str, float]] = {}
-            for target, values in zip(model.targets, answers, strict=True):
-                if target.classes is None:
-                    by_rule.setdefault("head", {})[target.name] = float(values[index])
-                    continue
-                each = dict(zip(target.classes, (float(value) for value in values[index]), strict=True))
-                classes[target.name] = shortened(each)
-                collapse = _model(config).classifier.heads[target.name].collapse
-                if isinstance(collapse, dict) and collapse:
-                    by_rule[f"sum over {target.name}"] = {
-                        label: min(sum(each[name] for name in names), 1.0) for label, names in collapse.items()
-                    }
-            for joined in [name for name in classes if "+" in name]:
-                for part, summed in _sums_by_part(joined, classes[joined]).items():
-                    classes.setdefault(part, shortened(summed))
-            scores: dict[str, float] = {}
-            for values_by_label in by_rule.values():
-                scores = {**values_by_label, **scores}
-            several = by_rule if len(by_rule) > 1 else {}
-            predictions.append(
-                answer_about(
-                    record,
-                    scores=shortened(scores),
-                    detections=Detections.empty(with_masks=False),
-                    scores_by_rule={rule: shortened(values) for rule, values in several.items()},
-                    class_scores=classes,
-                )
-            )
-        return predictions
 
     def figures(self, dataset: Dataset, predictions: list[ImagePrediction]) -> Mapping[str, float]:
         """Of a validation."""
@@ -163,16 +117,3 @@ def _class_faults(name: str, head: ClassHeadConfig, train: Dataset, val: Dataset
     if not classes_of(val.images, name):
         faults.append(f"{place}: no validation image answers it")
     return faults
-
-
-def _sums_by_part(target: str, scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """The probabilities of each field of a joined question."""
-    sums: dict[str, dict[str, float]] = {part: {} for part in target.split("+") if part in CLASS_FIELDS}
-    for name, score in scores.items():
-        answers = parts_of(target, name)
-        if answers is None:  # classes that a config names otherwise
-            return {}
-        for part, answer in zip(target.split("+"), answers, strict=True):
-            if part in sums:
-                sums[part][answer] = sums[part].get(answer, 0.0) + score
-    return sums

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from mammodet.config import Config, DetectorModelConfig
 from mammodet.data.dataset import Batch
 from mammodet.engine.anchors import describe_anchors, fit_anchors, training_boxes
-from mammodet.engine.answers import answer_about, shortened, to_float32
 from mammodet.evaluation.validation import detector_figures
-from mammodet.modeling.aggregation import LogisticStack, image_scores
 from mammodet.modeling.detectron2_backend.config import anchor_strides, resolve
 from mammodet.modeling.mammo_rcnn import MammoRCNN, ModelOutput
-from mammodet.records import Dataset, Detections, ImagePrediction
-from mammodet.trace import Trace
+from mammodet.records import Dataset, ImagePrediction
 
 
 class DetectorTask:
@@ -96,33 +88,6 @@ class DetectorTask:
             return model(batch.images, batch.targets, batch.labels, batch.use_boxes)
         return model(batch.images)
 
-    def predictions(
-        self, config: Config, model: MammoRCNN, output: ModelOutput, batch: Batch, stack: LogisticStack | None
-    ) -> list[ImagePrediction]:
-        """Predictions of a batch.
-
-        Args:
-            output: of the model in eval mode.
-            stack: the learned aggregation, where it is fitted.
-        """
-        probabilities = torch.sigmoid(output.logits.detach().float()).cpu() if output.logits is not None else None
-        aggregation, predictions = _model(config).aggregation, []
-        for index, (record, trace) in enumerate(zip(batch.records, batch.traces, strict=True)):
-            found = output.detections[index]
-            head = {}
-            if probabilities is not None:
-                head = {name: float(probabilities[index, column]) for column, name in enumerate(model.targets)}
-            scores, by_rule = image_scores(found["scores"], head, aggregation, stack)
-            predictions.append(
-                answer_about(
-                    record,
-                    scores=shortened(scores),
-                    detections=to_detections(found, trace, model.with_masks),
-                    scores_by_rule={rule: shortened(values) for rule, values in by_rule.items()},
-                )
-            )
-        return predictions
-
     def figures(self, dataset: Dataset, predictions: list[ImagePrediction]) -> Mapping[str, float]:
         """Of a validation."""
         return detector_figures(dataset, predictions)
@@ -131,26 +96,3 @@ class DetectorTask:
 def _model(config: Config) -> DetectorModelConfig:
     assert isinstance(config.model, DetectorModelConfig)
     return config.model
-
-
-def to_detections(found: dict[str, Tensor], trace: Trace, with_masks: bool) -> Detections:
-    """One image's detections in native pixels; what falls wholly into the crop's outside is gone.
-
-    Boxes are rounded to hundredths of a pixel: more is noise, and makes files longer. Scores keep their precision.
-    """
-    boxes = trace.boxes_backward(found["boxes"].detach().double().cpu().numpy())
-    scores = found["scores"].detach().double().cpu().numpy().clip(0, 1)
-    labels = found["labels"].cpu().numpy()
-    keep = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > 0)
-    rles = None
-    if with_masks:
-        # Half precision from mixed-precision runs is no type that OpenCV resizes.
-        masks = found["masks"].detach().float().cpu().numpy()[:, 0]
-        rles = [trace.mask_backward(_cut(masks[index])) for index in keep]
-    exact = np.array([to_float32(score) for score in scores[keep]], dtype=np.float64)
-    return Detections(boxes[keep].round(2), exact, labels[keep].astype(np.int64), rles)
-
-
-def _cut(mask: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Faint probabilities far from the border of 0.5 only widen the area that has to be resized."""
-    return np.where(mask > 0.02, mask, 0).astype(np.float32)

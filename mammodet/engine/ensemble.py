@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.config import DetectorModelConfig, TestTimeConfig, differences
-from mammodet.data.dataset import Sample
-from mammodet.engine.checkpoint import RunFacts
-from mammodet.engine.fusion import fused
+from mammodet.engine.facts import RunFacts
+from mammodet.engine.fusion import Look, fused
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
 from mammodet.records import ImagePrediction
+
+EXPORTED = (".onnx", ".xml")  # endings of models for engines other than torch
 
 
 class Ensemble(Predictor):
@@ -35,7 +36,7 @@ class Ensemble(Predictor):
             faults += [f"{_name(member)}: differs from {_name(first)}: {line}" for line in lines]
         raise_faults(faults, where="an ensemble of checkpoints")
         self.members = list(members)
-        self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
+        self.config, self.device, self.stack = first.config, first.device, None
         facts = reduce(RunFacts.with_earlier, (member.facts for member in members))
         self.facts = replace(facts, packed_from=())
         self.calibration, self.card = None, None  # each member's is of its own scores
@@ -45,25 +46,26 @@ class Ensemble(Predictor):
 
     @staticmethod
     def from_checkpoints(
-        paths: Sequence[Path], device: str = "auto", test_time: TestTimeConfig | None = None
+        paths: Sequence[Path], device: str = "auto", test_time: TestTimeConfig | None = None, engine: str | None = None
     ) -> Predictor:
-        """One predictor of one or several checkpoints.
+        """One predictor of one or several checkpoints or exported models.
 
         Args:
+            engine: `torch`, `onnx` or `openvino`; None for that of each file's kind.
             test_time: versions of the images that detectors look at, instead of what their configs say.
         """
         doubled = sorted({str(path) for path in paths if list(paths).count(path) > 1})
         if doubled:
             raise InputError(f"checkpoints {doubled}: given more than once")
-        members = [Predictor.from_checkpoint(path, device) for path in paths]
+        members = [_opened(path, device, engine) for path in paths]
         for member in members if test_time is not None else ():
             if not isinstance(member.config.model, DetectorModelConfig):
                 raise InputError("--flip, --scales: are for detectors; leave them out")
             member.config = member.config.change(model=member.config.model.change(test_time=test_time))
         return members[0] if len(members) == 1 else Ensemble(members)
 
-    def _run(self, samples: Sequence[Sample], *, soften: bool = True) -> list[ImagePrediction]:
-        parts = [member._run(samples, soften=False) for member in self.members]
+    def _run(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
+        parts = [member._run(looks, soften=False) for member in self.members]
         return fused(parts, self.config.model, soften=True)
 
     def describe(self) -> dict[str, Any]:
@@ -71,6 +73,17 @@ class Ensemble(Predictor):
         kept = ("checkpoint", "checkpoint_sha256", "data_hash")
         members = [member.describe() for member in self.members]
         return {**super().describe(), "ensemble": [{key: member[key] for key in kept} for member in members]}
+
+
+def _opened(path: Path, device: str, engine: str | None) -> Predictor:
+    exported = path.suffix.lower() in EXPORTED
+    if engine == "torch" and exported:
+        raise InputError(f"{path}: is an exported model, --engine torch takes a checkpoint or a packed model")
+    if exported or engine not in (None, "torch"):
+        from mammodet.export.onnx_predict import ExportedPredictor  # here, since it builds on this package
+
+        return ExportedPredictor(path, engine, device)
+    return Predictor.from_checkpoint(path, device)
 
 
 def _name(member: Predictor) -> str:

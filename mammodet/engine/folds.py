@@ -14,7 +14,7 @@ from typing import Any
 from mammodet.config import Config
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
-from mammodet.engine.checked_run import Run, data_faults, make_run, read_dataset
+from mammodet.engine.checked_run import Run, data_faults, make_run, patient_key, read_dataset
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.resume import asked_changes
 from mammodet.engine.run_folder import BEST, LAST
@@ -151,6 +151,7 @@ def _predict(best: Path, fold: Fold, machines: Machines | None) -> Predictions:
         fold.config.data.root,
         best.parent / OUT_OF_FOLD,
         num_workers=fold.config.data.num_workers,
+        key=patient_key(fold.config),
     )
     if skipped:
         faults = [f"{item.file_name}: {item.reason}" for item in skipped]

@@ -8,9 +8,10 @@ from dataclasses import replace
 import lightning as L
 from torch.utils.data import DataLoader
 
+from mammodet.data.breasts import breasts_of
 from mammodet.data.dataset import LesionDataset, Sample, make_loader
 from mammodet.data.prepared import DiskCache, MemoryCache
-from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, breasts_of, usable_indices
+from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, usable_indices
 from mammodet.engine.checked_run import Run
 from mammodet.records import Dataset, ImageRecord
 

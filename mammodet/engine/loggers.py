@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mammodet.errors import InputError
 _LIBRARIES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
-def logger_faults(names: list[str]) -> list[str]:
+def logger_faults(names: Sequence[str]) -> list[str]:
     """Loggers whose library is missing, with the command that installs it."""
     missing = [name for name in names if name in _LIBRARIES and importlib.util.find_spec(_LIBRARIES[name]) is None]
     return [
@@ -31,18 +32,17 @@ def logger_faults(names: list[str]) -> list[str]:
 
 def make_loggers(config: Config) -> list[Logger]:
     """The loggers of `train.loggers`; nothing is written or sent before the training begins."""
-    output, loggers = config.output_dir, []
+    output = config.output_dir
+    loggers: list[Logger] = []
     for name in config.train.loggers:
-        logger: Logger
         if name == "csv":
-            logger = CSVLogger(output, name="", version="", flush_logs_every_n_steps=1)
+            loggers.append(CSVLogger(output, name="", version="", flush_logs_every_n_steps=1))
         elif name == "tensorboard":
-            logger = TensorBoardLogger(output, name="tensorboard", version="")
+            loggers.append(TensorBoardLogger(output, name="tensorboard", version=""))
         elif name == "mlflow":
-            logger = MLFlowLogger("mammodet", run_name=output.name, save_dir=str(output / "mlruns"))
+            loggers.append(MLFlowLogger("mammodet", run_name=output.name, save_dir=str(output / "mlruns")))
         else:
-            logger = WandbLogger(output.name, save_dir=output, project="mammodet")
-        loggers.append(logger)
+            loggers.append(WandbLogger(output.name, save_dir=output, project="mammodet"))
     return loggers
 
 

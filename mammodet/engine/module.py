@@ -91,7 +91,7 @@ class TrainingModule(L.LightningModule):
             self.log(
                 "val/loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=len(batch), sync_dist=True
             )
-        self._predictions += to_predictions(self.config, self.model, output, batch)
+        self._predictions += to_predictions(output, batch, self.config)
 
     def on_validation_epoch_end(self) -> None:
         """Score the predictions of all processes."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from mammodet.config import Config
 from mammodet.data.dataset import Batch
+from mammodet.engine.answers import answers_to_predictions
 from mammodet.engine.classifier_task import ClassifierTask
 from mammodet.engine.detector_task import DetectorTask
-from mammodet.errors import InputError
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model
 from mammodet.modeling.mammo_rcnn import ModelOutput
@@ -30,23 +30,15 @@ def run_model(config: Config, model: Model, batch: Batch) -> ModelOutput:
 
 
 def to_predictions(
-    config: Config, model: Model, output: ModelOutput, batch: Batch, stack: LogisticStack | None = None
+    output: ModelOutput, batch: Batch, config: Config, stack: LogisticStack | None = None, *, soften: bool = True
 ) -> list[ImagePrediction]:
-    """Predictions of a batch.
-
-    Args:
-        output: of the model in eval mode.
-        stack: a detector's learned aggregation, where it is fitted.
-    Raises:
-        InputError: the model answers with NaN or infinity.
-    """
-    for index, record in enumerate(batch.records):
-        answers = [] if output.logits is None else [output.logits[index]]
-        answers += [output.detections[index][key] for key in ("boxes", "scores")] if output.detections else []
-        if not all(bool(answer.isfinite().all()) for answer in answers):
-            raise InputError(
-                f"image {record.file_name!r}: the model answers with NaN or infinity; its training diverged, or its "
-                "weights are damaged. Take another checkpoint"
-            )
-    found: list[ImagePrediction] = _TASKS[config.model.kind].predictions(config, model, output, batch, stack)
-    return found
+    """Predictions of a batch: `answers_to_predictions` of a model's output in eval mode."""
+    detections = [
+        {
+            name: (values.detach().float() if values.is_floating_point() else values).cpu().numpy()
+            for name, values in found.items()
+        }
+        for found in output.detections
+    ]
+    logits = output.logits.detach().float().cpu().numpy() if output.logits is not None else None
+    return answers_to_predictions(detections, logits, batch.records, batch.traces, config, stack, soften=soften)

@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from mammodet.config import Config
 from mammodet.data.sources import SourceFile
 from mammodet.engine.callbacks import AtomicCheckpointIO, OneBar, Patience
-from mammodet.engine.checked_run import Run
+from mammodet.engine.checked_run import Run, patient_key
 from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
 from mammodet.engine.loaders import Loaders
 from mammodet.engine.loggers import EpochRows, make_loggers, read_rows
@@ -99,7 +99,7 @@ def train(
         log, pace = RunLog(output / LOG), Pace(config.train.epochs, config.train.validate_every)
         run = _with_precision(run, start, machines or Machines(), log)
         config = run.config
-        facts = _with_earlier_patients(run.facts, start.path, config.model.weights)
+        facts = _with_earlier_patients(run.facts, start.path, config.model.weights).hashed(patient_key(config))
         trainer = _trainer(config, machines or Machines(), log, pace)
         log.speaks = trainer.is_global_zero
         loaders = Loaders(run, log.progress)
@@ -113,8 +113,9 @@ def train(
             content, _ = read_facts(start.path)
             check_content(start, content, trainer, module, make_optimizer(model, config.train))
             del content  # as large as three models
-            rows = next(callback for callback in trainer.callbacks if isinstance(callback, EpochRows))
-            rows.earlier = read_rows(output / TABLE, start.epochs)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, EpochRows):
+                    callback.earlier = read_rows(output / TABLE, start.epochs)
         # Everything was checked: only now is anything in the folder changed.
         if overwrite:
             clear(output)

@@ -206,7 +206,7 @@ class _Samples:
         batch = collate([sample]).to(self.predictor.device)
         model = self.predictor.model
         config = self.predictor.config
-        return to_predictions(config, model, run_model(config, model, batch), batch, self.predictor.stack)
+        return to_predictions(run_model(config, model, batch), batch, config, self.predictor.stack)
 
 
 def _identity(record: ImageRecord) -> list[Line]:

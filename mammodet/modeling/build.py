@@ -18,7 +18,6 @@ from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.networks import build_network
 from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.pretrained import timm_pixel_stats
-from mammodet.modeling.second_boxes import SecondBoxes
 from mammodet.modeling.torchvision_detector import TorchvisionDetector, build_torchvision
 from mammodet.modeling.weights import (
     between_bodies,
@@ -136,9 +135,6 @@ def _build_detector(
         head_config.targets if head_config.enabled else (),
         head_config.loss_weight,
         with_masks=detector.with_masks,
-        second_boxes=SecondBoxes(
-            detector_config.containment_threshold, detector_config.soft_nms_sigma, detector_config.score_threshold
-        ),
     )
 
 
