@@ -114,6 +114,31 @@ class Trace:
         resized = self.image_forward(mask.astype(np.float32))
         return np.asarray(resized >= 0.5)
 
+    def patch_forward(self, patch: NDArray[np.generic], corner_xy: tuple[int, int]) -> Mask:
+        """As `mask_forward`, of a mask that is empty but for a part (h, w) that begins at native pixel `corner_xy`.
+
+        Only what the part covers is ever resized: of a small lesion on a large film hardly anything.
+        """
+        height, width = self.native_size_hw
+        (x, y), part = corner_xy, patch.astype(np.float32)
+        for step in self.steps:
+            if step.name == "crop":
+                left, top, width, height = step.values
+                x, y = x - left, y - top
+                part = part[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
+                x, y = max(x, 0), max(y, 0)
+            elif step.name == "flip":
+                part, x = part[:, ::-1], width - x - part.shape[1]
+            elif step.values != (height, width):
+                shrinks = step.values[0] <= height and step.values[1] <= width
+                y, rows = _weights(y, part.shape[0], height, step.values[0], shrinks)
+                x, columns = _weights(x, part.shape[1], width, step.values[1], shrinks)
+                part = rows @ part @ columns.T
+                height, width = step.values
+        mask = np.zeros((height, width), dtype=bool)
+        mask[y : y + part.shape[0], x : x + part.shape[1]] = part >= 0.5
+        return mask
+
     def mask_backward(self, mask: NDArray[np.generic], threshold: float = 0.5) -> Rle:
         """An output mask (height, width), binary or of probabilities, as run lengths in native pixels.
 
@@ -186,6 +211,25 @@ def _map_boxes(boxes: Boxes, scale: NDArray[np.float64], shift: NDArray[np.float
     first = boxes[:, :2] * scale + shift
     second = boxes[:, 2:] * scale + shift
     return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
+
+
+def _weights(low: int, cells: int, side: int, new: int, shrinks: bool) -> tuple[int, NDArray[np.float32]]:
+    """How `_resize` makes the pixels of a side of `new` from the `cells` pixels from `low` on of one of `side`.
+
+    Returns:
+        the first pixel that they reach, and weights (pixels, cells) of it and those after it.
+    """
+    scale = side / new
+    if shrinks:  # shares of areas
+        pixels = np.arange(int(low / scale), min(int(np.ceil((low + cells) / scale)), new))
+        ends = np.minimum((pixels[:, None] + 1) * scale, low + np.arange(1, cells + 1))
+        weights = np.clip(ends - np.maximum(pixels[:, None] * scale, low + np.arange(cells)), 0, None) / scale
+    else:  # linear between centres, the outermost pixels beyond the rim
+        reached = int((low - 0.5) / scale - 1), int(np.ceil((low + cells + 0.5) / scale))
+        pixels = np.arange(max(reached[0], 0), min(reached[1] + 1, new))
+        centres = np.clip((pixels[:, None] + 0.5) * scale - 0.5, 0, side - 1)
+        weights = np.clip(1 - np.abs(centres - (low + np.arange(cells))), 0, None)
+    return int(pixels[0]) if len(pixels) else 0, weights.astype(np.float32)
 
 
 def _resize(pixels: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:

@@ -120,7 +120,7 @@ def test_leakage_is_found_with_the_key_and_unchecked_without(
         )
         assert "hashed under a key" not in json.dumps(metrics)
     finally:
-        truth.unlink()
+        (phantom_root / "leaking_ids.json").unlink()
 
 
 def test_calibration_names_hashes_and_is_packed_only_so(
