@@ -21,9 +21,9 @@ from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.data.predictions import read_predictions
+from mammodet.engine.answers import to_detections
 from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import KEY, load_model, read_facts
-from mammodet.engine.detector_task import to_detections
 from mammodet.engine.module import NonFiniteLossError, lr_factor, make_optimizer
 from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
 from mammodet.engine.resume import Start

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import SMALL
+from small_calibration import for_checkpoint, model_facts, small_validation, write_checkpoint
 from small_training import SHORT
 
 from mammodet.commands.calibrate import main as calibrate
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.patient_keys import PatientKey, known_patients, not_comparable
+from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.engine.checked_run import prepare
 from mammodet.engine.pack import pack_model
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
+from mammodet.evaluation.calibration_file import read_calibration, write_calibration
 from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset
 
@@ -123,16 +127,33 @@ def test_leakage_is_found_with_the_key_and_unchecked_without(
         (phantom_root / "leaking_ids.json").unlink()
 
 
-def test_calibration_names_hashes_and_is_packed_only_so(
-    trained: Path, phantom_root: Path, key_file: Path, tmp_path: Path
-) -> None:
-    predictor, val = Predictor.from_checkpoint(trained, "cpu"), phantom_root / "val.json"
-    path, _ = predict_to_folder(predictor, read_coco(val), phantom_root, tmp_path)
-    arguments = ["--ground-truth", str(val), "--predictions", str(path), "--goal", "youden"]
-    plain, hashed = tmp_path / "plain.json", tmp_path / "hashed.json"
-    calibrate([*arguments, "--output", str(plain)])
-    with pytest.raises(InputError, match="calibrate --patient-key FILE"):
-        pack_model(trained, tmp_path / "m.safetensors", calibration=plain)
-    calibrate([*arguments, "--output", str(hashed), "--patient-key", str(key_file)])
-    assert all(each.startswith("hmac-") for each in json.loads(hashed.read_text())["provenance"]["patients"])
-    assert pack_model(trained, tmp_path / "m.safetensors", calibration=hashed).size > 0
+def test_calibration_names_hashes(key_file: Path, tmp_path: Path) -> None:
+    truth, predictions = small_validation()
+    key = PatientKey(key_file)
+    write_coco(truth, tmp_path / "val.json")
+    ids = sorted({str(each.patient_id) for each in truth.images})
+    model = {**model_facts(), "patients": [key.hash(ids[0])], "unknown_patients": 0}
+    write_predictions(Predictions(tuple(predictions), truth.categories, model), tmp_path / "p.json")
+    arguments = ["--ground-truth", str(tmp_path / "val.json"), "--predictions", str(tmp_path / "p.json")]
+    arguments += ["--goal", "youden", "--output", str(tmp_path / "c.json"), "--patient-key", str(key_file)]
+    with pytest.raises(InputError, match=f"holds what was in the training .*patient {ids[0]}"):
+        calibrate(arguments)
+    write_predictions(
+        Predictions(tuple(predictions), truth.categories, {**model, "patients": [key.hash("other")]}),
+        tmp_path / "p.json",
+    )
+    calibrate(arguments)
+    assert set(read_calibration(tmp_path / "c.json").provenance.patients) == {key.hash(each) for each in ids}
+
+
+def test_plain_ids_of_a_calibration_are_not_packed_beside_hashed_ones(key_file: Path, tmp_path: Path) -> None:
+    key = PatientKey(key_file)
+    path = write_checkpoint(tmp_path / "best.ckpt", patients=[key.hash("p9")])
+    plain = for_checkpoint(path, 0.5)
+    write_calibration(plain, tmp_path / "plain.json")
+    with pytest.raises(InputError, match=r"plain\.json: names patients by their ids"):
+        pack_model(path, tmp_path / "m.safetensors", calibration=tmp_path / "plain.json")
+    patients = tuple(key.hash(each) for each in plain.provenance.patients)
+    hashed = replace(plain, provenance=replace(plain.provenance, patients=patients))
+    write_calibration(hashed, tmp_path / "hashed.json")
+    assert pack_model(path, tmp_path / "m.safetensors", calibration=tmp_path / "hashed.json").size > 0
