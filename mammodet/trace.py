@@ -133,7 +133,7 @@ class Trace:
                 shrinks = step.values[0] <= height and step.values[1] <= width
                 y, rows = _weights(y, part.shape[0], height, step.values[0], shrinks)
                 x, columns = _weights(x, part.shape[1], width, step.values[1], shrinks)
-                part = rows @ part @ columns.T
+                part = np.asarray(rows @ part @ columns.T, dtype=np.float32)
                 height, width = step.values
         mask = np.zeros((height, width), dtype=bool)
         mask[y : y + part.shape[0], x : x + part.shape[1]] = part >= 0.5
