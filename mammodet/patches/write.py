@@ -15,8 +15,8 @@ from mammodet.data.predictions import match_to_dataset, read_predictions
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import file_hash, read_json, remove_leftovers, write_json
 from mammodet.parallel import in_parallel
+from mammodet.patches import PatchOptions
 from mammodet.patches.cut import file_trace, patch_record
-from mammodet.patches.options import PatchOptions
 from mammodet.patches.plan import (
     LEAST_SIDE,
     Patch,
@@ -54,10 +54,9 @@ def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: b
         output: a folder; a data set that is none of patches is not overwritten.
         progress: whether to show a bar on a terminal.
     Raises:
-        InputError: with every fault of the options, the folders, the data or the predictions.
+        InputError: with every fault of the folders, the data or the predictions.
     """
     data, output = Path(data), Path(output)
-    raise_faults(options.faults(), where="options")
     source = read_source(data)
     stems, faults = patch_stems(source.images)
     faults += _output_faults(source, output) + _data_faults(source, options)
@@ -143,15 +142,15 @@ def _data_faults(source: Source, options: PatchOptions) -> list[str]:
 
 def _read_found(source: Source, options: PatchOptions) -> tuple[dict[str, ImagePrediction], list[str]]:
     """Predictions by the file name of their image, and what is wrong with them."""
-    if options.predictions is None:
+    if options.hard_negatives is None:
         return {}, []
     try:
-        predictions = read_predictions(options.predictions)
+        predictions = read_predictions(options.hard_negatives)
         matched = match_to_dataset(
             predictions.images,
             Dataset(source.categories, source.images),
             ignore_missing=True,
-            where=f"--hard-negatives {options.predictions}",
+            where=f"--hard-negatives {options.hard_negatives}",
         )
     except InputError as error:
         return {}, [str(error)]
@@ -159,7 +158,7 @@ def _read_found(source: Source, options: PatchOptions) -> tuple[dict[str, ImageP
 
 
 def _provenance(options: PatchOptions) -> dict[str, Any]:
-    predictions = file_hash(options.predictions) if options.predictions is not None else None
+    predictions = file_hash(options.hard_negatives) if options.hard_negatives is not None else None
     return {**options.to_json(), "predictions_sha256": predictions}
 
 
@@ -275,7 +274,7 @@ def _lesion_remarks(record: ImageRecord, number: int, made: Sequence[Patch], opt
         return [*remarks, f"too small: not a pixel of them would be seen at {options.file_side} px; no patch"]
     if longest > made[0].side:
         remarks.append("too large: longer than their patch, which shows a part")
-    if options.context is not None and options.context * longest < LEAST_SIDE - 0.5:
+    if not options.fixed and options.context * longest < LEAST_SIDE - 0.5:
         remarks.append(f"small: their patches were widened to {LEAST_SIDE} px")
     if len(made) < options.per_lesion:
         remarks.append(f"with fewer than {options.per_lesion} patches: no room to shift them")
