@@ -42,25 +42,28 @@ def flag(name: str) -> str:
 
 def add_options(parser: _Group, model: type[Options], *, leave_out: Collection[str] = ()) -> None:
     """A flag for each field of a model; what is not given is not in the parsed namespace."""
-    for name, field in model.model_fields.items():
-        if name in leave_out:
-            continue
-        kind, several = _kind(field.annotation)
-        default = field.default
-        text = field.description or ""
-        if default not in (None, False, (), "") and not field.is_required() and "%(default)" not in text:
-            text += f" ({default})"
-        settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "required": field.is_required()}
-        if kind is bool:
-            settings["action"] = "store_true"
-        elif get_origin(kind) is Literal:
-            settings["choices"] = get_args(kind)
-        else:
-            settings["type"] = kind
-            settings["metavar"] = "N" if kind is int else None
-        if several:
-            settings |= {"nargs": "+", "action": "extend"}
-        parser.add_argument(flag(name), help=text, **settings)
+    for name in model.model_fields:
+        if name not in leave_out:
+            add_option(parser, model, name)
+
+
+def add_option(parser: _Group, model: type[Options], name: str, *, before: str = "", after: str = "") -> None:
+    """A flag for one field; `before` and `after` stand around its help."""
+    field = model.model_fields[name]
+    kind, several = _kind(field.annotation)
+    text = before + (field.description or "")
+    if field.default not in (None, False, (), "") and not field.is_required():
+        text += f" ({field.default}{after})"
+    settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "required": field.is_required()}
+    if kind is bool:
+        settings["action"] = "store_true"
+    elif get_origin(kind) is Literal:
+        settings["choices"] = get_args(kind)
+    else:
+        settings |= {"type": kind, "metavar": "N" if kind is int else name.split("_")[-1].upper()}
+    if several:  # none at all is another thing than no flag where there is a default
+        settings |= {"nargs": "*" if field.default is None else "+", "action": "extend"}
+    parser.add_argument(flag(name), help=text.replace("%", "%%"), **settings)
 
 
 def chosen_options(model: type[Model], chosen: argparse.Namespace, **more: Any) -> Model:
@@ -113,4 +116,4 @@ def _expected(field: FieldInfo) -> str:
     return f"{words} of {low} or more" if low else f"{words} of {high} or less" if high else words
 
 
-__all__ = ["Options", "add_options", "chosen_options", "flag"]
+__all__ = ["Options", "add_option", "add_options", "chosen_options", "flag"]

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from mammodet.audit.run import audit_file
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError
-from mammodet.phantom import write_mias_archive
+from mammodet.phantom.mias import write_mias_archive
 
 ROOT = Path(__file__).parent.parent
 SIZE = 192

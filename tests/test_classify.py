@@ -32,7 +32,7 @@ from mammodet.errors import InputError
 from mammodet.evaluation.validation import classifier_figures
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.mammo_rcnn import ModelOutput
-from mammodet.phantom import write_mias_archive
+from mammodet.phantom.mias import write_mias_archive
 from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 

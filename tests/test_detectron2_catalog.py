@@ -18,7 +18,7 @@ from mammodet.data.images import read_image
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError
 from mammodet.geometry import rle_to_mask
-from mammodet.phantom import write_cbis_archive
+from mammodet.phantom.cbis_ddsm import write_cbis_archive
 from mammodet.records import Dataset
 
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area, rle_to_mask
-from mammodet.phantom import write_mias_archive
+from mammodet.phantom.mias import write_mias_archive
 
 SIZE = 128
 FILE_QUIRKS = ("missing_image", "missing_line", "truncated_image")

@@ -146,8 +146,9 @@ class Categories:
         key = name if name is not None else str(number)
         ours = ", ".join(f"{position} {known!r}" for position, known in enumerate(self.names, start=1))
         what = f"class {short(name)}" if name is not None else f"class id {short(number)}"
+        example = f"{key}={(*self.names, 'OURS')[0]}"
         raise ValueError(
-            f"{what} is not known; the ground truth has {ours}. Say --category-map {key + '=' + (*self.names, 'OURS')[0]!r}, or "
+            f"{what} is not known; the ground truth has {ours}. Say --category-map {example!r}, or "
             f"{key + '='!r} to leave it out"
         )
 
