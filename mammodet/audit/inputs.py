@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mammodet.audit.check_totals import LeftOut
 from mammodet.data.coco import read_coco
 from mammodet.errors import InputError
 from mammodet.files import read_json
@@ -41,6 +40,15 @@ class Source:
         if len(splits) < 2:
             return [stem] * len(self.dataset.images)
         return [f"{stem}:{image.split or 'no split'}" for image in self.dataset.images]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A line of the converter's quarantine list: `what` (image, circle, line, ...), its name and the reason."""
+
+    what: str
+    name: str
+    reason: str
 
 
 def find_siblings(path: Path) -> list[Path]:
