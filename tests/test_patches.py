@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammodet.commands import patches
+from mammodet.commands.patches import main
 from mammodet.data.breast import Breast
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.images import read_image, write_png
@@ -619,7 +619,7 @@ def test_phantoms_give_patches_of_every_lesion_and_of_normal_tissue(phantom_root
 
 
 def run_tool(*arguments: object) -> int:
-    return patches.main([str(argument) for argument in arguments])
+    return main([str(argument) for argument in arguments])
 
 
 def test_tool_cuts_and_prints_a_table(tmp_path, capsys):
