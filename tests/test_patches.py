@@ -576,7 +576,7 @@ def test_faults_of_options_are_told_at_once(tmp_path):
 
 
 def test_faults_of_the_data_are_told_at_once(tmp_path):
-    with pytest.raises(InputError, match=r"holds no all.json"):
+    with pytest.raises(InputError, match=r"holds no train.json"):
         make_patches(tmp_path, tmp_path / "out", PatchOptions())
     root = write_data(tmp_path / "in", image(1), image(2, box_lesion((0, 0, 9, 9), ignore=True)))
     (root / "images/im2.png").unlink()
@@ -619,7 +619,7 @@ def test_phantoms_give_patches_of_every_lesion_and_of_normal_tissue(phantom_root
 
 
 def run_tool(*arguments: object) -> int:
-    tool = runpy.run_path(str(Path(__file__).parent.parent / "mammodet patches"), run_name="tool")
+    tool = runpy.run_path(str(Path(__file__).parent.parent / "mammodet/commands/patches.py"), run_name="tool")
     return tool["main"]([str(argument) for argument in arguments])
 
 
