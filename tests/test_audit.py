@@ -15,6 +15,7 @@ from mammodet.converters.base import SplitOptions
 from pycocotools import mask as coco_mask
 
 from mammodet.audit.run import audit_file
+from mammodet.data.coco import read_coco, to_json
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError
 from mammodet.phantom.mias import write_mias_archive
@@ -100,15 +101,15 @@ def test_leak_between_the_other_subsets_is_found_too(planted):
 
 
 def test_leak_inside_a_file_that_holds_all_subsets_is_found(planted):
-    planted.json["all"] = json.loads((planted.folder / "all.json").read_text())
+    planted.json["all"] = to_json(read_coco(planted.folder / "all.json"))
     parts = {image["split"]: image for image in planted.json["all"]["images"]}
     parts["test"]["patient_id"] = parts["train"]["patient_id"]
     assert planted.found("all") == [("patient_leakage", "error")]
 
 
 def test_fold_is_compared_with_its_own_other_half_and_the_test_set(planted):
-    value = json.loads((planted.folder / "fold0_val.json").read_text())
-    train = json.loads((planted.folder / "fold0_train.json").read_text())
+    value = to_json(read_coco(planted.folder / "fold0_val.json"))
+    train = to_json(read_coco(planted.folder / "fold0_train.json"))
     value["images"][0]["patient_id"] = train["images"][0]["patient_id"]
     planted.json["fold0_val"] = value
     assert planted.found("fold0_train") == [("patient_leakage", "error")]

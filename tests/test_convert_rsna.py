@@ -293,7 +293,6 @@ def test_test_table_goes_to_the_test_set_without_labels(clean, tmp_path):
     assert len(records) == 4
     assert {record.split for record in records.values()} == {"test"}
     assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == [
-        "all.json",
         "splits.json",
         "summary.json",
         "test.json",

@@ -576,7 +576,7 @@ def test_faults_of_options_are_told_at_once():
 
 
 def test_faults_of_the_data_are_told_at_once(tmp_path):
-    with pytest.raises(InputError, match=r"holds no all.json"):
+    with pytest.raises(InputError, match=r"holds no train.json"):
         make_patches(tmp_path, tmp_path / "out", PatchOptions())
     root = write_data(tmp_path / "in", image(1), image(2, box_lesion((0, 0, 9, 9), ignore=True)))
     (root / "images/im2.png").unlink()

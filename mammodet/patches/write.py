@@ -10,6 +10,7 @@ from typing import Any
 import mammodet
 from mammodet.data.breast import find_breast
 from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.dataset_files import SPLITS, SUMMARY
 from mammodet.data.images import Pixels, read_image, write_png
 from mammodet.data.predictions import match_to_dataset, read_predictions
 from mammodet.errors import InputError, raise_faults
@@ -85,10 +86,10 @@ def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: b
         advice="No JSON file was written. Mend these images, or leave them out, and cut again.",
     )
     tables = _write_tables(source, cuts, output, provenance)
-    if data.is_dir() and (data / "splits.json").is_file():  # patients are divided as they were
-        write_json(output / "splits.json", read_json(data / "splits.json"), indent=1)
+    if data.is_dir() and (data / SPLITS).is_file():  # patients are divided as they were
+        write_json(output / SPLITS, read_json(data / SPLITS), indent=1)
     summary = _summarize(source, cuts, tables, output, data, options)
-    write_json(output / "summary.json", summary.to_json(), indent=1)
+    write_json(output / SUMMARY, summary.to_json(), indent=1)
     remove_leftovers(output / "images")
     return summary
 
@@ -165,7 +166,7 @@ def _provenance(options: PatchOptions) -> dict[str, Any]:
 def _remove_earlier(output: Path, names: Iterable[str]) -> None:
     """Remove the JSON files of an earlier run and the patches that they name, so that none outlives its record."""
     earlier = _earlier(output, names)
-    for path in [*earlier, *(output / name for name in ("summary.json", "splits.json") if earlier)]:
+    for path in [*earlier, *(output / name for name in (SUMMARY, SPLITS) if earlier)]:
         path.unlink(missing_ok=True)
     for name in {record.file_name for table in earlier.values() for record in table.images}:
         (output / name).unlink(missing_ok=True)
