@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.converters.base import Summary
-from mammodet.data.checks import check_new_name
 from mammodet.data.coco import read_coco
 from mammodet.data.doubts import doubts_of, read_with_doubts
 from mammodet.data.images import Pixels, read_image, to_display
+from mammodet.data.json_values import check_new_name
 from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
 from mammodet.engine import predict as engine
 from mammodet.engine.ensemble import Ensemble

@@ -21,7 +21,7 @@ from mammodet.converters.cdd_cesm.shape import Outline
 from mammodet.converters.cdd_cesm.sheet import read_rows
 from pycocotools import mask as coco_mask
 
-from mammodet.data.checks import is_finite, short
+from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.geometry import rle_box, rle_to_mask
 from mammodet.records import Geometry

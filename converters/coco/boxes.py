@@ -11,7 +11,7 @@ from typing import Any
 from mammodet.converters.base import Quarantined
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
 
-from mammodet.data.checks import Checker, is_finite, read_id, read_segmentation, short
+from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
 from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy

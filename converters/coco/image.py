@@ -13,8 +13,8 @@ from mammodet.converters.coco.join import ImageFacts
 from mammodet.converters.coco.source import CocoId, SourceImage
 
 from mammodet.data.breast import find_breast
-from mammodet.data.checks import is_finite, short
 from mammodet.data.images import read_image, read_orientation
+from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.files import write_bytes
 from mammodet.records import ImageRecord, Lesion

@@ -10,7 +10,7 @@ from pathlib import Path
 from mammodet.converters.base import SplitOptions
 from mammodet.converters.coco.join import PATHOLOGIES, PATHOLOGY_WORDS, UNMATCHED, JoinRule
 
-from mammodet.data.checks import CLIP_PX
+from mammodet.data.json_values import CLIP_PX
 from mammodet.errors import InputError
 from mammodet.records import SUBSETS
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mammodet.converters.base import Quarantined
 
-from mammodet.data.checks import read_id, short
+from mammodet.data.json_values import read_id, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json
 

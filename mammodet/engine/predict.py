@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 import mammodet
 from mammodet.config import Config
-from mammodet.data.checks import check_new_name
 from mammodet.data.coco import data_hash
 from mammodet.data.dataset import LesionDataset, Sample, collate, in_shared_memory
 from mammodet.data.doubts import read_with_doubts
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, Pixels, is_dicom, is_image, read_size_hw
+from mammodet.data.json_values import check_new_name
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.prepared import Prepared, prepare_record
 from mammodet.data.sampling import breasts_of
