@@ -166,8 +166,8 @@ def load(
     """A trained model.
 
     Args:
-        name: `starter`, the model that comes with the package; `best.ckpt` of a training or a packed model; or several
-            of them, which answer together.
+        name: `starter`, the model that comes with the package; `best.ckpt` of a training, a packed model, or one that
+            `mammodet export` wrote (`model.onnx`), which needs no torch; or several of them, which answer together.
         device: `auto`, `cpu`, `cuda`, ...
     Raises:
         InputError: no such model, damaged, or a device that is not there.
@@ -222,7 +222,7 @@ def train(config: str | Path, *overrides: str, resume: bool = False, overwrite: 
         the best checkpoint.
     """
     from mammodet.config import load_config
-    from mammodet.engine.prepare import prepare
+    from mammodet.engine.checked_run import prepare
     from mammodet.engine.train import train as run
 
     return run(prepare(load_config(Path(config), overrides)), resume=resume, overwrite=overwrite)

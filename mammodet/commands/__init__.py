@@ -24,8 +24,8 @@ COMMANDS = {
     "visualize": ("visualize", "draw truth and predictions on the images"),
     "explain": ("explain", "what a network looked at"),
     "import": ("import_predictions", "detections of another program, to be evaluated and drawn"),
+    "export": ("export", "a model for ONNX Runtime or OpenVINO, which predict without torch"),
     "pack": ("pack", "a checkpoint with calibration and card as one small file"),
-    "convert-weights": ("convert_weights", "weights between torchvision's and detectron2's layouts"),
     "phantoms": ("phantoms", "synthetic mammograms in the layout of an archive"),
 }
 

@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--train-json", type=Path, help="what the models were trained on, where predictions do not say")
     main.add_argument(
+        "--patient-key",
+        type=Path,
+        metavar="FILE",
+        help="what the models' patient ids are hashed under",
+    )
+    main.add_argument(
         "--allow",
         nargs="+",
         default=(),
@@ -116,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         options=options,
         allow=chosen.allow,
         train_json=chosen.train_json,
+        patient_key=chosen.patient_key,
         calibrations=chosen.calibration,
         history=chosen.history,
         report=not chosen.no_report,

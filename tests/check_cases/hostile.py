@@ -65,7 +65,7 @@ def yaml_laughs(case: Path, work: Path) -> None:
 
 def weights_bombs(case: Path, work: Path) -> None:
     for path in sorted(case.glob("*.p*")):
-        answer = tool("convert-weights", path, work / "out.pth", "--to", "torchvision")
+        answer = tool("predict", "--checkpoint", path, "--input", path.parent, "--output", work / "out")
         answer.refused(path.name)
         answer.bounded()
 
@@ -81,7 +81,7 @@ def deflated(case: Path, work: Path) -> None:
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
-    answer = tool("convert-weights", path, work / "out.pth", "--to", "torchvision")
+    answer = tool("predict", "--checkpoint", path, "--input", path.parent, "--output", work / "out")
     answer.refused("deflated.pth")
     answer.bounded()
 
@@ -159,7 +159,7 @@ def fifos(case: Path, work: Path) -> None:
 
 
 def memo_bomb(case: Path, work: Path) -> None:
-    answer = tool("convert-weights", case / "w.pkl", work / "o.pth", "--to", "torchvision")
+    answer = tool("predict", "--checkpoint", case / "w.pkl", "--input", case, "--output", work / "o")
     answer.refused()
     answer.bounded()
 
