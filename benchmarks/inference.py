@@ -58,17 +58,22 @@ def main() -> int:
         rounds = [{engine: _run(engine, files[engine]) for engine in chosen.engines} for _ in range(chosen.rounds)]
     print(f"load average {os.getloadavg()[0]:.1f} at the end, {os.environ.get('OMP_NUM_THREADS', 'all')} threads")
     base = chosen.engines[0]
-    print(f"| engine | first answer | s/image | {base} / engine | peak memory | file | AP50 |\n|" + "---|" * 7)
+    head = ["engine", "first answer", "s/image", f"{base} / engine", "CPU s/image", f"{base} / engine"]
+    head += ["peak memory", "file", "AP50"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for engine in chosen.engines:
         runs = [each[engine] for each in rounds]
-        first, seconds, peak = (
-            statistics.median(run[name] for run in runs) for name in ("first_s", "image_s", "peak_mb")
-        )
-        ratios = [each[base]["image_s"] / each[engine]["image_s"] for each in rounds]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        size = runs[0]["file"]
-        ap50 = "" if runs[0]["ap50"] is None else f"{runs[0]['ap50']:.3f}"
-        print(f"| {engine} | {first:.1f} s | {seconds:.2f} | {ratio} | {peak:.0f} MB | {size / 1e6:.0f} MB | {ap50} |")
+        median = {
+            name: statistics.median(run[name] for run in runs) for name in ("first_s", "image_s", "cpu_s", "peak_mb")
+        }
+        cells = [engine, f"{median['first_s']:.1f} s"]
+        for name in ("image_s", "cpu_s"):
+            ratios = [each[base][name] / each[engine][name] for each in rounds]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            cells += [f"{median[name]:.2f}", spread]
+        cells += [f"{median['peak_mb']:.0f} MB", f"{runs[0]['file'] / 1e6:.0f} MB"]
+        cells.append("" if runs[0]["ap50"] is None else f"{runs[0]['ap50']:.3f}")
+        print(f"| {' | '.join(cells)} |")
     return 0
 
 
@@ -83,18 +88,20 @@ def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) ->
     else:
         predictor = Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine)
     dataset, root = _images(chosen, predictor.facts.categories)
-    answers, seconds = [], []
+    answers, seconds, work = [], [], []
     results = predictor.predict(dataset, root)
     first = 0.0
     for _ in dataset.images:
-        start = time.perf_counter()
+        start, start_work = time.perf_counter(), time.process_time()
         answers.append(next(results))
         seconds.append(time.perf_counter() - start)
+        work.append(time.process_time() - start_work)
         first = first or time.time() - began
     whole = [answer for answer in answers if isinstance(answer, ImagePrediction)]
     return {
         "first_s": first,
         "image_s": statistics.median(seconds[1:] or seconds),
+        "cpu_s": statistics.median(work[1:] or work),
         "peak_mb": _peak_mb(),
         "file": Path(path).stat().st_size,
         "ap50": detector_figures(dataset, whole).get("bbox_AP50") if chosen.data is not None else None,
