@@ -63,6 +63,7 @@ class Predictor:
         calibration, card: that a packed model brings along; else None.
     """
 
+    device: Any  # torch's, or its name
     calibration: Calibration | None = None
     card: ModelCard | None = None
 
