@@ -2,10 +2,7 @@
 
 output/
   images/...                      the images, lossless
-  all.json                        every image, `split` as in the holdout
-  train.json val.json test.json   the holdout
-  fold0_train.json fold0_val.json ...   k folds over everything outside test.json
-  folds.json                      everything outside test.json: the truth of out-of-fold predictions
+  train.json val.json test.json   the holdout, in the order of image ids
   splits.json                     patient to subset and fold, seed, hash
   summary.json quarantine.csv
 """
@@ -14,37 +11,50 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from mammodet.converters.options import SplitOptions
+
 import mammodet
 from mammodet.data.coco import data_hash, write_coco
+from mammodet.data.dataset_files import IMAGES, QUARANTINE, SPLITS, SUMMARY, stored_files, write_splits
 from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
 from mammodet.files import csv_text, remove_leftovers, write_json, write_text
 from mammodet.records import SUBSETS, Dataset, ImageRecord
 
 
+class Reason(StrEnum):
+    """Why something was left out."""
+
+    UNREADABLE = "unreadable"  # its file
+    NO_FILE = "no_file"
+    NO_ROW = "no_row"  # in no table
+    BAD_ROW = "bad_row"  # or one that speaks of no image
+    BAD_NAME = "bad_name"  # that no file of the archive has
+    DUPLICATE = "duplicate"
+    OUTSIDE = "outside"  # its place is outside of the image
+    NO_PLACE = "no_place"  # its place, or its outline, cannot be used
+    OTHER_SIZE = "other_size"
+    CONTRADICTION = "contradiction"
+    IMAGE_LOST = "image_lost"  # the image that it is on is left out
+    CHOICE = "choice"  # an option leaves it out
+
+
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """Something left out of the data set, and why. `what`: `image`, `circle`, `line`, `lesion`, ..."""
 
+    kind: Reason
     what: str
     name: str
     reason: str
     file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SplitOptions:
-    """How patients are divided: shares of patients, number of folds (0: none), seed of the shuffle."""
-
-    test_fraction: float = 0.2
-    val_fraction: float = 0.16
-    folds: int = 0
-    seed: int = 0
 
 
 @dataclass
@@ -66,6 +76,10 @@ class Summary:
     quarantine: list[Quarantined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def by_kind(self) -> dict[str, int]:
+        """Reasons of the quarantine, and how often each occurs."""
+        return dict(sorted(Counter(str(item.kind) for item in self.quarantine).items()))
+
     def to_text(self) -> str:
         """A table for the screen."""
         lines = [f"{self.archive}: {self.source} -> {self.output}"]
@@ -73,7 +87,8 @@ class Summary:
             if isinstance(value, Mapping):
                 value = ", ".join(f"{key} {number}" for key, number in value.items())
             lines.append(f"  {name:<22} {value}")
-        lines.append(f"  {'quarantine':<22} {len(self.quarantine)}")
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.by_kind().items())
+        lines.append(f"  {'quarantine':<22} {len(self.quarantine)}{f' ({kinds})' if kinds else ''}")
         lines += [f"    {item.what} {item.name}: {item.reason}" for item in self.quarantine[:20]]
         if len(self.quarantine) > 20:
             lines.append(f"    ... {len(self.quarantine) - 20} more in quarantine.csv")
@@ -174,67 +189,35 @@ def write_outputs(
         split = {"name": name, "subset": subset, "seed": splits.seed, "hash": splits.hash}
         return {"archive": summary.archive, "version": mammodet.__version__, "split": split}
 
-    written: set[Path] = set()
-
-    def write(file_name: str, records: Sequence[ImageRecord], name: str, subset: str) -> None:
-        write_coco(Dataset(tuple(categories), tuple(records), provenance(name, subset)), output / file_name)
-        written.add(output / file_name)
-
-    placed = [replace(record, split=splits.subset(str(record.patient_id), None)) for record in images]
-    write("all.json", placed, splits.name, "all")
+    placed = sorted(
+        (replace(record, split=splits.subset(str(record.patient_id), None)) for record in images),
+        key=lambda record: record.image_id,
+    )
+    remove_tables(output)
     for subset in SUBSETS:
         part = [record for record in placed if record.split == subset]
         summary.counts[subset] = split_counts(part)
         if part:
-            write(f"{subset}.json", part, splits.name, subset)
+            dataset = Dataset(tuple(categories), tuple(part), provenance(splits.name, subset))
+            write_coco(dataset, output / f"{subset}.json")
     for fold in range(max(splits.folds.values(), default=-1) + 1):
         for subset in ("train", "val"):
-            part = [
-                replace(record, split=subset)
-                for record in images
-                if splits.subset(str(record.patient_id), fold) == subset
-            ]
-            write(f"fold{fold}_{subset}.json", part, f"fold{fold}", subset)
+            part = [record for record in placed if splits.subset(str(record.patient_id), fold) == subset]
             summary.counts[f"fold{fold}_{subset}"] = split_counts(part)
-    if splits.folds:
-        inside = [replace(record, split="val") for record in images if str(record.patient_id) in splits.folds]
-        inside.sort(key=lambda record: record.image_id)
-        write("folds.json", inside, "folds", "val")
-    _remove_stale(output, written)
-    write_json(
-        output / "splits.json",
-        {
-            "name": splits.name,
-            "seed": splits.seed,
-            "hash": splits.hash,
-            "holdout": splits.holdout,
-            "folds": splits.folds,
-        },
-        indent=1,
-    )
-    tables = ("splits.json", "summary.json", "quarantine.csv", *(path.name for path in written))
-    remove_leftovers(output, names=tables)
-    remove_leftovers(output / "images")
-    rows = [[item.what, item.name, item.file, item.reason] for item in summary.quarantine]
-    write_text(output / "quarantine.csv", csv_text([["what", "name", "file", "reason"], *rows]))
+    write_splits(output, splits)
+    remove_leftovers(output, names=(SPLITS, SUMMARY, QUARANTINE, *(f"{subset}.json" for subset in SUBSETS)))
+    remove_leftovers(output / IMAGES)
+    rows = [[item.what, item.name, item.file, item.reason, item.kind.value] for item in summary.quarantine]
+    write_text(output / QUARANTINE, csv_text([["what", "name", "file", "reason", "kind"], *rows]))
     summary.checks["split hash"] = splits.hash[:12]
     summary.checks["data hash"] = data_hash(Dataset(tuple(categories), tuple(placed)))[:12]
-    write_json(output / "summary.json", asdict(summary), indent=1)
+    write_json(output / SUMMARY, {**asdict(summary), "quarantined": summary.by_kind()}, indent=1)
 
 
 def remove_tables(output: Path) -> None:
-    """Remove the JSON files of an earlier conversion, which must not outlive its images."""
-    _remove_stale(output, set())
-    for name in ("all.json", "splits.json", "summary.json", "quarantine.csv"):
-        (output / name).unlink(missing_ok=True)
-
-
-def _remove_stale(output: Path, written: set[Path]) -> None:
-    """Remove split files of an earlier conversion, so that folds of two seeds never stand side by side."""
-    for pattern in ("train.json", "val.json", "test.json", "fold*_train.json", "fold*_val.json", "folds.json"):
-        for path in output.glob(pattern):
-            if path not in written:
-                path.unlink()
+    """Remove the tables of an earlier conversion, which must not outlive its images."""
+    for path in (*stored_files(output), *(output / name for name in (SPLITS, SUMMARY, QUARANTINE))):
+        path.unlink(missing_ok=True)
 
 
 def note_stretched(records: Sequence[ImageRecord]) -> list[ImageRecord]:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.converters.base import Summary
-from mammodet.data.checks import check_new_name
 from mammodet.data.coco import read_coco
 from mammodet.data.doubts import doubts_of, read_with_doubts
 from mammodet.data.images import Pixels, read_image, to_display
+from mammodet.data.json_values import check_new_name
 from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
 from mammodet.engine import predict as engine
 from mammodet.engine.ensemble import Ensemble
@@ -142,7 +142,7 @@ class Predictor:
             images: an image or DICOM file, a folder (searched to its depth), a data set's JSON file or `Dataset`; an
                 array, grey (H, W), uint8 or uint16 with tissue bright; or a list of files and arrays.
             root: folder that the image names of a `Dataset` start from.
-            num_workers: processes that read files.
+            num_workers: processes that read files; arrays need none.
         Returns:
             a result for each image; those that cannot be read are in `skipped`.
         Raises:
@@ -150,7 +150,9 @@ class Predictor:
         """
         chosen = _choose(images, Path(root) if root is not None else None, self.categories)
         results, skipped = [], list(chosen.unreadable)
-        for found in self._model.predict(chosen.dataset, chosen.root, num_workers=num_workers, read=chosen.read):
+        # each task of a process carries `read`, which must then hold no images
+        how: dict[str, Any] = {"read": chosen.read} if chosen.arrays else {"num_workers": num_workers}
+        for found in self._model.predict(chosen.dataset, chosen.root, **how):
             if isinstance(found, engine.Skipped):
                 skipped.append(found)
                 continue

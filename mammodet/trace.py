@@ -120,7 +120,7 @@ class Trace:
         Only what the part covers is ever resized: of a small lesion on a large film hardly anything.
         """
         height, width = self.native_size_hw
-        (x, y), part = corner_xy, patch.astype(np.float32)
+        (x, y), part = corner_xy, patch.astype(np.float64)
         for step in self.steps:
             if step.name == "crop":
                 left, top, width, height = step.values

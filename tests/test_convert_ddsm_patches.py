@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mammodet.converters.base import SplitOptions, Summary
-from mammodet.converters.ddsm_patches import CLASSES, PatchOptions, add_arguments, convert, options_from
+from mammodet.converters.ddsm_patches import CLASSES, PatchOptions, convert
+from mammodet.converters.options import add_arguments
 
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
@@ -289,14 +290,14 @@ def test_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
 
 def test_command_line_becomes_options() -> None:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(["--split", "combined", "--size", "64"])
-    vars(args).update(test_fraction=0.1, val_fraction=0.2, folds=3, seed=4, jobs=5)
-    assert options_from(args) == PatchOptions(64, "combined", SplitOptions(0.1, 0.2, 3, 4), 5)
+    add_arguments(parser, PatchOptions)
+    line = "--split combined --size 64 --test-fraction 0.1 --val-fraction 0.2 --folds 3 --seed 4 --jobs 5"
+    expected = PatchOptions(size=64, split="combined", splits=SplitOptions(0.1, 0.2, 3, 4), jobs=5)
+    assert PatchOptions.of(parser.parse_args(line.split())) == expected
 
 
 def test_phantom_archive_is_converted_as_it_says(tmp_path: Path) -> None:
-    made = write_ddsm_patches(tmp_path / "p", patches=40, size=32, progress=False)
+    made = write_ddsm_patches(tmp_path / "p", images=40, size=32, progress=False)
     assert made.classes["val"] == {"negative": 3, "benign calcification": 3}
     assert phantom.CLASSES == CLASSES
     summary, records = run(tmp_path / "p", size=32)
@@ -308,7 +309,7 @@ def test_phantom_archive_is_converted_as_it_says(tmp_path: Path) -> None:
 
 def test_phantom_depends_on_its_seed_alone(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_ddsm_patches(tmp_path / name, patches=20, seed=seed, size=32, progress=False)
+        write_ddsm_patches(tmp_path / name, images=20, seed=seed, size=32, progress=False)
     files = [
         {
             path.relative_to(tmp_path / name): path.read_bytes()
@@ -322,10 +323,10 @@ def test_phantom_depends_on_its_seed_alone(tmp_path: Path) -> None:
 
 
 def test_phantom_replaces_only_its_own(tmp_path: Path) -> None:
-    write_ddsm_patches(tmp_path, patches=20, size=32, progress=False)
-    write_ddsm_patches(tmp_path, patches=21, size=32, progress=False)
+    write_ddsm_patches(tmp_path, images=20, size=32, progress=False)
+    write_ddsm_patches(tmp_path, images=21, size=32, progress=False)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InputError, match=r"holds mine\.txt"):
-        write_ddsm_patches(tmp_path, patches=20, size=32, progress=False)
-    with pytest.raises(InputError, match="patches 3: expected at least 20"):
-        write_ddsm_patches(tmp_path / "x", patches=3)
+        write_ddsm_patches(tmp_path, images=20, size=32, progress=False)
+    with pytest.raises(InputError, match="--images 3: expected a whole number of 20 or more"):
+        write_ddsm_patches(tmp_path / "x", images=3)

@@ -11,15 +11,17 @@ import cv2
 import numpy as np
 import pytest
 from mammodet.converters.base import SplitOptions, Summary
-from mammodet.converters.folder import FolderOptions, Meaning, add_arguments, convert, options_from, read_name
-from mammodet.converters.folder.options import ClassRule, read_map
+from mammodet.converters.folder import FolderOptions, Meaning, convert, read_name
 from mammodet.converters.folder.patients import guess_persons, stem_of
+from mammodet.converters.folder.rules import ClassRule, read_map
 from mammodet.converters.folder.tree import TreeImage, subset_of
+from mammodet.converters.options import add_arguments
 
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
-from mammodet.phantom.folder import CLASSES, write_folder_archive
+from mammodet.phantom import FOLDERS as CLASSES
+from mammodet.phantom.folder import write_folder_archive
 from mammodet.records import ImageRecord
 
 ALL_TRAIN = SplitOptions(0, 0, 0)
@@ -279,10 +281,9 @@ def test_two_folders_of_one_class_must_mean_the_same(source: Path) -> None:
 
 def options_of(*texts: str) -> FolderOptions:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(texts)
-    vars(args).update(test_fraction=0.1, val_fraction=0.2, folds=3, seed=4, jobs=5)
-    return options_from(args)
+    add_arguments(parser, FolderOptions)
+    common = ["--test-fraction", "0.1", "--val-fraction", "0.2", "--folds", "3", "--seed", "4", "--jobs", "5"]
+    return FolderOptions.of(parser.parse_args([*texts, *common]))
 
 
 def test_command_line_becomes_options(tmp_path: Path) -> None:
@@ -631,7 +632,7 @@ def test_phantom_depends_on_its_seed_and_replaces_only_its_own(tmp_path: Path) -
     (tmp_path / "a" / "mine").mkdir()
     with pytest.raises(InputError, match="holds mine"):
         write_folder_archive(tmp_path / "a", images=8, size=128, progress=False)
-    with pytest.raises(InputError, match="images 7: expected at least 8"):
+    with pytest.raises(InputError, match="--images 7: expected a whole number of 8 or more"):
         write_folder_archive(tmp_path / "d", images=7)
 
 

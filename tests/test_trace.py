@@ -177,6 +177,15 @@ def test_probabilities_do_not_fade_at_the_border():
     assert back.sum() == 61 * 50
 
 
+def test_patch_backward_is_the_mask_around_which_nothing_is():
+    trace = Trace((90, 70)).then("crop", 10, 20, 50, 60).then("flip").then("resize", 30, 25)
+    patch = np.random.default_rng(0).random((12, 9)).astype(np.float32)
+    for x, y in ((0, 0), (5, 7), (16, 18)):  # at one corner of the mask, inside, at the other corner
+        mask = np.zeros((30, 25), dtype=np.float32)
+        mask[y : y + 12, x : x + 9] = patch
+        assert trace.patch_backward(patch, (x, y)) == trace.mask_backward(mask)
+
+
 def test_mask_backward_refuses_another_size():
     with pytest.raises(ValueError, match="expected an array of"):
         Trace((20, 20)).then("resize", 10, 10).mask_backward(np.zeros((20, 20), bool))

@@ -50,8 +50,9 @@ class TrainConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     #: Processes on this machine; null means one. `--num-gpus` has precedence.
     devices: AtLeastOne | None = None
-    #: Where the figures of each epoch go (docs/experiments.md): `csv` to metrics.csv, `tensorboard` to a folder in the
-    #: output folder, `mlflow` to MLFLOW_TRACKING_URI or `mlruns` there, `wandb` to the account that is logged in.
+    #: Where the figures of each epoch go (docs/experiments.md): `csv` to metrics.csv, `tensorboard` to its folder in
+    #: the output folder, `mlflow` to MLFLOW_TRACKING_URI or `mlruns` in the output folder, `wandb` to the account that
+    #: is logged in.
     loggers: list[Literal["csv", "tensorboard", "mlflow", "wandb"]] = Field(default=["csv", "tensorboard"])
 
     @model_validator(mode="before")

@@ -20,10 +20,10 @@ from tqdm import tqdm
 import mammodet
 from mammodet.config import Config, ImageConfig
 from mammodet.data.breasts import breasts_of
-from mammodet.data.checks import check_new_name
 from mammodet.data.coco import data_hash
 from mammodet.data.doubts import read_with_doubts
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, Pixels, is_dicom, is_image, read_size_hw
+from mammodet.data.json_values import check_new_name
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.prepared import prepare_record
@@ -63,6 +63,7 @@ class Predictor:
         calibration, card: that a packed model brings along; else None.
     """
 
+    device: Any  # torch's, or its name
     calibration: Calibration | None = None
     card: ModelCard | None = None
 

@@ -20,10 +20,9 @@ from torchvision.models.detection.image_list import ImageList
 from mammodet.engine.pack import without_folders
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
-from mammodet.evaluation.calibration_file import checkpoints_of
 from mammodet.evaluation.calibration_file import to_json as calibration_to_json
 from mammodet.export.onnx_predict import FORMAT, KEY, OnnxRuntime, needed
-from mammodet.files import atomic_path
+from mammodet.files import atomic_path, file_hash
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.image_head import STRIDES
 from mammodet.modeling.mammo_rcnn import MammoRCNN
@@ -106,11 +105,10 @@ def export_onnx(checkpoint: Path, output: Path) -> list[str]:
             f"{checkpoint}: a network of detectron2 cannot be exported. What can: detectors with "
             "model.detector.backend=torchvision, and classifiers"
         )
-    made_by = predictor.describe()
     facts = replace(
         predictor.facts,
         config=without_folders(config.to_dict()),
-        packed_from=(*checkpoints_of(made_by)[1:], made_by["checkpoint_sha256"]),
+        packed_from=(*predictor.facts.packed_from, file_hash(checkpoint)),
     )
     content = {
         "format": FORMAT,

@@ -20,6 +20,7 @@ from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import from_json as calibration_from_json
 from mammodet.files import check_is_file, file_hash, parse_json
 from mammodet.modeling.aggregation import LogisticStack
+from mammodet.modeling.second_boxes import Found
 from mammodet.models.card import card_from_json
 from mammodet.records import ImagePrediction
 
@@ -33,7 +34,7 @@ class Network(Protocol):
 
     metadata: str | None
 
-    def __call__(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def __call__(self, image: NDArray[np.float32]) -> Found:
         """Outputs by name for float32 (B, C, H, W)."""
         ...
 
@@ -49,7 +50,7 @@ class OnnxRuntime:
         self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.metadata = self.session.get_modelmeta().custom_metadata_map.get(KEY)
 
-    def __call__(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def __call__(self, image: NDArray[np.float32]) -> Found:
         """See `Network`."""
         names = [output.name for output in self.session.get_outputs()]
         return dict(zip(names, self.session.run(None, {"image": image}), strict=True))
@@ -67,7 +68,7 @@ class OpenVino:
         self.model = core.compile_model(model, "CPU", hints)
         self.names = parse_json(self.metadata, str(path))["outputs"] if self.metadata else []
 
-    def __call__(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def __call__(self, image: NDArray[np.float32]) -> Found:
         """See `Network`."""
         answers = self.model({"image": image})
         return {name: np.array(answers[place]) for place, name in enumerate(self.names)}
@@ -115,10 +116,12 @@ class ExportedPredictor(Predictor):
             self.card = card_from_json(content["card"], f"{path}: card")
 
     def _answer(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
+        found: list[Found] = []
+        logits: NDArray[np.float32] | None
         if not self.config.model.detects:
             batch = np.stack([_padded(look.image, self.config.data.image.max_size) for look in looks])
-            logits = self.network(batch)["logits"]
-            found, logits = [], np.broadcast_to(logits, (len(looks), logits.shape[1]))
+            answer = self.network(batch)["logits"]  # one for all, where the views of a breast are joined
+            logits = np.broadcast_to(answer, (len(looks), answer.shape[1]))
         else:
             found = [self.network(look.image[None]) for look in looks]
             parts = [each.pop("logits") for each in found if "logits" in each]

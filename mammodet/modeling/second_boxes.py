@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from mammodet.config import DetectorConfig
 from mammodet.geometry import Boxes, as_boxes, box_area, box_iou
 
 #: The detections of an image, as in `DetectorOutput`, as arrays.
-Found = dict[str, NDArray[np.generic]]
+Found = dict[str, NDArray[Any]]
 
 
 def without_second_boxes(found: Found, config: DetectorConfig, *, soften: bool = True) -> Found:

@@ -5,45 +5,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mammodet.data.checks import check_file_name
+from mammodet.data.json_values import check_file_name
 from mammodet.errors import InputError, raise_faults
-
-TABLE_QUIRKS = {
-    "swapped_columns": "crop and mask stand in each other's column of the table",
-    "split_series": "crop and mask lie in different studies and series, both named 000000.dcm",
-    "several_lesions": "an image with two to seven lesions",
-    "odd_ids": "abnormality ids that do not start at 1",
-    "mixed_pathology": "a benign and a malignant lesion on one image",
-    "shared_image": "an image that stands in the mass and in the calcification set",
-    "leaking_patient": "a patient in training of one set and in test of the other, with the same image",
-    "zero_scores": "density 0 and assessment 0",
-    "without_callback": "a lesion that is BENIGN_WITHOUT_CALLBACK",
-}
-MASK_QUIRKS = {
-    "several_components": "a mask of two parts",
-    "mask_rescaled": "a mask 1.15 times the size of its image",
-}
-FAULTS = {
-    "mask_stretched": "a mask whose frame was cut and padded; the crop tells its place",
-    "mask_stretched_unclear": "the same without a crop",
-    "missing_image": "no full image",
-    "missing_mask": "no mask, only a crop",
-    "missing_crop": "no crop, only a mask",
-    "truncated_image": "a full image that is cut short",
-    "truncated_mask": "a mask that is cut short",
-    "empty_mask": "a mask without a pixel",
-    "mask_not_binary": "a grey picture in place of the mask",
-    "stray_files": "files that do not belong there",
-}
-CBIS_QUIRKS: tuple[str, ...] = (*TABLE_QUIRKS, *MASK_QUIRKS)
-CBIS_OPTIONAL_QUIRKS: tuple[str, ...] = tuple(FAULTS)
-CBIS_QUIRK_HELP = TABLE_QUIRKS | MASK_QUIRKS | FAULTS
+from mammodet.phantom import CbisPhantom
 
 COLUMNS = {
     "mass": "patient_id,breast_density,left or right breast,image view,abnormality id,abnormality type,mass shape,"
@@ -144,7 +114,7 @@ def plan_films(patients: int, abnormality: str, seed: int, quirks: Collection[st
         side, density = str(rng.choice(["LEFT", "RIGHT"])), int(rng.integers(1, 5))
         for view in ("CC", "MLO"):
             films.append(FilmPlan(f"P_{number:05d}", side, view, density, [_lesion(rng, kind, subset, 1)]))
-    _place_quirks(films, abnormality, seed, [name for name in CBIS_QUIRK_HELP if name in quirks])
+    _place_quirks(films, abnormality, seed, [name for name in CbisPhantom.QUIRKS if name in quirks])
     return films
 
 
@@ -177,59 +147,31 @@ def _place_quirks(films: Sequence[FilmPlan], abnormality: str, seed: int, quirks
         if film is None:
             continue
         free.remove(film)
-        _SETTERS.get(name, _set_on_lesion(name))(film, np.random.default_rng([seed, 23, len(free)]))
+        _set_quirk(name, film, np.random.default_rng([seed, 23, len(free)]))
         film.quirks.add(name)
 
 
-def _set_on_lesion(name: str) -> Callable[[FilmPlan, np.random.Generator], None]:
-    def apply(film: FilmPlan, rng: np.random.Generator) -> None:
-        film.lesions[0].quirks.add(name)
-
-    return apply
-
-
-def _several(film: FilmPlan, rng: np.random.Generator) -> None:
+def _set_quirk(name: str, film: FilmPlan, rng: np.random.Generator) -> None:
     first = film.lesions[0]
-    for number in range(2, int(rng.integers(3, 9))):
-        film.lesions.append(_lesion(rng, first.kind, first.subset, number, first.pathology))
-
-
-def _odd_ids(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.lesions[0].number = int(rng.integers(2, 5))
-
-
-def _mixed(film: FilmPlan, rng: np.random.Generator) -> None:
-    first = film.lesions[0]
-    first.pathology = "BENIGN"
-    film.lesions.append(_lesion(rng, first.kind, first.subset, 2, "MALIGNANT"))
-
-
-def _shared(film: FilmPlan, rng: np.random.Generator) -> None:
-    first = film.lesions[0]
-    film.lesions.append(_lesion(rng, "calc" if first.kind == "mass" else "mass", first.subset, 1))
-
-
-def _leaking(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.lesions.append(_lesion(rng, "calc", "test", 1))
-
-
-def _zero_scores(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.density, film.lesions[0].assessment = 0, 0
-
-
-def _without_callback(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.lesions[0].pathology = "BENIGN_WITHOUT_CALLBACK"
-
-
-_SETTERS: Mapping[str, Callable[[FilmPlan, np.random.Generator], None]] = {
-    "several_lesions": _several,
-    "odd_ids": _odd_ids,
-    "mixed_pathology": _mixed,
-    "shared_image": _shared,
-    "leaking_patient": _leaking,
-    "zero_scores": _zero_scores,
-    "without_callback": _without_callback,
-}
+    match name:
+        case "several_lesions":
+            for number in range(2, int(rng.integers(3, 9))):
+                film.lesions.append(_lesion(rng, first.kind, first.subset, number, first.pathology))
+        case "odd_ids":
+            first.number = int(rng.integers(2, 5))
+        case "mixed_pathology":
+            first.pathology = "BENIGN"
+            film.lesions.append(_lesion(rng, first.kind, first.subset, 2, "MALIGNANT"))
+        case "shared_image":
+            film.lesions.append(_lesion(rng, "calc" if first.kind == "mass" else "mass", first.subset, 1))
+        case "leaking_patient":
+            film.lesions.append(_lesion(rng, "calc", "test", 1))
+        case "zero_scores":
+            film.density, first.assessment = 0, 0
+        case "without_callback":
+            first.pathology = "BENIGN_WITHOUT_CALLBACK"
+        case _:
+            first.quirks.add(name)
 
 
 def table_texts(films: Sequence[FilmPlan], seed: int) -> dict[str, str]:
