@@ -110,6 +110,15 @@ def test_yolo_classes_without_a_map_are_refused_even_where_there_is_one_category
     )
 
 
+def test_a_file_of_an_unknown_image_is_counted_once(tmp_path):
+    files = {"im9.txt": "0 0.25 0.5 0.1 0.5 0.5\n0 0.5 0.5 0.1 0.5 0.5\n", "im1.txt": ""}
+    _, summary = take(tmp_path, files, ignore_unknown_images=True)
+    assert summary.counts["entries of unknown images, left out"] == 1
+    message = refusal(tmp_path, files)
+    assert "1 fault\n" in message
+    assert "times in all" not in message
+
+
 def test_a_folder_without_label_files_is_refused(tmp_path):
     message = refusal(tmp_path, {})
     assert "lab els: holds no .txt file; expected one per image with detections" in message

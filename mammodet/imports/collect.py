@@ -74,6 +74,7 @@ class Collector:
         }
         self._claims: dict[int, int | str] = {}
         self._unknown: dict[str, tuple[Place, int]] = {}
+        self._passed_over: set[int | str] = set()
         self._largest = -math.inf
 
     def take(self, entry: Entry) -> None:
@@ -116,6 +117,8 @@ class Collector:
     def _image(self, entry: Entry) -> ImageRecord | None:
         """The image that an entry means; None where there is none, and it is noted."""
         key = entry.image
+        if key in self._passed_over:
+            return None
         try:
             record = self._index.find(key, entry.number_is)
             first = self._claims.setdefault(record.image_id, key)
@@ -123,12 +126,14 @@ class Collector:
                 # Two images of the source would be poured into one.
                 raise ValueError(f"{short(first)} and {short(key)} both mean image {record.file_name!r}; rename one")
         except UnknownImageError as error:
+            self._pass_over(entry)
             if self.options.ignore_unknown_images:
                 self.summary.counts["entries of unknown images, left out"] += 1
             else:
                 self._note_unknown(f"{error} (--ignore-unknown-images leaves it out)", entry.place)
             return None
         except ValueError as error:
+            self._pass_over(entry)
             self._note_unknown(str(error), entry.place)
             return None
         if entry.file_name is not None and not self._index.means(entry.file_name, record):
@@ -139,6 +144,10 @@ class Collector:
             )
             return None
         return record
+
+    def _pass_over(self, entry: Entry) -> None:
+        if entry.opens:
+            self._passed_over.add(entry.image)
 
     def _category(self, entry: Entry) -> int | None:
         try:

@@ -37,6 +37,7 @@ class Entry:
         score_name: of the score, for messages.
         image_scores: label to name and value of a score of the whole image.
         faults: what is wrong with it.
+        opens: it stands before all others of its image: where that is unknown, they are passed over.
     """
 
     place: Place
@@ -55,6 +56,7 @@ class Entry:
     score_name: str = "score"
     image_scores: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    opens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

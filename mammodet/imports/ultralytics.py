@@ -53,7 +53,7 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
 
 
 def _read_summary(name: str, items: Any, label: str, shares: bool) -> Iterator[Entry]:
-    whole = Entry(label, name)
+    whole = Entry(label, name, opens=True)
     if isinstance(items, str):  # to_json() answers text
         try:
             items = json.loads(items)

@@ -32,7 +32,7 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
     for path in paths:
         name = path.relative_to(source).as_posix()
         image = name.removesuffix(".txt")
-        yield Entry(name, image)
+        yield Entry(name, image, opens=True)
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
