@@ -3,49 +3,68 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
 from functools import reduce
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Flag:
-    """How a field stands on the command line; it stands in the field's `Annotated`.
+    """How a field stands on the command line (`flag`)."""
 
-    Attributes:
+    name: str | None
+    metavar: str | None
+    group: str | None
+    words: str | None
+    many: bool
+    each: bool
+    const: str | None
+
+
+def flag(
+    default: Any,
+    help_text: str,
+    *,
+    name: str | None = None,
+    metavar: str | None = None,
+    group: str | None = None,
+    words: str | None = None,
+    many: bool = False,
+    each: bool = False,
+    const: str | None = None,
+    **checks: Any,
+) -> Any:
+    """A field of options that stands on the command line.
+
+    Args:
         name: without dashes, and after a blank another one; None: the field's.
-        default: in words, where the field's default does not say it; "" says nothing.
+        words: what the default is, where its value does not say it; "" says nothing.
         many: several values make the field's one; of a tuple that goes without saying.
         each: a flag of several values is given once for each, not once for all.
         const: what the flag means without a value.
+        checks: of pydantic's `Field`: `ge`, ...
     """
-
-    help: str
-    name: str | None = None
-    metavar: str | None = None
-    group: str | None = None
-    default: str | None = None
-    many: bool = False
-    each: bool = False
-    const: str | None = None
+    extra: Any = {"flag": Flag(name, metavar, group, words, many, each, const)}
+    return Field(default, description=help_text, json_schema_extra=extra, **checks)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
     """How patients are divided: shares of patients, number of folds (0: none), seed of the shuffle."""
 
-    test_fraction: Annotated[float, Flag("share of patients for test")] = 0.2
-    val_fraction: Annotated[float, Flag("share of patients for validation")] = 0.16
-    folds: Annotated[int, Flag("k folds over the patients outside the test set", default="none")] = 0
-    seed: Annotated[int, Flag("seed of the splits")] = 0
+    test_fraction: float = flag(0.2, "share of patients for test")
+    val_fraction: float = flag(0.16, "share of patients for validation")
+    folds: int = flag(0, "k folds over the patients outside the test set", words="none")
+    seed: int = flag(0, "seed of the splits")
 
 
 Pairs = tuple[tuple[str, str], ...]
@@ -79,7 +98,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     splits: SplitOptions = SplitOptions()
-    jobs: Annotated[int, Field(ge=1), Flag("images at a time")] = 2
+    jobs: int = flag(2, "images at a time", ge=1)
     #: Whether a bar shows how far the work is.
     progress: bool = True
 
@@ -116,11 +135,12 @@ class Options(BaseModel):
         return cls(**values)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Leaf:
-    """A field with a flag: its place in the model, and its type without `Annotated`, `None` and `tuple`."""
+    """A field with a flag: its place in the model, and its type without `None` and `tuple`."""
 
     path: tuple[str, ...]
+    help_text: str
     flag: Flag
     kind: Any
     many: bool
@@ -130,23 +150,19 @@ class Leaf:
         return "__".join(self.path)
 
     @property
-    def text(self) -> str:
-        return self.texts[0]
-
-    @property
-    def texts(self) -> list[str]:
+    def names(self) -> list[str]:
         return [f"--{name.replace('_', '-')}" for name in (self.flag.name or self.path[-1]).split()]
 
 
-def leaves(model: type, place: tuple[str, ...] = ()) -> Iterator[Leaf]:
-    """The fields of a model, and of dataclasses in it, that have a flag."""
-    for name, hint in get_type_hints(model, include_extras=True).items():
-        found = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Flag)]
-        if found:
-            kind, many = _kind(hint)
-            yield Leaf((*place, name), found[0], kind, many or found[0].many)
-        elif is_dataclass(hint) and isinstance(hint, type):
-            yield from leaves(hint, (*place, name))
+def leaves(model: Any, place: tuple[str, ...] = ()) -> Iterator[Leaf]:
+    """The fields of a model, and of pydantic's dataclasses in it, that have a flag."""
+    for name, field in model.__pydantic_fields__.items():
+        extra = field.json_schema_extra or {}
+        if "flag" in extra:
+            kind, many = _kind(field.annotation)
+            yield Leaf((*place, name), field.description, extra["flag"], kind, many or extra["flag"].many)
+        elif hasattr(field.annotation, "__pydantic_fields__"):
+            yield from leaves(field.annotation, (*place, name))
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:
@@ -167,30 +183,30 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[Options]) -> None
     defaults = model()
     groups: dict[str, Any] = {}
     for leaf in leaves(model):
-        flag = leaf.flag
+        said = leaf.flag
         default = reduce(getattr, leaf.path, defaults)
-        text = f"default: {flag.default}" if flag.default else f"{default}"
-        if flag.default == "" or (flag.default is None and (default is None or default is False or default == ())):
+        text = f"default: {said.words}" if said.words else f"{default}"
+        if said.words == "" or (said.words is None and (default is None or default is False or default == ())):
             text = ""
         how: dict[str, Any] = {"dest": leaf.dest, "default": argparse.SUPPRESS}
-        how["help"] = f"{flag.help} ({text})" if text else flag.help
+        how["help"] = f"{leaf.help_text} ({text})" if text else leaf.help_text
         if leaf.kind is bool:
             how["action"] = "store_true"
         else:
-            if flag.metavar or not get_args(leaf.kind):
-                how["metavar"] = flag.metavar or leaf.path[-1].upper()
+            if said.metavar or not get_args(leaf.kind):
+                how["metavar"] = said.metavar or leaf.path[-1].upper()
             if get_origin(leaf.kind) is Literal:
                 how["choices"] = list(get_args(leaf.kind))
             elif leaf.kind in (int, float, Path):
                 how["type"] = leaf.kind
             if leaf.many:
-                how |= {"action": "append"} if flag.each else {"action": "extend", "nargs": "+"}
-            if flag.const:
-                how |= {"nargs": "?", "const": flag.const}
-        if flag.group and flag.group not in groups:
-            groups[flag.group] = parser.add_argument_group(flag.group)
-        place = groups[flag.group] if flag.group else parser
-        place.add_argument(*leaf.texts, **how)
+                how |= {"action": "append"} if said.each else {"action": "extend", "nargs": "+"}
+            if said.const:
+                how |= {"nargs": "?", "const": said.const}
+        if said.group and said.group not in groups:
+            groups[said.group] = parser.add_argument_group(said.group)
+        place = groups[said.group] if said.group else parser
+        place.add_argument(*leaf.names, **how)
 
 
 def _fault(error: Mapping[str, Any], flags: Mapping[tuple[str, ...], Leaf]) -> str:
@@ -199,7 +215,7 @@ def _fault(error: Mapping[str, Any], flags: Mapping[tuple[str, ...], Leaf]) -> s
     if isinstance(context.get("error"), Exception):
         return str(context["error"])
     leaf = next((flags[place[:end]] for end in range(len(place), 0, -1) if place[:end] in flags), None)
-    name = leaf.text if leaf else ".".join(place)
+    name = leaf.names[0] if leaf else ".".join(place)
     expected = error["msg"]
     if error["type"] == "literal_error":
         expected = f"expected one of {context['expected'].replace(chr(39), '').replace(' or ', ', ')}"

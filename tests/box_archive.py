@@ -9,12 +9,11 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.options import Flag, Options
+from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
-from pydantic import Field
 
 from mammodet.data.breast import find_breast
 from mammodet.data.images import read_image, write_png
@@ -26,9 +25,9 @@ from mammodet.records import ImageRecord, Lesion
 class BoxOptions(Options):
     """What is converted, and how."""
 
-    category: Annotated[Literal["mass", "lesion"], Flag("of every box")] = "mass"
-    least: Annotated[int, Field(ge=1), Flag("smaller boxes are left out", metavar="PX")] = 2
-    views: Annotated[tuple[str, ...], Flag("views that are converted", default="all")] = ()
+    category: Literal["mass", "lesion"] = flag("mass", "of every box")
+    least: int = flag(2, "smaller boxes are left out", metavar="PX", ge=1)
+    views: tuple[str, ...] = flag((), "views that are converted", words="all")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from mammodet.converters.base import Quarantined, Reason, Summary
 from mammodet.converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
 from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, NAME, ImageOptions, ImageTask, convert_image
 from mammodet.converters.cbis_ddsm.table import RoiRow, Tables, read_tables
-from mammodet.converters.options import Flag, Options
+from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made
 
 from mammodet.errors import InputError
@@ -31,23 +31,20 @@ class CbisOptions(Options):
         resolve_leaks: None refuses patients that the official split has on both sides.
     """
 
-    tables: Annotated[tuple[Path, ...], Flag("the CSVs, where they lie outside --source")] = ()
-    abnormality: Annotated[Literal["mass", "calc", "both"], Flag("what is converted")] = "both"
+    tables: tuple[Path, ...] = flag((), "the CSVs, where they lie outside --source")
+    abnormality: Literal["mass", "calc", "both"] = flag("both", "what is converted")
     image: ImageOptions = ImageOptions()
-    split: Annotated[
-        Literal["official", "holdout"],
-        Flag("'official': the archive's test set; 'holdout': --test-fraction of the patients"),
-    ] = "official"
-    resolve_leaks: Annotated[
-        Literal["train", "test"] | None,
-        Flag(
-            "where patients go that the official split has on both sides, when mass and calc are pooled",
-            default="refuse them; test without a value",
-            const="test",
-        ),
-    ] = None
-    backend: Annotated[Literal["loky", "dask", "ray"] | None, Flag("run on a cluster by this backend of joblib")] = None
-    scheduler: Annotated[str | None, Flag("of the cluster, for instance tcp://host:8786", metavar="ADDRESS")] = None
+    split: Literal["official", "holdout"] = flag(
+        "official", "'official': the archive's test set; 'holdout': --test-fraction of the patients"
+    )
+    resolve_leaks: Literal["train", "test"] | None = flag(
+        None,
+        "where patients go that the official split has on both sides, when mass and calc are pooled",
+        words="refuse them; test without a value",
+        const="test",
+    )
+    backend: Literal["loky", "dask", "ray"] | None = flag(None, "run on a cluster by this backend of joblib")
+    scheduler: str | None = flag(None, "of the cluster, for instance tcp://host:8786", metavar="ADDRESS")
 
     @property
     def divides_test(self) -> bool:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,9 +15,10 @@ from mammodet.converters.base import ARCHIVE_LINK, Quarantined, Reason
 from mammodet.converters.cbis_ddsm.archive import SourceFile
 from mammodet.converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resize_mask, two_valued
 from mammodet.converters.cbis_ddsm.table import RoiRow
-from mammodet.converters.options import Flag
+from mammodet.converters.options import flag
 from mammodet.converters.skeleton import Made
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import read_dicom
@@ -31,33 +32,26 @@ NAME, DEFAULT_MAX_SIZE = "CBIS-DDSM", 2048
 ABNORMALITIES = {"mass": "mass", "calc": "calcification"}
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic_dataclass(frozen=True, slots=True)
 class ImageOptions:
     """What the pixels and the lesions of an image become; nothing is enlarged."""
 
-    categories: Annotated[
-        Literal["abnormality", "lesion", "pathology"],
-        Flag("'abnormality': mass, calcification; 'lesion': all in one; 'pathology': benign, malignant"),
-    ] = "abnormality"
-    file_format: Annotated[
-        Literal["png16", "jpg", "reference"],
-        Flag(
-            "'png16': lossless, in the depth of the archive's file; 'jpg': 8 bit; 'reference': no copies, the data set "
-            "links to the archive's files",
-            name="format",
-        ),
-    ] = "png16"
-    max_size: Annotated[
-        int | None,
-        Flag(
-            "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
-            metavar="PX",
-            default=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
-        ),
-    ] = None
-    without_callback: Annotated[
-        Literal["benign", "unknown"], Flag("what the pathology BENIGN_WITHOUT_CALLBACK means")
-    ] = "benign"
+    categories: Literal["abnormality", "lesion", "pathology"] = flag(
+        "abnormality", "'abnormality': mass, calcification; 'lesion': all in one; 'pathology': benign, malignant"
+    )
+    file_format: Literal["png16", "jpg", "reference"] = flag(
+        "png16",
+        "'png16': lossless, in the depth of the archive's file; 'jpg': 8 bit; 'reference': no copies, the data set "
+        "links to the archive's files",
+        name="format",
+    )
+    max_size: int | None = flag(
+        None,
+        "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
+        metavar="PX",
+        words=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
+    )
+    without_callback: Literal["benign", "unknown"] = flag("benign", "what the pathology BENIGN_WITHOUT_CALLBACK means")
 
     def __post_init__(self) -> None:
         if self.max_size and self.max_size < 16:

@@ -22,7 +22,7 @@ from mammodet.converters.cdd_cesm.archive import Archive, ImageName, open_archiv
 from mammodet.converters.cdd_cesm.regions import Region, Regions, draw, read_regions
 from mammodet.converters.cdd_cesm.shape import MassRule, Outline, components, kind_of, measure, rule_from, skin_depth
 from mammodet.converters.cdd_cesm.table import ImageFacts, Table, read_table
-from mammodet.converters.options import Flag, Options
+from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
 from pydantic import BeforeValidator, model_validator
 
@@ -50,53 +50,41 @@ class CesmOptions(Options):
         background: kinds of outlines that are neither lesions nor regions to ignore, but left out.
     """
 
-    kind: Annotated[
-        Literal["DM", "CM", "both"],
-        Flag("'DM': low-energy images, like ordinary mammograms; 'CM': subtracted contrast images"),
-    ] = "DM"
-    table: Annotated[
-        Path | None,
-        Flag(
-            "the archive's Radiology-manual-annotations.xlsx, or its sheet 'all' as CSV: pathology, density, BI-RADS",
-            metavar="FILE",
-        ),
-    ] = None
-    segmentations: Annotated[
-        Path | None,
-        Flag(
-            "the archive's Radiology_hand_drawn_segmentations_v2.csv, where it does not lie in --source", metavar="CSV"
-        ),
-    ] = None
-    malignant_without_table: Annotated[
-        bool,
-        Flag("without --table: every image with a finding is malignant; only for a copy of which that is known"),
-    ] = False
-    all_findings: Annotated[
-        Literal["mass", "lesion"] | None,
-        Flag(
-            "take every outline as a lesion of this category",
-            default="compact ones as 'mass', regions to ignore of the others",
-        ),
-    ] = None
-    background: Annotated[
-        tuple[Literal["band", "small"], ...],
-        Flag(
-            "leave out bands along the skin, or outlines too small for the rule, as no masses: more images teach boxes "
-            "then, since those with regions to ignore do not",
-            default="regions to ignore",
-        ),
-    ] = ()
-    rule: Annotated[
-        MassRule,
-        BeforeValidator(_rule),
-        Flag(
-            "numbers of the rule that tells masses, such as min_solidity=0.8 max_aspect=1.8 (docs/cdd_cesm.md)",
-            name="mass-rule",
-            metavar="NAME=NUMBER",
-            many=True,
-            default="",
-        ),
-    ] = MassRule()
+    kind: Literal["DM", "CM", "both"] = flag(
+        "DM", "'DM': low-energy images, like ordinary mammograms; 'CM': subtracted contrast images"
+    )
+    table: Path | None = flag(
+        None,
+        "the archive's Radiology-manual-annotations.xlsx, or its sheet 'all' as CSV: pathology, density, BI-RADS",
+        metavar="FILE",
+    )
+    segmentations: Path | None = flag(
+        None,
+        "the archive's Radiology_hand_drawn_segmentations_v2.csv, where it does not lie in --source",
+        metavar="CSV",
+    )
+    malignant_without_table: bool = flag(
+        False, "without --table: every image with a finding is malignant; only for a copy of which that is known"
+    )
+    all_findings: Literal["mass", "lesion"] | None = flag(
+        None,
+        "take every outline as a lesion of this category",
+        words="compact ones as 'mass', regions to ignore of the others",
+    )
+    background: tuple[Literal["band", "small"], ...] = flag(
+        (),
+        "leave out bands along the skin, or outlines too small for the rule, as no masses: more images teach boxes "
+        "then, since those with regions to ignore do not",
+        words="regions to ignore",
+    )
+    rule: Annotated[MassRule, BeforeValidator(_rule)] = flag(
+        MassRule(),
+        "numbers of the rule that tells masses, such as min_solidity=0.8 max_aspect=1.8 (docs/cdd_cesm.md)",
+        name="mass-rule",
+        metavar="NAME=NUMBER",
+        many=True,
+        words="",
+    )
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -21,9 +21,9 @@ from mammodet.converters.coco.join import Joined, JoinRule, check_rule, join_ima
 from mammodet.converters.coco.official import PRESETS, check_official
 from mammodet.converters.coco.source import CocoFile, SourceImage, find_coco_files
 from mammodet.converters.coco.summary import MOST_NAMES, count, warn_of
-from mammodet.converters.options import Flag, Options, Pairs, pairs
+from mammodet.converters.options import Options, Pairs, flag, pairs
 from mammodet.converters.skeleton import Converter, Made
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from mammodet.data.json_values import CLIP_PX
 from mammodet.data.splits import Splits
@@ -61,75 +61,59 @@ class CocoOptions(Options):
         join: what file names and tables say of the images, beside a preset.
     """
 
-    annotations: Annotated[
-        tuple[Annotated[tuple[str | None, Path], BeforeValidator(_annotation)], ...],
-        Flag(
-            "the COCO files, for instance train=a.json test=b.json",
-            metavar="[SUBSET=]FILE.json",
-            group="files",
-            default="all below --source",
-        ),
-    ] = ()
-    categories: Annotated[
-        Pairs,
-        pairs("--category", empty=True),
-        Flag(
-            "rename or merge a category; OLD= makes its findings regions to ignore",
-            name="category",
-            metavar="OLD=NEW",
-            group="files",
-            default="its name in lower case",
-            each=True,
-        ),
-    ] = ()
-    images: Annotated[Literal["copy", "link"], Flag("'link': symbolic links, no copies", group="files")] = "copy"
-    without_boxes: Annotated[
-        Literal["unknown", "normal"],
-        Flag("what an image without boxes and rows is: not known, or looked at and found normal", group="files"),
-    ] = "unknown"
-    crowd: Annotated[
-        Literal["auto", "ignore", "lesion"],
-        Flag(
-            "what iscrowd means: a region to ignore, or a lesion as run lengths; 'auto': a lesion where every "
-            "annotation of a file has it, as CVAT marks brush masks",
-            group="files",
-        ),
-    ] = "auto"
-    boxes: Annotated[Literal["pixels", "fractions"], Flag("what boxes and polygons are counted in", group="files")] = (
-        "pixels"
+    annotations: tuple[Annotated[tuple[str | None, Path], BeforeValidator(_annotation)], ...] = flag(
+        (),
+        "the COCO files, for instance train=a.json test=b.json",
+        metavar="[SUBSET=]FILE.json",
+        group="files",
+        words="all below --source",
     )
-    clip_boxes: Annotated[
-        float,
-        Field(ge=0, allow_inf_nan=False),
-        Flag(
-            "boxes that pass the border by up to this are cut to the image, others are faulty",
-            metavar="PX",
-            group="files",
-        ),
-    ] = CLIP_PX
-    name: Annotated[
-        str | None, Flag("of the data set, kept with every image", group="files", default="the name of the folder")
-    ] = None
-    preset: Annotated[
-        Literal["cbis_ddsm_mass", "cbis_ddsm_calc"] | None,
-        Flag("all of this group, for a known archive", group="what file names and tables say"),
-    ] = None
+    categories: Annotated[Pairs, pairs("--category", empty=True)] = flag(
+        (),
+        "rename or merge a category; OLD= makes its findings regions to ignore",
+        name="category",
+        metavar="OLD=NEW",
+        group="files",
+        words="its name in lower case",
+        each=True,
+    )
+    images: Literal["copy", "link"] = flag("copy", "'link': symbolic links, no copies", group="files")
+    without_boxes: Literal["unknown", "normal"] = flag(
+        "unknown", "what an image without boxes and rows is: not known, or looked at and found normal", group="files"
+    )
+    crowd: Literal["auto", "ignore", "lesion"] = flag(
+        "auto",
+        "what iscrowd means: a region to ignore, or a lesion as run lengths; 'auto': a lesion where every "
+        "annotation of a file has it, as CVAT marks brush masks",
+        group="files",
+    )
+    boxes: Literal["pixels", "fractions"] = flag("pixels", "what boxes and polygons are counted in", group="files")
+    clip_boxes: float = flag(
+        CLIP_PX,
+        "boxes that pass the border by up to this are cut to the image, others are faulty",
+        metavar="PX",
+        group="files",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    name: str | None = flag(
+        None, "of the data set, kept with every image", group="files", words="the name of the folder"
+    )
+    preset: Literal["cbis_ddsm_mass", "cbis_ddsm_calc"] | None = flag(
+        None, "all of this group, for a known archive", group="what file names and tables say"
+    )
     join: JoinRule = JoinRule()
-    split: Annotated[
-        Literal["given", "holdout"] | None,
-        Flag(
-            "'given': as files or folders are named; 'holdout': --test-fraction of the patients",
-            group="subsets",
-            default="given where every file is told",
-        ),
-    ] = None
-    resolve_leaks: Annotated[
-        Literal["test", "train"] | None,
-        Flag(
-            "where patients go that are given to two subsets: to the one nearer to test, or nearer to train",
-            group="subsets",
-        ),
-    ] = None
+    split: Literal["given", "holdout"] | None = flag(
+        None,
+        "'given': as files or folders are named; 'holdout': --test-fraction of the patients",
+        group="subsets",
+        words="given where every file is told",
+    )
+    resolve_leaks: Literal["test", "train"] | None = flag(
+        None,
+        "where patients go that are given to two subsets: to the one nearer to test, or nearer to train",
+        group="subsets",
+    )
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import SourceImage
 from mammodet.converters.coco.tables import Row, Tables, column_name, fold, read_tables
-from mammodet.converters.options import Flag, Pairs, pairs
+from mammodet.converters.options import Pairs, flag, pairs
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mammodet.errors import InputError, raise_faults
 
@@ -34,7 +35,7 @@ _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 _ALWAYS = ("file_name", "stem", "side", "side_word")
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic_dataclass(frozen=True, slots=True)
 class JoinRule:
     """How images meet what is known of them.
 
@@ -43,86 +44,63 @@ class JoinRule:
             constants: (name, value); pathology: (word, one of `PATHOLOGIES`); unknown: (image key, word).
     """
 
-    pattern: Annotated[
-        str | None,
-        Flag(
-            "searched in the file name without its suffix; groups 'patient', 'laterality', 'view', and any others",
-            metavar="REGEX",
-            group=_GROUP,
-        ),
-    ] = None
-    patient: Annotated[str, Flag("the patient's id", metavar="TEMPLATE", group=_GROUP)] = "{patient}"
-    tables: Annotated[
-        tuple[Path, ...], Flag("tables, or folders of tables", name="table tables", metavar="CSV", group=_GROUP)
-    ] = ()
-    on: Annotated[
-        Pairs,
-        pairs("--on"),
-        Flag(
-            "a row belongs to an image where this column is this; templates hold groups of --pattern, {stem}, "
-            "{file_name}, {side} (L, R), {side_word} (LEFT, RIGHT)",
-            metavar="COLUMN=TEMPLATE",
-            group=_GROUP,
-            each=True,
-        ),
-    ] = ()
-    where: Annotated[
-        Pairs,
-        pairs("--where"),
-        Flag("rows that are meant", metavar="COLUMN=VALUE", group=_GROUP, each=True),
-    ] = ()
-    attributes: Annotated[
-        Pairs,
-        pairs("--attribute"),
-        Flag("an attribute of the lesions", name="attribute", metavar="NAME=COLUMN", group=_GROUP, each=True),
-    ] = ()
-    image_keys: Annotated[
-        Pairs,
-        pairs("--image-key"),
-        Flag(
-            "density, birads, view, laterality or patient_id of the image",
-            name="image-key",
-            metavar="KEY=COLUMN",
-            group=_GROUP,
-            each=True,
-        ),
-    ] = ()
-    constants: Annotated[
-        Pairs,
-        pairs("--set"),
-        Flag("an attribute of every lesion", name="set", metavar="NAME=VALUE", group=_GROUP, each=True),
-    ] = ()
-    pathology: Annotated[
-        Pairs,
-        pairs("--pathology"),
-        Flag(
-            f"what a word of the attribute 'pathology' means: {', '.join(PATHOLOGIES)}",
-            metavar="WORD=MEANING",
-            group=_GROUP,
-            each=True,
-        ),
-    ] = ()
-    without_callback: Annotated[
-        Literal["benign", "unknown", "malignant"],
-        Flag("what the pathology BENIGN_WITHOUT_CALLBACK means", group=_GROUP),
-    ] = "benign"
-    unknown: Annotated[
-        Pairs,
-        pairs("--unknown"),
-        Flag("a word that says nothing: density=0", metavar="KEY=WORD", group=_GROUP, each=True),
-    ] = ()
-    rows: Annotated[
-        Literal["lesions", "images"],
-        Flag("what a row is: a lesion, or facts about an image, with a lesion or without", group=_GROUP),
-    ] = "lesions"
-    unmatched: Annotated[
-        Literal["refuse", "skip", "keep"],
-        Flag(
-            "images whose name does not match or that have no row: 'skip' quarantines them, 'keep' also keeps those "
-            "that only lack a row",
-            group=_GROUP,
-        ),
-    ] = "refuse"
+    pattern: str | None = flag(
+        None,
+        "searched in the file name without its suffix; groups 'patient', 'laterality', 'view', and any others",
+        metavar="REGEX",
+        group=_GROUP,
+    )
+    patient: str = flag("{patient}", "the patient's id", metavar="TEMPLATE", group=_GROUP)
+    tables: tuple[Path, ...] = flag(
+        (), "tables, or folders of tables", name="table tables", metavar="CSV", group=_GROUP
+    )
+    on: Annotated[Pairs, pairs("--on")] = flag(
+        (),
+        "a row belongs to an image where this column is this; templates hold groups of --pattern, {stem}, "
+        "{file_name}, {side} (L, R), {side_word} (LEFT, RIGHT)",
+        metavar="COLUMN=TEMPLATE",
+        group=_GROUP,
+        each=True,
+    )
+    where: Annotated[Pairs, pairs("--where")] = flag(
+        (), "rows that are meant", metavar="COLUMN=VALUE", group=_GROUP, each=True
+    )
+    attributes: Annotated[Pairs, pairs("--attribute")] = flag(
+        (), "an attribute of the lesions", name="attribute", metavar="NAME=COLUMN", group=_GROUP, each=True
+    )
+    image_keys: Annotated[Pairs, pairs("--image-key")] = flag(
+        (),
+        "density, birads, view, laterality or patient_id of the image",
+        name="image-key",
+        metavar="KEY=COLUMN",
+        group=_GROUP,
+        each=True,
+    )
+    constants: Annotated[Pairs, pairs("--set")] = flag(
+        (), "an attribute of every lesion", name="set", metavar="NAME=VALUE", group=_GROUP, each=True
+    )
+    pathology: Annotated[Pairs, pairs("--pathology")] = flag(
+        (),
+        f"what a word of the attribute 'pathology' means: {', '.join(PATHOLOGIES)}",
+        metavar="WORD=MEANING",
+        group=_GROUP,
+        each=True,
+    )
+    without_callback: Literal["benign", "unknown", "malignant"] = flag(
+        "benign", "what the pathology BENIGN_WITHOUT_CALLBACK means", group=_GROUP
+    )
+    unknown: Annotated[Pairs, pairs("--unknown")] = flag(
+        (), "a word that says nothing: density=0", metavar="KEY=WORD", group=_GROUP, each=True
+    )
+    rows: Literal["lesions", "images"] = flag(
+        "lesions", "what a row is: a lesion, or facts about an image, with a lesion or without", group=_GROUP
+    )
+    unmatched: Literal["refuse", "skip", "keep"] = flag(
+        "refuse",
+        "images whose name does not match or that have no row: 'skip' quarantines them, 'keep' also keeps those "
+        "that only lack a row",
+        group=_GROUP,
+    )
 
     @property
     def words(self) -> dict[str, str]:

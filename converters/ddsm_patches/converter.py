@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 from mammodet.converters.base import Summary
 from mammodet.converters.ddsm_patches.archive import (
@@ -26,9 +26,8 @@ from mammodet.converters.ddsm_patches.archive import (
     read_patch,
 )
 from mammodet.converters.journal import files_fingerprint
-from mammodet.converters.options import Flag, Options
+from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
-from pydantic import Field
 
 from mammodet.data.images import write_png
 from mammodet.errors import InputError
@@ -41,14 +40,12 @@ _MALIGNANT = (3, 4)
 class PatchOptions(Options):
     """What is converted, and how."""
 
-    size: Annotated[int, Field(ge=1), Flag("side of the patches; others are quarantined", metavar="PX")] = 299
-    split: Annotated[
-        Literal["given", "combined"],
-        Flag(
-            "'given': cv10 is validation (calcifications only), test10 is test (masses only); 'combined': both are "
-            "test, and validation comes from the training patches by --val-fraction"
-        ),
-    ] = "combined"
+    size: int = flag(299, "side of the patches; others are quarantined", metavar="PX", ge=1)
+    split: Literal["given", "combined"] = flag(
+        "combined",
+        "'given': cv10 is validation (calcifications only), test10 is test (masses only); 'combined': both are "
+        "test, and validation comes from the training patches by --val-fraction",
+    )
 
     @property
     def divides_test(self) -> bool:

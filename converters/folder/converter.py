@@ -18,7 +18,7 @@ from mammodet.converters.folder.duplicates import Cleaned, Entry, clean, given_s
 from mammodet.converters.folder.patients import Copies, compile_patient, guess_persons, read_persons
 from mammodet.converters.folder.rules import RULE_KEYS, ClassRule, read_map, rule_of_text
 from mammodet.converters.folder.tree import Tree, class_folder, read_tree, told_subsets
-from mammodet.converters.options import Flag, Options
+from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
 from pydantic import BeforeValidator, model_validator
 
@@ -68,79 +68,60 @@ class FolderOptions(Options):
         patient: None: every image with its copies is a patient.
     """
 
-    rules: Annotated[
-        tuple[ClassRule, ...],
-        BeforeValidator(_rules),
-        Flag(
-            "what a folder means, for instance stage2=malignant:1,density:B,name:late or junk=skip; keys: "
-            f"{', '.join(RULE_KEYS)}",
-            name="class",
-            metavar="FOLDER=KEY:VALUE,...",
-            group="classes",
-            default="known words of its name",
-            each=True,
-        ),
-    ] = ()
-    map: Annotated[Path | None, Flag("the same for many folders, as YAML", metavar="FILE.yaml", group="classes")] = None
-    numbers: Annotated[
-        Literal["count", "class"] | None,
-        Flag(
-            "folders that differ in a number alone (x_0, x_1): 'count': one class in parts; 'class': classes without "
-            "labels",
-            group="classes",
-            default="refused unless --class says what each means",
-        ),
-    ] = None
-    level: Annotated[
-        int | str | None,
-        BeforeValidator(_level),
-        Flag(
-            "the class is the N-th folder below --source, not counting train and test; 'all': all folders together",
-            metavar="N",
-            group="classes",
-            default="the one whose names are understood",
-        ),
-    ] = None
-    name: Annotated[
-        str | None,
-        Flag("of the data set, kept with every image", group="classes", default="the name of the folder"),
-    ] = None
-    patient: Annotated[
-        str | None,
-        Flag(
-            r"searched in the path below --source; its group is the patient, for instance '(P_\d{5})'; groups "
-            "'laterality' and 'view' are read too",
-            metavar="REGEX",
-            group="images and patients",
-            default="every image, with its copies, is a patient",
-        ),
-    ] = None
-    images: Annotated[
-        Literal["copy", "link"], Flag("'link': symbolic links, no copies", group="images and patients")
-    ] = "copy"
-    crop: Annotated[
-        Literal["breast", "whole"],
-        Flag(
-            "'breast': look for the breast, for training to crop to; 'whole': images are patches",
-            group="images and patients",
-        ),
-    ] = "breast"
-    split: Annotated[
-        Literal["given", "holdout"] | None,
-        Flag(
-            "'given': by folders train, val, test; 'holdout': --test-fraction of the patients",
-            group="subsets",
-            default="given where there are such folders",
-        ),
-    ] = None
-    resolve_leaks: Annotated[
-        Literal["test", "train"] | None,
-        Flag(
-            "where patients and identical files go that are given to two subsets: to the one nearer to test, or nearer "
-            "to train",
-            group="subsets",
-        ),
-    ] = None
+    rules: Annotated[tuple[ClassRule, ...], BeforeValidator(_rules)] = flag(
+        (),
+        "what a folder means, for instance stage2=malignant:1,density:B,name:late or junk=skip; keys: "
+        f"{', '.join(RULE_KEYS)}",
+        name="class",
+        metavar="FOLDER=KEY:VALUE,...",
+        group="classes",
+        words="known words of its name",
+        each=True,
+    )
+    map: Path | None = flag(None, "the same for many folders, as YAML", metavar="FILE.yaml", group="classes")
+    numbers: Literal["count", "class"] | None = flag(
+        None,
+        "folders that differ in a number alone (x_0, x_1): 'count': one class in parts; 'class': classes without "
+        "labels",
+        group="classes",
+        words="refused unless --class says what each means",
+    )
+    level: Annotated[int | str | None, BeforeValidator(_level)] = flag(
+        None,
+        "the class is the N-th folder below --source, not counting train and test; 'all': all folders together",
+        metavar="N",
+        group="classes",
+        words="the one whose names are understood",
+    )
+    name: str | None = flag(
+        None, "of the data set, kept with every image", group="classes", words="the name of the folder"
+    )
+    patient: str | None = flag(
+        None,
+        r"searched in the path below --source; its group is the patient, for instance '(P_\d{5})'; groups "
+        "'laterality' and 'view' are read too",
+        metavar="REGEX",
+        group="images and patients",
+        words="every image, with its copies, is a patient",
+    )
+    images: Literal["copy", "link"] = flag("copy", "'link': symbolic links, no copies", group="images and patients")
+    crop: Literal["breast", "whole"] = flag(
+        "breast",
+        "'breast': look for the breast, for training to crop to; 'whole': images are patches",
+        group="images and patients",
+    )
+    split: Literal["given", "holdout"] | None = flag(
+        None,
+        "'given': by folders train, val, test; 'holdout': --test-fraction of the patients",
+        group="subsets",
+        words="given where there are such folders",
+    )
+    resolve_leaks: Literal["test", "train"] | None = flag(
+        None,
+        "where patients and identical files go that are given to two subsets: to the one nearer to test, or nearer "
+        "to train",
+        group="subsets",
+    )
 
     @model_validator(mode="before")
     @classmethod

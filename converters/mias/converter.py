@@ -17,16 +17,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from mammodet.converters.base import Quarantined, Reason, Summary
 from mammodet.converters.mias.scale import TABLE_SIZE, find_scales
 from mammodet.converters.mias.table import MASSES, FilmEntry, Finding, parse_info
-from mammodet.converters.options import Flag, Options
+from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
 from numpy.typing import NDArray
-from pydantic import Field
 
 from mammodet.data.breast import find_breast
 from mammodet.data.contrast import surround_contrast
@@ -57,22 +56,17 @@ CATEGORY_SCHEMES: dict[str, dict[str, str]] = {
 class MiasOptions(Options):
     """What is converted, and how."""
 
-    categories: Annotated[
-        Literal["lesion", "mass", "abnormality"],
-        Flag(
-            "'lesion': all in one; 'mass': masses only, other findings become regions to ignore; "
-            "'abnormality': six types"
-        ),
-    ] = "lesion"
-    table_size: Annotated[
-        int | None,
-        Field(ge=16),
-        Flag(
-            "side of the films that Info.txt was written for; circles on square films of another size are rescaled "
-            f"({TABLE_SIZE}; other films only where their masses prove that they were resized)",
-            metavar="PX",
-        ),
-    ] = None
+    categories: Literal["lesion", "mass", "abnormality"] = flag(
+        "lesion",
+        "'lesion': all in one; 'mass': masses only, other findings become regions to ignore; 'abnormality': six types",
+    )
+    table_size: int | None = flag(
+        None,
+        "side of the films that Info.txt was written for; circles on square films of another size are rescaled "
+        f"({TABLE_SIZE}; other films only where their masses prove that they were resized)",
+        metavar="PX",
+        ge=16,
+    )
 
 
 @dataclass(frozen=True, slots=True)

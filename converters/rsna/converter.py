@@ -12,15 +12,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from mammodet.converters.base import Quarantined, Reason, Summary
-from mammodet.converters.options import Flag, Options
+from mammodet.converters.options import Options, flag
 from mammodet.converters.rsna.archive import Archive, find_images
 from mammodet.converters.rsna.image import PixelOptions, contradictions, convert_image
 from mammodet.converters.rsna.table import STANDARD_VIEWS, ImageRow, Table, find_table, read_table
 from mammodet.converters.skeleton import Converter, Made
-from pydantic import Field
 
 from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
@@ -30,21 +29,15 @@ from mammodet.records import ImageRecord
 class RsnaOptions(Options):
     """What is converted, and how."""
 
-    table: Annotated[Path | None, Flag("train.csv or test.csv, where it does not lie in --source", metavar="CSV")] = (
-        None
-    )
+    table: Path | None = flag(None, "train.csv or test.csv, where it does not lie in --source", metavar="CSV")
     pixels: PixelOptions = PixelOptions()
-    views: Annotated[Literal["all", "standard"], Flag("'standard': CC and MLO only, others are left out")] = "all"
-    negatives: Annotated[
-        Literal["all", "birads1"],
-        Flag(
-            "what is no tumor: 'all' images without cancer, benign findings among them, or only those with BI-RADS 1; "
-            "of the others it is not known then"
-        ),
-    ] = "all"
-    limit_patients: Annotated[
-        int | None, Field(ge=1), Flag("convert N women only, the same ones on every machine", metavar="N")
-    ] = None
+    views: Literal["all", "standard"] = flag("all", "'standard': CC and MLO only, others are left out")
+    negatives: Literal["all", "birads1"] = flag(
+        "all",
+        "what is no tumor: 'all' images without cancer, benign findings among them, or only those with BI-RADS 1; "
+        "of the others it is not known then",
+    )
+    limit_patients: int | None = flag(None, "convert N women only, the same ones on every machine", metavar="N", ge=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import cv2
 from mammodet.converters.base import ARCHIVE_LINK
-from mammodet.converters.options import Flag
+from mammodet.converters.options import flag
 from mammodet.converters.rsna.table import ImageRow
 from mammodet.converters.skeleton import Made, refused
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydicom.uid import UID
 
 from mammodet.data.breast import find_breast
@@ -26,27 +26,23 @@ DEFAULT_MAX_SIZE = 2048
 _PIXELS_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic_dataclass(frozen=True, slots=True)
 class PixelOptions:
     """What the pixels of an image become; nothing is enlarged."""
 
-    file_format: Annotated[
-        Literal["reference", "png16"],
-        Flag(
-            "'reference': no copies, the data set links to the archive's files; 'png16': decoded through the files' "
-            "windows, tissue bright",
-            name="format",
-        ),
-    ] = "reference"
-    max_size: Annotated[
-        int | None,
-        Flag(
-            "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
-            metavar="PX",
-            default=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
-        ),
-    ] = None
-    crop: Annotated[bool, Flag("cut the images to the breast (with --format png16)")] = False
+    file_format: Literal["reference", "png16"] = flag(
+        "reference",
+        "'reference': no copies, the data set links to the archive's files; 'png16': decoded through the files' "
+        "windows, tissue bright",
+        name="format",
+    )
+    max_size: int | None = flag(
+        None,
+        "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
+        metavar="PX",
+        words=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
+    )
+    crop: bool = flag(False, "cut the images to the breast (with --format png16)")
 
     def __post_init__(self) -> None:
         if self.max_size and self.max_size < 16:
