@@ -26,7 +26,7 @@ from mammodet.evaluation.results import Metrics
 from mammodet.geometry import rle_to_mask
 from mammodet.models import STARTER, starter_path
 from mammodet.models.card import ModelCard
-from mammodet.pipeline import Scored, evaluate_inputs
+from mammodet.pipeline import Scored, admit_inputs, score_entries
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
 #: What `Predictor.predict` takes.
@@ -276,8 +276,8 @@ def evaluate(
         raise InputError(str(error)) from None
     path = None if isinstance(ground_truth, Dataset) else Path(ground_truth)
     dataset = ground_truth if isinstance(ground_truth, Dataset) else read_coco(Path(ground_truth))
-    result, _ = evaluate_inputs(dataset, inputs, rules, truth=path, train=trained, allow=allow)
-    return result.metrics
+    entries, overrides = admit_inputs(dataset, inputs, rules, truth=path, train=trained, allow=allow)
+    return score_entries(dataset, entries, overrides, rules, truth=path).metrics
 
 
 @dataclass(frozen=True, slots=True)

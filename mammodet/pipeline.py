@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,16 +78,15 @@ def evaluate_files(
         raise InputError(
             f"--calibration: {len(calibrations)} files for {len(predictions)} of predictions; give one each"
         )
+    fitted: Sequence[Path | None] = calibrations or [None] * len(predictions)
     inputs = [
-        Scored(name, path, calibration)
-        for name, path, calibration in zip(names, predictions, calibrations or [None] * len(predictions), strict=True)
+        Scored(name, path, calibration) for name, path, calibration in zip(names, predictions, fitted, strict=True)
     ]
+    entries, overrides = admit_inputs(dataset, inputs, options, truth=ground_truth, train=train, allow=allow)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output):
         pass  # a folder that cannot be written is told before the work
-    result, entries = evaluate_inputs(
-        dataset, inputs, options, truth=ground_truth, train=train, allow=allow, progress=progress
-    )
+    result = score_entries(dataset, entries, overrides, options, truth=ground_truth, progress=progress)
     clear_evaluation(output)
     write_json(output / METRICS, result.metrics.to_json(), indent=1)
     if any(entry.kind == "detector" for entry in entries):
@@ -111,7 +110,7 @@ class Scored:
     calibration: Path | Calibration | None = None
 
 
-def evaluate_inputs(
+def admit_inputs(
     dataset: Dataset,
     inputs: Sequence[Scored],
     options: Options,
@@ -119,15 +118,14 @@ def evaluate_inputs(
     truth: Path | None = None,
     train: Dataset | None = None,
     allow: Collection[str] = (),
-    progress: bool = False,
-) -> tuple[Evaluation, list[Entry]]:
-    """Score predictions, unless there is a reason not to.
+) -> tuple[list[Entry], list[str]]:
+    """Predictions that may be scored, and which refusals were overridden.
 
     Args:
         truth: the data set's file, where it comes from one.
         train, allow: as in `evaluate_files`.
     Raises:
-        InputError: as `evaluate_files`.
+        InputError: with every reason to refuse that is not allowed, of all models.
     """
     entries, overrides, refusals = [], [], []
     for one in inputs:
@@ -140,6 +138,19 @@ def evaluate_inputs(
         overrides += [f"{one.name}: {text}" if len(inputs) > 1 else text for text in overridden]
     if refusals:
         raise InputError("\n".join(refusals))
+    return entries, overrides
+
+
+def score_entries(
+    dataset: Dataset,
+    entries: Sequence[Entry],
+    overrides: Sequence[str],
+    options: Options,
+    *,
+    truth: Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Every figure, stamped with the data set's file, hashes and split; arguments as `admit_inputs` gives them."""
     split = dataset.info.get("split") or {}
     facts = {
         "ground_truth": _text(truth) if truth else None,
@@ -149,10 +160,9 @@ def evaluate_inputs(
         "split_hash": split.get("hash"),
     }
     try:
-        result = evaluate(dataset, entries, options, facts=facts, overrides=overrides, progress=progress)
+        return evaluate(dataset, entries, options, facts=facts, overrides=overrides, progress=progress)
     except ValueError as error:
         raise InputError(str(error)) from None
-    return result, entries
 
 
 def clear_evaluation(output: Path) -> None:
@@ -270,7 +280,7 @@ def _entry(
         )
     if admitted.unchecked:
         notes.append(f"Leakage could not be checked: {'; '.join(admitted.unchecked)}.")
-    entry = Entry(one.name, admitted.predictions, facts, notes, calibration, kind, admitted.not_a_result)
+    entry = Entry(one.name, admitted.predictions, facts, notes, calibration, cast(Kind, kind), admitted.not_a_result)
     return entry, admitted.overrides
 
 
@@ -294,7 +304,7 @@ def _architecture(config: Any, kind: str) -> str | None:
         return None
 
 
-def _box_masks(config: Any, kind: str) -> str | None:
+def _box_masks(config: Any, kind: str) -> Any:
     """What taught the mask head where only a box was known; None where nothing did."""
     try:
         made, model = config["data"]["box_masks"], config["model"]

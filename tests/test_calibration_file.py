@@ -60,7 +60,7 @@ def faulty(change: Any) -> Any:
         (lambda v: v.pop("method"), "method: is missing"),
         (
             lambda v: v.update(method="isotonic"),
-            "method: Input should be 'platt', 'temperature' or 'none' (is 'isotonic')",
+            "method: String should match pattern '^(platt|temperature|none)$' (is 'isotonic')",
         ),
         (lambda v: v.update(method="none"), "method 'none' has no 'scaling'"),
         (lambda v: v.update(goals=[]), "'goals' are []; expected at least one"),
@@ -76,7 +76,7 @@ def faulty(change: Any) -> Any:
         (lambda v: v["fitted_on"].pop("data_hash"), "fitted_on.data_hash: is missing"),
         (
             lambda v: v["fitted_on"].update(over_images="median"),
-            "fitted_on.over_images: Input should be 'max' or 'mean' (is 'median')",
+            "fitted_on.over_images: String should match pattern '^(max|mean)$' (is 'median')",
         ),
         (lambda v: v["fitted_on"].update(patients=[1]), "fitted_on.patients.0: Input should be a valid string (is 1)"),
         (
@@ -89,11 +89,11 @@ def faulty(change: Any) -> Any:
         (lambda v: v["fits"].append(v["fits"][0]), "'fits' hold image, tumor 2 times"),
         (
             lambda v: v["fits"][0].update(level="film"),
-            "fits.0.level: Input should be 'image', 'breast' or 'patient' (is 'film')",
+            "fits.0.level: String should match pattern '^(image|breast|patient)$' (is 'film')",
         ),
         (
             lambda v: v["fits"][0].update(label="cyst"),
-            "fits.0.label: Input should be 'tumor' or 'malignant' (is 'cyst')",
+            "fits.0.label: String should match pattern '^(tumor|malignant)$' (is 'cyst')",
         ),
         (
             lambda v: v["fits"][0].update(n_positive=-1),

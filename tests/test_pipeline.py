@@ -276,10 +276,10 @@ def test_evaluate_files_refuses_patients_of_the_training(truth, write, tmp_path)
 def test_evaluate_files_stamps_leakage_that_is_allowed(truth, write, tmp_path):
     patient = read_coco(truth).images[0].patient_id
     metrics = evaluate_files(truth, write(model={"patients": [patient]}), tmp_path / "eval", allow=["leakage"])
-    [model] = metrics["models"]
-    assert model["notes"][0].startswith("LEAKAGE: 1 of these patients")
-    assert metrics["protocol"]["overrides"] == [f"patients or images of the training are scored (1: patient {patient})"]
-    assert model["protocol"]["patients_seen_in_training"] == 1
+    [model] = metrics.models
+    assert model.notes[0].startswith("LEAKAGE: 1 of these patients")
+    assert metrics.protocol.overrides == [f"patients or images of the training are scored (1: patient {patient})"]
+    assert model.protocol.patients_seen_in_training == 1
     assert "LEAKAGE: 1 of these patients" in (tmp_path / "eval" / "report.html").read_text()
     assert "LEAKAGE" in (tmp_path / "eval" / "metrics.json").read_text()
 
@@ -287,9 +287,9 @@ def test_evaluate_files_stamps_leakage_that_is_allowed(truth, write, tmp_path):
 @pytest.mark.parametrize("model", [{}, {"patients": []}, {"patients": None}])
 def test_evaluate_files_says_that_leakage_could_not_be_checked(truth, write, tmp_path, model):
     metrics = evaluate_files(truth, write(model=model), tmp_path / "eval", report=False)
-    [model] = metrics["models"]
-    assert any("Leakage could not be checked" in note for note in model["notes"])
-    assert "patients_seen_in_training" not in model["protocol"]
+    [model] = metrics.models
+    assert any("Leakage could not be checked" in note for note in model.notes)
+    assert model.protocol.patients_seen_in_training is None
 
 
 def test_evaluate_files_refuses_other_categories(truth, write, tmp_path):
@@ -306,7 +306,7 @@ def test_evaluate_files_passes_over_extra_predictions_on_request_only(truth, wri
     with pytest.raises(InputError, match="Predictions for images that the ground truth lacks"):
         evaluate_files(truth, predictions, tmp_path / "eval", report=False)
     metrics = evaluate_files(truth, predictions, tmp_path / "eval", report=False, allow=["extra"])
-    assert metrics["protocol"]["n_images"] == len(read_coco(truth).images)
+    assert metrics.protocol.n_images == len(read_coco(truth).images)
 
 
 def test_evaluate_files_names_an_image_without_prediction(truth, write, tmp_path):

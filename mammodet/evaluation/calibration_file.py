@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, TypeAd
 
 import mammodet
 from mammodet.errors import InputError, faults_of, raise_faults
-from mammodet.evaluation.calibration import Count, OperatingPoint, Scaling, parse_goal
+from mammodet.evaluation.calibration import METHODS, Count, OperatingPoint, Scaling, parse_goal
 from mammodet.evaluation.cases import OVER_IMAGES
-from mammodet.evaluation.results import Level
+from mammodet.evaluation.results import LEVELS
 from mammodet.files import canonical_hash, read_json, write_json
+from mammodet.records import LABELS
 
 FORMAT = "mammodet-calibration/1"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -32,6 +33,10 @@ _PLACES = {"image": "images", "breast": "breasts", "patient": "patients"}  # of 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Refused = tuple[str, str, str]
 _REFUSED = ("level", "label", "reason")
+
+
+def _one_of(choices: Sequence[str]) -> Any:
+    return Field(pattern=f"^({'|'.join(choices)})$")
 
 
 def _check_goal(goal: str) -> str:
@@ -66,7 +71,7 @@ class Provenance:
     split_hash: str | None
     subset: str | None
     patients: tuple[str, ...]
-    over_images: Literal["max", "mean"]
+    over_images: Annotated[str, _one_of(OVER_IMAGES)]
     rule: str | None
     fitted_on_test: bool = False
     version: str = mammodet.__version__
@@ -83,8 +88,8 @@ class Fit:
         not_reached: the other goals, with the reason.
     """
 
-    level: Level
-    label: Literal["tumor", "malignant"]
+    level: Annotated[str, _one_of(LEVELS)]
+    label: Annotated[str, _one_of(LABELS)]
     n_positive: Count
     n_negative: Count
     scaling: Scaling | None
@@ -112,7 +117,7 @@ class Calibration:
         refused: (level, label, reason) of what could not be fitted.
     """
 
-    method: Literal["platt", "temperature", "none"]
+    method: Annotated[str, _one_of(METHODS)]
     goals: tuple[Annotated[str, AfterValidator(_check_goal)], ...]
     provenance: Annotated[Provenance, Field(alias="fitted_on")]
     fits: tuple[Fit, ...]

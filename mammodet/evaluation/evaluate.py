@@ -121,7 +121,7 @@ def _evaluate_one(
         found = Localization(dataset, entry.predictions, clusters, options)
         places, notes, outcomes = found.results(bootstrap), found.notes(), found.outcomes()
     classes, of_classes = class_results(dataset, entry.predictions, clusters, bootstrap)
-    labels = label_results(dataset, entry.predictions, clusters, options, bootstrap, entry.calibration)
+    places |= label_results(dataset, entry.predictions, clusters, options, bootstrap, entry.calibration)
     model = ModelResult(
         name=entry.name,
         kind=entry.kind,
@@ -129,7 +129,6 @@ def _evaluate_one(
         protocol=entry.facts,
         notes=[*entry.notes, *notes, *of_classes],
         **places,
-        **labels,
         classes=classes,
     )
     return model, outcomes

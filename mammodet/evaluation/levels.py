@@ -47,7 +47,7 @@ def label_results(
     options: Options,
     bootstrap: Bootstrap,
     calibration: Calibrator | None = None,
-) -> dict[Level, dict[str, LabelResult]]:
+) -> dict[str, dict[str, LabelResult]]:
     """Figures at every level of every label that has cases.
 
     Args:
@@ -56,7 +56,7 @@ def label_results(
         calibration: fitted on other patients; None for raw scores alone.
     """
     rules = sorted({rule for prediction in predictions for rule in prediction.scores_by_rule})
-    found: dict[Level, dict[str, LabelResult]] = {level: {} for level in LEVELS}
+    found: dict[str, dict[str, LabelResult]] = {level: {} for level in LEVELS}
     for level in LEVELS:
         for label in LABELS:
             chosen = cases(dataset, predictions, level, label, options.over_images)

@@ -178,7 +178,7 @@ def pr_figure(models: Sequence[ModelResult], label: str = "tumor") -> Figure:
             if figures.pr
         ]
         _draw_levels(axes, models, lines, label, "lower left")
-        shares = {}
+        shares: dict[float, str] = {}
         for model, level, figures, *_ in lines:
             share = figures.n_positive / (figures.n_positive + figures.n_negative)
             shares.setdefault(share, MUTED if len(models) > 1 else _style_of(models, model, level)[0])
