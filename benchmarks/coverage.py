@@ -13,16 +13,18 @@ import argparse
 import numpy as np
 
 from mammodet.evaluation.average_precision import AveragePrecision
-from mammodet.evaluation.bootstrap import Measure, bootstrap
+from mammodet.evaluation.bootstrap import Bootstrap, Measure
 from mammodet.evaluation.flat import FlatDetections, FlatLesions
 from mammodet.evaluation.froc import CurveMaker, FrocFigures
 from mammodet.evaluation.matching import match_all
+from mammodet.evaluation.results import Figure
 from mammodet.evaluation.roc import ScoreFigures
 from mammodet.records import Dataset, ImageRecord, Lesion
 
 PLACE, ELSEWHERE = (10.0, 10.0, 30.0, 30.0), (60.0, 60.0, 80.0, 80.0)
 LESION = Lesion("mass", PLACE, None, "box")
-FIGURES = {"box AP50": "detection/bbox/AP50", "sensitivity at 1 FPPI": "froc/sensitivity@1", "ROC AUC": "image/roc_auc"}
+#: Which measure of a study a figure is of, and its place there.
+FIGURES = {"box AP50": (0, 1), "sensitivity at 1 FPPI": (1, 3), "ROC AUC": (2, 0)}
 
 
 def study(patients: int, seed: int) -> list[Measure]:
@@ -58,9 +60,15 @@ def study(patients: int, seed: int) -> list[Measure]:
     of_image = 1 / (1 + np.exp(-(1.2 * has_lesion + shift + rng.normal(0, 0.8, images))))
     return [
         AveragePrecision(dataset, found, lesions, clusters),
-        FrocFigures([maker.curve("froc", maker.false_positives(np.ones(images, dtype=bool)))]),
-        ScoreFigures("image", has_lesion, of_image, clusters),
+        FrocFigures([maker.curve(maker.false_positives(np.ones(images, dtype=bool)))]),
+        ScoreFigures(has_lesion, of_image, clusters),
     ]
+
+
+def figures_of(measures: list[Measure], bootstrap: Bootstrap) -> dict[str, Figure]:
+    """Those of FIGURES."""
+    found = [bootstrap.figures(measure) for measure in measures]
+    return {name: found[measure][place] for name, (measure, place) in FIGURES.items()}
 
 
 def main() -> None:
@@ -69,14 +77,14 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--patients", type=int, nargs="+", default=[40, 100, 300])
     chosen = parser.parse_args()
-    truth = bootstrap({"all": study(40_000, 10**6)}, 40_000, resamples=0, seed=0)["all"]
+    truth = figures_of(study(40_000, 10**6), Bootstrap.of(40_000, 0, 0))
     for patients in chosen.patients:
         held = dict.fromkeys(FIGURES, 0)
         for seed in range(chosen.studies):
-            found = bootstrap({"one": study(patients, seed)}, patients, resamples=200, seed=seed)["one"]
-            for shown, name in FIGURES.items():
-                low, high = found.interval(name) or (np.nan, np.nan)
-                held[shown] += bool(low <= (truth.value(name) or 0) <= high)
+            found = figures_of(study(patients, seed), Bootstrap.of(patients, 200, seed))
+            for shown in FIGURES:
+                low, high = found[shown].ci95 or (np.nan, np.nan)
+                held[shown] += bool(low <= (truth[shown].value or 0) <= high)
         shares = ", ".join(f"{name} {100 * count / chosen.studies:.1f} %" for name, count in held.items())
         print(f"{patients} patients, {chosen.studies} studies: {shares}")
 

@@ -109,7 +109,7 @@ def whole(folder: Path, resamples: int) -> list[float]:
     dataset, predictions = read_coco(folder / "truth.json"), read_predictions(folder / "predictions.json")
     read = time.perf_counter() - start
     result = evaluate(dataset, [Entry("a", predictions.images)], Options(resamples=resamples), progress=True)
-    return [read, time.perf_counter() - start - read, result.metrics["models"][0]["froc"]["cpm"]]
+    return [read, time.perf_counter() - start - read, result.metrics.models[0].froc.cpm.value]
 
 
 def alone(what: str, folder: Path, *arguments: str) -> tuple[list[float], float]:

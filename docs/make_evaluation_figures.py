@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
-from mammodet.evaluation.bootstrap import bootstrap
+from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.evaluate import Entry, evaluate
 from mammodet.evaluation.masks import hausdorff95
 from mammodet.evaluation.matching import match_quality
 from mammodet.evaluation.options import Options
-from mammodet.evaluation.roc import ScoreFigures, reliability
+from mammodet.evaluation.roc import FIGURES as SCORES
+from mammodet.evaluation.roc import ScoreFigures, reliability, scores_of
 from mammodet.files import write_bytes
 from mammodet.geometry import box_iou
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Lesion
@@ -126,11 +126,11 @@ def froc_example() -> Figure:
         for box, score in zip(boxes, scores, strict=True):
             draw_box(axes, box, FOUND, "--")
             axes.text(box[2] + 1, box[1] + 4, f"{score:.1f}", color=FOUND, fontsize=9, va="center")
-    curve = evaluate(dataset, [Entry("x", predictions)], Options(resamples=0)).metrics["models"][0]["froc"]["curve"]
+    curve = evaluate(dataset, [Entry("x", predictions)], Options(resamples=0)).metrics.models[0].froc.curve
     axes = panels[-1]
-    axes.step(curve["fppi"], curve["sensitivity"], where="post", color=FOUND)
-    axes.plot(curve["fppi"], curve["sensitivity"], "o", color=FOUND)
-    for fppi, sensitivity, threshold in zip(*(curve[key] for key in ("fppi", "sensitivity", "threshold")), strict=True):
+    axes.step(curve.fppi, curve.sensitivity, where="post", color=FOUND)
+    axes.plot(curve.fppi, curve.sensitivity, "o", color=FOUND)
+    for fppi, sensitivity, threshold in zip(curve.fppi, curve.sensitivity, curve.threshold, strict=True):
         if threshold is not None:
             axes.annotate(
                 f"{threshold:.1f}", (fppi, sensitivity), textcoords="offset points", xytext=(5, -11), fontsize=9
@@ -170,19 +170,14 @@ def calibration() -> Figure:
     ):
         scores = 1 / (1 + np.exp(-factor * raw))
         found = reliability(labels, scores)
-        ece = dict(zip(*_row(labels, scores), strict=True))["x/ece"]
+        ece = scores_of(labels.astype(int), scores).ece.value
         axes.plot([0, 1], [0, 1], ":", color=IGNORED)
-        axes.plot(found["mean_score"], found["share_positive"], "o-", color=FOUND)
+        axes.plot(found.mean_score, found.share_positive, "o-", color=FOUND)
         axes.set_title(f"{name}: ECE {ece:.3f}", fontsize=10)
         axes.set_xlabel("mean score in the bin")
         axes.set_ylabel("share of positive cases")
         axes.set_aspect("equal")
     return made
-
-
-def _row(labels: Any, scores: Any) -> tuple[tuple[str, ...], list[float]]:
-    measure = ScoreFigures("x", labels, scores, np.zeros(len(scores), dtype=np.int64))
-    return measure.names, measure.row(np.ones(1)).tolist()
 
 
 def intervals() -> Figure:
@@ -197,9 +192,9 @@ def intervals() -> Figure:
         raw = labels * 1.2 + rng.normal(0, 0.8, 50)[patient] + rng.normal(0, 0.6, 200)
         scores = 1 / (1 + np.exp(-raw))
         for kind, clusters in (("images", np.arange(200)), ("patients", patient)):
-            measure = ScoreFigures("x", labels, scores, clusters)
-            found = bootstrap({"a": [measure]}, int(clusters.max()) + 1, resamples=500, seed=seed)["a"]
-            shown[kind].append(found.interval("x/roc_auc") or [np.nan, np.nan])
+            bootstrap = Bootstrap.of(int(clusters.max()) + 1, 500, seed)
+            area = bootstrap.figures(ScoreFigures(labels, scores, clusters))[SCORES.index("roc_auc")]
+            shown[kind].append(list(area.ci95 or (np.nan, np.nan)))
     for axes, (kind, rows) in zip(panels, shown.items(), strict=True):
         missed = 0
         for place, (low, high) in enumerate(rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -16,14 +16,18 @@ from mammodet.data.coco import read_coco
 from mammodet.data.doubts import doubts_of, read_with_doubts
 from mammodet.data.images import Pixels, read_image, to_display
 from mammodet.data.json_values import check_new_name
+from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
 from mammodet.engine import predict as engine
 from mammodet.engine.ensemble import Ensemble
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration
+from mammodet.evaluation.options import Options
+from mammodet.evaluation.results import Metrics
 from mammodet.geometry import rle_to_mask
 from mammodet.models import STARTER, starter_path
 from mammodet.models.card import ModelCard
+from mammodet.pipeline import Scored, admit_inputs, score_entries
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
 #: What `Predictor.predict` takes.
@@ -115,6 +119,10 @@ class Results(Sequence[Result]):
         """Write a predictions file (docs/data_format.md), which `mammodet evaluate` and `visualize` read."""
         write_predictions(self._file, Path(path))
         return Path(path)
+
+
+#: What `evaluate` takes of a model.
+Predicted = str | Path | Predictions | Results
 
 
 class Predictor:
@@ -230,6 +238,54 @@ def train(config: str | Path, *overrides: str, resume: bool = False, overwrite: 
     return run(prepare(load_config(Path(config), overrides)), resume=resume, overwrite=overwrite)
 
 
+def evaluate(
+    ground_truth: str | Path | Dataset,
+    predictions: Predicted | Mapping[str, Predicted],
+    *,
+    calibration: str | Path | Calibration | Mapping[str, str | Path | Calibration] | None = None,
+    train: str | Path | Dataset | None = None,
+    allow: Collection[str] = (),
+    patient_key: str | Path | None = None,
+    **options: Any,
+) -> Metrics:
+    """Score predictions, as `mammodet evaluate`; nothing is written.
+
+    Args:
+        ground_truth: a data set, or its JSON file.
+        predictions: results of `Predictor.predict` on its images, or a predictions file; of several models, which are
+            compared, by name.
+        calibration: what its thresholds and probabilities are worth here; of several models by name.
+        train: what the models were trained on, where their predictions do not say.
+        allow: refusals to override: `leakage`, `missing`, ... (docs/evaluation.md).
+        patient_key: file that the patient ids of the models are hashed under.
+        options: fields of `mammodet.evaluation.options.Options`: `match="center"`, `resamples=0`, ...
+    Returns:
+        every figure with its interval (`mammodet.evaluation.results`).
+    Raises:
+        InputError: faulty files or options, or a reason to refuse that is not allowed: each with its ids.
+    """
+    named = predictions if isinstance(predictions, Mapping) else {"model": predictions}
+    fitted = calibration if isinstance(calibration, Mapping) else dict.fromkeys(named, calibration)
+    inputs = [
+        Scored(
+            name,
+            found._file if isinstance(found, Results) else found if isinstance(found, Predictions) else Path(found),
+            Path(one) if isinstance(one := fitted.get(name), str) else one,
+        )
+        for name, found in named.items()
+    ]
+    trained = read_coco(Path(train)) if isinstance(train, str | Path) else train
+    try:
+        rules = Options(**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+    path = None if isinstance(ground_truth, Dataset) else Path(ground_truth)
+    dataset = ground_truth if isinstance(ground_truth, Dataset) else read_coco(Path(ground_truth))
+    key = PatientKey(Path(patient_key)) if patient_key is not None else None
+    entries, overrides = admit_inputs(dataset, inputs, rules, truth=path, train=trained, allow=allow, key=key)
+    return score_entries(dataset, entries, overrides, rules, truth=path).metrics
+
+
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """Images to look at, and how they are read."""
@@ -291,4 +347,4 @@ def _choose_several(items: Sequence[str | Path | NDArray[Any]], categories: tupl
     return _Chosen(Dataset(categories, tuple(records)), root, unreadable, arrays)
 
 
-__all__ = ["Predictor", "Result", "Results", "convert", "load", "read_dataset", "train"]
+__all__ = ["Predictor", "Result", "Results", "convert", "evaluate", "load", "read_dataset", "train"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import reprlib
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 def _steers(letter: str) -> bool:
@@ -51,3 +54,14 @@ def raise_faults(faults: Sequence[str], *, where: str, advice: str = "", most: i
     if advice:
         lines.append(advice)
     raise InputError("\n".join(lines))
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """Every fault that pydantic found: the place in the file, what was expected, and what stands there."""
+    faults = []
+    for item in error.errors(include_url=False):
+        place = ".".join(map(str, item["loc"])) or "the whole"
+        missing = item["type"] == "missing"
+        told = f"{item['msg'].removeprefix('Value error, ')} (is {short_repr(item['input'])})"
+        faults.append(f"{place}: {'is missing' if missing else told}")
+    return faults

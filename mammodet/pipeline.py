@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,14 @@ from mammodet.errors import InputError
 from mammodet.evaluation.admission import admit
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, read_calibration
 from mammodet.evaluation.classes import in_order
-from mammodet.evaluation.evaluate import KINDS, Entry, Evaluation, evaluate
+from mammodet.evaluation.evaluate import Entry, Evaluation, evaluate
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
-from mammodet.evaluation.summary import to_table
-from mammodet.files import csv_text, file_hash, write_json, write_text
+from mammodet.evaluation.results import Kind, Metrics, ModelFacts
+from mammodet.files import file_hash, write_json, write_text
 from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
+from mammodet.reporting.report_tables import to_screen
+from mammodet.reporting.tables import Table, to_csv
 from mammodet.targets import class_of
 
 _CARD = re.compile(r"model_card(_\d+)?\.md")
@@ -54,7 +57,7 @@ def evaluate_files(
     score_threshold: float = 0.3,
     command: str = "",
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Metrics:
     """Score predictions files, print the table, and write what follows from it.
 
     Writes `metrics.json`, `lesions.csv` and `images.csv` (what became of each, for a user's own questions), and with
@@ -80,48 +83,93 @@ def evaluate_files(
         raise InputError(
             f"--calibration: {len(calibrations)} files for {len(predictions)} of predictions; give one each"
         )
-    fitted: list[tuple[Path, Calibration] | None] = [_read_calibration(path, options) for path in calibrations]
-    fitted = fitted or [None] * len(predictions)
-    entries, overrides, refusals = [], [], []
-    for name, path, calibration in zip(names, predictions, fitted, strict=True):
-        try:
-            entry, overridden = _entry(name, path, dataset, ground_truth, train, calibration, allow, key)
-        except InputError as error:
-            refusals.append(str(error))
-            continue
-        entries.append(entry)
-        prefix = f"{name}: " if len(names) > 1 else ""
-        overrides += [f"{prefix}{one}" for one in overridden]
-    if refusals:
-        raise InputError("\n".join(refusals))
+    fitted: Sequence[Path | None] = calibrations or [None] * len(predictions)
+    inputs = [
+        Scored(name, path, calibration) for name, path, calibration in zip(names, predictions, fitted, strict=True)
+    ]
+    entries, overrides = admit_inputs(dataset, inputs, options, truth=ground_truth, train=train, allow=allow, key=key)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output):
         pass  # a folder that cannot be written is told before the work
-    split = dataset.info.get("split") or {}
-    facts = {
-        "ground_truth": _text(ground_truth),
-        "ground_truth_hash": data_hash(dataset),
-        "split_name": split.get("name"),
-        "split_subset": split.get("subset"),
-        "split_hash": split.get("hash"),
-    }
-    try:
-        result = evaluate(dataset, entries, options, facts=facts, overrides=overrides, progress=progress)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    lesions, images = _lesions_csv(dataset, result), _images_csv(dataset, entries)
+    result = score_entries(dataset, entries, overrides, options, truth=ground_truth, progress=progress)
     clear_evaluation(output)
-    write_json(output / METRICS, result.metrics, indent=1)
+    write_json(output / METRICS, result.metrics.to_json(), indent=1)
     if any(entry.kind == "detector" for entry in entries):
-        write_text(output / LESIONS, lesions)
-    write_text(output / IMAGES, images)
-    print(to_table(result.metrics))
+        write_text(output / LESIONS, to_csv(lesions_table(dataset, result)))
+    write_text(output / IMAGES, to_csv(images_table(dataset, entries)))
+    print(to_screen(result.metrics))
     if report:
         _write_report(ground_truth, dataset, entries, result.metrics, output, history, score_threshold, command)
         print(f"wrote {output}/metrics.json; open {output}/report.html")
     else:
         print(f"wrote {output}/metrics.json")
     return result.metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Predictions that are scored, and the calibration that belongs to them; each a file, or what one holds."""
+
+    name: str
+    predictions: Path | Predictions
+    calibration: Path | Calibration | None = None
+
+
+def admit_inputs(
+    dataset: Dataset,
+    inputs: Sequence[Scored],
+    options: Options,
+    *,
+    truth: Path | None = None,
+    train: Dataset | None = None,
+    allow: Collection[str] = (),
+    key: PatientKey | None = None,
+) -> tuple[list[Entry], list[str]]:
+    """Predictions that may be scored, and which refusals were overridden.
+
+    Args:
+        truth: the data set's file, where it comes from one.
+        train, allow: as in `evaluate_files`.
+        key: that the patient ids of the models are hashed under.
+    Raises:
+        InputError: with every reason to refuse that is not allowed, of all models.
+    """
+    entries, overrides, refusals = [], [], []
+    for one in inputs:
+        try:
+            entry, overridden = _entry(one, dataset, str(truth or "the ground truth"), train, options, allow, key)
+        except InputError as error:
+            refusals.append(str(error))
+            continue
+        entries.append(entry)
+        overrides += [f"{one.name}: {text}" if len(inputs) > 1 else text for text in overridden]
+    if refusals:
+        raise InputError("\n".join(refusals))
+    return entries, overrides
+
+
+def score_entries(
+    dataset: Dataset,
+    entries: Sequence[Entry],
+    overrides: Sequence[str],
+    options: Options,
+    *,
+    truth: Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Every figure, stamped with the data set's file, hashes and split; arguments as `admit_inputs` gives them."""
+    split = dataset.info.get("split") or {}
+    facts = {
+        "ground_truth": _text(truth) if truth else None,
+        "ground_truth_hash": data_hash(dataset),
+        "split_name": split.get("name"),
+        "split_subset": split.get("subset"),
+        "split_hash": split.get("hash"),
+    }
+    try:
+        return evaluate(dataset, entries, options, facts=facts, overrides=overrides, progress=progress)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def clear_evaluation(output: Path) -> None:
@@ -173,64 +221,65 @@ def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     return [_text(name) for name in names]
 
 
-def _read_calibration(path: Path, options: Options) -> tuple[Path, Calibration]:
-    calibration = read_calibration(path)
-    if calibration.provenance.over_images != options.over_images:
-        raise InputError(
-            f"{path}: was fitted on scores joined by {calibration.provenance.over_images!r}; evaluate with "
-            f"--over-images {calibration.provenance.over_images}, or calibrate with --over-images {options.over_images}"
-        )
-    return path, calibration
-
-
 def _entry(
-    name: str,
-    path: Path,
+    one: Scored,
     dataset: Dataset,
-    ground_truth: Path,
+    truth: str,
     train: Dataset | None,
-    fitted: tuple[Path, Calibration] | None,
+    options: Options,
     allow: Collection[str],
     key: PatientKey | None,
 ) -> tuple[Entry, tuple[str, ...]]:
-    repairs = Repairs()
-    predictions = read_predictions(path, repairs)
-    calibration = fitted[1] if fitted else None
-    if fitted and calibration:
-        check_belongs(calibration, predictions.model, str(fitted[0]), allow_other=True)
+    repairs, path, calibration, fitted = Repairs(), None, one.calibration, None
+    if isinstance(calibration, Path):
+        fitted, calibration = calibration, read_calibration(calibration)
+    where = str(fitted or f"the calibration of {one.name}")
+    if calibration and calibration.provenance.over_images != options.over_images:
+        made = calibration.provenance.over_images
+        raise InputError(
+            f"{where}: was fitted on scores joined by {made!r}; evaluate with --over-images {made}, or calibrate with "
+            f"--over-images {options.over_images}"
+        )
+    if isinstance(one.predictions, Path):
+        path, predictions = one.predictions, read_predictions(one.predictions, repairs)
+    else:
+        predictions = one.predictions
+    model = predictions.model
+    if calibration:
+        check_belongs(calibration, model, where, allow_other=True)
     admitted = admit(
         dataset,
         predictions,
-        truth=str(ground_truth),
-        source=str(path),
+        truth=truth,
+        source=str(path or one.name),
         repairs=repairs,
         train=train,
         calibration=calibration.provenance if calibration else None,
         allow=allow,
         key=key,
     )
-    model = predictions.model
-    kind = model.get("kind") or "detector"
-    if kind not in KINDS:
-        raise InputError(f"{path}: the kind of its model is {kind!r:.60}; expected {' or '.join(KINDS)}, or none")
-    facts = {
-        "predictions": _text(path),
-        "predictions_sha256": file_hash(path),
-        "checkpoint": _plain(model.get("checkpoint")),
-        "checkpoint_sha256": model.get("checkpoint_sha256"),
-        "imported_from": _plain(model.get("imported_from")),
-        "kind": kind,
-        "architecture": _architecture(model.get("config"), kind),
-        "box_masks": _box_masks(model.get("config"), kind),
-        "folds": _folds(model),
-        "patients_in_training": len(model["patients"]) if model.get("patients") else None,
-        "trained_on_data_hash": model.get("data_hash") or (data_hash(train) if train is not None else None),
-        "trained_on_split_hash": model.get("split_hash"),
-        "patients_seen_in_training": admitted.patients_seen,
-        "version": _plain(model.get("version")),
-        "calibration": _text(fitted[0]) if fitted else None,
-        "calibration_sha256": file_hash(fitted[0]) if fitted else None,
-    }
+    kind, kinds = model.get("kind") or "detector", get_args(Kind)
+    if kind not in kinds:
+        raise InputError(
+            f"{path or one.name}: the kind of its model is {kind!r:.60}; expected {' or '.join(kinds)}, or none"
+        )
+    facts = ModelFacts(
+        predictions=_text(path) if path else None,
+        predictions_sha256=file_hash(path) if path else None,
+        checkpoint=_plain(model.get("checkpoint")),
+        checkpoint_sha256=model.get("checkpoint_sha256"),
+        imported_from=_plain(model.get("imported_from")),
+        architecture=_architecture(model.get("config"), kind),
+        box_masks=_box_masks(model.get("config"), kind),
+        folds=_folds(model),
+        patients_in_training=len(model["patients"]) if model.get("patients") else None,
+        trained_on_data_hash=model.get("data_hash") or (data_hash(train) if train is not None else None),
+        trained_on_split_hash=model.get("split_hash"),
+        patients_seen_in_training=admitted.patients_seen,
+        version=_plain(model.get("version")),
+        calibration=_text(fitted or "given") if calibration else None,
+        calibration_sha256=file_hash(fitted) if fitted else None,
+    )
     notes = []
     if calibration and calibration.provenance.fitted_on_test:
         notes.append("CALIBRATED ON TEST: its thresholds and probabilities were fitted on a test set.")
@@ -245,8 +294,7 @@ def _entry(
         )
     if admitted.unchecked:
         notes.append(f"Leakage could not be checked: {'; '.join(admitted.unchecked)}.")
-    known = {key: value for key, value in facts.items() if value is not None}
-    entry = Entry(name, admitted.predictions, known, notes, calibration, kind, admitted.not_a_result)
+    entry = Entry(one.name, admitted.predictions, facts, notes, calibration, cast(Kind, kind), admitted.not_a_result)
     return entry, admitted.overrides
 
 
@@ -270,7 +318,7 @@ def _architecture(config: Any, kind: str) -> str | None:
         return None
 
 
-def _box_masks(config: Any, kind: str) -> str | None:
+def _box_masks(config: Any, kind: str) -> Any:
     """What taught the mask head where only a box was known; None where nothing did."""
     try:
         made, model = config["data"]["box_masks"], config["model"]
@@ -292,7 +340,7 @@ def _write_report(
     ground_truth: Path,
     dataset: Dataset,
     entries: Sequence[Entry],
-    metrics: dict[str, Any],
+    metrics: Metrics,
     output: Path,
     history: Path | None,
     score_threshold: float,
@@ -300,12 +348,10 @@ def _write_report(
 ) -> None:
     # here, since plotting takes a second to import that figures alone do not need
     from mammodet.reporting.card import model_card
-    from mammodet.reporting.confusion import write_confusions
-    from mammodet.reporting.curves import write_curves
+    from mammodet.reporting.curve_files import write_curves
     from mammodet.reporting.html import write_report
 
-    write_curves(output / CURVES, metrics)
-    write_confusions(output / CURVES, metrics)
+    write_curves(output / CURVES, metrics.models)
     for number in range(len(entries)):
         name = "model_card.md" if len(entries) == 1 else f"model_card_{number + 1}.md"
         write_text(output / name, model_card(metrics, number))
@@ -313,7 +359,7 @@ def _write_report(
         output / REPORT,
         title=f"{ground_truth.resolve().parent.name}: {ground_truth.name}",
         dataset=dataset,
-        models=[(entry.name, entry.predictions) for entry in entries],
+        predictions=[entry.predictions for entry in entries],
         metrics=metrics,
         image_reader=image_reader(ground_truth.parent),
         history_csv=history if history is not None and history.exists() else None,
@@ -322,55 +368,50 @@ def _write_report(
     )
 
 
-def _lesions_csv(dataset: Dataset, result: Evaluation) -> str:
+_IMAGE_HEADS = ("model", "image_id", "file_name", "patient_id", "laterality", "view", "density")
+
+
+def _image_cells(model: str, record: ImageRecord) -> list[Any]:
+    return [model, record.image_id, record.file_name, record.patient_id, record.laterality, record.view, record.density]
+
+
+def lesions_table(dataset: Dataset, result: Evaluation) -> Table:
     """One row per model and lesion to be found."""
-    attributes = list(
+    keys = list(
         dict.fromkeys(key for record in dataset.images for lesion in record.lesions for key in lesion.attributes)
     )
-    rows: list[list[Any]] = [
-        ["model", "image_id", "file_name", "patient_id", "laterality", "view", "density", "category"]
-        + ["x1", "y1", "x2", "y2", "score", "fppi", *PAIR_FIGURES]
-        + [f"attribute {key}" for key in attributes]
-    ]
+    rows = []
     for model, outcomes in result.outcomes.items():
         for outcome in outcomes:
             record = dataset.images[outcome.image]
             lesion = record.lesions[outcome.position]
-            rows.append(
-                [model, record.image_id, record.file_name, record.patient_id, record.laterality, record.view]
-                + [record.density, lesion.category, *lesion.box_xyxy, outcome.score, outcome.threshold_fppi]
-                + [outcome.agreement.get(figure) for figure in PAIR_FIGURES]
-                + [lesion.attributes.get(key) for key in attributes]
-            )
-    return csv_text(rows)
+            cells = [*_image_cells(model, record), lesion.category, *lesion.box_xyxy, outcome.score]
+            cells += [outcome.threshold_fppi, *(outcome.agreement.get(figure) for figure in PAIR_FIGURES)]
+            rows.append(((), (*cells, *(lesion.attributes.get(key) for key in keys))))
+    head = (*_IMAGE_HEADS, "category", "x1", "y1", "x2", "y2", "score", "fppi", *PAIR_FIGURES)
+    return Table((), (*head, *(f"attribute {key}" for key in keys)), tuple(rows))
 
 
-def _images_csv(dataset: Dataset, entries: Sequence[Entry]) -> str:
+def images_table(dataset: Dataset, entries: Sequence[Entry]) -> Table:
     """One row per model and image: its labels, its scores by every rule, its classes, its detections."""
-    questions = list(
-        dict.fromkeys(name for entry in entries for prediction in entry.predictions for name in prediction.class_scores)
-    )
-    rules = sorted(
-        {rule for entry in entries for prediction in entry.predictions for rule in prediction.scores_by_rule}
-    )
-    rows: list[list[Any]] = [
-        ["model", "image_id", "file_name", "patient_id", "laterality", "view", "density", "n_lesions", "n_detections"]
-        + [f"label {label}" for label in LABELS]
-        + [f"score {label}" for label in LABELS]
-        + [f"score {label} by {rule}" for rule in rules for label in LABELS]
-        + [f"{what} {name}" for name in questions for what in ("true", "predicted", "probability of predicted")]
-    ]
+    every = [prediction for entry in entries for prediction in entry.predictions]
+    questions = list(dict.fromkeys(name for prediction in every for name in prediction.class_scores))
+    rules = sorted({rule for prediction in every for rule in prediction.scores_by_rule})
+    rows = []
     for entry in entries:
         for record, prediction in zip(dataset.images, entry.predictions, strict=True):
-            rows.append(
-                [entry.name, record.image_id, record.file_name, record.patient_id, record.laterality, record.view]
-                + [record.density, sum(not lesion.ignore for lesion in record.lesions), len(prediction.detections)]
-                + [record.label(label) for label in LABELS]
-                + [prediction.scores.get(label) for label in LABELS]
-                + [prediction.scores_by_rule.get(rule, {}).get(label) for rule in rules for label in LABELS]
-                + [cell for name in questions for cell in (class_of(record, name), *_answer(prediction, name))]
-            )
-    return csv_text(rows)
+            cells = _image_cells(entry.name, record)
+            cells += [sum(not lesion.ignore for lesion in record.lesions), len(prediction.detections)]
+            cells += [record.label(label) for label in LABELS]
+            cells += [prediction.scores.get(label) for label in LABELS]
+            cells += [prediction.scores_by_rule.get(rule, {}).get(label) for rule in rules for label in LABELS]
+            cells += [cell for name in questions for cell in (class_of(record, name), *_answer(prediction, name))]
+            rows.append(((), tuple(cells)))
+    head = [*_IMAGE_HEADS, "n_lesions", "n_detections"]
+    head += [*(f"label {label}" for label in LABELS), *(f"score {label}" for label in LABELS)]
+    head += [f"score {label} by {rule}" for rule in rules for label in LABELS]
+    head += [f"{what} {name}" for name in questions for what in ("true", "predicted", "probability of predicted")]
+    return Table((), tuple(head), tuple(rows))
 
 
 def _answer(prediction: ImagePrediction, question: str) -> tuple[str | None, float | None]:

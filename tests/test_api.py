@@ -17,6 +17,7 @@ import mammodet.config
 from mammodet.commands import evaluate
 from mammodet.data.coco import read_coco
 from mammodet.errors import InputError
+from mammodet.evaluation.results import Metrics
 
 ROOT = Path(__file__).parent.parent
 TINY = [*SMALL, "train.epochs=1", "train.validate_every=1", "data.num_workers=0", "data.image.max_size=64"]
@@ -47,12 +48,16 @@ def test_every_example_of_the_page_runs(work: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(mammodet.config, "load_config", lambda path, overrides: load(path, [*TINY, *overrides]))
     monkeypatch.chdir(work)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
     assert Path(str(names["best"])) == Path("run/best.ckpt")
     assert Path("predictions.json").is_file()
+    metrics = names["metrics"]
+    assert isinstance(metrics, Metrics)
+    assert metrics.protocol.resamples == 200
+    assert metrics.models[0].protocol.patients_seen_in_training == 0
     picture = names["picture"]
     assert isinstance(picture, np.ndarray)
     assert picture.ndim == 3

@@ -10,15 +10,36 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from small_cases import dataset, image, lesion, prediction, random_case
+from small_metrics import flat
 
 from mammodet.data.coco import to_json, write_coco
 from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
-from mammodet.evaluation.average_precision import AveragePrecision, average_precision
+from mammodet.evaluation.average_precision import AveragePrecision
+from mammodet.evaluation.average_precision import average_precision as precision_of
+from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.flat import flat_detections, flat_lesions
-from mammodet.evaluation.sizes import MILLIMETRES, PIXELS
+from mammodet.evaluation.sizes import MILLIMETRES, PIXELS, size_bins
 
 A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
 PERFECT = {"AP": 1.0, "AP50": 1.0, "AP75": 1.0}
+
+
+def average_precision(data, predictions, kind):
+    """Figures by name, `AP50/CATEGORY` where there are several."""
+    found = flat(precision_of(data, predictions, kind))
+    return {**{f"AP50/{name}": value for name, value in found.pop("AP50_by_category").items()}, **found}
+
+
+def by_size(data, predictions, kind):
+    """The same, with `AP/SIZE` and `AP50/SIZE`."""
+    found, lesions = flat_detections(data, predictions), flat_lesions(data)
+    clusters = np.zeros(len(data.images), dtype=np.int64)
+    measure = AveragePrecision(data, found, lesions, clusters, (kind,), size_bins(data, found, lesions))
+    kinds, sizes = measure.results(Bootstrap.of(1, 0, 0))
+    of_sizes = {
+        f"{name}/{size}": one.value for size, row in sizes for name, one in zip(("AP", "AP50"), row, strict=True)
+    }
+    return {**flat(kinds[kind]), **of_sizes}
 
 
 def plain_pycocotools(folder, data, predictions, kind):
@@ -157,7 +178,7 @@ def test_average_precision_equals_pycocotools_on_odd_cases(tmp_path, kind, seed)
     )
     predictions = [replace(one, image_id=int(number)) for one, number in zip(predictions, order, strict=True)]
     expected = plain_pycocotools(tmp_path, data, predictions, kind)
-    found = average_precision(data, predictions, kind, by_size=True)
+    found = by_size(data, predictions, kind)
     names = ["AP", "AP50", "AP75", *(f"AP/{label}" for label in PIXELS)]
     official = [None if value < 0 else float(value) for value in expected.stats[:6]]
     assert [found[name] for name in names] == official
@@ -166,7 +187,7 @@ def test_average_precision_equals_pycocotools_on_odd_cases(tmp_path, kind, seed)
 def test_sizes_in_millimetres_equal_pycocotools_with_extents_for_areas(tmp_path):
     data, predictions = random_case(3, images=40)
     data = with_spacing(data, (0.8, 0.5))
-    found = average_precision(data, predictions, "bbox", by_size=True)
+    found = by_size(data, predictions, "bbox")
     truth = COCO()
     truth.dataset = to_json(data)
 
@@ -201,7 +222,7 @@ def test_sizes_in_millimetres_equal_pycocotools_with_extents_for_areas(tmp_path)
 
 def test_a_lesion_without_spacing_belongs_to_no_size_in_millimetres():
     data = dataset(image(1, lesion(A), spacing_mm_rc=(0.5, 0.5)), image(2, lesion((5, 5, 95, 95))))
-    found = average_precision(data, [prediction(1, (A, 0.9)), prediction(2)], "bbox", by_size=True)
+    found = by_size(data, [prediction(1, (A, 0.9)), prediction(2)], "bbox")
     assert found["AP50/up to 10 mm"] == pytest.approx(1.0)
     assert found["AP50/20 to 50 mm"] is None
 
@@ -213,7 +234,7 @@ def test_weighted_average_precision_equals_pycocotools_on_repeated_patients(tmp_
     rng = np.random.default_rng(seed)
     clusters, weights = rng.integers(0, 6, len(data.images)), rng.integers(0, 3, 6)
     measure = AveragePrecision(data, flat_detections(data, predictions), flat_lesions(data), clusters, (kind,))
-    row = dict(zip(measure.names, measure.row(weights.astype(float)), strict=True))
+    row = measure.row(weights.astype(float))
     copies = [position for position in range(len(data.images)) for _ in range(weights[clusters[position]])]
     again = replace(
         data,
@@ -225,8 +246,7 @@ def test_weighted_average_precision_equals_pycocotools_on_repeated_patients(tmp_
         [replace(predictions[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)],
         kind,
     )
-    for position, name in enumerate(("AP", "AP50", "AP75")):
-        assert row[f"detection/{kind}/{name}"] == pytest.approx(float(expected.stats[position]), abs=1e-12)
+    assert row[:3] == pytest.approx([float(value) for value in expected.stats[:3]], abs=1e-12)
 
 
 def test_more_than_a_hundred_detections_of_an_image_are_cut_as_in_pycocotools(tmp_path):

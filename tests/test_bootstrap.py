@@ -7,24 +7,23 @@ import pytest
 from small_cases import dataset, image
 
 from mammodet.evaluation.bootstrap import (
-    Estimates,
-    bootstrap,
+    Bootstrap,
     compare,
+    estimate,
     patient_clusters,
     percentile_interval,
     resample_weights,
 )
 from mammodet.evaluation.flat import FlatDetections, FlatLesions
-from mammodet.evaluation.froc import CurveMaker, FrocFigures, denominator_images
+from mammodet.evaluation.froc import FPPI_POINTS, CurveMaker, FrocFigures, denominator_images
 from mammodet.evaluation.matching import match_all
+from mammodet.evaluation.results import Figure, Named
 from mammodet.evaluation.roc import ScoreFigures
 from mammodet.records import Lesion
 
 
 class Mean:
     """The weighted mean of one number per patient."""
-
-    names = ("mean",)
 
     def __init__(self, values):
         self.values = np.asarray(values, dtype=float)
@@ -54,18 +53,14 @@ def test_resamples_draw_as_many_patients_as_there_are():
 
 
 def test_estimates_hold_the_figure_and_its_interval():
-    found = bootstrap({"a": [Mean([0, 1, 2, 3])]}, 4, resamples=500, seed=0)["a"]
-    assert found.value("mean") == 1.5
-    low, high = found.interval("mean")
+    [found] = Bootstrap.of(4, 500, seed=0).figures(Mean([0, 1, 2, 3]))
+    assert found.value == 1.5
+    low, high = found.ci95
     assert 0 < low < 1.5 < high < 3
-    assert found.value("other") is None
-    assert found.interval("other") is None
 
 
 def test_without_resamples_there_are_figures_and_no_intervals():
-    found = bootstrap({"a": [Mean([0, 1])]}, 2, resamples=0, seed=0)["a"]
-    assert found.value("mean") == 0.5
-    assert found.interval("mean") is None
+    assert Bootstrap.of(2, 0, seed=0).figures(Mean([0, 1])) == [Figure(value=0.5)]
 
 
 def test_an_interval_needs_nineteen_in_twenty_resamples():
@@ -77,45 +72,38 @@ def test_an_interval_needs_nineteen_in_twenty_resamples():
 
 
 def test_where_all_resamples_agree_there_is_no_interval():
-    found = bootstrap({"a": [Mean([1, 1, 1])]}, 3, resamples=100, seed=0)["a"]
-    assert found.value("mean") == 1.0
-    assert found.interval("mean") is None
-    assert found.spread("mean") == [1.0, 1.0]
+    [found] = Bootstrap.of(3, 100, seed=0).figures(Mean([1, 1, 1]))
+    assert found == Figure(value=1.0)
+    assert percentile_interval(found.samples) == (1.0, 1.0)
 
 
-def test_two_figures_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="two figures of one name"):
-        bootstrap({"a": [Mean([0, 1]), Mean([1, 0])]}, 2, resamples=0, seed=0)
-
-
-def estimates(samples, value=0.0):
-    return Estimates({"x": value}, {"x": 0}, np.asarray(samples, dtype=float)[:, None])
+def named(samples, value=0.0):
+    return Named("x", estimate(value, samples))
 
 
 def test_compare_counts_the_smaller_tail_twice():
-    first = estimates(np.zeros(99))
-    second = estimates(np.r_[np.full(4, -1.0), np.linspace(0.1, 1, 95)], value=0.6)
-    found = compare(first, second, "x")
-    assert found.difference == 0.6
+    first = named(np.zeros(99))
+    second = named(np.r_[np.full(4, -1.0), np.linspace(0.1, 1, 95)], value=0.6)
+    found = compare(first, second)
+    assert found.difference.value == 0.6
     assert found.p == pytest.approx(2 * (4 + 1) / 100)
-    assert compare(first, first, "x").p == 1.0
-    assert compare(first, estimates(np.ones(99)), "x").p == pytest.approx(2 / 100)
+    assert compare(first, first).p == 1.0
+    assert compare(first, named(np.ones(99))).p == pytest.approx(2 / 100)
 
 
 def test_compare_is_paired():
     # The models differ by exactly 0.1 on every patient: the interval of the difference has no width.
     values = np.random.default_rng(0).random(50)
-    found = bootstrap({"a": [Mean(values)], "b": [Mean(values + 0.1)]}, 50, resamples=300, seed=0)
-    difference = compare(found["a"], found["b"], "mean")
-    assert difference.ci95 == pytest.approx((0.1, 0.1))
-    low, high = found["a"].interval("mean")
+    bootstrap = Bootstrap.of(50, 300, seed=0)
+    first, second = (bootstrap.figures(Mean(shown))[0] for shown in (values, values + 0.1))
+    assert compare(Named("x", first), Named("x", second)).difference.ci95 == pytest.approx((0.1, 0.1))
+    low, high = first.ci95
     assert high - low > 0.1
 
 
 def test_compare_needs_the_figure_on_both_sides():
-    known, missing = estimates(np.zeros(10)), Estimates({"x": float("nan")}, {"x": 0}, np.zeros((10, 1)))
-    assert compare(known, missing, "x") is None
-    assert compare(known, known, "y") is None
+    known, missing = named(np.zeros(10)), named(np.zeros(10), float("nan"))
+    assert compare(known, missing) is compare(missing, known) is None
 
 
 # Coverage: the interval of nominal 95 % holds the truth in 92 to 98 % of simulated studies. Images of one patient are
@@ -130,9 +118,8 @@ def simulated_scores(rng, patients, images, share):
     return labels, 1 / (1 + np.exp(-raw)), patient
 
 
-def covered(measure, name, truth, clusters, seed):
-    found = bootstrap({"a": [measure]}, clusters, resamples=200, seed=seed)["a"]
-    interval = found.interval(name)
+def covered(measure, place, truth, clusters, seed):
+    interval = Bootstrap.of(clusters, 200, seed).figures(measure)[place].ci95
     return interval is not None and interval[0] <= truth <= interval[1]
 
 
@@ -145,9 +132,9 @@ def test_interval_of_the_auc_covers_it():
     hits = images_only = 0
     for seed in range(studies):
         labels, scores, patient = simulated_scores(rng, 100, 4, 0.4)
-        hits += covered(ScoreFigures("x", labels, scores, patient), "x/roc_auc", truth, 100, seed)
+        hits += covered(ScoreFigures(labels, scores, patient), 0, truth, 100, seed)
         lone = np.arange(400)
-        images_only += covered(ScoreFigures("x", labels, scores, lone), "x/roc_auc", truth, 400, seed)
+        images_only += covered(ScoreFigures(labels, scores, lone), 0, truth, 400, seed)
     assert 0.92 <= hits / studies <= 0.98
     assert images_only / studies < 0.85
 
@@ -179,8 +166,8 @@ def test_interval_of_the_sensitivity_at_one_false_positive_covers_it():
         clusters = np.arange(patients * views) // views
         maker = CurveMaker(found, lesions, match_all(found, lesions, "iou@0.5"), clusters)
         everywhere = np.ones(patients * views, dtype=bool)
-        measure = FrocFigures([maker.curve("x", maker.false_positives(everywhere))])
-        hits += covered(measure, "x/sensitivity@1", truth, patients, seed)
+        measure = FrocFigures([maker.curve(maker.false_positives(everywhere))])
+        hits += covered(measure, FPPI_POINTS.index(1.0), truth, patients, seed)
     assert 0.92 <= hits / studies <= 0.98
 
 

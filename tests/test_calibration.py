@@ -21,7 +21,7 @@ from mammodet.evaluation.calibration import (
     fit_temperature,
     parse_goal,
 )
-from mammodet.evaluation.roc import classification_figures
+from mammodet.evaluation.roc import scores_of
 
 # By hand: positives score 0.9, 0.6, 0.6, 0.2; negatives 0.6, 0.4, 0.2, 0.1.
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0]
@@ -126,8 +126,8 @@ def test_scaling_that_does_not_rise_is_refused(a, b):
 
 def test_well_calibrated_cases_have_a_small_error_and_overconfident_ones_a_large():
     labels, scores = simulated(1.0, 0.0)
-    assert classification_figures(labels, scores)["ece"] < 0.015
-    assert classification_figures(labels, Scaling(4.0, 0.0).apply(scores))["ece"] > 0.05
+    assert scores_of(labels, scores).ece.value < 0.015
+    assert scores_of(labels, Scaling(4.0, 0.0).apply(scores)).ece.value > 0.05
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_metrics import small_metrics
+from small_metrics import metrics_of, metrics_value, small_metrics
 
 from mammodet.errors import InputError
 from mammodet.models.card import ModelCard, card_from_json, read_card, with_figures
@@ -25,10 +25,10 @@ SHA256 = "ab" * 32
 
 
 def measured(change: Any = None, fppi: float = 1.0) -> ModelCard:
-    value = small_metrics()
+    value = metrics_value()
     if change is not None:
         change(value)
-    return with_figures(card_from_json(TEXT, "card"), value, ("cd" * 32, SHA256), fppi, "metrics.json")
+    return with_figures(card_from_json(TEXT, "card"), metrics_of(value), ("cd" * 32, SHA256), fppi, "metrics.json")
 
 
 def test_card_of_an_author_is_read_from_yaml(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_card_takes_the_figures_of_an_evaluation() -> None:
     figures = {figure.name: (figure.value, figure.ci95) for figure in card.figures}
     assert figures["box AP50"] == (0.71, (0.612, 0.793))
     assert figures["CPM"] == (0.4375, (0.3, 0.6))
-    assert figures["sensitivity at 0.125 FPPI"] == (0.25, (0.1, 0.4))
-    assert "sensitivity at 4 FPPI" not in figures  # was not measured
-    assert figures["image tumor ROC AUC"] == (0.9, (0.71, 0.98))
-    assert figures["image tumor sensitivity at sensitivity@0.9"] == (1.0, None)
+    assert figures["lesion sensitivity at 0.125 FPPI"] == (0.25, (0.1, 0.4))
+    assert "lesion sensitivity at 4 FPPI" not in figures  # was not measured
+    assert figures["image, tumor: ROC AUC"] == (0.9, (0.71, 0.98))
+    assert figures["image, tumor at sensitivity@0.9: sensitivity"] == (1.0, None)
     assert card.froc is not None
     assert (card.froc.fppi, card.froc.sensitivity, card.froc.ci95) == (1, 0.625, (0.41, 0.8))
     assert card.froc.score_threshold == 0.5  # the curve's last turn before 1 is that at 0.5
@@ -83,7 +83,8 @@ def test_card_takes_the_figures_of_an_evaluation() -> None:
         ),
         (lambda value: value["models"][0].update(not_a_result="seen"), 1.0, "its figures are no result: seen"),
         (None, 4.0, "no sensitivity at 4 false positives per image; it has those at 0.125, 1"),
-        (lambda value: value.pop("protocol"), 1.0, "is not an evaluation's metrics.json"),
+        (lambda value: value.update(format="mammodet-metrics/2"), 1.0, "run mammodet evaluate again"),
+        (lambda value: value.pop("protocol"), 1.0, "metrics.json: 1 fault[^$]*protocol: is missing"),
     ],
 )
 def test_figures_of_another_kind_are_refused(change: Any, fppi: float, message: str) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 from small_cases import dataset, image, lesion, prediction
+from small_metrics import flat
 
-from mammodet.evaluation.classes import CLASS_FIGURES, FIGURES, ClassFigures, ClassQuestions, scale_ranks
+from mammodet.evaluation.bootstrap import Bootstrap
+from mammodet.evaluation.classes import CLASS_FIGURES, FIGURES, ClassFigures, class_results, scale_ranks
 from mammodet.evaluation.evaluate import Entry, evaluate
-from mammodet.evaluation.no_boxes import NO_BOXES
 from mammodet.evaluation.options import Options
-from mammodet.evaluation.summary import to_table
+from mammodet.evaluation.results import NO_BOXES, metrics_from_json
+from mammodet.reporting.report_tables import to_screen
 
 A = (10, 10, 30, 30)
 
@@ -22,10 +25,11 @@ A = (10, 10, 30, 30)
 def row_of(truth, probabilities, *, weights=None, clusters=None, ranks=None):
     """Every figure by name."""
     clusters = np.arange(len(truth)) if clusters is None else np.asarray(clusters)
-    figures = ClassFigures("q", truth, probabilities, clusters, ranks=ranks)
+    figures = ClassFigures(truth, probabilities, clusters, ranks=ranks)
     size = int(clusters.max(initial=-1)) + 1
     values = figures.row(np.ones(size) if weights is None else np.asarray(weights, dtype=np.float64))
-    return dict(zip((name.removeprefix("q/") for name in figures.names), values.tolist(), strict=True))
+    each = [f"class {number}/{name}" for number in range(figures.n_classes) for name in CLASS_FIGURES]
+    return dict(zip((*FIGURES, *each), values.tolist(), strict=True))
 
 
 def one_hot(*positions, classes=3):
@@ -48,7 +52,6 @@ def by_scikit_learn(truth, probabilities, weight, n_classes):
         "kappa": sk.cohen_kappa_score(truth, called, **kappa),
         "quadratic_kappa": sk.cohen_kappa_score(truth, called, weights="quadratic", **kappa),
         "macro_precision": sk.precision_score(truth, called, average="macro", **more),
-        "macro_recall": sk.recall_score(truth, called, average="macro", **more),
         "macro_f1": sk.f1_score(truth, called, average="macro", **more),
         "macro_roc_auc": np.nanmean(areas),
         "log_loss": np.nan,
@@ -96,7 +99,7 @@ def test_a_class_that_is_never_predicted_has_no_precision_and_counts_as_zero_in_
     assert np.isnan(found["class 2/precision"])
     assert (found["class 2/recall"], found["class 2/f1"]) == (0, 0)
     assert found["macro_precision"] == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert found["balanced_accuracy"] == found["macro_recall"] == pytest.approx((1 + 1 + 0) / 3)
+    assert found["balanced_accuracy"] == pytest.approx((1 + 1 + 0) / 3)
     assert found["macro_f1"] == pytest.approx((4 / 5 + 1 + 0) / 3)
     # agreement 3/4; by chance 1/2 * 3/4 + 1/4 * 1/4 + 0 = 7/16
     assert found["kappa"] == pytest.approx((3 / 4 - 7 / 16) / (9 / 16))
@@ -119,7 +122,7 @@ def test_a_true_class_that_the_model_does_not_know_is_an_error():
     assert np.isnan([found["class 2/precision"], found["class 2/roc_auc"], found["log_loss"]]).all()
     # the unknown one stands among the others of class 0 (0.9 against 0.2 and 0.7) and of class 1
     assert found["class 0/roc_auc"] == found["class 1/roc_auc"] == 1
-    figures = ClassFigures("q", [0, 1, 2], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], [0, 1, 2])
+    figures = ClassFigures([0, 1, 2], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], [0, 1, 2])
     assert figures.confusion().tolist() == [[1, 0], [0, 1], [1, 0]]
     assert figures.confusion(np.array([1.0, 2.0, 3.0])).tolist() == [[1, 0], [0, 2], [3, 0]]
 
@@ -161,7 +164,6 @@ def test_a_probability_of_zero_for_the_true_class_is_finite():
 def test_a_large_set_is_resampled_in_seconds():
     rng = np.random.default_rng(0)
     figures = ClassFigures(
-        "q",
         rng.integers(0, 8, 10_000),
         rng.dirichlet(np.ones(8), 10_000),
         rng.integers(0, 2500, 10_000),
@@ -183,7 +185,7 @@ def classified(number, *, scores=None, **classes):
 
 def metrics_of(data, predictions, *, kind="classifier", resamples=0):
     metrics = evaluate(data, [Entry("ours", predictions, kind=kind)], Options(resamples=resamples)).metrics
-    return metrics, metrics["models"][0]
+    return metrics, flat(metrics.models[0])
 
 
 def four_images(answers, **more):
@@ -201,15 +203,16 @@ def test_section_holds_counts_by_hand():
     assert found["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]  # the tie of B and C is B
     assert (found["n"], found["n_without_truth"], found["n_without_answer"]) == (4, 0, 0)
     assert found["accuracy"] == 0.5
-    assert found["accuracy_ci95"][0] < 0.5 < found["accuracy_ci95"][1]
+    low, high = metrics.models[0].classes["density"].accuracy.ci95
+    assert low < 0.5 < high
     # squared steps: observed 1 + 1; by chance rows 1, 2, 1 and columns 2, 2, 0: (0+2+0 + 4+0+0 + 8+2+0)/4 = 4
     assert found["quadratic_kappa"] == pytest.approx(1 - 2 / 4)
-    assert [(one["class"], one["support"], one["predicted"]) for one in found["per_class"]] == [
+    assert [(one["name"], one["support"], one["predicted"]) for one in found["per_class"]] == [
         ("A", 1, 2), ("B", 2, 2), ("C", 1, 0)
     ]  # fmt: skip
     assert [one["precision"] for one in found["per_class"]] == [0.5, 0.5, None]
-    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
-    assert "balanced 0.500" in to_table(metrics)
+    assert metrics_from_json(json.loads(json.dumps(metrics.to_json(), allow_nan=False)), "x") == metrics
+    assert re.search(r"density: balanced accuracy +0.500", to_screen(metrics))
 
 
 def test_images_without_truth_or_answer_are_left_out_and_counted():
@@ -225,7 +228,7 @@ def test_images_without_truth_or_answer_are_left_out_and_counted():
 
 def test_a_question_without_any_truth_has_no_section():
     _, model = metrics_of(dataset(image(1)), [classified(1, birads={"1": 0.5, "2": 0.5})])
-    assert "classes" not in model
+    assert model["classes"] == {}
     assert any("birads: no image has both" in note for note in model["notes"])
 
 
@@ -239,7 +242,7 @@ def test_classes_that_the_model_does_not_know_have_a_row_and_a_note():
     assert found["quadratic_kappa"] == 0  # a constant answer
     assert found["per_class"][2]["predicted"] is None
     assert any(note.endswith("counts as an error: C (1).") for note in model["notes"])
-    assert "counts as an error: C (1)" in to_table(metrics)
+    assert "counts as an error: C (1)" in to_screen(metrics)
 
 
 def test_images_of_one_question_must_have_the_same_classes():
@@ -283,11 +286,11 @@ def test_two_models_are_compared_on_their_classes():
     data, predictions = four_images([right] * 4)
     entries = [Entry("a", predictions, kind="classifier"), Entry("b", four_images([right, wrong, wrong, wrong])[1])]
     metrics = evaluate(data, entries, Options(resamples=100)).metrics
-    figures = metrics["comparisons"][0]["figures"]
-    assert figures["classes/density/accuracy"]["difference"] == pytest.approx(0.5 - 0.25)
-    assert {f"classes/density/{name}" for name in FIGURES} <= set(figures)
-    assert not [name for name in figures if "/class " in name or name.startswith(("detection", "froc"))]
-    assert "density accuracy                   +0.250" in to_table(metrics)
+    found = {one.figure: one.difference.value for one in metrics.comparisons[0].differences}
+    assert found["density: accuracy"] == pytest.approx(0.5 - 0.25)
+    assert len(found) == len(FIGURES)
+    assert all(name.startswith("density: ") for name in found)
+    assert re.search(r"density: accuracy +0.250 +0.500 +\+0.250", to_screen(metrics))
 
 
 def test_a_classifier_has_no_figures_of_places():
@@ -297,15 +300,16 @@ def test_a_classifier_has_no_figures_of_places():
     )  # fmt: skip
     predictions = [prediction(n, scores={"tumor": score}) for n, score in enumerate((0.9, 0.1, 0.6, 0.2), start=1)]
     result = evaluate(data, [Entry("ours", predictions, kind="classifier")], Options(resamples=0))
-    model = result.metrics["models"][0]
+    model = flat(result.metrics.models[0])
     assert (model["kind"], model["detection"], model["froc"], model["masks"]) == ("classifier", None, None, None)
     assert model["image"]["tumor"]["roc_auc"] == 1
     assert [(one["value"], one["roc_auc"]) for one in model["strata"]] == [("CC", 1.0), ("MLO", None)]
     assert model["notes"] == [NO_BOXES]
-    assert result.metrics["notes"] == [note for note in result.metrics["notes"] if "AP" not in note]
-    assert not {"match", "denominator", "duplicates"} & set(result.metrics["protocol"])
+    assert not [note for note in result.metrics.notes if "AP" in note]
+    facts = result.metrics.protocol
+    assert (facts.match, facts.denominator, facts.duplicates) == (None, None, None)
     assert result.outcomes == {"ours": []}
-    table = to_table(result.metrics)
+    table = to_screen(result.metrics)
     assert "4 images, 0 patients\n" in table
     for word in ("lesions", "AP50", "CPM"):
         assert word not in table.replace(NO_BOXES, "")
@@ -318,31 +322,29 @@ def test_a_detector_beside_a_classifier_keeps_its_figures():
     boxes = [prediction(1, (A, 0.9), scores=scores[0]), prediction(2, scores=scores[1])]
     entries = [Entry("c", bare, kind="classifier"), Entry("d", boxes)]
     metrics = evaluate(data, entries, Options(resamples=0)).metrics
-    first, second = metrics["models"]
+    first, second = flat(metrics.models)
     assert first["froc"] is None
     assert [second["froc"]["cpm"], second["detection"]["bbox"]["AP50"]] == pytest.approx([1, 1])
-    assert metrics["protocol"]["match"] == "iou@0.2"
-    figures = metrics["comparisons"][0]["figures"]
-    assert figures["image/tumor/roc_auc"]["difference"] == 0
-    assert not [name for name in figures if name.startswith(("detection", "froc"))]
-    assert to_table(metrics).count("FROC  ") == 1
+    assert metrics.protocol.match == "iou@0.2"
+    found = {one.figure: one.difference.value for one in metrics.comparisons[0].differences}
+    assert found["image, tumor: ROC AUC"] == 0
+    assert all(name.startswith("image, tumor: ") for name in found)
+    assert to_screen(metrics).count("CPM") == 1
 
 
-def test_a_classifier_with_boxes_and_an_unknown_kind_are_refused():
+def test_a_classifier_with_boxes_is_refused():
     data = dataset(image(1, lesion(A)))
     with pytest.raises(ValueError, match=r"said to be a classifier, and yet 1 images have detections.*im1.png"):
         metrics_of(data, [prediction(1, (A, 0.9))])
-    with pytest.raises(ValueError, match="kind 'segmenter': expected detector or classifier"):
-        Entry("x", [], kind="segmenter")
 
 
 def test_figures_that_are_no_result_say_so_on_every_line():
     data, predictions = four_images([{"A": 0.2, "B": 0.5, "C": 0.3}] * 4)
     entries = [Entry("a", predictions, kind="classifier", not_a_result="why"), Entry("b", predictions)]
     metrics = evaluate(data, entries, Options(resamples=0)).metrics
-    assert [model.get("not_a_result") for model in metrics["models"]] == ["why", None]
-    lines = to_table(metrics).splitlines()
-    start, other, pair = (lines.index(name) for name in ("a", "b", "b - a   NOT A RESULT"))
+    assert [model.not_a_result for model in metrics.models] == ["why", None]
+    lines = to_screen(metrics).splitlines()
+    start, other, pair = (lines.index(name) for name in ("a", "b", "b against a: NOT A RESULT   NOT A RESULT"))
     assert all(line.endswith("NOT A RESULT") for line in lines[start + 1 : other] if "note:" not in line)
     assert not any("NOT A RESULT" in line for line in lines[other:pair])
     assert all("NOT A RESULT" in line for line in lines[pair:] if line.startswith("  density"))
@@ -352,4 +354,4 @@ def test_questions_of_a_detector_are_measured_too():
     data, predictions = four_images([{"A": 0.2, "B": 0.5, "C": 0.3}] * 4)
     _, model = metrics_of(data, predictions, kind="detector")
     assert model["classes"]["density"]["accuracy"] == 0.5
-    assert ClassQuestions(data, [prediction(n) for n in range(1, 5)], np.arange(4)).measures == []
+    assert class_results(data, [prediction(n) for n in range(1, 5)], np.arange(4), Bootstrap.of(4, 0, 0)) == ({}, [])

@@ -97,7 +97,7 @@ def test_config_trains_and_evaluates(data: Path, tmp_path: Path, archive: str, n
     heads = config["model"]["classifier"]["heads"]
     for question in heads:
         if question in ("tumor", "malignant"):
-            assert 0 <= model["image"][question]["roc_auc"] <= 1
+            assert 0 <= model["image"][question]["roc_auc"]["value"] <= 1
         else:
             assert model["classes"][question]["n"] > 0
     assert (folder / "report.html").stat().st_size > 10_000

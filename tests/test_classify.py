@@ -365,8 +365,8 @@ def test_out_of_fold_predictions_name_who_predicted_what(folded, crossed):
 def test_out_of_fold_predictions_are_scored_and_patients_of_a_wrong_fold_refused(folded, crossed, tmp_path):
     truth, predictions = folded / "folds.json", crossed / "out_of_fold" / "predictions.json"
     metrics = evaluate_files(truth, [predictions], tmp_path / "eval", report=False, progress=False)
-    (model,) = metrics["models"]
-    assert model["image"]["tumor"]["n_positive"] + model["image"]["tumor"]["n_negative"] == 24
+    (model,) = metrics.models
+    assert model.image["tumor"].n_positive + model.image["tumor"].n_negative == 24
     value = json.loads(predictions.read_text())
     value["model"]["folds"][0]["patients"] = value["model"]["folds"][1]["patients"]
     (tmp_path / "wrong.json").write_text(json.dumps(value))

@@ -119,7 +119,7 @@ def test_tools_predict_evaluate_and_draw(trained: Path, phantom_root: Path, tmp_
     arguments = ["--ground-truth", str(truth), "--predictions", str(predictions)]
     assert evaluate.main([*arguments, "--output", str(tmp_path / "e"), "--resamples", "100"]) == 0
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert "segm" in json.dumps(metrics)
+    assert metrics["models"][0]["detection"]["segm"] is not None
     name = "detectron2, COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml, changed by model.detectron2.opts, 64 px"
     assert metrics["models"][0]["protocol"]["architecture"] == name
     assert visualize.main([*arguments, "--output", str(tmp_path / "v")]) == 0

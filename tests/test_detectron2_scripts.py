@@ -170,9 +170,9 @@ def test_the_results_file_goes_through_import_and_evaluation(tmp_path, name):
     (model,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())["models"]
     for kind in ("bbox", "segm"):
         figures = model["detection"][kind]
-        assert figures["AP"] * 100 == pytest.approx(theirs[kind]["AP"], abs=1e-9)
-        low, high = figures["AP_ci95"]
-        assert low < figures["AP"] < high
+        assert figures["AP"]["value"] * 100 == pytest.approx(theirs[kind]["AP"], abs=1e-9)
+        low, high = figures["AP"]["ci95"]
+        assert low < figures["AP"]["value"] < high
     assert model["image"]["tumor"]["n_positive"] == sum(one.labels["tumor"] == 1 for one in labelled)
 
 
@@ -224,7 +224,7 @@ def test_the_script_of_the_page_runs(tmp_path, phantom_root):
     train = read_coco(phantom_root / "train.json")
     assert found.model["patients"] == sorted({one.patient_id for one in train.images})
     (model,) = json.loads((output / "evaluation" / "metrics.json").read_text())["models"]
-    assert {"AP", "AP_ci95"} <= set(model["detection"]["bbox"])
+    assert set(model["detection"]["bbox"]["AP"]) == {"value", "ci95"}
     assert (output / "evaluation" / "report.html").is_file()
     # Lesion-free images were kept: those of the file, as detectron2 says itself.
     assert f"Serializing {len(train.images)} elements" in done.stdout

@@ -17,6 +17,11 @@ def test_config_page_is_what_the_code_says() -> None:
     assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == made
 
 
+def test_metrics_schema_is_that_of_the_model() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_metrics_schema.py"))["schema"]()
+    assert (ROOT / "docs" / "metrics.schema.json").read_text(encoding="utf-8") == made
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_relative_links_of_a_document_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))

@@ -293,9 +293,8 @@ def test_ellipses_of_boxes_teach_masks_and_are_no_truth(boxes_only: Path, tmp_pa
     path, _ = predict_to_folder(predictor, read_coco(truth), boxes_only, tmp_path / "preds")
     assert all(image.detections.rles for image in read_predictions(path).images)
     metrics = evaluate_files(truth, [path], tmp_path / "eval", options=Options(resamples=0), progress=False)
-    (model,) = metrics["models"]
-    assert model["masks"] is None
-    assert list(model["detection"]) == ["bbox"]
+    (model,) = metrics.models
+    assert model.masks is model.detection.segm is None
     assert "taught outlines as the ellipse inside it" in (tmp_path / "eval/model_card.md").read_text(encoding="utf-8")
 
 

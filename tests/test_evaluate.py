@@ -9,15 +9,17 @@ from dataclasses import replace
 
 import pytest
 from small_cases import dataset, image, lesion, prediction, random_case
+from small_metrics import flat
 
 from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.cases import cases
 from mammodet.evaluation.evaluate import Entry, evaluate
-from mammodet.evaluation.froc import DENOMINATORS, froc
+from mammodet.evaluation.froc import DENOMINATORS, FPPI_POINTS, froc
 from mammodet.evaluation.options import Options
-from mammodet.evaluation.roc import classification_figures
-from mammodet.evaluation.summary import to_table
+from mammodet.evaluation.results import ModelFacts, metrics_from_json
+from mammodet.evaluation.roc import scores_of
 from mammodet.evaluation.validation import detector_figures
+from mammodet.reporting.report_tables import to_screen
 
 A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
 
@@ -25,13 +27,16 @@ A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
 def metrics_of(data, predictions, **options):
     """metrics.json of one model, without intervals unless asked for, and the model's part of it."""
     options = Options(**{"resamples": 0, **options})
-    metrics = evaluate(data, [Entry("ours", predictions)], options).metrics
+    metrics = flat(evaluate(data, [Entry("ours", predictions)], options).metrics)
     return metrics, metrics["models"][0]
 
 
 def level_figures(data, predictions, level, label, how="max"):
     chosen = cases(data, predictions, level, label, how)
-    return classification_figures(chosen.labels, chosen.scores) if len(chosen) else None
+    if not len(chosen):
+        return None
+    counts = {"n_positive": int(chosen.labels.sum()), "n_negative": int((chosen.labels == 0).sum())}
+    return {**counts, **flat(scores_of(chosen.labels, chosen.scores))}
 
 
 #: patient, side, tumor label, score
@@ -120,16 +125,12 @@ def test_level_figures_show_the_auc_of_every_rule():
     assert {rule: one["roc_auc"] for rule, one in found["by_rule"].items()} == {"head": 1.0, "max": 0.0}
 
 
-def without_intervals(figures):
-    return {name: value for name, value in figures.items() if not name.endswith("_ci95")}
-
-
 @pytest.mark.parametrize("count_seconds", [True, False])
 def test_evaluate_holds_the_same_figures_as_its_parts(count_seconds):
     data, predictions = random_case(4, categories=("mass", "calc"))
     metrics, model = metrics_of(data, predictions, match="center", count_seconds=count_seconds)
     for kind in ("bbox", "segm"):
-        assert without_intervals(model["detection"][kind]) == average_precision(data, predictions, kind)
+        assert model["detection"][kind] == flat(average_precision(data, predictions, kind))
     facts = metrics["protocol"]
     assert (facts["match"], facts["denominator"]) == ("center", "all images")
     assert facts["duplicates"] == ("false positive" if count_seconds else "ignored")
@@ -138,25 +139,22 @@ def test_evaluate_holds_the_same_figures_as_its_parts(count_seconds):
     rules = ["iou@0.1", "iou@0.2", "iou@0.5", "center", "mask_iou@0.5"]
     assert {(one["match"], one["denominator"]) for one in curves} == {(r, d) for r in rules for d in DENOMINATORS}
     for one in curves:
-        expected = froc(
-            data, predictions, one["match"], denominator=one["denominator"], count_seconds=count_seconds
-        ).to_json()
-        assert one["cpm"] == pytest.approx(expected["cpm"], abs=1e-12)
+        expected = froc(data, predictions, one["match"], denominator=one["denominator"], count_seconds=count_seconds)
+        assert one["cpm"] == pytest.approx(expected.cpm, abs=1e-12)
         assert [point["sensitivity"] for point in one["points"]] == pytest.approx(
-            [point["sensitivity"] for point in expected["points"]], abs=1e-12
+            [expected.at(point) for point in FPPI_POINTS], abs=1e-12
         )
-        assert one["n_images"] == expected["n_images"]
+        assert one["n_images"] == expected.images
 
 
 def test_evaluate_stamps_facts_and_overrides():
     data, predictions = random_case(4)
-    entry = Entry("ours", predictions, {"checkpoint_sha256": "abc"}, ["a note"])
+    entry = Entry("ours", predictions, ModelFacts(checkpoint_sha256="abc"), ["a note"])
     metrics = evaluate(data, [entry], Options(resamples=0), facts={"split_hash": "s"}, overrides=["leakage"]).metrics
-    assert metrics["protocol"]["split_hash"] == "s"
-    assert metrics["protocol"]["overrides"] == ["leakage"]
-    assert metrics["models"][0]["protocol"] == {"checkpoint_sha256": "abc"}
-    assert "a note" in metrics["models"][0]["notes"]
-    assert "OVERRIDDEN: leakage" in to_table(metrics)
+    assert (metrics.protocol.split_hash, metrics.protocol.overrides) == ("s", ["leakage"])
+    assert metrics.models[0].protocol == ModelFacts(checkpoint_sha256="abc")
+    assert "a note" in metrics.models[0].notes
+    assert "OVERRIDDEN: leakage" in to_screen(metrics)
 
 
 def test_categories_are_scored_against_their_own_lesions():
@@ -237,10 +235,10 @@ def test_evaluate_has_no_note_for_contours():
 def test_evaluate_scores_masks_only_where_both_sides_have_them(masks):
     boxes = dataset(image(1, lesion(A, geometry="box", with_mask=False)))
     _, model = metrics_of(boxes, [prediction(1, (A, 0.9), masks=masks)])
-    assert "segm" not in model["detection"]
+    assert model["detection"]["segm"] is None
     assert model["masks"] is None
     _, model = metrics_of(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9), masks=masks)])
-    assert ("segm" in model["detection"]) is masks
+    assert (model["detection"]["segm"] is not None) is masks
     assert (model["masks"] is not None) is masks
 
 
@@ -257,9 +255,9 @@ def test_evaluate_scores_masks_only_where_both_sides_have_them(masks):
     ],
 )
 def test_metrics_are_finite_json_and_make_a_table(data, predictions):
-    metrics, _ = metrics_of(data, predictions, resamples=100)
-    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
-    table = to_table(metrics)
+    metrics = evaluate(data, [Entry("ours", predictions)], Options(resamples=100)).metrics
+    assert metrics_from_json(json.loads(json.dumps(metrics.to_json(), allow_nan=False)), "x") == metrics
+    table = to_screen(metrics)
     assert f"{len(data.images)} images" in table
     assert "nan" not in table
 
@@ -311,9 +309,9 @@ def test_notes_that_all_models_share_are_told_once():
     data = dataset(image(1, lesion(A, geometry="circle"), patient_id="p"))
     entries = [Entry(name, [prediction(1, (A, 0.9), masks=True)], notes=[name]) for name in "ab"]
     metrics = evaluate(data, entries, Options(resamples=0)).metrics
-    assert [len(model["notes"]) for model in metrics["models"]] == [1, 1]
-    assert len(metrics["notes"]) == 1
-    assert "circles" in metrics["notes"][0]
+    assert [len(model.notes) for model in metrics.models] == [1, 1]
+    assert len(metrics.notes) == 1
+    assert "circles" in metrics.notes[0]
 
 
 def test_comparison_is_the_paired_difference():
@@ -323,16 +321,16 @@ def test_comparison_is_the_paired_difference():
     ]
     entries = [Entry("first", predictions), Entry("second", worse)]
     metrics = evaluate(data, entries, Options(resamples=200)).metrics
-    [comparison] = metrics["comparisons"]
-    first, second = (model["froc"]["cpm"] for model in metrics["models"])
-    figure = comparison["figures"]["froc/cpm"]
-    assert (comparison["first"], comparison["second"]) == ("first", "second")
-    assert figure["difference"] == pytest.approx(second - first)
-    assert figure["ci95"][0] <= figure["difference"] <= figure["ci95"][1]
-    assert 0 < figure["p"] <= 1
+    [comparison] = metrics.comparisons
+    first, second = (model.froc.cpm.value for model in metrics.models)
+    [cpm] = [one for one in comparison.differences if one.figure == "CPM"]
+    assert (comparison.first, comparison.second) == ("first", "second")
+    assert (cpm.first, cpm.second, cpm.difference.value) == (first, second, pytest.approx(second - first))
+    assert cpm.difference.ci95[0] <= cpm.difference.value <= cpm.difference.ci95[1]
+    assert 0 < cpm.p <= 1
     again = evaluate(data, entries, Options(resamples=200)).metrics
     assert again == metrics
-    assert evaluate(data, entries, Options(resamples=200, seed=1)).metrics["comparisons"] != metrics["comparisons"]
+    assert evaluate(data, entries, Options(resamples=200, seed=1)).metrics.comparisons != metrics.comparisons
 
 
 def test_detector_figures_are_flat_and_leave_out_what_is_not_known():

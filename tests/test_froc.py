@@ -17,6 +17,7 @@ from mammodet.evaluation.flat import flat_detections, flat_lesions
 from mammodet.evaluation.froc import DENOMINATORS, FPPI_POINTS, CurveMaker, FrocFigures, denominator_images, froc
 from mammodet.evaluation.matching import assign, make_pairs, match_all
 from mammodet.evaluation.options import Options
+from mammodet.evaluation.results import FrocCurve
 from mammodet.records import Detections
 
 BOX_RULES = ("iou@0.1", "iou@0.2", "iou@0.35", "iou@0.5", "center")
@@ -111,17 +112,14 @@ def test_weighted_froc_equals_the_curve_of_repeated_images(seed, denominator):
     weights = rng.integers(0, 3, 6)
     found, lesions = flat_detections(data, predictions), flat_lesions(data)
     maker = CurveMaker(found, lesions, match_all(found, lesions, "iou@0.2"), clusters)
-    measure = FrocFigures(
-        [maker.curve("x", maker.false_positives(denominator_images(data, denominator)), grid=(0.05, 8.0))]
-    )
-    row = dict(zip(measure.names, measure.row(weights.astype(float)), strict=True))
+    measure = FrocFigures([maker.curve(maker.false_positives(denominator_images(data, denominator)), grid=(0.05, 8.0))])
+    *points, cpm, low, high = measure.row(weights.astype(float))
     copies = [position for position in range(len(data.images)) for _ in range(weights[clusters[position]])]
     again = dataset(*(replace(data.images[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)))
     expected = froc(again, [predictions[p] for p in copies], "iou@0.2", denominator=denominator)
-    for point in (*FPPI_POINTS, 0.05, 8.0):
-        name = f"x/sensitivity@{point:g}" if point in FPPI_POINTS else f"x/band@{point:g}"
-        assert row[name] == pytest.approx(as_float(expected.at(point)), abs=1e-12, nan_ok=True)
-    assert row["x/cpm"] == pytest.approx(as_float(expected.cpm), abs=1e-12, nan_ok=True)
+    for point, found_there in zip((*FPPI_POINTS, 0.05, 8.0), (*points, low, high), strict=True):
+        assert found_there == pytest.approx(as_float(expected.at(point)), abs=1e-12, nan_ok=True)
+    assert cpm == pytest.approx(as_float(expected.cpm), abs=1e-12, nan_ok=True)
 
 
 def test_second_detections_can_count_neither_way():
@@ -229,17 +227,15 @@ def test_froc_leaves_unlocalized_images_out_of_both_denominators():
 def test_froc_without_lesions_knows_no_sensitivity():
     curve = froc(dataset(image(1), image(2)), [prediction(1, (A, 0.5)), prediction(2)])
     assert curve.at(1.0) is None
-    value = curve.to_json()
-    assert value["cpm"] is None
-    assert [point["sensitivity"] for point in value["points"]] == [None] * 6
-    assert value["curve"]["fppi"] == [0.0, 0.5]
+    assert curve.cpm is None
+    assert curve.corners().fppi == [0.0, 0.5]
 
 
 def test_froc_without_detections_finds_nothing():
     curve = froc(dataset(image(1, lesion(A))), [prediction(1)])
     assert curve.at(4.0) == 0.0
-    assert curve.to_json()["cpm"] == 0.0
-    assert curve.to_json()["curve"] == {"fppi": [0.0], "sensitivity": [0.0], "threshold": [None]}
+    assert curve.cpm == 0.0
+    assert curve.corners() == FrocCurve(fppi=[0.0], sensitivity=[0.0], threshold=[None])
 
 
 def test_froc_without_images_is_empty():
@@ -284,15 +280,13 @@ def test_froc_at_stands_on_the_last_point_that_keeps_to_the_limit():
     assert [curve.at(point) for point in (0.0, 0.49, 0.5, 3.0)] == [0.5, 0.5, 1.0, 1.0]
 
 
-def test_froc_json_is_finite_and_averages_six_points():
+def test_cpm_averages_six_points():
     data = dataset(image(1, lesion(A), lesion(B)), image(2))
-    value = froc(data, [prediction(1, (A, 0.9), (FAR, 0.8), (B, 0.7)), prediction(2)]).to_json()
-    json.dumps(value, allow_nan=False)
-    assert [point["fppi"] for point in value["points"]] == list(FPPI_POINTS)
-    assert [point["sensitivity"] for point in value["points"]] == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0]
-    assert value["cpm"] == pytest.approx(5 / 6)
-    assert value["curve"]["threshold"] == [None, 0.9, 0.8, 0.7]
-    assert (value["n_images"], value["n_lesions"], value["match"]) == (2, 2, "iou@0.2")
+    curve = froc(data, [prediction(1, (A, 0.9), (FAR, 0.8), (B, 0.7)), prediction(2)])
+    assert [curve.at(point) for point in FPPI_POINTS] == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0]
+    assert curve.cpm == pytest.approx(5 / 6)
+    assert curve.corners().threshold == [None, 0.9, 0.8, 0.7]
+    assert (curve.images, curve.lesions, curve.match) == (2, 2, "iou@0.2")
 
 
 def test_froc_ignores_categories():
@@ -328,7 +322,7 @@ def all_in_one_order(data, predictions, order):
         )
         for one in predictions
     ]
-    return json.dumps(evaluate(data, [Entry("one", shuffled)], Options(resamples=100)).metrics)
+    return json.dumps(evaluate(data, [Entry("one", shuffled)], Options(resamples=100)).metrics.to_json())
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -164,9 +163,9 @@ def test_an_imported_file_is_scored_like_our_own(tmp_path):
     source = write(tmp_path / "r.json", [entry(1, (10, 20, 30, 40), 0.75), entry(2, (0, 0, 5, 5), 0.25)])
     output = call("detectron2", tmp_path, source, "--image-score", "max")
     metrics = evaluate_files(tmp_path / "test.json", [output], tmp_path / "eval", report=False, progress=False)
-    figures = json.dumps(metrics)
+    figures = metrics.model_dump_json()
     assert "Leakage could not be checked" in figures
-    assert metrics["models"][0]["detection"]["bbox"]["AP50"] == pytest.approx(1)
+    assert metrics.models[0].detection.bbox.AP50.value == pytest.approx(1)
 
 
 def test_leakage_of_an_imported_model_is_refused(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from small_calibration import OTHER, for_checkpoint, write_checkpoint
-from small_metrics import small_metrics
+from small_metrics import metrics_value
 from test_card import TEXT
 
 import mammodet.models
@@ -57,7 +57,7 @@ def complete(checkpoint: Path) -> Path:
     pack_model(checkpoint, packed)
     write_calibration(for_checkpoint(checkpoint, 0.5), folder / "calibration.json")
     (folder / "card.yaml").write_text(yaml.safe_dump(TEXT), encoding="utf-8")
-    figures = small_metrics()
+    figures = metrics_value()
     figures["models"][0]["protocol"]["checkpoint_sha256"] = file_hash(packed)
     (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
     files = {name: folder / f"{name}.json" for name in ("calibration", "metrics")}

@@ -20,6 +20,7 @@ from mammodet.errors import InputError
 from mammodet.evaluation.calibration import OperatingPoint, Scaling
 from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, write_calibration
 from mammodet.evaluation.options import Options
+from mammodet.evaluation.results import read_metrics
 from mammodet.files import file_hash
 from mammodet.pipeline import draw_files
 from mammodet.pipeline import evaluate_files as evaluate_many
@@ -75,7 +76,7 @@ def write(truth, tmp_path):
 def test_evaluate_files_writes_metrics_and_report(truth, write, tmp_path, capsys):
     predictions = write()
     metrics = evaluate_files(truth, predictions, tmp_path / "eval", command="make <again>")
-    assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == metrics
+    assert read_metrics(tmp_path / "eval" / "metrics.json") == metrics
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == [
         "curves",
         "images.csv",
@@ -88,21 +89,17 @@ def test_evaluate_files_writes_metrics_and_report(truth, write, tmp_path, capsys
     assert "make &lt;again&gt;" in report
     assert f"{truth.parent.name}: val.json" in report
     dataset = read_coco(truth)
-    facts, [model] = metrics["protocol"], metrics["models"]
-    assert facts["n_images"] == len(dataset.images) > 4
-    assert facts["ground_truth_hash"] == data_hash(dataset)
-    assert facts["split_hash"] == dataset.info["split"]["hash"]
-    facts = model["protocol"]
-    assert facts["predictions_sha256"] == file_hash(predictions)
-    assert (facts["checkpoint_sha256"], facts["trained_on_data_hash"], facts["trained_on_split_hash"]) == (
-        "abc",
-        "d",
-        "s",
-    )
-    assert facts["patients_seen_in_training"] == 0
-    assert not any("leakage" in note.lower() for note in [*metrics["notes"], *model["notes"]])
-    assert model["froc"]["points"][0]["sensitivity"] == 1.0
-    assert model["detection"]["bbox"]["AP50"] == pytest.approx(1.0)
+    facts, [model] = metrics.protocol, metrics.models
+    assert facts.n_images == len(dataset.images) > 4
+    assert facts.ground_truth_hash == data_hash(dataset)
+    assert facts.split_hash == dataset.info["split"]["hash"]
+    assert model.protocol.predictions_sha256 == file_hash(predictions)
+    assert (model.protocol.checkpoint_sha256, model.protocol.trained_on_data_hash) == ("abc", "d")
+    assert model.protocol.trained_on_split_hash == "s"
+    assert model.protocol.patients_seen_in_training == 0
+    assert not any("leakage" in note.lower() for note in [*metrics.notes, *model.notes])
+    assert model.froc.points[0].sensitivity.value == 1.0
+    assert model.detection.bbox.AP50.value == pytest.approx(1.0)
     assert "ROC AUC" in capsys.readouterr().out
 
 
@@ -134,13 +131,13 @@ def test_tables_agree_with_the_metrics(truth, write, tmp_path):
         lesions = list(csv.DictReader(file))
     with open(tmp_path / "eval" / "images.csv", newline="", encoding="utf-8") as file:
         images = list(csv.DictReader(file))
-    [model] = metrics["models"]
-    assert len(lesions) == metrics["protocol"]["n_lesions"]
-    assert len(images) == metrics["protocol"]["n_images"]
+    [model] = metrics.models
+    assert len(lesions) == metrics.protocol.n_lesions
+    assert len(images) == metrics.protocol.n_images
     found = [row for row in lesions if row["fppi"] and float(row["fppi"]) <= 1]
-    assert len(found) / len(lesions) == model["froc"]["points"][3]["sensitivity"]
-    assert sum(row["label tumor"] == "1" for row in images) == model["image"]["tumor"]["n_positive"]
-    assert {row["model"] for row in images} == {model["name"]}
+    assert len(found) / len(lesions) == model.froc.at(1.0).value
+    assert sum(row["label tumor"] == "1" for row in images) == model.image["tumor"].n_positive
+    assert {row["model"] for row in images} == {model.name}
 
 
 def test_no_cell_of_a_table_is_a_formula(truth, write, tmp_path):
@@ -161,9 +158,9 @@ def test_several_models_are_named_by_what_tells_them_apart(truth, write, tmp_pat
         paths[-1].write_bytes(first.read_bytes())
     options = {"options": QUICK, "progress": False}
     metrics = evaluate_many(truth, paths, tmp_path / "eval", **options)
-    assert [model["name"] for model in metrics["models"]] == ["ours", "theirs"]
+    assert [model.name for model in metrics.models] == ["ours", "theirs"]
     assert {path.name for path in (tmp_path / "eval").glob("model_card*")} == {"model_card_1.md", "model_card_2.md"}
-    assert metrics["comparisons"][0]["figures"]["froc/cpm"]["difference"] == 0
+    assert {one.difference.value for one in metrics.comparisons[0].differences} == {0.0}
     for names in (["one"], ["one", "one"], ["one", " "]):
         with pytest.raises(InputError, match=r"--names .*: expected 2, one for each predictions file, no two alike"):
             evaluate_many(truth, paths, tmp_path / "eval", names=names, **options)
@@ -178,16 +175,16 @@ def test_a_calibration_is_measured_and_must_belong(truth, write, tmp_path):
     write_calibration(Calibration("platt", ("youden",), made_for, (fit,)), path)
     predictions = write(model={**MODEL, "checkpoint_sha256": "abc" * 21 + "a"})
     metrics = evaluate_files(truth, predictions, tmp_path / "eval", calibrations=[path])
-    [model] = metrics["models"]
-    [point] = model["image"]["tumor"]["operating_points"]
-    assert (point["goal"], point["threshold"], point["fp"], point["specificity"]) == ("youden", 0.5, 0, 1.0)
-    hit, missed, negative = point["tp"], point["fn"], point["tn"]  # a lesion without a place is missed
-    assert hit + missed == model["image"]["tumor"]["n_positive"]
-    assert point["sensitivity"] == hit / (hit + missed)
+    [model] = metrics.models
+    [point] = model.image["tumor"].operating_points
+    assert (point.goal, point.threshold, point.fp, point.specificity.value) == ("youden", 0.5, 0, 1.0)
+    hit, missed, negative = point.tp, point.fn, point.tn  # a lesion without a place is missed
+    assert hit + missed == model.image["tumor"].n_positive
+    assert point.sensitivity.value == hit / (hit + missed)
     # 0.9 is 9 to 1 and becomes 81 to 1, 0.25 is 1 to 3 and becomes 1 to 9
     expected = (hit / 82**2 + missed * 0.9**2 + negative * 0.1**2) / (hit + missed + negative)
-    assert model["image"]["tumor"]["calibrated"]["brier"] == pytest.approx(expected)
-    assert model["protocol"]["calibration_sha256"] == file_hash(path)
+    assert model.image["tumor"].calibrated.brier.value == pytest.approx(expected)
+    assert model.protocol.calibration_sha256 == file_hash(path)
     assert "youden" in (tmp_path / "eval" / "report.html").read_text()
     with pytest.raises(InputError, match="belongs to another model"):
         evaluate_files(truth, write(), tmp_path / "eval", calibrations=[path])
@@ -244,7 +241,7 @@ def test_refusals_of_all_models_are_told_at_once(truth, write, tmp_path):
 
 def test_names_that_are_no_text_do_not_stop_an_evaluation(truth, write, tmp_path):
     metrics = evaluate_files(truth, write(), tmp_path / "eval", names=["m\udcfcnchen"])
-    assert metrics["models"][0]["name"] == "m\\udcfcnchen"
+    assert metrics.models[0].name == "m\\udcfcnchen"
     assert "udcfcnchen" in (tmp_path / "eval" / "report.html").read_text(encoding="utf-8")
 
 
@@ -279,10 +276,10 @@ def test_evaluate_files_refuses_patients_of_the_training(truth, write, tmp_path)
 def test_evaluate_files_stamps_leakage_that_is_allowed(truth, write, tmp_path):
     patient = read_coco(truth).images[0].patient_id
     metrics = evaluate_files(truth, write(model={"patients": [patient]}), tmp_path / "eval", allow=["leakage"])
-    [model] = metrics["models"]
-    assert model["notes"][0].startswith("LEAKAGE: 1 of these patients")
-    assert metrics["protocol"]["overrides"] == [f"patients or images of the training are scored (1: patient {patient})"]
-    assert model["protocol"]["patients_seen_in_training"] == 1
+    [model] = metrics.models
+    assert model.notes[0].startswith("LEAKAGE: 1 of these patients")
+    assert metrics.protocol.overrides == [f"patients or images of the training are scored (1: patient {patient})"]
+    assert model.protocol.patients_seen_in_training == 1
     assert "LEAKAGE: 1 of these patients" in (tmp_path / "eval" / "report.html").read_text()
     assert "LEAKAGE" in (tmp_path / "eval" / "metrics.json").read_text()
 
@@ -290,9 +287,9 @@ def test_evaluate_files_stamps_leakage_that_is_allowed(truth, write, tmp_path):
 @pytest.mark.parametrize("model", [{}, {"patients": []}, {"patients": None}])
 def test_evaluate_files_says_that_leakage_could_not_be_checked(truth, write, tmp_path, model):
     metrics = evaluate_files(truth, write(model=model), tmp_path / "eval", report=False)
-    [model] = metrics["models"]
-    assert any("Leakage could not be checked" in note for note in model["notes"])
-    assert "patients_seen_in_training" not in model["protocol"]
+    [model] = metrics.models
+    assert any("Leakage could not be checked" in note for note in model.notes)
+    assert model.protocol.patients_seen_in_training is None
 
 
 def test_evaluate_files_refuses_other_categories(truth, write, tmp_path):
@@ -309,7 +306,7 @@ def test_evaluate_files_passes_over_extra_predictions_on_request_only(truth, wri
     with pytest.raises(InputError, match="Predictions for images that the ground truth lacks"):
         evaluate_files(truth, predictions, tmp_path / "eval", report=False)
     metrics = evaluate_files(truth, predictions, tmp_path / "eval", report=False, allow=["extra"])
-    assert metrics["protocol"]["n_images"] == len(read_coco(truth).images)
+    assert metrics.protocol.n_images == len(read_coco(truth).images)
 
 
 def test_evaluate_files_names_an_image_without_prediction(truth, write, tmp_path):

@@ -401,7 +401,7 @@ def test_mutated_files_give_only_input_errors(tmp_path):
         try:
             predictions = read_value(tmp_path, value)
             entry = Entry("mutated", match_to_dataset(predictions.images, data))
-            json.dumps(evaluate(data, [entry], Options(resamples=0)).metrics, allow_nan=False)
+            json.dumps(evaluate(data, [entry], Options(resamples=0)).metrics.to_json(), allow_nan=False)
             outcomes["scored"] += 1
         except InputError:
             outcomes["refused"] += 1

@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_metrics import HOSTILE, LABEL, PROTOCOL, small_metrics, without
+from small_metrics import HOSTILE, LABEL, MODEL, UNDEFINED, figure, metrics_value
+from small_metrics import metrics_of as made
 
 from mammodet.data.coco import read_coco
 from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.errors import InputError
-from mammodet.evaluation.no_boxes import NO_BOXES
 from mammodet.evaluation.options import Options
+from mammodet.evaluation.results import NO_BOXES, read_metrics
 from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 from mammodet.reporting import curves
 from mammodet.reporting import report_tables as tables
 from mammodet.reporting.answers import judge_answer
 from mammodet.reporting.card import known_limits, model_card
-from mammodet.reporting.confusion import confusion_figure, confusion_figures, write_confusions
+from mammodet.reporting.confusion import confusion_figure
+from mammodet.reporting.curve_files import figures_of, write_curves
 from mammodet.reporting.gallery import write_overlays
 from mammodet.reporting.html import write_report
 from mammodet.reporting.overlay import OverlayOptions, prediction_text
-from mammodet.reporting.report_values import models_of, path_name
 
 DENSITY = {
     "n": 12, "n_without_truth": 0, "n_without_answer": 0, "classes": ["A", "B"], "true_classes": ["A", "B", "C"],
     "ordered": True, "confusion": [[5, 1], [0, 2], [1, 3]],
-    "accuracy": 0.583, "accuracy_ci95": [0.31, 0.82], "balanced_accuracy": 0.611, "kappa": 0.345,
-    "quadratic_kappa": 0.456, "macro_precision": 0.389, "macro_recall": 0.611, "macro_f1": 0.478,
-    "macro_roc_auc": 0.765, "log_loss": None,
+    "accuracy": figure(0.583, 0.31, 0.82), "balanced_accuracy": figure(0.611), "kappa": figure(0.345),
+    "quadratic_kappa": figure(0.456), "macro_precision": figure(0.389), "macro_f1": figure(0.478),
+    "macro_roc_auc": figure(0.765), "log_loss": UNDEFINED,
     "per_class": [
-        {"class": "A", "support": 6, "predicted": 6, "precision": 0.833, "recall": 0.833, "f1": 0.833, "roc_auc": 0.9},
-        {"class": "B", "support": 2, "predicted": 6, "precision": 0.333, "recall": 1.0, "recall_ci95": [0.71, 0.98],
-         "f1": 0.5, "roc_auc": 0.63},
-        {"class": "C", "support": 4, "predicted": None, "precision": None, "recall": 0.0, "f1": 0.0, "roc_auc": None},
+        {"name": "A", "support": 6, "predicted": 6, "precision": figure(0.833), "recall": figure(0.833),
+         "f1": figure(0.833), "roc_auc": figure(0.9)},
+        {"name": "B", "support": 2, "predicted": 6, "precision": figure(0.333), "recall": figure(1.0, 0.71, 0.98),
+         "f1": figure(0.5), "roc_auc": figure(0.63)},
+        {"name": "C", "support": 4, "predicted": None, "precision": UNDEFINED, "recall": figure(0.0),
+         "f1": figure(0.0), "roc_auc": UNDEFINED},
     ],
 }  # fmt: skip
 
@@ -46,21 +48,20 @@ DENSITY = {
 def classifier(name="net", **more):
     """A classifier's part of the metrics."""
     return {
-        "name": name, "kind": "classifier", "protocol": {}, "notes": [NO_BOXES], "detection": None, "froc": None,
-        "strata": [], "masks": None, "image": {"tumor": copy.deepcopy(LABEL)}, "breast": {}, "patient": {},
+        "name": name, "kind": "classifier", "notes": [NO_BOXES], "image": {"tumor": copy.deepcopy(LABEL)},
         "classes": {"density": copy.deepcopy(DENSITY)}, **more,
     }  # fmt: skip
 
 
-def metrics_of(*models):
-    protocol = {key: value for key, value in PROTOCOL.items() if key not in ("match", "denominator", "duplicates")}
-    return {
-        "format": "mammodet-metrics/2",
-        "protocol": protocol,
-        "notes": [],
-        "models": list(models),
-        "comparisons": [],
-    }
+def metrics_of(*models, **more):
+    value = metrics_value()
+    protocol = {**value["protocol"], "match": None, "denominator": None, "duplicates": None}
+    return made({**value, "protocol": protocol, "notes": [], "models": list(models), **more})
+
+
+def question(**changes):
+    """Figures of a question, of which a drawing takes the classes and the counts."""
+    return metrics_of(classifier(classes={"q": {**DENSITY, **changes}})).models[0].classes["q"]
 
 
 def words_of(svg):
@@ -68,7 +69,7 @@ def words_of(svg):
 
 
 def test_confusion_figure_shows_counts_shares_and_unknown_classes():
-    svg = curves.to_svg(confusion_figure(("net", classifier()), "density"))
+    svg = curves.to_svg(confusion_figure(question(), "density"))
     for words in (
         ">5<",
         ">83 %<",
@@ -81,7 +82,7 @@ def test_confusion_figure_shows_counts_shares_and_unknown_classes():
         "true class",
     ):
         assert words in svg
-    figure = confusion_figure(("net", classifier()), "density")
+    figure = confusion_figure(question(), "density")
     [axes] = figure.axes
     assert [label.get_text().split("\n")[0] for label in axes.get_yticklabels()] == ["A", "B", "C, not known"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["A", "B"]
@@ -91,29 +92,23 @@ def test_confusion_figure_shows_counts_shares_and_unknown_classes():
 
 
 def test_confusion_figure_of_a_row_without_images_has_no_share():
-    section = {"classes": ["no", "yes"], "true_classes": ["no", "yes"], "confusion": [[5, 1], [0, 0]]}
-    figure = confusion_figure(("net", {"classes": {"q": section}}), "q")
+    names = ["no", "yes"]
+    figure = confusion_figure(question(classes=names, true_classes=names, confusion=[[5, 1], [0, 0]]), "q")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts.count("0") == texts.count("\u2013") == 2
 
 
 def test_a_small_share_is_not_zero():
-    section = {"classes": ["a", "b"], "true_classes": ["a", "b"], "confusion": [[999, 1], [0, 7]]}
-    texts = [text.get_text() for text in confusion_figure(("net", {"classes": {"q": section}}), "q").axes[0].texts]
+    found = question(classes=["a", "b"], true_classes=["a", "b"], confusion=[[999, 1], [0, 7]])
+    texts = [text.get_text() for text in confusion_figure(found, "q").axes[0].texts]
     assert "< 1 %" in texts
-
-
-@pytest.mark.parametrize("section", [None, {}, {"confusion": [[1]]}, {**DENSITY, "confusion": [[1, 2]]}])
-def test_confusion_figure_of_nothing_says_so(section):
-    svg = curves.to_svg(confusion_figure(("net", {"classes": {"density": section}}), "density"))
-    assert "no confusion matrix was measured" in words_of(svg)
 
 
 @pytest.mark.parametrize("count", [2, 12])
 def test_every_cell_of_a_matrix_is_inside_of_its_figure(count):
     names = [f"Density{number}Malignant" for number in range(count)]
-    section = {"classes": names, "true_classes": names, "confusion": (np.eye(count, dtype=int) * 1234).tolist()}
-    figure = confusion_figure(("net", {"classes": {"class": section}}), "class")
+    counts = (np.eye(count, dtype=int) * 1234).tolist()
+    figure = confusion_figure(question(classes=names, true_classes=names, confusion=counts), "class")
     figure.canvas.draw()
     [axes] = figure.axes
     inside = figure.bbox.padded(1)
@@ -127,9 +122,8 @@ def test_every_cell_of_a_matrix_is_inside_of_its_figure(count):
 
 
 def test_written_confusions_hold_the_counts(tmp_path):
-    metrics = metrics_of(classifier("one"), classifier("two"))
-    paths = write_confusions(tmp_path, metrics)
-    assert sorted(path.name for path in paths) == [
+    paths = write_curves(tmp_path, metrics_of(classifier("one"), classifier("two")).models)
+    assert sorted(path.name for path in paths if path.name.startswith("confusion")) == [
         "confusion_density.csv", "confusion_density_1.png", "confusion_density_1.svg", "confusion_density_2.png",
         "confusion_density_2.svg",
     ]  # fmt: skip
@@ -141,20 +135,20 @@ def test_written_confusions_hold_the_counts(tmp_path):
     ]  # fmt: skip
     assert rows[-1] == ["two", "C", "B", "3", "0.75"]
     assert Image.open(tmp_path / "confusion_density_1.png").width > 500
-    assert write_confusions(tmp_path / "none", small_metrics()) == []
 
 
 def test_confusion_of_hostile_names_is_escaped_and_stays_in_its_folder(tmp_path):
     section = {**DENSITY, "classes": [HOSTILE, "\x00"], "true_classes": [HOSTILE, "\x00", "\u4e2d"]}
     metrics = metrics_of(classifier(HOSTILE, classes={f"../{HOSTILE}": section}))
-    [path] = [path for path in write_confusions(tmp_path / "deep", metrics) if path.suffix == ".svg"]
+    paths = write_curves(tmp_path / "deep", metrics.models)
+    [path] = [path for path in paths if path.suffix == ".svg" and path.name.startswith("confusion")]
     assert path.parent == tmp_path / "deep"
     assert "<script" not in path.read_text(encoding="utf-8")
 
 
 def test_curves_of_classifiers_alone_have_no_froc():
-    assert "froc" not in curves.figures_of(metrics_of(classifier()))
-    assert "froc" in curves.figures_of(metrics_of(classifier(), small_metrics()["models"][0]))
+    assert "froc" not in figures_of(metrics_of(classifier()).models)
+    assert "froc" in figures_of(metrics_of(classifier(), MODEL).models)
 
 
 def record(number, *, density=None, tumor=None):
@@ -167,10 +161,11 @@ def answer(number, tumor, **density):
     return ImagePrediction(number, f"{number}.png", (40, 30), scores, empty, class_scores={"density": density})
 
 
-def page_of(folder, metrics, models=()):
+def page_of(folder, metrics, predictions=None):
     images = (record(1, density="A", tumor=1), record(2, density="B", tumor=0), record(3))
     write_report(
-        folder / "r.html", title="t", dataset=Dataset(("mass",), images), models=models, metrics=metrics,
+        folder / "r.html", title="t", dataset=Dataset(("mass",), images), metrics=metrics,
+        predictions=predictions or [[answer(n, n / 4, A=1.0) for n in (1, 2, 3)]] * len(metrics.models),
         image_reader=lambda item: np.full(item.size_hw, 60, dtype=np.uint8),
     )  # fmt: skip
     return (folder / "r.html").read_text(encoding="utf-8")
@@ -178,7 +173,7 @@ def page_of(folder, metrics, models=()):
 
 def test_report_of_a_classifier_shows_classes_and_no_boxes(tmp_path):
     found = [answer(1, 0.9, A=0.2, B=0.8), answer(2, 0.1, A=0.3, B=0.7), answer(3, 0.5, A=0.5, B=0.5)]
-    page = page_of(tmp_path, metrics_of(classifier()), [("net", found)])
+    page = page_of(tmp_path, metrics_of(classifier()), [found])
     for words in (
         NO_BOXES, "balanced accuracy", "density: balanced accuracy", "C (not known to the model)", "0.71 to 0.98",
         "confusion matrix, density", "Wrong answers", "Right answers",
@@ -199,7 +194,7 @@ def test_report_of_a_classifier_shows_classes_and_no_boxes(tmp_path):
 
 
 def test_report_of_a_classifier_beside_a_detector_keeps_boxes_for_the_detector(tmp_path):
-    page = page_of(tmp_path, metrics_of(classifier("net"), *small_metrics("boxes")["models"]))
+    page = page_of(tmp_path, made({**metrics_value(), "models": [classifier("net"), {**MODEL, "name": "boxes"}]}))
     tile = page[page.index('<div class="name">CPM</div>') :].split("tile panel")[0]
     assert "boxes" in tile
     assert "net" not in tile
@@ -213,9 +208,9 @@ def test_report_and_figures_that_are_no_result_say_so(tmp_path):
     assert "bad: NOT A RESULT: trained on copies." in page
     assert "bad (NOT A RESULT)" in page
     assert "good (NOT A RESULT)" not in page
-    figures = confusion_figures(metrics)
+    figures = figures_of(metrics.models)
     assert ["NOT A RESULT" in curves.to_svg(figures[f"confusion_density_{n}"]) for n in (1, 2)] == [True, False]
-    assert all("NOT A RESULT" in curves.to_svg(figure) for figure in curves.figures_of(metrics).values())
+    assert all("NOT A RESULT" in curves.to_svg(figures[name]) for name in ("roc_tumor", "reliability_tumor"))
     card = model_card(metrics, 0)
     assert "# Model card: bad: NOT A RESULT\n" in card
     assert "## Headline figures: NOT A RESULT\n" in card
@@ -224,9 +219,9 @@ def test_report_and_figures_that_are_no_result_say_so(tmp_path):
 
 
 def test_a_comparison_with_what_is_no_result_says_so():
-    metrics = metrics_of(classifier("bad", not_a_result="x"), classifier("good"))
-    row = {"first": 0.5, "second": 0.75, "difference": 0.25, "ci95": None, "p": None}
-    metrics["comparisons"] = [{"first": "bad", "second": "good", "figures": {"classes/density/accuracy": row}}]
+    row = {"first": 0.5, "second": 0.75, "difference": figure(0.25), "p": None, "place": "screen"}
+    pairs = [{"first": "bad", "second": "good", "differences": [{"figure": "density: accuracy", **row}]}]
+    metrics = metrics_of(classifier("bad", not_a_result="x"), classifier("good"), comparisons=pairs)
     [(quoted, _)] = tables.comparison_tables(metrics)
     assert quoted.title == "good against bad: NOT A RESULT"
     assert quoted.rows[0][0] == ("density: accuracy",)
@@ -235,30 +230,14 @@ def test_a_comparison_with_what_is_no_result_says_so():
 def test_model_card_of_a_classifier_tells_its_classes_and_misses_no_boxes():
     card = model_card(metrics_of(classifier()))
     for words in (
-        "| density: accuracy | 0.583 | 0.31 to 0.82 |", "| density: quadratic kappa | 0.456 |", NO_BOXES,
+        "| density: accuracy | 0.583 | 0.31 to 0.82 | 12 images |", "| density: quadratic kappa | 0.456 |", NO_BOXES,
         "Few images of these classes of density: A (6), B (2), C (4).",
     ):  # fmt: skip
         assert words in card
     metrics = metrics_of(classifier())
-    limits = " ".join(known_limits(metrics, models_of(metrics)[0]))
+    limits = " ".join(known_limits(metrics, metrics.models[0]))
     for words in ("box AP", "mask AP", "without a place", "agreement of masks"):
         assert words not in limits
-
-
-def test_paths_of_class_figures_read_as_figures():
-    assert path_name("classes/density+malignant/macro_f1") == "density+malignant: F1, mean over classes"
-
-
-def test_class_tables_cards_and_pages_survive_whatever_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("mammodet.reporting.html.to_svg", lambda figure: "<svg></svg>")
-    for number, metrics in enumerate(without(metrics_of(classifier("a"), classifier("b", not_a_result="x")))):
-        models = models_of(metrics)
-        for table in (tables.class_table(models, "density"), tables.per_class_table(models, "density")):
-            assert all(len(cells) == len(table.head) for _, cells in table.rows)
-        if models:
-            assert model_card(metrics).startswith("# Model card: ")
-        if number % 40 == 0:
-            assert page_of(tmp_path, metrics).endswith("</html>")
 
 
 @pytest.mark.parametrize(
@@ -309,19 +288,19 @@ def run(phantom_root, predictions, output, **more):
 def test_evaluate_files_of_a_classifier_writes_classes_and_no_lesions(phantom_root, write, tmp_path, capsys):
     config = {"model": {"classifier": {"network": "resnet18"}}, "data": {"image": {"max_size": 224}}}
     metrics = run(phantom_root, write(config=config), tmp_path / "eval")
-    assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == metrics
+    assert read_metrics(tmp_path / "eval" / "metrics.json") == metrics
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == [
         "curves", "images.csv", "metrics.json", "model_card.md", "report.html",
     ]  # fmt: skip
     names = {path.name for path in (tmp_path / "eval" / "curves").iterdir()}
     assert {"confusion_density.csv", "confusion_density.png", "confusion_density.svg", "roc_tumor.svg"} <= names
     assert not [name for name in names if name.startswith("froc")]
-    assert metrics["models"][0]["protocol"]["architecture"] == "classifier, resnet18, 224 px"
+    assert metrics.models[0].protocol.architecture == "classifier, resnet18, 224 px"
     with open(tmp_path / "eval" / "images.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     right = sum(row["true density"] == row["predicted density"] == "F" for row in rows)
     assert {row["probability of predicted density"] for row in rows} == {"0.5"}
-    assert metrics["models"][0]["classes"]["density"]["accuracy"] == pytest.approx(right / len(rows))
+    assert metrics.models[0].classes["density"].accuracy.value == pytest.approx(right / len(rows))
     assert NO_BOXES in capsys.readouterr().out
 
 
@@ -336,8 +315,8 @@ def test_evaluate_files_refuses_an_unsafe_split_and_stamps_it(phantom_root, writ
     with pytest.raises(InputError, match=r"unsafe split \(rotated_copies\)[^$]*--allow unsafe_split"):
         run(phantom_root, predictions, tmp_path / "eval")
     metrics = run(phantom_root, predictions, tmp_path / "eval", allow=["unsafe_split"])
-    assert "rotated_copies" in metrics["models"][0]["not_a_result"]
-    assert metrics["protocol"]["overrides"][0].startswith("NOT A RESULT")
+    assert "rotated_copies" in metrics.models[0].not_a_result
+    assert metrics.protocol.overrides[0].startswith("NOT A RESULT")
     for name in ("report.html", "model_card.md", "curves/confusion_density.svg", "curves/roc_tumor.svg"):
         assert "NOT A RESULT" in (tmp_path / "eval" / name).read_text(encoding="utf-8")
     figures = [line for line in capsys.readouterr().out.splitlines() if "AUC" in line or "accuracy" in line]
@@ -358,9 +337,9 @@ def test_evaluate_files_names_the_folds(phantom_root, write, tmp_path):
         for number, part in enumerate((names[::2], names[1::2]))
     ]
     metrics = run(phantom_root, write(patients=None, folds=folds), tmp_path / "eval", report=False)
-    facts = metrics["models"][0]["protocol"]
-    assert facts["folds"].startswith("2, each image predicted by the one that had not seen it: 0 (000000000000), 1 (1")
-    assert facts["patients_seen_in_training"] == 0
+    facts = metrics.models[0].protocol
+    assert facts.folds.startswith("2, each image predicted by the one that had not seen it: 0 (000000000000), 1 (1")
+    assert facts.patients_seen_in_training == 0
 
 
 def test_evaluate_files_refuses_an_unknown_kind_of_model(phantom_root, write, tmp_path):

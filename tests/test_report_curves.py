@@ -6,14 +6,14 @@ import csv
 
 import pytest
 from PIL import Image
-from small_metrics import HOSTILE, small_metrics
+from small_metrics import HOSTILE, UNDEFINED, bare_model, metrics_of, metrics_value, small_metrics
 
 from mammodet.reporting import curves
+from mammodet.reporting.curve_files import figures_of, write_curves
 from mammodet.reporting.report_training import read_history, training_figure
-from mammodet.reporting.report_values import models_of
 
-ONE = models_of(small_metrics())
-TWO = models_of(small_metrics("first", "second"))
+ONE = small_metrics().models
+TWO = small_metrics("first", "second").models
 HISTORY = (
     "epoch,step,train/loss,val/bbox_AP50,val/image_auc_tumor,lr-AdamW\n"
     "0,9,1.5,,,\n0,9,,,,0.001\n0,9,,-1,0.5,\n1,19,nan,,,\n1,19,oops,0.4,0.7,\n"
@@ -29,19 +29,21 @@ def test_froc_figure_names_its_denominator_and_match_rule():
 
 
 @pytest.mark.parametrize("figure", [curves.froc_figure, curves.roc_figure, curves.pr_figure])
-@pytest.mark.parametrize(
-    "content", [[], [("a", {})], [("a", {"froc": {"curve": None, "points": None}, "image": None})]]
-)
-def test_empty_curves_say_so(figure, content):
-    assert "no curve" in curves.to_svg(figure(content))
+def test_empty_curves_say_so(figure):
+    assert "no curve" in curves.to_svg(figure(metrics_of({**metrics_value(), "models": [bare_model()]}).models))
 
 
-def test_reliability_figure_without_bins_says_so():
-    assert "no reliability was measured" in curves.to_svg(curves.reliability_figure([("a", {"image": {"tumor": {}}})]))
+def test_a_froc_that_is_not_defined_says_so():
+    value = metrics_value()
+    froc = value["models"][0]["froc"]
+    froc.update(cpm=UNDEFINED, band=None, points=[{"fppi": 1, "sensitivity": UNDEFINED}])
+    assert "no curve" in curves.to_svg(curves.froc_figure(metrics_of(value).models))
 
 
 def test_single_point_says_so_and_png_is_png():
-    figure = curves.froc_figure([("a", {"froc": {"curve": {"fppi": [0.5], "sensitivity": [0.5]}}})])
+    value = metrics_value()
+    value["models"][0]["froc"]["curve"] = {"fppi": [0.5], "sensitivity": [0.5], "threshold": [0.9]}
+    figure = curves.froc_figure(metrics_of(value).models)
     assert "a single operating point" in curves.to_svg(figure)
     assert curves.to_png(figure, dpi=40)[:4] == b"\x89PNG"
 
@@ -73,9 +75,9 @@ def test_figures_are_the_same_text_twice():
 
 
 def test_figure_of_hostile_names_is_escaped():
-    hostile = small_metrics(HOSTILE, "模型\n\x00")
+    hostile = metrics_value(HOSTILE, "模型\n\x00")
     hostile["models"][0]["image"] = {HOSTILE: hostile["models"][0]["image"]["tumor"]}
-    figures = curves.figures_of(hostile)
+    figures = figures_of(metrics_of(hostile).models)
     assert all("<script" not in curves.to_svg(figure) for figure in figures.values())
     assert "&lt;script&gt;" in curves.to_svg(figures["froc"])
 
@@ -86,25 +88,28 @@ def read(path):
 
 
 def test_written_curves_hold_the_numbers_of_the_metrics(tmp_path):
-    paths = curves.write_curves(tmp_path / "new", small_metrics("first", "second"))
+    paths = write_curves(tmp_path / "new", TWO)
     names = {path.name for path in paths}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
-    rows = [["0", "0.1", ""], ["0.5", "0.5", "0.5"], ["2", "0.9", "0.1"]]
+    rows = [["0.0", "0.1", ""], ["0.5", "0.5", "0.5"], ["2.0", "0.9", "0.1"]]
     assert read(tmp_path / "new" / "froc.csv") == [
         ["model", "fppi", "sensitivity", "threshold"],
         *([name, *row] for name in ("first", "second") for row in rows),
     ]
-    assert read(tmp_path / "new" / "froc_band.csv")[1:3] == [["first", "0", "0.0", "0.3"], ["first", "1", "0.4", "0.8"]]
+    assert read(tmp_path / "new" / "froc_band.csv")[1:3] == [
+        ["first", "0.0", "0.0", "0.3"],
+        ["first", "1.0", "0.4", "0.8"],
+    ]
     assert read(tmp_path / "new" / "roc_breast_tumor.csv")[:3] == [
-        ["model", "fpr", "tpr"], ["first", "0", "0"], ["first", "0.5", "1"]
+        ["model", "fpr", "tpr"], ["first", "0.0", "0.0"], ["first", "0.5", "1.0"]
     ]  # fmt: skip
-    assert read(tmp_path / "new" / "pr_patient_tumor.csv")[-1] == ["second", "1", "0.5"]
+    assert read(tmp_path / "new" / "pr_patient_tumor.csv")[-1] == ["second", "1.0", "0.5"]
     assert read(tmp_path / "new" / "reliability_image_tumor.csv")[:5] == [
         ["model", "scores", "bin_low", "bin_high", "mean_score", "share_positive", "count"],
-        ["first", "as predicted", "0", "0.5", "0.2", "0.25", "4"],
-        ["first", "as predicted", "0.5", "1", "", "", "0"],
-        ["first", "calibrated", "0", "0.5", "0.2", "0.25", "4"],
-        ["first", "calibrated", "0.5", "1", "", "", "0"],
+        ["first", "as predicted", "0.0", "0.5", "0.2", "0.25", "4"],
+        ["first", "as predicted", "0.5", "1.0", "", "", "0"],
+        ["first", "calibrated", "0.0", "0.5", "0.2", "0.25", "4"],
+        ["first", "calibrated", "0.5", "1.0", "", "", "0"],
     ]
     for stem in ("froc", "roc_tumor", "pr_tumor", "reliability_tumor"):
         assert Image.open(tmp_path / "new" / f"{stem}.png").width > 500
@@ -112,15 +117,16 @@ def test_written_curves_hold_the_numbers_of_the_metrics(tmp_path):
 
 
 def test_written_curves_of_nothing_are_a_figure_that_says_so(tmp_path):
-    assert [path.name for path in curves.write_curves(tmp_path, {})] == ["froc.svg", "froc.png"]
+    nothing = metrics_of({**metrics_value(), "models": [bare_model()]}).models
+    assert [path.name for path in write_curves(tmp_path, nothing)] == ["froc.svg", "froc.png"]
     assert "no curve" in (tmp_path / "froc.svg").read_text()
 
 
 def test_written_curves_of_hostile_labels_stay_in_their_folder(tmp_path):
-    metrics = small_metrics()
+    metrics = metrics_value()
     label = metrics["models"][0]["image"]["tumor"]
-    metrics["models"][0].update(image={"../../x": label, "a/b": label, "A?b": label}, breast=None, patient=None)
-    paths = curves.write_curves(tmp_path / "deep" / "down", metrics)
+    metrics["models"][0].update(image={"../../x": label, "a/b": label, "A?b": label}, breast={}, patient={})
+    paths = write_curves(tmp_path / "deep" / "down", metrics_of(metrics).models)
     assert {path.parent for path in paths} == {tmp_path / "deep" / "down"}
     assert len({path.name.casefold() for path in paths}) == len(paths)
     assert "roc_image_______x.csv" in {path.name for path in paths}

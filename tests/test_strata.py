@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from small_cases import dataset, image, lesion, prediction
+from small_metrics import flat
 
 from mammodet.evaluation.evaluate import Entry, evaluate
 from mammodet.evaluation.options import Options
@@ -14,8 +15,8 @@ A, B, FAR = (10, 10, 30, 30), (50, 50, 80, 80), (70, 5, 95, 20)
 
 
 def strata(data, predictions):
-    found = evaluate(data, [Entry("ours", predictions)], Options(resamples=0)).metrics["models"][0]["strata"]
-    return {(one["variable"], one["value"]): one for one in found}
+    found = evaluate(data, [Entry("ours", predictions)], Options(resamples=0)).metrics.models[0].strata
+    return {(one.variable, one.value): flat(one) for one in found}
 
 
 def named(one, **attributes):

@@ -25,7 +25,8 @@ EXAMPLE = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     from mammodet.evaluation.calibration import GOAL_FORMS, METHODS
-    from mammodet.evaluation.cases import LEVELS, OVER_IMAGES
+    from mammodet.evaluation.cases import OVER_IMAGES
+    from mammodet.evaluation.results import LEVELS
 
     main = Parser(description=__doc__, epilog=EXAMPLE)
     main.add_argument(

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import cast
 
 from mammodet.cli import Parser
 from mammodet.errors import InputError
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Score, print, write."""
     chosen = parser().parse_args(arguments)
     from mammodet.evaluation.options import Options
+    from mammodet.evaluation.results import Denominator
     from mammodet.pipeline import evaluate_files
 
     if chosen.history is not None and not chosen.history.is_file():
@@ -105,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = Options(
             match=chosen.match,
-            denominator=f"{chosen.fppi} images",
+            denominator=cast(Denominator, f"{chosen.fppi} images"),
             count_seconds=chosen.second_detections == "false",
             over_images=chosen.over_images,
             resamples=chosen.resamples,

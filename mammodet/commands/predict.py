@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mammodet.cli import Parser
 from mammodet.config import TestTimeConfig
 from mammodet.errors import InputError
+from mammodet.targets import LABEL_WORDS
 
 if TYPE_CHECKING:
     from mammodet.models.card import ModelCard
@@ -153,9 +154,6 @@ def starter_line(card: ModelCard | None) -> str:
     return f"starter model: {card.line() if card else 'research only; it has no card'} (docs/starter.md)"
 
 
-_LABELS = {"tumor": ("no tumor", "tumor"), "malignant": ("not malignant", "malignant")}  # name to words for 0 and 1
-
-
 def label_table(value: dict[str, Any], most: int = 20) -> str:
     """The labels of a predictions file's value: of the first images, and how many breasts and patients have which."""
     made_by = value["model"]["calibration"]
@@ -165,7 +163,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
     for image in value["images"][:most]:
         answers = [
             _answer(name, image["labels"][name], image["scores"][name], goal)
-            for name in _LABELS
+            for name in LABEL_WORDS
             if name in image["labels"]
         ]
         lines.append(f"{image['file_name']}  {'; '.join(answers) or 'no label: this level was not calibrated'}")
@@ -173,7 +171,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
         lines.append(f"... and {len(value['images']) - most} more images")
     for places in ("images", "breasts", "patients"):
         labels = [(name, found["label"]) for one in value[places] for name, found in one["labels"].items()]
-        for name in sorted({name for name, _ in labels}, key=list(_LABELS).index):
+        for name in sorted({name for name, _ in labels}, key=list(LABEL_WORDS).index):
             lines.append(f"{places}: {labels.count((name, 1))} of {len(value[places])} {name}")
         if value[places] and not labels:
             lines.append(f"{places}: no labels, this level was not calibrated")
@@ -187,4 +185,4 @@ def _answer(name: str, found: dict[str, Any], score: float, goal: str) -> str:
     if found["label"] is None:
         return f"{number}: no label ({found['goal']} was not reached)"
     sign = ">=" if found["label"] else "<"
-    return f"{number}: {_LABELS[name][found['label']]} ({sign} {found['threshold']:.3g}, {goal})"
+    return f"{number}: {LABEL_WORDS[name][found['label']]} ({sign} {found['threshold']:.3g}, {goal})"

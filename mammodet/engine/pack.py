@@ -14,7 +14,7 @@ from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import check_belongs, checkpoints_of, read_calibration
 from mammodet.evaluation.calibration_file import to_json as calibration_to_json
-from mammodet.files import read_json
+from mammodet.evaluation.results import read_metrics
 from mammodet.modeling.packed_files import Parts, to_half, write_packed
 from mammodet.models.card import read_card, with_figures
 
@@ -80,7 +80,7 @@ def pack_model(
     if shown is not None and name is not None:
         shown = shown.model_copy(update={"title": name})
     if shown is not None and metrics is not None:
-        shown = with_figures(shown, read_json(metrics), checkpoints_of(made_by), fppi, str(metrics))
+        shown = with_figures(shown, read_metrics(metrics), checkpoints_of(made_by), fppi, str(metrics))
     facts = replace(
         predictor.facts,
         config=without_folders(predictor.config.to_dict()),

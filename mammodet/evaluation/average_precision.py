@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints, flat_detections, flat_lesions
 from mammodet.evaluation.flat import lesion_rles as masks_of
 from mammodet.evaluation.matching import (
@@ -26,7 +27,8 @@ from mammodet.evaluation.matching import (
     rank_within,
     rounds,
 )
-from mammodet.evaluation.sizes import SizeBins, box_sides_xywh, size_bins
+from mammodet.evaluation.results import Figure, KindPrecision, fill
+from mammodet.evaluation.sizes import SizeBins, box_sides_xywh
 from mammodet.geometry import rle_area
 from mammodet.records import Dataset, ImagePrediction, Rle
 
@@ -80,7 +82,7 @@ class AveragePrecision:
         kinds: Sequence[Kind] = ("bbox",),
         sizes: SizeBins | None = None,
     ) -> None:
-        self._names = dataset.categories
+        self._names, self._several = dataset.categories, len(dataset.categories) > 1
         self._kinds, self._sizes = tuple(kinds), sizes
         ids = np.array([record.image_id for record in dataset.images], dtype=np.int64)
         image_ranks = np.empty(len(ids), dtype=np.int64)
@@ -90,26 +92,29 @@ class AveragePrecision:
             _category(number, found, lesions, masks, clusters, image_ranks, self._kinds, sizes)
             for number in range(1, len(self._names) + 1)
         ]
-        self.names = tuple(self._layout())
 
-    def _layout(self) -> list[str]:
-        names = []
+    def results(self, bootstrap: Bootstrap) -> tuple[dict[Kind, KindPrecision], list[tuple[str, list[Figure]]]]:
+        """Of each kind over all sizes; and for each size its name, and AP and AP50 of each kind."""
+        figures = iter(bootstrap.figures(self, "average precision"))
+        kinds: dict[Kind, KindPrecision] = {}
         for kind in self._kinds:
-            names += [f"detection/{kind}/{name}" for name in ("AP", "AP50", "AP75")]
-            if len(self._names) > 1:
-                names += [f"detection/{kind}/AP50/{category}" for category in self._names]
-        for label in self._sizes.labels if self._sizes else ():
-            names += [f"ap_by_size/{label}/{kind}/{name}" for kind in self._kinds for name in ("AP", "AP50")]
-        return names
+            over_all = list(islice(figures, 3))
+            by_category = (
+                dict(zip(self._names, islice(figures, len(self._names)), strict=True)) if self._several else {}
+            )
+            kinds[kind] = fill(KindPrecision, over_all, AP50_by_category=by_category)
+        labels = self._sizes.labels if self._sizes else ()
+        by_size = [(label, list(islice(figures, 2 * len(self._kinds)))) for label in labels]
+        return kinds, by_size
 
     def row(self, weights: Floats) -> Floats:
-        """Every figure (len(names),) for one set of weights (clusters,); NaN where no lesion is to be found."""
+        """All figures for one set of weights (clusters,), as `results` takes them; NaN without a lesion to be found."""
         figures: list[float] = []
         totals = [np.cumsum(weights[category.clusters]) for category in self._categories]
         for kind in self._kinds:
             precision, valid = self._precision(kind, weights, totals)
             figures += [_mean(precision[:, :, valid]), _mean(precision[0][:, valid]), _mean(precision[5][:, valid])]
-            if len(self._names) > 1:
+            if self._several:
                 figures += [
                     _mean(precision[0, :, number]) if valid[number] else np.nan for number in range(len(self._names))
                 ]
@@ -258,38 +263,17 @@ def _outcome(matched: Ints, on_ignored: Bools, targets: Ints) -> _Outcome:
     return _Outcome(tuple(hits), tuple(passed), tuple(before), targets)
 
 
-def average_precision(
-    dataset: Dataset, predictions: Sequence[ImagePrediction], kind: Kind, *, by_size: bool = False
-) -> dict[str, float | None]:
-    """AP50:95, AP50 and AP75 over all categories.
+def average_precision(dataset: Dataset, predictions: Sequence[ImagePrediction], kind: Kind) -> KindPrecision:
+    """AP50:95, AP50 and AP75 over all categories, and AP50 of each where there are several; without intervals.
 
     Args:
         predictions: one per image of the data set, in its order.
         kind: `bbox` or `segm`.
-        by_size: with `AP/SIZE` and `AP50/SIZE` for each bin of lesion size, too.
-    Returns:
-        `AP`, `AP50`, `AP75`, and `AP50/NAME` per category where there are several; None where no lesion is to be found.
     Raises:
         ValueError: masks of a model that gives none.
     """
     found, lesions = flat_detections(dataset, predictions), flat_lesions(dataset)
     if kind == "segm" and found.rles is None and len(found):
         raise ValueError("mask AP: some detections have no mask")
-    sizes = size_bins(dataset, found, lesions) if by_size else None
-    measure = AveragePrecision(dataset, found, lesions, np.zeros(len(dataset.images), dtype=np.int64), (kind,), sizes)
-    values = dict(zip(measure.names, measure.row(np.ones(1)), strict=True))
-    figures: dict[str, float | None] = {}
-    for name, value in values.items():
-        group, _, rest = name.partition("/")
-        if group == "detection":
-            key = rest.partition("/")[2]
-        else:
-            label, _, figure = rest.rsplit("/", 2)
-            key = f"{figure}/{label}"
-        figures[key] = None if np.isnan(value) else float(value)
-    return figures
-
-
-def as_figures(values: NDArray[np.float64]) -> list[float | None]:
-    """Numbers with None for NaN, for JSON."""
-    return [None if np.isnan(value) else float(value) for value in values]
+    measure = AveragePrecision(dataset, found, lesions, np.zeros(len(dataset.images), dtype=np.int64), (kind,))
+    return measure.results(Bootstrap.of(1, 0, 0))[0][kind]

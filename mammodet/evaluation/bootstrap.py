@@ -6,15 +6,15 @@ a weight per patient; every figure is a function of those weights, and with all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from mammodet.evaluation.flat import Ints
+from mammodet.evaluation.results import Difference, Figure, Named
 from mammodet.records import Dataset
 
 Floats = NDArray[np.float64]
@@ -26,10 +26,8 @@ _LEAST_DEFINED = 0.95  # share of the resamples in which a figure must be define
 class Measure(Protocol):
     """Figures that can be computed for any weights of the patients."""
 
-    names: tuple[str, ...]
-
     def row(self, weights: Floats) -> Floats:
-        """One value per name for weights (clusters,); NaN where a figure is not defined."""
+        """All figures for weights (clusters,), always in one order; NaN where a figure is not defined."""
         ...
 
 
@@ -56,119 +54,75 @@ def resample_weights(clusters: int, resamples: int, seed: int) -> NDArray[np.uin
 
 
 @dataclass(frozen=True, slots=True)
-class Estimates:
-    """Figures with what they were in each resample.
+class Bootstrap:
+    """Resamples of the patients, the same for every measure of every model.
 
     Attributes:
-        values: name to figure; NaN where not defined.
-        columns: name to its column in `samples`.
-        samples: float (resamples, names).
+        weights: (resamples, clusters).
     """
 
-    values: Mapping[str, float]
-    columns: Mapping[str, int]
-    samples: Floats
+    weights: NDArray[np.uint16]
+    progress: bool = False
 
-    def value(self, name: str) -> float | None:
-        """A figure; None where it is not known or not defined."""
-        value = self.values.get(name, float("nan"))
-        return None if np.isnan(value) else float(value)
+    @classmethod
+    def of(cls, clusters: int, resamples: int, seed: int, *, progress: bool = False) -> Bootstrap:
+        """Resamples of so many patients; 0 resamples for figures without intervals."""
+        return cls(resample_weights(clusters, resamples if clusters else 0, seed), progress)
 
-    def spread(self, name: str) -> list[float] | None:
-        """Its 2.5 % and 97.5 % quantile; None without resamples, or where too few of them define it."""
-        if self.value(name) is None or not len(self.samples):
-            return None
-        return percentile_interval(self.samples[:, self.columns[name]])
-
-    def interval(self, name: str) -> list[float] | None:
-        """Its 95 % percentile interval: `spread`, but None where that has no width.
-
-        Where nothing was missed, no resample misses anything: that is no proof that nothing ever will be.
-        """
-        found = self.spread(name)
-        return found if found is not None and found[1] - found[0] > _ROUNDING else None
+    def figures(self, measure: Measure, what: str = "resamples") -> list[Figure]:
+        """Every figure of a measure, in its order, with the interval; `what` names it while it is at work."""
+        whole = measure.row(np.ones(self.weights.shape[1]))
+        samples = np.full((len(self.weights), len(whole)), np.nan)
+        rows = tqdm(self.weights, desc=what, unit="", disable=not self.progress, leave=False, delay=0.5)
+        for number, weights in enumerate(rows):
+            samples[number] = measure.row(weights.astype(np.float64))
+        return [estimate(value, samples[:, column]) for column, value in enumerate(whole)]
 
 
-def percentile_interval(samples: Floats) -> list[float] | None:
+def estimate(value: float, samples: ArrayLike) -> Figure:
+    """A figure (NaN where it is not defined) with its value in each resample, and the interval of these.
+
+    There is no interval where it has no width: where nothing was missed, no resample misses anything, and that is no
+    proof that nothing ever will be.
+    """
+    given = np.asarray(samples, dtype=np.float64)
+    if np.isnan(value):
+        return Figure(value=None)
+    spread = percentile_interval(given)
+    figure = Figure(value=float(value), ci95=spread if spread and spread[1] - spread[0] > _ROUNDING else None)
+    figure._samples = given
+    return figure
+
+
+def percentile_interval(samples: Floats) -> tuple[float, float] | None:
     """2.5 % and 97.5 % quantile; None where more than one in twenty is NaN: what is left is no fair sample."""
     known = samples[~np.isnan(samples)]
     if len(known) < _LEAST_DEFINED * len(samples) or not len(known):
         return None
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [float(low), float(high)]
+    return float(low), float(high)
 
 
-def bootstrap(
-    measures: Mapping[str, Sequence[Measure]], clusters: int, *, resamples: int, seed: int, progress: bool = False
-) -> dict[str, Estimates]:
-    """Figures of each model, and the same in resamples of the patients, which all models share.
-
-    Args:
-        measures: by the name of the model.
-        clusters: how many patients there are.
-        resamples: 0 for the figures alone.
-    """
-    weights = resample_weights(clusters, resamples, seed) if clusters else np.zeros((0, 0), dtype=np.uint16)
-    names = {model: [name for one in ones for name in one.names] for model, ones in measures.items()}
-    for model, found in names.items():
-        if len(set(found)) != len(found):
-            raise ValueError(f"{model}: two figures of one name")
-    samples = {model: np.full((len(weights), len(found)), np.nan) for model, found in names.items()}
-    rows = tqdm(
-        weights, desc="resamples", unit="", disable=not progress or not len(weights), leave=False, mininterval=0.5
-    )
-    for number, row in enumerate(rows):
-        weight = row.astype(np.float64)
-        for model, ones in measures.items():
-            samples[model][number] = _values(ones, weight)
-    whole = np.ones(clusters)
-    return {
-        model: Estimates(
-            dict(zip(names[model], _values(ones, whole).tolist(), strict=True)),
-            {name: column for column, name in enumerate(names[model])},
-            samples[model],
-        )
-        for model, ones in measures.items()
-    }
-
-
-def _values(measures: Sequence[Measure], weights: Floats) -> Floats:
-    return np.concatenate([measure.row(weights) for measure in measures]) if measures else np.zeros(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A figure of two models on the same patients.
-
-    Attributes:
-        first, second: the figure of each; difference: second - first.
-        ci95: interval of the difference.
-        p: two-sided: how often, in resamples, the difference would lie on the other side of 0.
-    """
-
-    first: float
-    second: float
-    difference: float
-    ci95: tuple[float, float] | None
-    p: float | None
-
-
-def compare(first: Estimates, second: Estimates, name: str) -> Difference | None:
-    """The paired difference of a figure; None where a model does not have it.
+def compare(first: Named, second: Named) -> Difference | None:
+    """The paired difference of a figure of two models; None where it is not defined for one of them.
 
     The p value is 2 min(P(d <= 0), P(d >= 0)) over the resamples, each with one added, so that it is never 0: its least
     is 2 / (resamples + 1).
     """
-    one, two = first.value(name), second.value(name)
+    one, two = first.figure.value, second.figure.value
     if one is None or two is None:
         return None
-    if not len(first.samples):
-        return Difference(one, two, two - one, None, None)
-    samples = second.samples[:, second.columns[name]] - first.samples[:, first.columns[name]]
-    interval = percentile_interval(samples)
-    if interval is None:
-        return Difference(one, two, two - one, None, None)
-    known = samples[~np.isnan(samples)]
-    tail = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-    p = min(1.0, 2 * (tail + 1) / (len(known) + 1))
-    return Difference(one, two, two - one, (interval[0], interval[1]), p)
+    samples = second.figure.samples - first.figure.samples
+    interval, p = percentile_interval(samples), None
+    if interval is not None:
+        known = samples[~np.isnan(samples)]
+        tail = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
+        p = min(1.0, 2 * (tail + 1) / (len(known) + 1))
+    return Difference(
+        figure=first.name,
+        first=one,
+        second=two,
+        difference=Figure(value=two - one, ci95=interval),
+        p=p,
+        place=first.place,
+    )

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from mammodet.errors import InputError
 
 Floats = NDArray[np.float64]
+Count = Annotated[int, Field(ge=0)]
 METHODS = ("platt", "temperature", "none")
 #: Scores are clipped to [EPSILON, 1 - EPSILON] before their logit: an image without detections scores exactly 0.
 EPSILON = 1e-4
@@ -208,11 +210,11 @@ class OperatingPoint:
     """
 
     goal: str
-    threshold: float
-    tp: int
-    fp: int
-    tn: int
-    fn: int
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    tp: Count
+    fp: Count
+    tn: Count
+    fn: Count
 
     @property
     def beta(self) -> float:

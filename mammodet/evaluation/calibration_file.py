@@ -5,27 +5,50 @@ A calibration belongs to one checkpoint, one aggregation rule and one way of joi
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
 import mammodet
-from mammodet.data.json_values import Checker, is_finite, short
-from mammodet.errors import InputError, raise_faults
-from mammodet.evaluation.calibration import METHODS, OperatingPoint, Scaling, parse_goal
-from mammodet.evaluation.cases import LEVELS, OVER_IMAGES
+from mammodet.errors import InputError, faults_of, raise_faults
+from mammodet.evaluation.calibration import METHODS, Count, OperatingPoint, Scaling, parse_goal
+from mammodet.evaluation.cases import OVER_IMAGES
+from mammodet.evaluation.results import LEVELS
 from mammodet.files import canonical_hash, read_json, write_json
 from mammodet.records import LABELS
 
 FORMAT = "mammodet-calibration/1"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PLACES = {"image": "images", "breast": "breasts", "patient": "patients"}  # of a level in a predictions file
+
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Refused = tuple[str, str, str]
+_REFUSED = ("level", "label", "reason")
+
+
+def _one_of(choices: Sequence[str]) -> Any:
+    return Field(pattern=f"^({'|'.join(choices)})$")
+
+
+def _check_goal(goal: str) -> str:
+    parse_goal(goal)
+    return goal
+
+
+def _read_refused(value: Any) -> Any:
+    """In the file each is an object."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        return value
+    return tuple(tuple(item.get(key) for key in _REFUSED) for item in value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +65,13 @@ class Provenance:
         fitted_on_test: whether the refusal to fit on a test set was overridden.
     """
 
-    checkpoint_sha256: str | None
-    predictions_sha256: str
-    data_hash: str
+    checkpoint_sha256: Hash | None
+    predictions_sha256: Hash
+    data_hash: Hash
     split_hash: str | None
     subset: str | None
     patients: tuple[str, ...]
-    over_images: str
+    over_images: Annotated[str, _one_of(OVER_IMAGES)]
     rule: str | None
     fitted_on_test: bool = False
     version: str = mammodet.__version__
@@ -65,15 +88,23 @@ class Fit:
         not_reached: the other goals, with the reason.
     """
 
-    level: str
-    label: str
-    n_positive: int
-    n_negative: int
+    level: Annotated[str, _one_of(LEVELS)]
+    label: Annotated[str, _one_of(LABELS)]
+    n_positive: Count
+    n_negative: Count
     scaling: Scaling | None
     points: tuple[OperatingPoint, ...]
     not_reached: Mapping[str, str] = field(default_factory=dict)
-    before: Mapping[str, float] = field(default_factory=dict)
-    after: Mapping[str, float] = field(default_factory=dict)
+    before: Mapping[str, FiniteFloat] = field(default_factory=dict)
+    after: Mapping[str, FiniteFloat] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for point in self.points:
+            if (point.tp + point.fn, point.fp + point.tn) != (self.n_positive, self.n_negative):
+                raise ValueError(
+                    f"{self.level}, {self.label}: the point {point.goal} counts {point.tp + point.fn} positive and "
+                    f"{point.fp + point.tn} negative cases; the fit had {self.n_positive} and {self.n_negative}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +117,35 @@ class Calibration:
         refused: (level, label, reason) of what could not be fitted.
     """
 
-    method: str
-    goals: tuple[str, ...]
-    provenance: Provenance
+    method: Annotated[str, _one_of(METHODS)]
+    goals: tuple[Annotated[str, AfterValidator(_check_goal)], ...]
+    provenance: Annotated[Provenance, Field(alias="fitted_on")]
     fits: tuple[Fit, ...]
-    refused: tuple[tuple[str, str, str], ...] = ()
+    refused: Annotated[tuple[Refused, ...], BeforeValidator(_read_refused)] = ()
+
+    def __post_init__(self) -> None:
+        if not self.goals or len(set(self.goals)) < len(self.goals):
+            raise ValueError(f"'goals' are {list(self.goals)}; expected at least one, none twice")
+        if not self.fits:
+            raise ValueError("'fits' are empty; expected at least one")
+        for (level, label), count in Counter((fit.level, fit.label) for fit in self.fits).items():
+            if count > 1:
+                raise ValueError(f"'fits' hold {level}, {label} {count} times; expected once")
+        for fit in self.fits:
+            where = f"{fit.level}, {fit.label}"
+            if (fit.scaling is None) != (self.method == "none"):
+                has = "no 'scaling'" if self.method == "none" else "a 'scaling' with 'a' and 'b'"
+                raise ValueError(f"{where}: 'scaling' is {fit.scaling}; method {self.method!r} has {has}")
+            told = [*(point.goal for point in fit.points), *fit.not_reached]
+            if sorted(told) != sorted(self.goals):
+                raise ValueError(
+                    f"{where}: 'points' and 'not_reached' are for {', '.join(told) or 'no goal'}; expected each of "
+                    f"{', '.join(self.goals)} once"
+                )
+        in_order = [sorted(fit.points, key=lambda point: self.goals.index(point.goal)) for fit in self.fits]
+        object.__setattr__(
+            self, "fits", tuple(replace(fit, points=tuple(one)) for fit, one in zip(self.fits, in_order, strict=True))
+        )
 
     def fit(self, level: str, label: str) -> Fit | None:
         """The fit of a label at a level; None where there is none."""
@@ -140,17 +195,16 @@ class Calibration:
             "sha256": canonical_hash(to_json(self)),
             "method": self.method,
             "goal": self.goals[0],
-            **_plain(self.provenance),
+            **_FITTED_ON.dump_python(self.provenance, mode="json"),
             "other_checkpoint": made_for is None or made_for not in checkpoints_of(model),
         }
 
 
+_READER, _FITTED_ON = TypeAdapter(Calibration), TypeAdapter(Provenance)
+
+
 def _scaled(scaling: Scaling | None, score: float, otherwise: float | None = None) -> float | None:
     return float(scaling.apply([score])[0]) if scaling is not None else otherwise
-
-
-def _plain(provenance: Provenance) -> dict[str, Any]:
-    return {**asdict(provenance), "patients": list(provenance.patients)}
 
 
 def is_hash(value: Any) -> bool:
@@ -223,25 +277,10 @@ def label_predictions(path: Path, calibration: Calibration) -> None:
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:
-    """The JSON value of a calibration."""
-    return {
-        "format": FORMAT,
-        "method": calibration.method,
-        "goals": list(calibration.goals),
-        "fitted_on": _plain(calibration.provenance),
-        "fits": [_fit_to_json(fit) for fit in calibration.fits],
-        "refused": [{"level": level, "label": label, "reason": reason} for level, label, reason in calibration.refused],
-    }
-
-
-def _fit_to_json(fit: Fit) -> dict[str, Any]:
-    return {
-        "level": fit.level,
-        "label": fit.label,
-        "n_positive": fit.n_positive,
-        "n_negative": fit.n_negative,
-        "scaling": asdict(fit.scaling) if fit.scaling else None,
-        "points": [
+    """The JSON value of a calibration; each point with what it is worth on the cases of the fit."""
+    value: dict[str, Any] = {"format": FORMAT, **_READER.dump_python(calibration, mode="json", by_alias=True)}
+    for fit, item in zip(calibration.fits, value["fits"], strict=True):
+        item["points"] = [
             {
                 "goal": point.goal,
                 "threshold": point.threshold,
@@ -250,11 +289,9 @@ def _fit_to_json(fit: Fit) -> dict[str, Any]:
                 "note": point.note,
             }
             for point in fit.points
-        ],
-        "not_reached": dict(fit.not_reached),
-        "before": dict(fit.before),
-        "after": dict(fit.after),
-    }
+        ]
+    value["refused"] = [dict(zip(_REFUSED, one, strict=True)) for one in calibration.refused]
+    return value
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
@@ -281,153 +318,10 @@ def from_json(value: Any, where: str) -> Calibration:
     """
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else value
-        raise InputError(f"{where}: format is {short(found)}; expected {FORMAT!r} (mammodet calibrate writes one)")
-    checker = Checker()
-    method = _choice(checker, value, "method", METHODS, "file")
-    goals = _goals(checker, value)
-    provenance = _read_provenance(checker, value)
-    fits = []
-    for position, item in enumerate(_objects(checker, value, "fits", "file")):
-        fit = _read_fit(checker, item, position, method, goals)
-        fits += [fit] if fit else []
-    for (level, label), count in Counter((fit.level, fit.label) for fit in fits).items():
-        if count > 1:
-            checker.faults.append(f"'fits' hold {level}, {label} {count} times; expected once")
-    refused = [
-        tuple(str(checker.take(item, key, str, "refused", True)) for key in ("level", "label", "reason"))
-        for item in _objects(checker, value, "refused", "file")
-    ]
-    if value.get("fits") == []:
-        checker.faults.append("'fits' are empty; expected at least one")
-    raise_faults(checker.faults, where=where, advice="Run mammodet calibrate again.")
-    if provenance is None:  # each of its faults was told above
-        raise InputError(f"{where}: 'fitted_on' cannot be read")
-    return Calibration(str(method), goals, provenance, tuple(fits), tuple((one[0], one[1], one[2]) for one in refused))
-
-
-def _choice(checker: Checker, item: Mapping[str, Any], key: str, choices: Sequence[str], where: str) -> str | None:
-    value = checker.take(item, key, str, where, True)
-    if value is None or value in choices:
-        return value
-    checker.faults.append(f"{where}: '{key}' is {short(value)}; expected one of {', '.join(choices)}")
-    return None
-
-
-def _objects(checker: Checker, item: Mapping[str, Any], key: str, where: str) -> list[dict[str, Any]]:
-    found = checker.take(item, key, list, where, True) or []
-    if all(isinstance(member, dict) for member in found):
-        return list(found)
-    checker.faults.append(f"{where}: '{key}' is {short(found)}; expected a list of objects")
-    return []
-
-
-def _goals(checker: Checker, value: Mapping[str, Any]) -> tuple[str, ...]:
-    found = checker.take(value, "goals", list, "file", True)
-    if found is None:
-        return ()
-    for goal in found:
-        try:
-            parse_goal(goal if isinstance(goal, str) else repr(goal))
-        except InputError as error:
-            checker.faults.append(f"file: {error}")
-    goals = tuple(map(str, found))
-    if not goals or len(set(goals)) != len(goals):
-        checker.faults.append(f"file: 'goals' are {short(found)}; expected at least one, none twice")
-    return goals
-
-
-def _read_provenance(checker: Checker, value: Mapping[str, Any]) -> Provenance | None:
-    item = checker.take(value, "fitted_on", dict, "file", True)
-    if item is None:
-        return None
-    before = len(checker.faults)
-    where = "fitted_on"
-    for key in ("checkpoint_sha256", "predictions_sha256", "data_hash"):
-        text = checker.take(item, key, str, where, need=key != "checkpoint_sha256")
-        if text is not None and not is_hash(text):
-            checker.faults.append(f"{where}: '{key}' is {short(text)}; expected 64 hex digits")
-    _choice(checker, item, "over_images", OVER_IMAGES, where)
-    for key in ("split_hash", "subset", "rule"):
-        checker.take(item, key, str, where, False)
-    checker.take(item, "fitted_on_test", bool, where, True)
-    checker.take(item, "version", str, where, True)
-    patients = checker.take(item, "patients", list, where, True)
-    if patients is not None and not all(isinstance(patient, str) for patient in patients):
-        checker.faults.append(f"{where}: 'patients' are {short(patients)}; expected a list of texts")
-    if len(checker.faults) > before:
-        return None
-    known = {key: item.get(key) for key in Provenance.__dataclass_fields__}
-    return Provenance(**{**known, "patients": tuple(item["patients"])})
-
-
-def _read_fit(
-    checker: Checker, item: Mapping[str, Any], position: int, method: str | None, goals: Sequence[str]
-) -> Fit | None:
-    before = len(checker.faults)
-    where = f"fit {position} ({short(item.get('level'))}, {short(item.get('label'))})"
-    level = _choice(checker, item, "level", tuple(LEVELS), where)
-    label = _choice(checker, item, "label", LABELS, where)
-    counts = [_count(checker, item, key, where) for key in ("n_positive", "n_negative")]
-    scaling = _read_scaling(checker, item, where, method)
-    points = [_read_point(checker, point, where, goals) for point in _objects(checker, item, "points", where)]
-    for point in points:
-        if point and None not in counts and [point.tp + point.fn, point.fp + point.tn] != counts:
-            checker.faults.append(
-                f"{where}: the point {point.goal} counts {point.tp + point.fn} positive and {point.fp + point.tn} "
-                f"negative cases; the fit had {counts[0]} and {counts[1]}"
-            )
-    not_reached = checker.take(item, "not_reached", dict, where, True)
-    reached = [point.goal for point in points if point]
-    if not_reached is not None and all(points) and sorted([*reached, *not_reached]) != sorted(goals):
-        checker.faults.append(
-            f"{where}: 'points' and 'not_reached' are for {', '.join([*reached, *not_reached]) or 'no goal'}; expected "
-            f"each of {', '.join(goals)} once"
-        )
-    figures = [checker.take(item, key, dict, where, True) for key in ("before", "after")]
-    for found in (one for one in figures if one):
-        if not all(is_finite(number) for number in found.values()):
-            checker.faults.append(f"{where}: {short(found)}: expected finite numbers")
-    if len(checker.faults) > before:
-        return None
-    kept = tuple(point for point in points if point)
-    order = sorted(kept, key=lambda point: goals.index(point.goal))
-    return Fit(
-        str(level), str(label), item["n_positive"], item["n_negative"], scaling, tuple(order), not_reached, *figures
-    )
-
-
-def _count(checker: Checker, item: Mapping[str, Any], key: str, where: str) -> int | None:
-    number = checker.take(item, key, int, where, True)
-    if number is not None and number < 0:
-        checker.faults.append(f"{where}: '{key}' is {number}; expected a whole number from 0")
-    return number if number is not None and number >= 0 else None
-
-
-def _read_scaling(checker: Checker, item: Mapping[str, Any], where: str, method: str | None) -> Scaling | None:
-    found = item.get("scaling")
-    if (found is None) != (method == "none") and method is not None:
-        checker.faults.append(f"{where}: 'scaling' is {short(found)}; method {method!r} has {_WITH[method == 'none']}")
-        return None
-    if found is None:
-        return None
-    if not isinstance(found, dict) or not (is_finite(found.get("a")) and is_finite(found.get("b")) and found["a"] > 0):
-        checker.faults.append(f"{where}: 'scaling' is {short(found)}; expected finite numbers 'a' (above 0) and 'b'")
-        return None
-    return Scaling(float(found["a"]), float(found["b"]))
-
-
-_WITH = {True: "none: null", False: "one: an object with 'a' and 'b'"}
-
-
-def _read_point(checker: Checker, item: Mapping[str, Any], where: str, goals: Sequence[str]) -> OperatingPoint | None:
-    before = len(checker.faults)
-    goal = _choice(checker, item, "goal", goals, where)
-    where = f"{where}, point {goal}"
-    threshold = checker.take(item, "threshold", (int, float), where, True)
-    if threshold is not None and not 0 <= threshold <= 1:
-        checker.faults.append(f"{where}: 'threshold' is {threshold}; expected a number from 0 to 1")
-    counts = [_count(checker, item, key, where) for key in ("tp", "fp", "tn", "fn")]
-    if len(checker.faults) > before or goal is None:
-        return None
-    tp, fp, tn, fn = (int(count or 0) for count in counts)
-    return OperatingPoint(goal, float(threshold), tp, fp, tn, fn)
+        raise InputError(f"{where}: format is {found!r:.60}; expected {FORMAT!r} (mammodet calibrate writes one)")
+    try:
+        # as JSON, since there a list is a tuple and nothing else is converted
+        return _READER.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise_faults(faults_of(error), where=where, advice="Run mammodet calibrate again.")
+        raise

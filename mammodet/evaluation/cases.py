@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodet.evaluation.results import LEVELS
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 
-LEVELS: dict[str, Callable[[ImageRecord], tuple[str, ...] | None]] = {
+_KEYS: dict[str, Callable[[ImageRecord], tuple[str, ...] | None]] = {
     "image": lambda record: (str(record.image_id),),
     "breast": lambda record: (
         (record.patient_id, record.laterality) if record.patient_id and record.laterality else None
@@ -83,7 +84,7 @@ def cases(
         raise ValueError(f"over_images {over_images!r}: expected max or mean")
     members: dict[tuple[str, ...], list[int]] = {}
     for position, record in enumerate(dataset.images):
-        key = LEVELS[level](record)
+        key = _KEYS[level](record)
         if key is not None:
             members.setdefault(key, []).append(position)
     keys, images, labels, scores = [], [], [], []

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import islice
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mammodet.evaluation.bootstrap import Estimates, Measure
+from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.flat import Ints
+from mammodet.evaluation.results import AllClasses, ClassResult, OneClass, QuestionResult, figure_names, fill
 from mammodet.records import Dataset, ImagePrediction
 from mammodet.targets import class_of
 
 Floats = NDArray[np.float64]
-FIGURES = (
-    "accuracy",
-    "balanced_accuracy",
-    "kappa",
-    "quadratic_kappa",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "macro_roc_auc",
-    "log_loss",
-)
-CLASS_FIGURES = ("precision", "recall", "f1", "roc_auc")
+FIGURES, CLASS_FIGURES = figure_names(AllClasses), figure_names(OneClass)
 #: Classes that have an order, by question. BI-RADS 0 (incomplete) stands nowhere on its scale.
 SCALES: Mapping[str, Sequence[Sequence[str]]] = {
     "density": (("A", "B", "C", "D"), ("1", "2", "3", "4"), ("I", "II", "III", "IV"), ("F", "G", "D")),
@@ -35,14 +25,14 @@ SCALES: Mapping[str, Sequence[Sequence[str]]] = {
 
 
 class ClassFigures:
-    """Figures of a question with several classes, over all classes and of each.
+    """The figures of `AllClasses`, and of `OneClass` for each class.
 
     The predicted class is the most probable one; of equal ones the first in the classes' order.
 
-    - `accuracy`; `balanced_accuracy`: mean recall of the classes that have cases, which is `macro_recall`, too.
+    - `accuracy`; `balanced_accuracy`: mean recall of the classes that have cases.
     - `kappa`: agreement beyond chance (Cohen, 1960); `quadratic_kappa`: the same with a mistake weighing as the square
       of the steps between the two classes (Cohen, 1968); NaN without `ranks`.
-    - `macro_precision`, `macro_recall`, `macro_f1`: means over the classes that have cases; the precision of a class
+    - `macro_precision`, `macro_f1`: means over the classes that have cases; the precision of a class
       that is never predicted counts as 0 there.
     - `macro_roc_auc`: mean of the classes' `roc_auc`, where it is defined.
     - `log_loss`: mean of -log of the probability of the true class; NaN where a true class is none of the model's.
@@ -50,7 +40,6 @@ class ClassFigures:
       probability, its cases against all others (NaN without cases of both kinds, and of a class without probability).
 
     Args:
-        name: before `/FIGURE` and `/class NUMBER/FIGURE`.
         truth: int (n,), position of the true class; from k on those that the model cannot answer, which are errors.
         probabilities: float (n, k), of the model's classes.
         clusters: int (n,), the patient of each case.
@@ -59,7 +48,6 @@ class ClassFigures:
 
     def __init__(
         self,
-        name: str,
         truth: ArrayLike,
         probabilities: ArrayLike,
         clusters: ArrayLike,
@@ -69,10 +57,6 @@ class ClassFigures:
         positions, values = np.asarray(truth, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
         self._known = values.shape[1]
         self.n_classes = max(self._known, int(positions.max(initial=-1)) + 1, len(ranks or ()))
-        self.names = (
-            *(f"{name}/{figure}" for figure in FIGURES),
-            *(f"{name}/class {number}/{figure}" for number in range(self.n_classes) for figure in CLASS_FIGURES),
-        )
         self._clusters: Ints = np.asarray(clusters, dtype=np.int64)
         self._cells = positions * self._known + values.argmax(axis=1) if len(values) else positions
         self._ranks = None if ranks is None else np.asarray(ranks, dtype=np.float64)
@@ -94,7 +78,7 @@ class ClassFigures:
         table[:, : self._known] = self.confusion(weights)
         total = float(table.sum())
         if not total:
-            return np.full(len(self.names), np.nan)
+            return np.full(len(FIGURES) + len(CLASS_FIGURES) * self.n_classes, np.nan)
         support, predicted, hits = table.sum(axis=1), table.sum(axis=0), np.diag(table)
         there = support > 0
         recall, precision = _ratio(hits, support), _ratio(hits, predicted)
@@ -103,14 +87,12 @@ class ClassFigures:
         areas[: self._known] = self._areas.row(weights)
         defined = areas[~np.isnan(areas)]
         chance = np.outer(support, predicted) / total
-        mean_recall = float(recall[there].mean())
         over_all = {
             "accuracy": float(hits.sum()) / total,
-            "balanced_accuracy": mean_recall,
+            "balanced_accuracy": float(recall[there].mean()),
             "kappa": _kappa(table, chance, 1 - np.eye(self.n_classes)),
             "quadratic_kappa": np.nan,
             "macro_precision": float(np.nan_to_num(precision[there]).mean()),
-            "macro_recall": mean_recall,
             "macro_f1": float(f1[there].mean()),
             "macro_roc_auc": float(defined.mean()) if len(defined) else np.nan,
             "log_loss": np.nan,
@@ -195,8 +177,10 @@ def in_order(question: str, classes: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-class ClassQuestions:
-    """Figures of one model for every question that it answers with classes, per image.
+def class_results(
+    dataset: Dataset, predictions: Sequence[ImagePrediction], clusters: Ints, bootstrap: Bootstrap
+) -> tuple[dict[str, QuestionResult], list[str]]:
+    """Figures of every question that a model answers with classes, per image, and what a reader must know of them.
 
     Args:
         predictions: one per image of the data set, in its order.
@@ -204,97 +188,72 @@ class ClassQuestions:
     Raises:
         ValueError: two images have other classes of one question.
     """
-
-    def __init__(self, dataset: Dataset, predictions: Sequence[ImagePrediction], clusters: Ints) -> None:
-        questions = dict.fromkeys(name for prediction in predictions for name in prediction.class_scores)
-        self._questions = [_Question(name, dataset, predictions, clusters) for name in questions]
-        self.measures: list[Measure] = [one.figures for one in self._questions if one.figures is not None]
-
-    def notes(self) -> list[str]:
-        """Images that are left out, and classes that the model does not know."""
-        return [note for one in self._questions for note in one.notes()]
-
-    def to_json(self, estimates: Estimates) -> dict[str, Any]:
-        """`classes`, by question; nothing for a model that knows none."""
-        sections = {one.name: one.to_json(estimates) for one in self._questions if one.figures is not None}
-        return {"classes": sections} if sections else {}
-
-
-class _Question:
-    """What a model says to one question, beside the truth.
-
-    Attributes:
-        classes: true classes, first those of the model, in the order of their scale where they have one.
-        figures: None where no image has both a truth and an answer.
-    """
-
-    def __init__(self, name: str, dataset: Dataset, predictions: Sequence[ImagePrediction], clusters: Ints) -> None:
-        self.name = name
-        self._own = _model_classes(name, predictions)
-        truths = [class_of(record, name) for record in dataset.images]
-        answers = [prediction.class_scores.get(name) for prediction in predictions]
+    results: dict[str, QuestionResult] = {}
+    notes: list[str] = []
+    for question in dict.fromkeys(name for prediction in predictions for name in prediction.class_scores):
+        own = _model_classes(question, predictions)
+        truths = [class_of(record, question) for record in dataset.images]
+        answers = [prediction.class_scores.get(question) for prediction in predictions]
         cases = [
             (position, truth, answer)
             for position, (truth, answer) in enumerate(zip(truths, answers, strict=True))
             if truth is not None and answer
         ]
-        self.n = len(cases)
-        self._without_truth = sum(truth is None and bool(answer) for truth, answer in zip(truths, answers, strict=True))
-        self._without_answer = sum(not answer for answer in answers)
-        unknown = Counter(truth for _, truth, _ in cases if truth not in self._own)
-        self.classes = (*self._own, *sorted(unknown))
-        self._unknown = {truth: unknown[truth] for truth in sorted(unknown)}
-        self.ranks = scale_ranks(name, self.classes)
-        self.figures: ClassFigures | None = None
-        if cases:
-            place = {one: number for number, one in enumerate(self.classes)}
-            self.figures = ClassFigures(
-                f"classes/{name}",
-                [place[truth] for _, truth, _ in cases],
-                [[answer[one] for one in self._own] for _, _, answer in cases],
-                clusters[[position for position, _, _ in cases]],
-                ranks=self.ranks,
-            )
-
-    def notes(self) -> list[str]:
-        if not self.n:
-            return [f"{self.name}: no image has both an answer and a known class, so that nothing is measured."]
-        notes = []
-        if self._without_truth:
-            notes.append(f"{self.name}: {self._without_truth} images do not say their class and are left out.")
-        if self._without_answer:
-            notes.append(f"{self.name}: {self._without_answer} images have no answer and are left out.")
-        if self._unknown:
-            listed = ", ".join(f"{name} ({count})" for name, count in self._unknown.items())
-            notes.append(
-                f"{self.name}: {sum(self._unknown.values())} images are of a class that the model does not know, each "
-                f"of which counts as an error: {listed}."
-            )
-        return notes
-
-    def to_json(self, estimates: Estimates) -> dict[str, Any]:
-        assert self.figures is not None
-        table = self.figures.confusion()
-        predicted = table.sum(axis=0)
-        return {
-            "n": self.n,
-            "n_without_truth": self._without_truth,
-            "n_without_answer": self._without_answer,
-            "classes": list(self._own),
-            "true_classes": list(self.classes),
-            "ordered": self.ranks is not None,
-            "confusion": table.astype(int).tolist(),
-            **_put(estimates, f"classes/{self.name}", FIGURES),
-            "per_class": [
-                {
-                    "class": name,
-                    "support": int(table[number].sum()),
-                    "predicted": int(predicted[number]) if number < len(predicted) else None,
-                    **_put(estimates, f"classes/{self.name}/class {number}", CLASS_FIGURES),
-                }
-                for number, name in enumerate(self.classes)
+        if not cases:
+            notes.append(f"{question}: no image has both an answer and a known class, so that nothing is measured.")
+            continue
+        without_truth = sum(truth is None and bool(answer) for truth, answer in zip(truths, answers, strict=True))
+        without_answer = sum(not answer for answer in answers)
+        unknown = Counter(truth for _, truth, _ in cases if truth not in own)
+        notes += _notes(question, without_truth, without_answer, unknown)
+        classes = (*own, *sorted(unknown))
+        place = {one: number for number, one in enumerate(classes)}
+        ranks = scale_ranks(question, classes)
+        measure = ClassFigures(
+            [place[truth] for _, truth, _ in cases],
+            [[answer[one] for one in own] for _, _, answer in cases],
+            clusters[[position for position, _, _ in cases]],
+            ranks=ranks,
+        )
+        figures = iter(bootstrap.figures(measure, question))
+        table = measure.confusion().astype(int)
+        results[question] = fill(
+            QuestionResult,
+            list(islice(figures, len(FIGURES))),
+            n=len(cases),
+            n_without_truth=without_truth,
+            n_without_answer=without_answer,
+            classes=list(own),
+            true_classes=list(classes),
+            ordered=ranks is not None,
+            confusion=table.tolist(),
+            per_class=[
+                fill(
+                    ClassResult,
+                    list(islice(figures, len(CLASS_FIGURES))),
+                    name=name,
+                    support=int(table[number].sum()),
+                    predicted=int(table[:, number].sum()) if number < len(own) else None,
+                )
+                for number, name in enumerate(classes)
             ],
-        }
+        )
+    return results, notes
+
+
+def _notes(question: str, without_truth: int, without_answer: int, unknown: Mapping[str, int]) -> list[str]:
+    notes = []
+    if without_truth:
+        notes.append(f"{question}: {without_truth} images do not say their class and are left out.")
+    if without_answer:
+        notes.append(f"{question}: {without_answer} images have no answer and are left out.")
+    if unknown:
+        listed = ", ".join(f"{name} ({unknown[name]})" for name in sorted(unknown))
+        notes.append(
+            f"{question}: {sum(unknown.values())} images are of a class that the model does not know, each of which "
+            f"counts as an error: {listed}."
+        )
+    return notes
 
 
 def _model_classes(name: str, predictions: Sequence[ImagePrediction]) -> tuple[str, ...]:
@@ -311,11 +270,3 @@ def _model_classes(name: str, predictions: Sequence[ImagePrediction]) -> tuple[s
                 f"{first.file_name!r} has {sorted(first.class_scores[name])}; expected the same for every image"
             )
     return in_order(name, tuple(first.class_scores[name])) if first else ()
-
-
-def _put(estimates: Estimates, name: str, figures: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for figure in figures:
-        row[figure] = estimates.value(f"{name}/{figure}")
-        row[f"{figure}_ci95"] = estimates.interval(f"{name}/{figure}")
-    return row

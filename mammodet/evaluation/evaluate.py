@@ -12,20 +12,15 @@ from typing import Any
 import numpy as np
 
 import mammodet
-from mammodet.evaluation.bootstrap import Estimates, bootstrap, compare, patient_clusters
-from mammodet.evaluation.cases import LEVELS
-from mammodet.evaluation.classes import FIGURES as CLASSES_FIGURES
-from mammodet.evaluation.classes import ClassQuestions
-from mammodet.evaluation.froc import FPPI_POINTS, denominator_images
-from mammodet.evaluation.levels import Calibrator, LevelFigures
-from mammodet.evaluation.localization import LesionOutcome, Localization
-from mammodet.evaluation.no_boxes import NoBoxes
+from mammodet.evaluation.bootstrap import Bootstrap, compare, patient_clusters
+from mammodet.evaluation.classes import class_results
+from mammodet.evaluation.flat import FlatLesions, Ints, flat_lesions
+from mammodet.evaluation.froc import denominator_images
+from mammodet.evaluation.levels import Calibrator, label_results
+from mammodet.evaluation.localization import LesionOutcome, Localization, classifier_strata
 from mammodet.evaluation.options import Options
-from mammodet.evaluation.roc import FIGURES
-from mammodet.records import LABELS, Dataset, ImagePrediction
-
-FORMAT = "mammodet-metrics/2"
-KINDS = ("detector", "classifier")
+from mammodet.evaluation.results import NO_BOXES, Comparison, Kind, Metrics, ModelFacts, ModelResult, Protocol
+from mammodet.records import Dataset, ImagePrediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +39,18 @@ class Entry:
 
     name: str
     predictions: Sequence[ImagePrediction]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: ModelFacts = field(default_factory=ModelFacts)
     notes: Sequence[str] = ()
     calibration: Calibrator | None = None
-    kind: str = "detector"
+    kind: Kind = "detector"
     not_a_result: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"{self.name}: kind {self.kind!r}: expected {' or '.join(KINDS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result: metrics.json as plain values, and what became of each lesion, per model."""
+    """The results, and what became of each lesion, by model; of a classifier nothing."""
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     outcomes: Mapping[str, Sequence[LesionOutcome]]
 
 
@@ -75,7 +66,7 @@ def evaluate(
     """Every figure of every model, with intervals, and the paired difference of every two models.
 
     Args:
-        facts: to stamp on the result.
+        facts: fields of the protocol that say which file this is.
         overrides: which refusals were overridden, in words; stamped on the result.
     Raises:
         ValueError: no model, two of one name, predictions of other images or in another order, masks asked for where
@@ -93,62 +84,64 @@ def evaluate(
                 "same order"
             )
     clusters, n_clusters = patient_clusters(dataset)
-    places: dict[str, Localization | NoBoxes] = {}
-    classes: dict[str, ClassQuestions] = {}
+    bootstrap = Bootstrap.of(n_clusters, options.resamples, options.seed, progress=progress)
+    models, outcomes = [], {}
     for entry in entries:
         try:
-            if entry.kind == "classifier":
-                places[entry.name] = NoBoxes(dataset, entry.predictions, clusters)
-            else:
-                places[entry.name] = Localization(dataset, entry.predictions, clusters, options)
-            classes[entry.name] = ClassQuestions(dataset, entry.predictions, clusters)
+            model, outcomes[entry.name] = _evaluate_one(dataset, entry, clusters, options, bootstrap)
         except ValueError as error:
             raise ValueError(f"{entry.name}: {error}") from None
-    levels = {
-        entry.name: LevelFigures(dataset, entry.predictions, clusters, options, entry.calibration) for entry in entries
-    }
-    estimates = bootstrap(
-        {name: [*places[name].measures, *levels[name].measures, *classes[name].measures] for name in names},
-        n_clusters,
-        resamples=options.resamples,
-        seed=options.seed,
-        progress=progress,
-    )
-    first = places[names[0]]
+        models.append(model)
     with_boxes = any(entry.kind == "detector" for entry in entries)
-    notes = {entry.name: [*entry.notes, *places[entry.name].notes(), *classes[entry.name].notes()] for entry in entries}
-    common = [note for note in notes[names[0]] if len(names) > 1 and all(note in one for one in notes.values())]
-    metrics = {
-        "format": FORMAT,
-        "protocol": {
+    lesions = flat_lesions(dataset)
+    common = [note for note in models[0].notes if len(models) > 1 and all(note in one.notes for one in models)]
+    alone = [[note for note in model.notes if note not in common] for model in models]
+    metrics = Metrics(
+        protocol=Protocol(
             **(facts or {}),
-            **_protocol(dataset, options, first, with_boxes=with_boxes),
-            "overrides": list(overrides),
-            "versions": _versions(),
-        },
-        "notes": [*_notes(dataset, first, options, with_boxes=with_boxes), *common],
-        "models": [
-            {
-                "name": entry.name,
-                "kind": entry.kind,
-                **({"not_a_result": entry.not_a_result} if entry.not_a_result else {}),
-                "protocol": dict(entry.facts),
-                "notes": [note for note in notes[entry.name] if note not in common],
-                **places[entry.name].to_json(estimates[entry.name]),
-                **levels[entry.name].to_json(estimates[entry.name]),
-                **classes[entry.name].to_json(estimates[entry.name]),
-            }
-            for entry in entries
-        ],
-        "comparisons": [
-            {"first": one, "second": two, "figures": _differences(estimates[one], estimates[two], options)}
-            for one, two in combinations(names, 2)
-        ],
-    }
-    return Evaluation(metrics, {name: places[name].outcomes() for name in names})
+            **_protocol(dataset, options, lesions, with_boxes=with_boxes),
+            overrides=list(overrides),
+            versions=_versions(),
+        ),
+        notes=[*_notes(dataset, lesions, options, with_boxes=with_boxes), *common],
+        models=[model.model_copy(update={"notes": notes}) for model, notes in zip(models, alone, strict=True)],
+        comparisons=[_compare(one, two) for one, two in combinations(models, 2)],
+    )
+    return Evaluation(metrics, outcomes)
 
 
-def _protocol(dataset: Dataset, options: Options, found: Localization | NoBoxes, *, with_boxes: bool) -> dict[str, Any]:
+def _evaluate_one(
+    dataset: Dataset, entry: Entry, clusters: Ints, options: Options, bootstrap: Bootstrap
+) -> tuple[ModelResult, list[LesionOutcome]]:
+    outcomes: list[LesionOutcome] = []
+    if entry.kind == "classifier":
+        places: dict[str, Any] = {"strata": classifier_strata(dataset, entry.predictions, clusters, bootstrap)}
+        notes = [NO_BOXES]
+    else:
+        found = Localization(dataset, entry.predictions, clusters, options)
+        places, notes, outcomes = found.results(bootstrap), found.notes(), found.outcomes()
+    classes, of_classes = class_results(dataset, entry.predictions, clusters, bootstrap)
+    places |= label_results(dataset, entry.predictions, clusters, options, bootstrap, entry.calibration)
+    model = ModelResult(
+        name=entry.name,
+        kind=entry.kind,
+        not_a_result=entry.not_a_result,
+        protocol=entry.facts,
+        notes=[*entry.notes, *notes, *of_classes],
+        **places,
+        classes=classes,
+    )
+    return model, outcomes
+
+
+def _compare(first: ModelResult, second: ModelResult) -> Comparison:
+    theirs = {one.name: one for one in second.figures() if one.paired}
+    pairs = [(one, theirs[one.name]) for one in first.figures() if one.paired and one.name in theirs]
+    found = [compare(one, two) for one, two in pairs]
+    return Comparison(first=first.name, second=second.name, differences=[one for one in found if one is not None])
+
+
+def _protocol(dataset: Dataset, options: Options, lesions: FlatLesions, *, with_boxes: bool) -> dict[str, Any]:
     patients = {record.patient_id for record in dataset.images if record.patient_id}
     rule = {"match": options.match, "denominator": options.denominator, "duplicates": options.duplicates}
     return {
@@ -160,11 +153,10 @@ def _protocol(dataset: Dataset, options: Options, found: Localization | NoBoxes,
         "n_images_without_boxes": sum(record.unlocalized for record in dataset.images),
         "n_patients": len(patients),
         "n_images_without_patient": sum(not record.patient_id for record in dataset.images),
-        "n_lesions": found.n_lesions,
-        "n_ignored_regions": found.n_ignored,
+        "n_lesions": int((~lesions.ignored).sum()),
+        "n_ignored_regions": int(lesions.ignored.sum()),
         "resamples": options.resamples,
         "seed": options.seed,
-        "interval": "95 % percentile bootstrap over patients",
     }
 
 
@@ -177,7 +169,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _notes(dataset: Dataset, found: Localization | NoBoxes, options: Options, *, with_boxes: bool) -> list[str]:
+def _notes(dataset: Dataset, lesions: FlatLesions, options: Options, *, with_boxes: bool) -> list[str]:
     notes = []
     unlocalized = sum(record.unlocalized for record in dataset.images)
     if unlocalized and with_boxes:
@@ -185,7 +177,7 @@ def _notes(dataset: Dataset, found: Localization | NoBoxes, options: Options, *,
             f"{unlocalized} images hold a lesion without a place: they count in the image, breast and patient figures "
             "and take no part in AP and FROC."
         )
-    if with_boxes and not found.n_lesions:
+    if with_boxes and lesions.ignored.all():
         notes.append("No lesion with a place: AP and FROC cannot be computed.")
     elif with_boxes and not denominator_images(dataset, options.denominator).any():
         notes.append(f"There are no {options.denominator}: FROC cannot be computed by this denominator.")
@@ -196,30 +188,3 @@ def _notes(dataset: Dataset, found: Localization | NoBoxes, options: Options, *,
             "have no breast or patient figures."
         )
     return notes
-
-
-def _differences(first: Estimates, second: Estimates, options: Options) -> dict[str, Any]:
-    """Of the figures that people compare; FROC by the chosen rule and denominator."""
-    curve = f"froc/{options.match}/{options.denominator}"
-    names = {name: name for name in first.columns if name.startswith("detection/")}
-    names |= {f"froc/sensitivity@{point:g}": f"{curve}/sensitivity@{point:g}" for point in FPPI_POINTS}
-    names["froc/cpm"] = f"{curve}/cpm"
-    for level in LEVELS:
-        for label in LABELS:
-            names |= {f"{level}/{label}/{figure}": f"{level}/{label}/{figure}" for figure in FIGURES}
-    asked = [name for name in first.columns if name.startswith("classes/") and "/class " not in name]
-    names |= {name: name for name in asked if name.rpartition("/")[2] in CLASSES_FIGURES}
-    # Of images: the lesions that two models find are not the same, so that Dice of found lesions is not paired.
-    names["masks/dice of images"] = "masks/images/dice"
-    found = {}
-    for shown, name in names.items():
-        difference = compare(first, second, name)
-        if difference is not None:
-            found[shown] = {
-                "first": difference.first,
-                "second": difference.second,
-                "difference": difference.difference,
-                "ci95": list(difference.ci95) if difference.ci95 else None,
-                "p": difference.p,
-            }
-    return found

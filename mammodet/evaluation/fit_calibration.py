@@ -24,9 +24,10 @@ from mammodet.evaluation.calibration import (
     parse_goal,
 )
 from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, aggregation_of, is_hash
-from mammodet.evaluation.cases import LEVELS, cases
+from mammodet.evaluation.cases import cases
 from mammodet.evaluation.levels import PROBABILITY_FIGURES
-from mammodet.evaluation.roc import classification_figures
+from mammodet.evaluation.results import LEVELS
+from mammodet.evaluation.roc import scores_of
 from mammodet.records import LABELS, Dataset, ImagePrediction
 
 
@@ -37,7 +38,7 @@ def fit_calibration(
     *,
     method: str = "platt",
     goals: Sequence[str] = ("youden",),
-    levels: Sequence[str] = tuple(LEVELS),
+    levels: Sequence[str] = LEVELS,
 ) -> Calibration:
     """Fit a scaling and thresholds for every label at every level that has enough cases.
 
@@ -97,8 +98,8 @@ def _fit(
 
 
 def _probability_figures(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> dict[str, float]:
-    found = classification_figures(labels, scores)
-    return {name: found[name] for name in PROBABILITY_FIGURES}
+    found = scores_of(labels, scores)
+    return {name: getattr(found, name).value for name in PROBABILITY_FIGURES}
 
 
 def provenance_of(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import get_args
 
 import numpy as np
 
+from mammodet.evaluation.bootstrap import Bootstrap, percentile_interval
 from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints, flat_detections, flat_lesions
 from mammodet.evaluation.flat import lesion_rles as masks_of
 from mammodet.evaluation.matching import Floats, Matches, match_all
+from mammodet.evaluation.results import Denominator, Figure, FrocBand, FrocCurve, FrocPoint, FrocPoints
 from mammodet.records import Dataset, ImagePrediction
 
 FPPI_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-DENOMINATORS = ("all images", "normal images", "positive images")
+DENOMINATORS: tuple[Denominator, ...] = get_args(Denominator)
 BAND_FPPI = tuple(float(value) for value in np.geomspace(0.05, 8.0, 45))
 _MOST_POINTS = 4000  # of a curve in metrics.json
 _SLACK = 1e-9  # of a count of false positives, against rounding in fppi * images
@@ -65,14 +68,12 @@ class Curve:
     """What a FROC curve is counted from.
 
     Attributes:
-        name: before `/sensitivity@FPPI` and `/cpm`.
         false: may be shared by curves (lesions of one kind are found at the same thresholds as all).
         hits: positions of detections that find a lesion, among all in falling order of score.
         hit_clusters, lesion_clusters: patients of those hits, and of the lesions to be found.
         grid: false positives per image at which the sensitivity is told, besides FPPI_POINTS.
     """
 
-    name: str
     false: FalsePositives
     hits: Ints
     hit_clusters: Ints
@@ -85,18 +86,23 @@ class FrocFigures:
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self.curves = tuple(curves)
-        self.names = tuple(
-            name
-            for curve in self.curves
-            for name in (
-                *(f"{curve.name}/sensitivity@{point:g}" for point in FPPI_POINTS),
-                f"{curve.name}/cpm",
-                *(f"{curve.name}/band@{point:.6g}" for point in curve.grid),
+
+    def results(self, bootstrap: Bootstrap) -> list[tuple[FrocPoints, FrocBand | None]]:
+        """The points of each curve, and its interval along the grid where there is one."""
+        figures = iter(bootstrap.figures(self, "FROC"))
+        return [
+            (
+                FrocPoints(
+                    points=[FrocPoint(fppi=point, sensitivity=next(figures)) for point in FPPI_POINTS],
+                    cpm=next(figures),
+                ),
+                _band(curve.grid, list(islice(figures, len(curve.grid)))),
             )
-        )
+            for curve in self.curves
+        ]
 
     def row(self, weights: Floats) -> Floats:
-        """Every figure (len(names),) for one set of weights (clusters,); NaN without lesions or images."""
+        """Every figure for one set of weights (clusters,), as `results` takes them; NaN without lesions or images."""
         figures: list[Floats] = []
         counted: dict[int, tuple[Floats, float]] = {}
         for curve in self.curves:
@@ -117,6 +123,15 @@ class FrocFigures:
             points, band = sensitivity[: len(FPPI_POINTS)], sensitivity[len(FPPI_POINTS) :]
             figures.append(np.concatenate([points, [points.mean()], band]))
         return np.concatenate(figures) if figures else np.zeros(0)
+
+
+def _band(grid: tuple[float, ...], figures: Sequence[Figure]) -> FrocBand | None:
+    # Of a figure that is the same in all resamples, too, which has no interval of its own.
+    spreads = [percentile_interval(figure.samples) for figure in figures]
+    known = [spread for spread in spreads if spread is not None]
+    if not grid or len(known) < len(grid):
+        return None
+    return FrocBand(fppi=list(grid), low=[low for low, _ in known], high=[high for _, high in known])
 
 
 class CurveMaker:
@@ -144,15 +159,12 @@ class CurveMaker:
             self._clusters[np.flatnonzero(images)],
         )
 
-    def curve(
-        self, name: str, false: FalsePositives, lesions: Bools | None = None, grid: tuple[float, ...] = ()
-    ) -> Curve:
+    def curve(self, false: FalsePositives, lesions: Bools | None = None, grid: tuple[float, ...] = ()) -> Curve:
         """A curve over some of the lesions (lesions,), or all; those to ignore never count."""
         wanted = ~self._lesions.ignored if lesions is None else lesions & ~self._lesions.ignored
         lesion = self._matches.lesion[self._order]
         places = np.flatnonzero((lesion >= 0) & np.append(wanted, False)[lesion])
         return Curve(
-            name,
             false,
             places,
             self._clusters[self._lesions.images[lesion[places]]],
@@ -192,7 +204,7 @@ class Froc:
     """
 
     match: str
-    denominator: str
+    denominator: Denominator
     thresholds: Floats
     fppi: Floats
     sensitivity: Floats
@@ -218,29 +230,17 @@ class Froc:
         known = [value for value in map(self.at, FPPI_POINTS) if value is not None]
         return sum(known) / len(known) if known else None
 
-    def corners(self) -> dict[str, list[float | None]]:
-        """`fppi`, `sensitivity`, `threshold` (None for infinity) where the curve turns, as in metrics.json."""
+    def corners(self) -> FrocCurve:
+        """Where the curve turns; the threshold is None for infinity."""
         rise = np.diff(self.sensitivity) > 0
         kept = np.flatnonzero(np.append(True, rise) | np.append(rise, True))
         if len(kept) > _MOST_POINTS:
             kept = kept[np.unique(np.linspace(0, len(kept) - 1, _MOST_POINTS).round().astype(int))]
-        return {
-            "fppi": self.fppi[kept].tolist(),
-            "sensitivity": self.sensitivity[kept].tolist(),
-            "threshold": [None if np.isinf(value) else float(value) for value in self.thresholds[kept]],
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """As in metrics.json, without intervals."""
-        return {
-            "match": self.match,
-            "denominator": self.denominator,
-            "n_images": self.images,
-            "n_lesions": self.lesions,
-            "points": [{"fppi": point, "sensitivity": self.at(point)} for point in FPPI_POINTS],
-            "cpm": self.cpm,
-            "curve": self.corners(),
-        }
+        return FrocCurve(
+            fppi=self.fppi[kept].tolist(),
+            sensitivity=self.sensitivity[kept].tolist(),
+            threshold=[None if np.isinf(value) else float(value) for value in self.thresholds[kept]],
+        )
 
 
 def froc(
@@ -248,7 +248,7 @@ def froc(
     predictions: Sequence[ImagePrediction],
     match: str = "iou@0.2",
     *,
-    denominator: str = "all images",
+    denominator: Denominator = "all images",
     count_seconds: bool = True,
 ) -> Froc:
     """The FROC curve over all images on which every lesion has a place, whatever the category.
@@ -266,7 +266,9 @@ def froc(
     return whole_curve(maker, dataset, lesions, match, denominator)
 
 
-def whole_curve(maker: CurveMaker, dataset: Dataset, lesions: FlatLesions, match: str, denominator: str) -> Froc:
+def whole_curve(
+    maker: CurveMaker, dataset: Dataset, lesions: FlatLesions, match: str, denominator: Denominator
+) -> Froc:
     """The curve of matched detections, with every point."""
     images = denominator_images(dataset, denominator)
     thresholds, fppi, sensitivity = maker.points(images)

@@ -12,12 +12,12 @@ from scipy.spatial import cKDTree
 
 from mammodet.evaluation.flat import FlatDetections, FlatLesions, Ints
 from mammodet.evaluation.matching import Floats, Matches
+from mammodet.evaluation.results import ImageAgreement, PairAgreement, figure_names
 from mammodet.geometry import rle_area, rle_box
 from mammodet.records import Dataset, ImagePrediction, Rle
 from mammodet.run_lengths import mask_patch
 
-PAIR_FIGURES = ("dice", "iou", "hd95_px", "hd95_mm")
-IMAGE_FIGURES = ("dice", "iou")
+PAIR_FIGURES, IMAGE_FIGURES = figure_names(PairAgreement), figure_names(ImageAgreement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +143,11 @@ class MeanFigures:
     """Weighted means of columns over cases, NaN left out.
 
     Args:
-        name: before `/FIGURE`.
-        figures: of the columns.
-        values: float (n, figures).
+        values: float (n, columns).
         clusters: int (n,), the patient of each row.
     """
 
-    def __init__(self, name: str, figures: Sequence[str], values: Floats, clusters: Ints) -> None:
-        self.names = tuple(f"{name}/{figure}" for figure in figures)
+    def __init__(self, values: Floats, clusters: Ints) -> None:
         self._known = ~np.isnan(values)
         self._values, self._clusters = np.where(self._known, values, 0.0), clusters
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mammodet.evaluation.cases import OVER_IMAGES
 from mammodet.evaluation.froc import DENOMINATORS
 from mammodet.evaluation.matching import parse_rule
+from mammodet.evaluation.results import Denominator, Duplicates
 
 MOST_RESAMPLES = 100_000
 
@@ -26,9 +28,9 @@ class Options:
     """
 
     match: str = "iou@0.2"
-    denominator: str = "all images"
+    denominator: Denominator = "all images"
     count_seconds: bool = True
-    over_images: str = "max"
+    over_images: Literal["max", "mean"] = "max"
     resamples: int = 1000
     seed: int = 0
     mask_score: float = 0.5
@@ -51,6 +53,6 @@ class Options:
             raise ValueError(f"mask_score {self.mask_score}: expected a number from 0 to 1")
 
     @property
-    def duplicates(self) -> str:
+    def duplicates(self) -> Duplicates:
         """What a second detection of a found lesion is, in words."""
         return "false positive" if self.count_seconds else "ignored"

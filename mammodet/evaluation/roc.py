@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.cases import Cases
 from mammodet.evaluation.flat import Ints
+from mammodet.evaluation.results import PrecisionRecall, Reliability, Roc, Scores, figure_names, fill
 
 Floats = NDArray[np.float64]
-FIGURES = (
-    "roc_auc",
-    "pr_auc",
-    "partial_auc",
-    "sensitivity_at_90_specificity",
-    "specificity_at_90_sensitivity",
-    "pf1",
-    "f1_at_half",
-    "accuracy_at_half",
-    "brier",
-    "log_loss",
-    "ece",
-)
+FIGURES = figure_names(Scores)
 BINS = 10  # of the expected calibration error
 _MOST_FPR = 0.2
 _MOST_POINTS = 1000  # of a curve in metrics.json
@@ -31,7 +19,7 @@ _SLACK = 1e-12
 
 
 class ScoreFigures:
-    """FIGURES of cases with a label and a score in [0, 1].
+    """The figures of `Scores`, of cases with a label and a score in [0, 1].
 
     - `roc_auc`: equal scores count half (the Mann-Whitney statistic).
     - `pr_auc`: average precision, without interpolation.
@@ -43,16 +31,14 @@ class ScoreFigures:
     - `brier`, `log_loss`; `ece`: expected calibration error over ten bins of equal width (Naeini et al., 2015).
 
     Args:
-        name: before `/FIGURE`.
         labels: 0 or 1, (n,).
         scores: (n,) in [0, 1].
         clusters: int (n,), the patient of each case.
     """
 
-    def __init__(self, name: str, labels: ArrayLike, scores: ArrayLike, clusters: ArrayLike) -> None:
+    def __init__(self, labels: ArrayLike, scores: ArrayLike, clusters: ArrayLike) -> None:
         truth, values = np.asarray(labels, dtype=np.int64), np.asarray(scores, dtype=np.float64)
         order = np.argsort(-values, kind="stable")
-        self.names = tuple(f"{name}/{figure}" for figure in FIGURES)
         self._clusters: Ints = np.asarray(clusters, dtype=np.int64)[order]
         self._truth, self._scores = truth[order].astype(np.float64), values[order]
         # Cases of one score stand or fall together.
@@ -100,34 +86,35 @@ class ScoreFigures:
         values["ece"] = float(np.abs(gaps).sum()) / total
         return np.array([values[name] for name in FIGURES])
 
-    def curves(self) -> dict[str, Any]:
-        """`roc` {fpr, tpr} and `pr` {recall, precision}; empty with one class only."""
+    def curves(self) -> tuple[Roc, PrecisionRecall] | tuple[None, None]:
+        """ROC and precision over recall; none with one class only."""
         true, every = np.cumsum(self._truth)[self._ends], (self._ends + 1).astype(np.float64)
         positive = float(self._truth.sum())
         negative = len(self._truth) - positive
         if not positive or not negative:
-            return {}
+            return None, None
         tpr, fpr = np.append(0.0, true / positive), np.append(0.0, (every - true) / negative)
-        return {
-            "roc": {"fpr": _thin(fpr), "tpr": _thin(tpr)},
-            "pr": {"recall": _thin(true / positive), "precision": _thin(true / every)},
-        }
+        return Roc(fpr=_thin(fpr), tpr=_thin(tpr)), PrecisionRecall(
+            recall=_thin(true / positive), precision=_thin(true / every)
+        )
 
 
-def score_figures(name: str, chosen: Cases, clusters: Ints) -> ScoreFigures:
+def score_figures(chosen: Cases, clusters: Ints) -> ScoreFigures:
     """Of joined cases; `clusters` (images,) is the patient of each image."""
-    return ScoreFigures(name, chosen.labels, chosen.scores, clusters[chosen.images])
+    return ScoreFigures(chosen.labels, chosen.scores, clusters[chosen.images])
 
 
-def classification_figures(labels: ArrayLike, scores: ArrayLike) -> dict[str, Any]:
-    """Every figure of `ScoreFigures` and the curves.
+def measure_scores(chosen: Cases, clusters: Ints, bootstrap: Bootstrap) -> Scores:
+    """Figures of joined cases with their intervals; `clusters` (images,) is the patient of each image."""
+    return fill(Scores, bootstrap.figures(score_figures(chosen, clusters)))
+
+
+def scores_of(labels: ArrayLike, scores: ArrayLike) -> Scores:
+    """Figures without intervals.
 
     Args:
         labels: 0 or 1, (n,).
         scores: (n,) in [0, 1], higher means more likely 1.
-    Returns:
-        FIGURES (None where not defined: most need both classes), `n_positive`, `n_negative`, and with both classes
-        `roc` {fpr, tpr}, `pr` {recall, precision}.
     Raises:
         ValueError: other shapes, other labels, or scores outside [0, 1].
     """
@@ -136,45 +123,28 @@ def classification_figures(labels: ArrayLike, scores: ArrayLike) -> dict[str, An
         raise ValueError(f"labels and scores: expected one shape (n,), got {given.shape} and {values.shape}")
     if not np.isin(given, (0, 1)).all() or not ((values >= 0) & (values <= 1)).all():
         raise ValueError("labels and scores: expected labels 0 or 1, and scores in [0, 1]")
-    measure = ScoreFigures("case", given, values, np.zeros(len(values), dtype=np.int64))
-    row = measure.row(np.ones(1))
-    return {
-        "n_positive": int((given == 1).sum()),
-        "n_negative": int((given == 0).sum()),
-        **{name: None if np.isnan(value) else float(value) for name, value in zip(FIGURES, row, strict=True)},
-        **measure.curves(),
-    }
+    measure = ScoreFigures(given, values, np.zeros(len(values), dtype=np.int64))
+    return fill(Scores, Bootstrap.of(1, 0, 0).figures(measure))
 
 
-def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = BINS) -> dict[str, list[Any]]:
-    """How often cases of each score are positive, over bins of equal width.
-
-    Returns:
-        `edges` (bins + 1), and per bin `count`, `mean_score`, `share_positive` (None where the bin is empty).
-    """
+def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = BINS) -> Reliability:
+    """How often cases of each score are positive, over bins of equal width."""
     truth, values = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     places = np.clip((values * bins).astype(np.int64), 0, bins - 1)
     count = np.bincount(places, minlength=bins)
     summed, positive = np.bincount(places, values, minlength=bins), np.bincount(places, truth, minlength=bins)
-    return {
-        "edges": [number / bins for number in range(bins + 1)],
-        "count": count.tolist(),
-        "mean_score": [float(total / n) if n else None for total, n in zip(summed, count, strict=True)],
-        "share_positive": [float(total / n) if n else None for total, n in zip(positive, count, strict=True)],
-    }
+    return Reliability(
+        edges=[number / bins for number in range(bins + 1)],
+        count=count.tolist(),
+        mean_score=[float(total / n) if n else None for total, n in zip(summed, count, strict=True)],
+        share_positive=[float(total / n) if n else None for total, n in zip(positive, count, strict=True)],
+    )
 
 
-class LabelFigures:
-    """What calling a case positive from a threshold on is worth: FIGURES.
+class ThresholdFigures:
+    """The figures of `AtThreshold`, of cases that are called positive from a threshold on."""
 
-    Args:
-        name: before `/FIGURE`.
-    """
-
-    FIGURES = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "f1", "f2")
-
-    def __init__(self, name: str, chosen: Cases, threshold: float, clusters: Ints) -> None:
-        self.names = tuple(f"{name}/{figure}" for figure in self.FIGURES)
+    def __init__(self, chosen: Cases, threshold: float, clusters: Ints) -> None:
         self._clusters = clusters[chosen.images]
         self._truth, self._called = chosen.labels == 1, chosen.scores >= threshold
 

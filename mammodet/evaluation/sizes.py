@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from mammodet.evaluation.flat import FlatDetections, FlatLesions, Ints
+from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints
 from mammodet.evaluation.matching import Floats
 from mammodet.geometry import Boxes, rle_area, xyxy_to_xywh
 from mammodet.records import Dataset
@@ -47,6 +48,10 @@ class SizeBins:
             "not known" if np.isnan(size) else self.labels[min(int(place), len(self.labels) - 1)]
             for size, place in zip(self.of_lesions, places, strict=True)
         ]
+
+    def counts(self, chosen: Bools) -> Counter[str]:
+        """How many of some lesions (n,) each bin holds."""
+        return Counter(label for label, wanted in zip(self.bin_of_lesions(), chosen, strict=True) if wanted)
 
 
 def box_sides_xywh(boxes_xyxy: Boxes) -> Boxes:

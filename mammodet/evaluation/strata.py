@@ -25,7 +25,7 @@ LESION_VARIABLES: dict[str, Callable[[Lesion], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stratum:
+class Part:
     """A part of the data.
 
     Attributes:
@@ -42,25 +42,25 @@ class Stratum:
     of_images: bool
 
 
-def make_strata(dataset: Dataset, lesions: FlatLesions, sizes: SizeBins) -> list[Stratum]:
-    """All strata of every variable that has at least two values."""
-    found: list[Stratum] = []
+def make_parts(dataset: Dataset, lesions: FlatLesions, sizes: SizeBins) -> list[Part]:
+    """All parts by every variable that has at least two values."""
+    found: list[Part] = []
     for variable, of_image in IMAGE_VARIABLES.items():
         values = [_text(of_image(record)) for record in dataset.images]
         for value in _distinct(values):
             images = np.array([one == value for one in values], dtype=bool)
-            found.append(Stratum(variable, value, images, images[lesions.images], True))
+            found.append(Part(variable, value, images, images[lesions.images], True))
     everywhere = np.ones(len(dataset.images), dtype=bool)
     for variable, of_lesion in LESION_VARIABLES.items():
         values = [_text(of_lesion(lesion)) for lesion in lesions.lesions]
         wanted = [value for value, ignored in zip(values, lesions.ignored, strict=True) if not ignored]
         for value in _distinct(wanted):
             chosen = np.array([one == value for one in values], dtype=bool)
-            found.append(Stratum(variable, value, everywhere, chosen, False))
+            found.append(Part(variable, value, everywhere, chosen, False))
     binned = sizes.bin_of_lesions()
     for value in _distinct([one for one, ignored in zip(binned, lesions.ignored, strict=True) if not ignored], sizes):
         chosen = np.array([one == value for one in binned], dtype=bool)
-        found.append(Stratum("lesion size", value, everywhere, chosen, False))
+        found.append(Part("lesion size", value, everywhere, chosen, False))
     return found
 
 

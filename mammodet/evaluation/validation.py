@@ -9,7 +9,7 @@ import numpy as np
 from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.cases import cases
 from mammodet.evaluation.froc import froc
-from mammodet.evaluation.roc import classification_figures
+from mammodet.evaluation.roc import scores_of
 from mammodet.records import LABELS, Dataset, ImagePrediction
 from mammodet.targets import class_of
 
@@ -24,7 +24,7 @@ def detector_figures(dataset: Dataset, predictions: Sequence[ImagePrediction]) -
         if kind == "segm" and not any(prediction.detections.rles for prediction in predictions):
             continue
         result = average_precision(dataset, predictions, kind)
-        figures[f"{kind}_AP50"], figures[f"{kind}_AP"] = result["AP50"], result["AP"]
+        figures[f"{kind}_AP50"], figures[f"{kind}_AP"] = result.AP50.value, result.AP.value
     if any(prediction.detections.rles is not None for prediction in predictions):
         figures.setdefault("segm_AP50", 0.0 if figures["bbox_AP50"] is not None else None)
         figures.setdefault("segm_AP", 0.0 if figures["bbox_AP"] is not None else None)
@@ -35,7 +35,7 @@ def detector_figures(dataset: Dataset, predictions: Sequence[ImagePrediction]) -
             chosen = cases(dataset, predictions, "image", label, rule=rule)
             if len(chosen):
                 name = f"auc_{label}" if rule is None else f"auc_{label}_{rule}"
-                figures[name] = classification_figures(chosen.labels, chosen.scores)["roc_auc"]
+                figures[name] = scores_of(chosen.labels, chosen.scores).roc_auc.value
     return {name: value for name, value in figures.items() if value is not None}
 
 
@@ -50,9 +50,9 @@ def classifier_figures(dataset: Dataset, predictions: Sequence[ImagePrediction])
         chosen = cases(dataset, predictions, "image", label)
         if not len(chosen):
             continue
-        found = classification_figures(chosen.labels, chosen.scores)
-        values = {"auc": found["roc_auc"], "pr_auc": found["pr_auc"], "pf1": found["pf1"]}
-        values["accuracy"] = float(((chosen.scores >= 0.5) == (chosen.labels == 1)).mean())
+        found = scores_of(chosen.labels, chosen.scores)
+        values = {"auc": found.roc_auc.value, "pr_auc": found.pr_auc.value, "pf1": found.pf1.value}
+        values["accuracy"] = found.accuracy_at_half.value
         figures |= {f"{name}_{label}": value for name, value in values.items() if value is not None}
     for question in sorted({name for prediction in predictions for name in prediction.class_scores}):
         hits: dict[str, list[bool]] = {}

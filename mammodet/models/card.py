@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -10,16 +10,14 @@ from pydantic import Field, ValidationError
 
 from mammodet.config.base import Section
 from mammodet.config.read import read_yaml
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, faults_of, raise_faults
+from mammodet.evaluation.results import FrocSection, Metrics
 
 Text = Annotated[str, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Interval = tuple[Number, Number]
 #: What an evaluation says, and an author does not.
 _MEASURED = ("evaluated_on", "figures", "froc")
-_LEVELS = ("image", "breast", "patient")
-_OF_LABELS = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC"}
-_OF_POINTS = ("sensitivity", "specificity", "ppv", "npv")
 
 
 class TrainingData(Section):
@@ -100,8 +98,7 @@ def card_from_json(value: Any, where: str) -> ModelCard:
     try:
         return ModelCard.model_validate(value)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()]
-        raise_faults(faults, where=where, advice="docs/starter.md shows a card.")
+        raise_faults(faults_of(error), where=where, advice="docs/starter.md shows a card.")
         raise
 
 
@@ -119,75 +116,51 @@ def read_card(path: Path) -> ModelCard:
 
 
 def with_figures(
-    card: ModelCard, metrics: Any, checkpoints: Collection[str | None], fppi: float, where: str
+    card: ModelCard, metrics: Metrics, checkpoints: Collection[str | None], fppi: float, where: str
 ) -> ModelCard:
     """The card with the headline figures of an evaluation.
 
     Args:
-        metrics: what metrics.json holds.
         checkpoints: SHA-256 of the model and of what it was packed from; the evaluation must be of one of them.
         fppi: the operating point's false positives per image, one of those in the evaluation's FROC.
     Raises:
         InputError: an evaluation of another model, one whose figures are no result, or one without this point.
     """
-    try:
-        models = {str(model["protocol"].get("checkpoint_sha256")): model for model in metrics["models"]}
-        model = next((models[sha256] for sha256 in checkpoints if sha256 in models), None)
-        if model is None:
-            raise InputError(
-                f"{where}: is of the checkpoints {', '.join(models)}, this one is {', '.join(map(str, checkpoints))} "
-                "(SHA-256). Predict and evaluate the test set with this one"
-            )
-        if model.get("not_a_result"):
-            raise InputError(f"{where}: its figures are no result: {model['not_a_result']}")
-        facts = metrics["protocol"]
-        froc = _froc_point(model["froc"], fppi, where) if model.get("froc") else None
-        place = card.test_data or PurePath(facts["ground_truth"]).name
-        place = f"{place}, {facts['n_images']} images of {facts['n_patients']} patients"
-        notes = [*card.notes, *(f"The evaluation overrode a rule: {text}" for text in facts["overrides"])]
-        measured = {"evaluated_on": place, "notes": notes, "figures": _headline(model), "froc": froc}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where}: is not an evaluation's metrics.json ({type(error).__name__}: {error})") from None
+    models = {str(model.protocol.checkpoint_sha256): model for model in metrics.models}
+    model = next((models[sha256] for sha256 in checkpoints if sha256 in models), None)
+    if model is None:
+        raise InputError(
+            f"{where}: is of the checkpoints {', '.join(models)}, this one is {', '.join(map(str, checkpoints))} "
+            "(SHA-256). Predict and evaluate the test set with this one"
+        )
+    if model.not_a_result:
+        raise InputError(f"{where}: its figures are no result: {model.not_a_result}")
+    facts = metrics.protocol
+    place = card.test_data or PurePath(facts.ground_truth or "a data set").name
+    measured = {
+        "evaluated_on": f"{place}, {facts.n_images} images of {facts.n_patients} patients",
+        "notes": [*card.notes, *(f"The evaluation overrode a rule: {text}" for text in facts.overrides)],
+        "figures": [
+            {"name": one.name, "value": one.figure.value, "ci95": one.figure.ci95}
+            for one in model.figures()
+            if one.place != "report" and one.figure.value is not None
+        ],
+        "froc": _froc_point(model.froc, fppi, where) if model.froc else None,
+    }
     return card_from_json({**card.model_dump(), **measured}, where)
 
 
-def _froc_point(froc: Mapping[str, Any], fppi: float, where: str) -> dict[str, Any]:
-    point = next((one for one in froc["points"] if one["fppi"] == fppi), None)
-    if point is None or point["sensitivity"] is None:
-        there = ", ".join(f"{one['fppi']:g}" for one in froc["points"] if one["sensitivity"] is not None)
+def _froc_point(froc: FrocSection, fppi: float, where: str) -> dict[str, Any]:
+    sensitivity = froc.at(fppi)
+    if sensitivity is None or sensitivity.value is None:
+        there = ", ".join(f"{point.fppi:g}" for point in froc.points if point.sensitivity.value is not None)
         raise InputError(f"{where}: has no sensitivity at {fppi:g} false positives per image; it has those at {there}")
-    curve = froc["curve"]
-    reached = [
-        threshold for x, threshold in zip(curve["fppi"], curve["threshold"], strict=True) if x <= fppi and threshold
-    ]
+    curve = zip(froc.curve.fppi, froc.curve.threshold, strict=True) if froc.curve else ()
     return {
-        **{key: point[key] for key in ("fppi", "sensitivity", "ci95")},
-        "score_threshold": min(reached, default=None),
-        "match": froc["match"],
-        "denominator": froc["denominator"],
+        "fppi": fppi,
+        "sensitivity": sensitivity.value,
+        "ci95": sensitivity.ci95,
+        "score_threshold": min((threshold for x, threshold in curve if x <= fppi and threshold), default=None),
+        "match": froc.match,
+        "denominator": froc.denominator,
     }
-
-
-def _headline(model: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """AP, CPM and every FROC point; per level and label ROC AUC, PR AUC and the points of the calibration."""
-    found = []
-    for kind, name in (("bbox", "box"), ("segm", "mask")):
-        found.append(_figure(f"{name} AP50", (model.get("detection") or {}).get(kind), "AP50"))
-    froc = model.get("froc")
-    if froc:
-        found.append(_figure("CPM", froc, "cpm"))
-        found += [
-            {"name": f"sensitivity at {one['fppi']:g} FPPI", "value": one["sensitivity"], "ci95": one["ci95"]}
-            for one in froc["points"]
-        ]
-    for level in _LEVELS:
-        for label, section in (model.get(level) or {}).items():
-            found += [_figure(f"{level} {label} {name}", section, key) for key, name in _OF_LABELS.items()]
-            for point in section.get("operating_points", ()):
-                found += [_figure(f"{level} {label} {key} at {point['goal']}", point, key) for key in _OF_POINTS]
-    return [figure for figure in found if figure["value"] is not None]
-
-
-def _figure(name: str, section: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
-    section = section or {}
-    return {"name": name, "value": section.get(key), "ci95": section.get(f"{key}_ci95")}

@@ -1,10 +1,8 @@
-"""Confusion matrices as figures and files: which class is taken for which."""
+"""Confusion matrices as figures: which class is taken for which."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,10 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mammodet.files import write_text
-from mammodet.reporting.curves import INK, MUTED, _figure, _say, stamped, write_figures
-from mammodet.reporting.report_csv import confusion_of, confusion_tables, file_stems, to_csv
-from mammodet.reporting.report_values import Model, by_question, models_of, questions_of, section, short
+from mammodet.evaluation.results import QuestionResult
+from mammodet.reporting.curves import INK, MUTED, _figure, short
 
 # One hue, from light to dark, so that it reads in grey and without red or green.
 _BLUES = LinearSegmentedColormap.from_list("share of the row", ["#EEF4FA", "#9CC4E4", "#2F7FB8", "#0A3C66"])
@@ -25,22 +21,15 @@ _LONGEST_LEVEL_NAME = 5  # letters of a class that stand side by side below the 
 _OVERSIZE = 12  # classes from which cells no longer grow with their number
 
 
-def confusion_figure(model: Model, question: str, *, title: str = "") -> Figure:
+def confusion_figure(figures: QuestionResult, title: str) -> Figure:
     """True classes as rows, predicted classes as columns; each cell with its count and its share of the row.
 
     Rows of classes that the model does not know stand below a line. The diagonal is framed.
-
-    Args:
-        model: name, and mapping with `classes` {question: {classes, true_classes, confusion}}; each may be missing.
-        title: in place of the question.
     """
-    true, predicted, counts = confusion_of(section(model[1], "classes", question))
+    true, predicted, counts = figures.true_classes, figures.classes, figures.confusion
 
     def draw(axes: Axes) -> None:
-        axes.set_title(title or short(question))
-        if not counts:
-            _say(axes, f"no confusion matrix was measured\nfor {short(question)}")
-            return
+        axes.set_title(title)
         _draw_cells(axes, np.array(counts, dtype=np.float64))
         _draw_names(axes, true, predicted, counts)
 
@@ -106,39 +95,3 @@ def _draw_names(axes: Axes, true: Sequence[str], predicted: Sequence[str], count
         "count, and % of the row", (1, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", ha="right",
         va="bottom", fontsize=8, color=MUTED,
     )  # fmt: skip
-
-
-def confusion_figures(metrics: Mapping[str, Any]) -> dict[str, Figure]:
-    """The figures by file name without suffix: `confusion_density`; of several models `confusion_density_1`, ..."""
-    models = models_of(metrics)
-    figures: dict[str, Figure] = {}
-    for question, stem in file_stems(questions_of(models)).items():
-        with_figures = {name for name, _ in by_question(models, question)}
-        for number, model in enumerate(models, start=1):
-            if model[0] not in with_figures:
-                continue
-            several = len(models) > 1
-            title = f"{short(question)}: {short(model[0])}" if several else ""
-            name = f"confusion_{stem}_{number}" if several else f"confusion_{stem}"
-            figures[name] = stamped(confusion_figure(model, question, title=title), [model])
-    return figures
-
-
-def write_confusions(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
-    """Write the matrices of each question: one CSV of all models, and a figure of each as SVG and PNG.
-
-    Columns of `confusion_QUESTION.csv`: model, true, predicted, count, share_of_true.
-
-    Args:
-        folder: made where it is missing.
-        metrics: what `metrics.json` holds.
-    Returns:
-        the files' paths; none where no model answers with classes.
-    """
-    folder = Path(folder)
-    written = []
-    for name, table in confusion_tables(metrics).items():
-        if table[1]:
-            written.append(folder / f"{name}.csv")
-            write_text(written[-1], to_csv(table))
-    return written + write_figures(folder, confusion_figures(metrics))

@@ -24,6 +24,7 @@ from mammodet.reporting.answers import judge_answer
 from mammodet.reporting.canvas import Canvas
 from mammodet.reporting.overlay import OverlayOptions
 from mammodet.reporting.ranking import judge
+from mammodet.reporting.tables import shown
 
 ImageReader = Callable[[ImageRecord], NDArray[np.uint8]]
 
@@ -140,6 +141,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["shown"] = shown
     page = environment.get_template(template).render(**values)
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Plot
 
-from mammodet.evaluation.no_boxes import NO_BOXES
+from mammodet.evaluation.results import NO_BOXES, Figure, Metrics, ModelResult
 from mammodet.files import write_text
 from mammodet.records import Dataset, ImagePrediction
 from mammodet.reporting import report_tables as tables
-from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, stamp_facts
-from mammodet.reporting.class_gallery import answer_gallery, judge_answers
+from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, protocol_facts
 from mammodet.reporting.confusion import confusion_figure
 from mammodet.reporting.curves import (
     COLOURS,
-    drawn_in,
     froc_figure,
     pr_figure,
     reliability_figure,
     roc_figure,
+    short,
     stamped,
     to_svg,
 )
-from mammodet.reporting.gallery import render
+from mammodet.reporting.gallery import ImageReader, render
 from mammodet.reporting.overlay import OverlayOptions
-from mammodet.reporting.ranking import DEFAULT_RULE, known_rule
-from mammodet.reporting.report_gallery import (
-    ImageReader,
-    Judged,
-    choose_gallery,
-    gallery,
-    judge_all,
-    prediction_notes,
-)
+from mammodet.reporting.ranking import DEFAULT_RULE
+from mammodet.reporting.report_gallery import choose_gallery, gallery, judge_all, judge_answers
 from mammodet.reporting.report_training import training_section
-from mammodet.reporting.report_values import (
-    UNKNOWN,
-    VOID,
-    Cell,
-    Model,
-    by_question,
-    cell,
-    interval,
-    is_classifier,
-    labels_of,
-    models_of,
-    number,
-    questions_of,
-    section,
-    sensitivity_at,
-    short,
-    texts,
-    void_reason,
-    words,
-)
+from mammodet.reporting.tables import VOID, shown
 
 PANEL_HEIGHT = 640
 PICTURES_BYTES = 4_000_000  # of all pictures together, before base64 makes a third more of them
@@ -102,8 +75,8 @@ def write_report(
     *,
     title: str,
     dataset: Dataset,
-    models: Sequence[tuple[str, Sequence[ImagePrediction]]],
-    metrics: Mapping[str, Any],
+    predictions: Sequence[Sequence[ImagePrediction]],
+    metrics: Metrics,
     image_reader: ImageReader,
     history_csv: Path | None = None,
     command: str = "",
@@ -120,66 +93,33 @@ def write_report(
         path: of the HTML file.
         title: its heading.
         dataset: images with ground truth.
-        models: name and predictions of each; images without a prediction are counted in a note.
-        metrics: what `metrics.json` holds (mammodet-metrics/2); each section may be missing, each value None.
+        predictions: of each model of the metrics, in their order.
         image_reader: gives an image as uint8 (H, W), at the size that its record says.
         history_csv: Lightning's `metrics.csv`, for the training curves.
         command: the command line that makes this report again.
         gallery_size: how many pictures per model; all pictures together stay below about 4 MB.
         score_threshold: from which score a detection counts as made, in the galleries.
     """
-    measured = models_of(metrics)
-    protocol = section(metrics, "protocol")
-    rule = known_rule(protocol.get("match"))
-    options = OverlayOptions(
-        score_threshold=score_threshold,
-        crop_to_breast=True,
-        panel_height=PANEL_HEIGHT,
-        emphasis=1.5,
-        captions=False,
-        categories=dataset.categories,
-    )
-    duplicates = str(protocol.get("duplicates") or "")
-    count_seconds = not any(word in duplicates for word in ("ignore", "neither", "not counted"))
-    classifiers = {name for name, model in measured if is_classifier(model)}
-    judged = [
-        judge_answers(dataset, predictions)
-        if name in classifiers
-        else judge_all(
-            dataset,
-            predictions,
-            score_threshold=score_threshold,
-            rule=rule or DEFAULT_RULE,
-            count_seconds=count_seconds,
-        )
-        for name, predictions in models
-    ]
+    models = metrics.models
     page = render(
         "report.html.j2",
         title=title,
+        metrics=metrics,
         alarms=alarms(metrics),
-        void=[name for name, model in measured if void_reason(model)],
-        protocol=stamp_facts(metrics),
-        model_facts=[(name, model_facts(metrics, (name, model))) for name, model in measured],
-        tiles=_tiles(measured),
-        notes=_notes(metrics, measured, dataset, models),
-        detection=_detection(metrics, measured),
-        with_boxes=not measured or len(classifiers) < len(measured),
+        void=[model.name for model in models if model.not_a_result],
+        tiles=_tiles(models),
+        with_boxes=any(model.kind == "detector" for model in models),
         no_boxes=NO_BOXES,
-        levels=[_level(measured, label) for label in labels_of(measured)],
-        questions=[_question(measured, question) for question in questions_of(measured)],
-        masks=tables.mask_table(measured),
-        mask_notes=_mask_notes(measured),
-        strata=tables.strata_tables(measured),
-        comparisons=tables.comparison_tables(metrics),
+        froc=_svg(froc_figure(models), [model for model in models if model.froc]),
+        tables=tables,
+        levels=[_level(models, label) for label in tables.labels_of(models)],
+        questions=[_question(models, question) for question in tables.questions_of(models)],
         training=training_section(history_csv),
-        galleries=_galleries(models, judged, image_reader, options, gallery_size, classifiers),
-        gallery_rule=rule or DEFAULT_RULE,
-        rule_is_known=rule is not None,
+        galleries=_galleries(metrics, dataset, predictions, image_reader, gallery_size, score_threshold),
         threshold=f"{score_threshold:.2f}",
         intended_use=INTENDED_USE,
-        limits=[(name, known_limits(metrics, (name, model))) for name, model in measured],
-        versions=[(str(name), words(value)) for name, value in section(protocol, "versions").items()],
+        about=[(model.name, known_limits(metrics, model), model_facts(metrics, model)) for model in models],
+        protocol=protocol_facts(metrics.protocol),
         glossary=GLOSSARY,
         command=command,
     )
@@ -187,96 +127,79 @@ def write_report(
 
 
 def _galleries(
-    models: Sequence[tuple[str, Sequence[ImagePrediction]]],
-    judged: Sequence[Sequence[Judged]],
+    metrics: Metrics,
+    dataset: Dataset,
+    predictions: Sequence[Sequence[ImagePrediction]],
     reader: ImageReader,
-    options: OverlayOptions,
     size: int,
-    classifiers: Collection[str],
+    score_threshold: float,
 ) -> list[dict[str, Any]]:
+    rule, count_seconds = metrics.protocol.match or DEFAULT_RULE, metrics.protocol.duplicates != "ignored"
+    judged = [
+        judge_answers(dataset, found)
+        if model.kind == "classifier"
+        else judge_all(dataset, found, score_threshold=score_threshold, rule=rule, count_seconds=count_seconds)
+        for model, found in zip(metrics.models, predictions, strict=True)
+    ]
     choices = [choose_gallery(items, size) for items in judged]
-    pictures = sum(len(part) for choice in choices for part in choice)
-    budget = PICTURES_BYTES // max(1, pictures)
-    return [
-        {
-            "model": name,
-            **(answer_gallery if name in classifiers else gallery)(items, choice, reader, options, budget=budget),
-        }
-        for (name, _), items, choice in zip(models, judged, choices, strict=True)
-    ]
+    budget = PICTURES_BYTES // max(1, sum(len(part) for choice in choices for part in choice))
+    galleries = []
+    for model, items, choice in zip(metrics.models, judged, choices, strict=True):
+        options = OverlayOptions(
+            score_threshold=score_threshold,
+            crop_to_breast=True,
+            panel_height=PANEL_HEIGHT,
+            emphasis=1.5,
+            captions=False,
+            categories=dataset.categories,
+            detects=model.kind == "detector",
+        )
+        galleries.append({"model": model.name, **gallery(items, choice, reader, options, budget=budget)})
+    return galleries
 
 
-def _detection(metrics: Mapping[str, Any], models: Sequence[Model]) -> dict[str, Any]:
-    """What stands under the heading of the lesions."""
-    froc = next((section(model, "froc") for _, model in models if section(model, "froc")), {})
-    facts = {**section(metrics, "protocol"), **{key: value for key, value in froc.items() if value is not None}}
-    rule = [
-        f"{name} {words(facts[key])}"
-        for key, name in (("match", "match"), ("denominator", "denominator"), ("duplicates", "second detections"))
-        if facts.get(key)
-    ]
-    return {
-        "froc": _svg(froc_figure(models), drawn_in("froc", models)),
-        "rule": "; ".join(rule),
-        "sensitivity": tables.sensitivity_table(models),
-        "others": tables.other_rules_table(models),
-        "average_precision": tables.average_precision_table(models),
-        "sizes": tables.size_table(models),
-    }
-
-
-def _level(models: Sequence[Model], label: str) -> dict[str, Any]:
+def _level(models: Sequence[ModelResult], label: str) -> dict[str, Any]:
     """What stands under the heading of one label."""
     return {
         "label": label,
         "roc": _svg(roc_figure(models, label), models),
         "pr": _svg(pr_figure(models, label), models),
         "reliability": _svg(reliability_figure(models, label), models),
-        "figures": tables.level_table(models, label),
-        "rules": tables.aggregation_table(models, label),
-        "operating": tables.operating_table(models, label),
-        "calibration": tables.calibration_table(models, label),
     }
 
 
-def _question(models: Sequence[Model], question: str) -> dict[str, Any]:
+def _question(models: Sequence[ModelResult], question: str) -> dict[str, Any]:
     """What stands under the heading of one question with classes."""
-    asked = {name for name, _ in by_question(models, question)}
+    several = len(models) > 1
     return {
         "name": question,
-        "figures": tables.class_table(models, question),
-        "per_class": tables.per_class_table(models, question),
         "confusions": [
-            _svg(confusion_figure(model, question, title=short(model[0]) if len(models) > 1 else ""), [model])
-            for model in models
-            if model[0] in asked
+            _svg(confusion_figure(figures, short(model.name if several else question)), [model])
+            for model, figures in tables.by_question(models, question)
         ],
     }
 
 
-def _svg(figure: Figure, models: Sequence[Model]) -> Markup:
+def _svg(figure: Plot, models: Sequence[ModelResult]) -> Markup:
     return Markup(to_svg(stamped(figure, models)))
 
 
-def _tiles(models: Sequence[Model]) -> list[dict[str, Any]]:
-    """The headline figures, each with a line per model."""
+def _tiles(models: Sequence[ModelResult]) -> list[dict[str, Any]]:
+    """The headline figures, each with a line per model that has it."""
     label = headline_label(models)
-    figures = [_headline(model, label) for _, model in models] or [_headline({}, label)]
-    names = [name for name, _ in models] or [""]
-    void = {name for name, model in models if void_reason(model)}
+    figures = [_headline(model, label) for model in models]
     return [
         {
             "name": title,
             "lines": [
                 {
-                    "model": name if len(models) > 1 else "",
+                    "model": model.name if len(models) > 1 else "",
                     "colour": COLOURS[position % len(COLOURS)],
-                    "value": of_model[title][0].value,
-                    "interval": of_model[title][0].interval,
-                    "detail": "not measured" if of_model[title][0].value == UNKNOWN else of_model[title][1],
-                    "void": VOID if name in void else "",
+                    "figure": shown(of_model[title][0]),
+                    "detail": of_model[title][1],
+                    "void": VOID if model.not_a_result else "",
                 }
-                for position, (name, of_model) in enumerate(zip(names, figures, strict=True))
+                for position, (model, of_model) in enumerate(zip(models, figures, strict=True))
                 if title in of_model
             ],
         }
@@ -284,67 +207,29 @@ def _tiles(models: Sequence[Model]) -> list[dict[str, Any]]:
     ]
 
 
-def headline_label(models: Sequence[Model]) -> str:
+def headline_label(models: Sequence[ModelResult]) -> str:
     """The label whose AUC stands on top: `tumor`, or the first that has one, as where every image shows a tumor."""
-    labels = [label for _, model in models for label, one in section(model, "image").items() if _has_auc(one)]
-    return "tumor" if "tumor" in labels or not labels else str(labels[0])
+    labels = [label for model in models for label, one in model.image.items() if one.roc_auc.value is not None]
+    return "tumor" if "tumor" in labels or not labels else labels[0]
 
 
-def _has_auc(figures: Any) -> bool:
-    return isinstance(figures, Mapping) and figures.get("roc_auc") is not None
-
-
-def _headline(model: Mapping[str, Any], label: str) -> dict[str, tuple[Cell, str]]:
-    """Title to value and what stands under it; a classifier has nothing to say of places."""
-    found = {} if is_classifier(model) else _headline_of_places(model)
-    for level in ("image", "patient"):
-        figures = section(model, level, label)
-        if is_classifier(model) and not figures:
-            continue
-        cases = [
-            f"{number(figures[key])} {name}"
-            for key, name in (("n_positive", "positive"), ("n_negative", "negative"))
-            if figures.get(key) is not None
-        ]
-        found[f"{level} ROC AUC, {label}"] = (cell(figures, "roc_auc"), ", ".join(cases))
-    for question in questions_of([("", model)]):
-        figures = section(model, "classes", question)
-        detail = f"accuracy {cell(figures, 'accuracy').value}, {number(figures.get('n'))} images"
-        found[f"{question}: balanced accuracy"] = (cell(figures, "balanced_accuracy"), detail)
+def _headline(model: ModelResult, label: str) -> dict[str, tuple[Figure | None, str]]:
+    """Title to figure and what stands under it; a classifier has nothing to say of places."""
+    found: dict[str, tuple[Figure | None, str]] = {}
+    if model.froc:
+        rule = f"{model.froc.match}, {model.froc.denominator}"
+        found["lesion sensitivity at 1 FPPI"] = (model.froc.at(1.0), rule)
+        found["CPM"] = (model.froc.cpm, "mean of 0.125 to 4 FPPI")
+    if model.detection:
+        for title, kind in (("box AP50", model.detection.bbox), ("mask AP50", model.detection.segm)):
+            if kind:
+                found[title] = (kind.AP50, f"AP50:95 {shown(kind.AP).value}")
+    for level, by_label in (("image", model.image), ("patient", model.patient)):
+        figures = by_label.get(label)
+        if figures:
+            counts = f"{figures.n_positive} positive, {figures.n_negative} negative"
+            found[f"{level} ROC AUC, {label}"] = (figures.roc_auc, counts)
+    for question, answers in model.classes.items():
+        detail = f"accuracy {shown(answers.accuracy).value}, {answers.n} images"
+        found[f"{question}: balanced accuracy"] = (answers.balanced_accuracy, detail)
     return found
-
-
-def _headline_of_places(model: Mapping[str, Any]) -> dict[str, tuple[Cell, str]]:
-    froc, boxes, masks = (
-        section(model, "froc"),
-        section(model, "detection", "bbox"),
-        section(model, "detection", "segm"),
-    )
-    value, between = sensitivity_at(froc, 1)
-    rule = ", ".join(str(froc[key]) for key in ("match", "denominator") if froc.get(key))
-    return {
-        "lesion sensitivity at 1 FPPI": (Cell(number(value), interval(between)), rule),
-        "CPM": (cell(froc, "cpm"), "mean of 0.125 to 4 FPPI"),
-        "box AP50": (cell(boxes, "AP50"), f"AP50:95 {cell(boxes, 'AP').value}"),
-        "mask AP50": (cell(masks, "AP50"), f"AP50:95 {cell(masks, 'AP').value}"),
-    }
-
-
-def _notes(
-    metrics: Mapping[str, Any],
-    measured: Sequence[Model],
-    dataset: Dataset,
-    models: Sequence[tuple[str, Sequence[ImagePrediction]]],
-) -> list[str]:
-    several = max(len(measured), len(models)) > 1
-    notes = texts(metrics, "notes")
-    for name, model in measured:
-        notes += [f"{name}: {note}" if several else note for note in texts(model, "notes")]
-    for name, predictions in models:
-        notes += [f"{name}: {note}" if several else note for note in prediction_notes(dataset, predictions)]
-    return notes
-
-
-def _mask_notes(models: Sequence[Model]) -> list[str]:
-    notes = [note for _, model in models for note in texts(section(model, "masks"), "note")]
-    return list(dict.fromkeys(notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mammodet.models.card import Figure, FrocPoint, ModelCard
-from mammodet.reporting.card import escape
+from mammodet.reporting.tables import escape
 
 
 def packed_card(card: ModelCard, facts: Sequence[tuple[str, str]] = ()) -> str:

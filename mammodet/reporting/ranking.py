@@ -6,7 +6,7 @@ This ranks pictures; it is not a metric. `mammodet.evaluation` measures, and wha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -66,17 +66,6 @@ class Verdict:
     def is_clean(self) -> bool:
         """No lesion missed, no false positive at the threshold, the image label on the right side of 0.5."""
         return self.kind == "clean"
-
-
-def known_rule(rule: Any) -> str | None:
-    """The rule, where it is one that pictures can follow: `iou@T`, `mask_iou@T` or `center`; else None."""
-    if not isinstance(rule, str):
-        return None
-    try:
-        parse_rule(rule)
-    except ValueError:
-        return None
-    return rule
 
 
 def match_detections(

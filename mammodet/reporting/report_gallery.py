@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
-from mammodet.reporting.gallery import encode, shrink
+from mammodet.reporting import answers
+from mammodet.reporting.answers import judge_answer
+from mammodet.reporting.gallery import ImageReader, encode, shrink
 from mammodet.reporting.overlay import OverlayOptions, facts_text, prediction_text, side_by_side, truth_text
 from mammodet.reporting.ranking import Missed, Verdict, describe, judge
+from mammodet.reporting.tables import Cell, Table
 
-ImageReader = Callable[[ImageRecord], NDArray[np.uint8]]
 Judged = tuple[ImageRecord, ImagePrediction, Verdict]
 
 MOST_MISSED_LISTED = 200
@@ -43,13 +45,19 @@ def judge_all(
     rule: str,
     count_seconds: bool = True,
 ) -> list[Judged]:
-    """Images that have a prediction, in the data set's order, with what is wrong about it."""
-    by_id = {prediction.image_id: prediction for prediction in predictions}
+    """Each image with its prediction (one per image, in the data set's order) and what is wrong about that."""
     options: dict[str, Any] = {"score_threshold": score_threshold, "rule": rule, "count_seconds": count_seconds}
     return [
-        (record, by_id[record.image_id], judge(record, by_id[record.image_id], label=LABEL, **options))
-        for record in dataset.images
-        if record.image_id in by_id
+        (record, prediction, judge(record, prediction, label=LABEL, **options))
+        for record, prediction in zip(dataset.images, predictions, strict=True)
+    ]
+
+
+def judge_answers(dataset: Dataset, predictions: Sequence[ImagePrediction]) -> list[Judged]:
+    """As `judge_all`, of a classifier, which has no boxes: with the answers that are wrong."""
+    return [
+        (record, prediction, judge_answer(record, prediction))
+        for record, prediction in zip(dataset.images, predictions, strict=True)
     ]
 
 
@@ -122,7 +130,9 @@ def gallery(
         not lesion.ignore for record, _, verdict in judged if verdict.judged_boxes for lesion in record.lesions
     )
     cards = [[_card(*item, reader=reader, options=options, budget=budget) for item in part] for part in choice]
+    rows = tuple(_missed_row(record, missed) for record, missed in all_missed[:MOST_MISSED_LISTED])
     return {
+        "of_answers": not options.detects,
         "missed": cards[0],
         "false": cards[1],
         "label": cards[2],
@@ -134,23 +144,18 @@ def gallery(
         "n_false": len(_false(judged)),
         "n_label": len(_wrong_label(judged)),
         "n_clean": len(_clean(judged)),
-        "listed": [_missed_row(record, missed) for record, missed in all_missed[:MOST_MISSED_LISTED]],
+        "listed": Table(("file", "image", "lesion"), ("width x height", "best score there"), rows),
     }
 
 
-def _missed_row(record: ImageRecord, missed: Missed) -> dict[str, str]:
+def _missed_row(record: ImageRecord, missed: Missed) -> tuple[tuple[str, ...], tuple[Cell, ...]]:
     x1, y1, x2, y2 = missed.lesion.box_xyxy
     size = f"{x2 - x1:.0f} x {y2 - y1:.0f} px"
     if record.spacing_mm_rc is not None:
         row_mm, column_mm = record.spacing_mm_rc
         size = f"{(x2 - x1) * column_mm:.1f} x {(y2 - y1) * row_mm:.1f} mm"
-    return {
-        "file_name": record.file_name,
-        "facts": facts_text(record),
-        "lesion": describe(missed.lesion),
-        "size": size,
-        "score": "nothing there" if missed.score is None else f"{missed.score:.3f}",
-    }
+    names = (record.file_name, facts_text(record), describe(missed.lesion))
+    return names, (size, "nothing there" if missed.score is None else missed.score)
 
 
 def _card(
@@ -165,7 +170,7 @@ def _card(
     card: dict[str, Any] = {
         "file_name": record.file_name,
         "facts": facts_text(record),
-        "truth": truth_text(record),
+        "truth": truth_text(record) if options.detects else answers.truth_text(record, prediction),
         "prediction": prediction_text(prediction, options),
         "verdict": verdict,
         "error": f"{verdict.error:.2f}",
@@ -192,16 +197,3 @@ def _small_jpeg(picture: NDArray[np.uint8], budget: int) -> bytes:
         picture = shrink(picture, int(picture.shape[1] * 0.75))
         content = encode(picture, quality=50)
     return content
-
-
-def prediction_notes(dataset: Dataset, predictions: Sequence[ImagePrediction]) -> list[str]:
-    """Images without a prediction, and predictions without an image."""
-    known = {record.image_id for record in dataset.images}
-    found: Mapping[int, None] = dict.fromkeys(prediction.image_id for prediction in predictions)
-    missing, unknown = len(known - found.keys()), len(found.keys() - known)
-    notes = []
-    if missing:
-        notes.append(f"{missing} of {len(known)} images have no prediction; they are not in the gallery")
-    if unknown:
-        notes.append(f"{unknown} predictions belong to no image of the ground truth; they are not in the gallery")
-    return notes

@@ -1,327 +1,277 @@
-"""Tables of the report and of the model card: plain text in, plain text out, no HTML."""
+"""The tables of a result: for the report, the model card and the screen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
-from mammodet.reporting.report_values import (
-    LEVELS,
-    VOID,
-    Cell,
-    Model,
-    by_level,
-    by_question,
-    cell,
-    entries,
-    figure_keys,
-    interval,
-    is_number,
-    models_of,
-    name_of,
-    number,
-    p_value,
-    path_name,
-    questions_of,
-    section,
-    void_reason,
-    words,
+from mammodet.evaluation.results import (
+    AllClasses,
+    AtThreshold,
+    FrocPoints,
+    LabelResult,
+    Level,
+    Metrics,
+    ModelResult,
+    OneClass,
+    PairAgreement,
+    Place,
+    Probabilities,
+    QuestionResult,
+    Ranking,
+    Record,
+    figure_names,
 )
+from mammodet.reporting.tables import VOID, Cell, Shown, Table, interval, number, p_value, to_text
 
-KINDS = {"bbox": "boxes", "segm": "masks"}
-PROBABILITY_KEYS = ("brier", "ece", "log_loss")
-CLASS_KEYS = (
-    "accuracy",
-    "balanced_accuracy",
-    "kappa",
-    "quadratic_kappa",
-    "macro_precision",
-    "macro_f1",
-    "macro_roc_auc",
-)
-PER_CLASS_KEYS = ("support", "predicted", "precision", "recall", "f1", "roc_auc")
-Row = tuple[tuple[str, ...], Mapping[str, Any]]
+Models = Sequence[ModelResult]
+SCREEN: tuple[Place, ...] = ("screen",)
+#: Names of a row, of which the first is the model's, and a record.
+Row = tuple[tuple[str, ...], Record]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table as text.
-
-    Attributes:
-        corner: heads of the columns that name a row.
-        head: heads of the other columns.
-        rows: names (as many as `corner`) and cells (as many as `head`).
-        title: what stands above it; may be empty.
-    """
-
-    corner: tuple[str, ...]
-    head: tuple[str, ...]
-    rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]
-    title: str = ""
+def labels_of(models: Models) -> list[str]:
+    """Labels that any model has figures for, at any level."""
+    return list(dict.fromkeys(label for model in models for _, label, _ in model.labels()))
 
 
-def _table(
-    models: Sequence[Model],
+def by_level(models: Models, label: str) -> Iterator[tuple[ModelResult, Level, LabelResult]]:
+    """Model, level and figures of a label, where there are any."""
+    for model in models:
+        for level, name, figures in model.labels():
+            if name == label:
+                yield model, level, figures
+
+
+def questions_of(models: Models) -> list[str]:
+    """Questions with several classes that any model answers."""
+    return list(dict.fromkeys(question for model in models for question in model.classes))
+
+
+def by_question(models: Models, question: str) -> list[tuple[ModelResult, QuestionResult]]:
+    """The models that answer a question, with their figures."""
+    return [(model, model.classes[question]) for model in models if question in model.classes]
+
+
+def _join(
+    models: Models,
     corner: tuple[str, ...],
-    rows: Sequence[Row],
-    keys: Sequence[str] | None = None,
-    *,
-    head: Callable[[str], str] = name_of,
+    head: Sequence[str],
+    rows: Sequence[tuple[tuple[str, ...], tuple[Cell, ...]]],
     title: str = "",
 ) -> Table:
     """Rows that are given as (model, other names...); models stand line by line below each other.
 
     The model's column goes where there is one model and another name is left.
-
-    Args:
-        keys: the columns; None for all single figures of the rows.
     """
-    columns = figure_keys([row for _, row in rows]) if keys is None else list(keys)
     order = {rest: rank for rank, rest in enumerate(dict.fromkeys(names[1:] for names, _ in rows))}
     several = len(models) > 1 or not corner
-    shown = {name: f"{name} ({VOID})" if void_reason(model) else name for name, model in models}
-
-    def names_of(names: tuple[str, ...]) -> tuple[str, ...]:
-        return (*names[1:], shown.get(names[0], names[0])) if several else names[1:]
-
+    marked = {model.name: f"{model.name} ({VOID})" if model.not_a_result else model.name for model in models}
     return Table(
         (*corner, "model") if several else corner,
-        tuple(head(key) for key in columns),
+        tuple(head),
         tuple(
-            (names_of(names), tuple(cell(row, key) for key in columns))
-            for names, row in sorted(rows, key=lambda row: order[row[0][1:]])
+            ((*names[1:], marked[names[0]]) if several else names[1:], cells)
+            for names, cells in sorted(rows, key=lambda row: order[row[0][1:]])
         ),
         title,
     )
 
 
-def average_precision_table(models: Sequence[Model]) -> Table:
-    """AP, AP50, AP75 of boxes and masks: over all categories, and of each."""
-    rows: list[Row] = []
-    for name, model in models:
-        for kind, figures in section(model, "detection").items():
-            if not isinstance(figures, Mapping) or not figures:
-                continue
-            of_category: dict[str, dict[str, Any]] = {"all": {}}
-            for key, value in figures.items():
-                bare, is_interval = key.removesuffix("_ci95"), key.endswith("_ci95")
-                figure, _, category = bare.partition("/")
-                of_category.setdefault(category or "all", {})[f"{figure}_ci95" if is_interval else figure] = value
-            found = {category: row for category, row in of_category.items() if row}
-            if len(found) == 2 and "all" in found:  # one category says nothing that all do not
-                found = {"all": found["all"]}
-            rows += [((name, KINDS.get(kind, kind), category), row) for category, row in found.items()]
-    return _table(models, ("of", "category"), rows)
+def _records(
+    models: Models, corner: tuple[str, ...], rows: Sequence[Row], fields: Sequence[str], title: str = ""
+) -> Table:
+    """Fields of records as columns, under their titles; without those that are None in every row."""
+    columns = [name for name in fields if any(getattr(record, name, None) is not None for _, record in rows)]
+    titles = {name: field.title or name for _, record in rows for name, field in type(record).model_fields.items()}
+    cells = [(names, tuple(getattr(record, name, None) for name in columns)) for names, record in rows]
+    return _join(models, corner, [titles[name] for name in columns], cells, title)
 
 
-def size_table(models: Sequence[Model]) -> Table:
+def average_precision_table(models: Models) -> Table:
+    """AP, AP50, AP75 of boxes and masks: over all categories, and AP50 of each."""
+    head = ("AP50:95", "AP50", "AP75")
+    rows: list[tuple[tuple[str, ...], tuple[Cell, ...]]] = []
+    for model in models:
+        found = model.detection
+        for kind, figures in (("boxes", found and found.bbox), ("masks", found and found.segm)):
+            if figures:
+                rows.append(((model.name, kind, "all"), (figures.AP, figures.AP50, figures.AP75)))
+                rows += [
+                    ((model.name, kind, category), (None, figure, None))
+                    for category, figure in figures.AP50_by_category.items()
+                ]
+    return _join(models, ("of", "category"), head, rows)
+
+
+def size_table(models: Models) -> Table:
     """AP of lesions of one size class at a time."""
-    rows: list[Row] = [
-        ((name, words(row.get("size"))), row) for name, model in models for row in entries(model, "ap_by_size")
-    ]
-    return _table(models, ("lesion size",), rows)
+    rows: list[Row] = [((model.name, row.size), row) for model in models for row in model.ap_by_size]
+    return _records(models, ("lesion size",), rows, ("n_lesions", "bbox_ap", "bbox_ap50", "segm_ap", "segm_ap50"))
 
 
-def _with_points(froc: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any]:
-    """A FROC section as one row: its points, then CPM, by keys that `_point_name` can read."""
-    row: dict[str, Any] = {key: froc.get(key) for key in more if key in froc}
-    for point in entries(froc, "points"):
-        if is_number(point.get("fppi")):
-            row[f"@{point['fppi']:g}"] = point.get("sensitivity")
-            row[f"@{point['fppi']:g}_ci95"] = point.get("ci95")
-    return {**row, "cpm": froc.get("cpm"), "cpm_ci95": froc.get("cpm_ci95")}
+def _points(froc: FrocPoints) -> tuple[Cell, ...]:
+    return (*(point.sensitivity for point in froc.points), froc.cpm)
 
 
-def _point_keys(rows: Sequence[Row], more: Sequence[str] = ()) -> list[str]:
-    points = {key for _, row in rows for key in row if key.startswith("@") and not key.endswith("_ci95")}
-    counts = [key for key in more if any(key in row for _, row in rows)]
-    return [*counts, *sorted(points, key=lambda key: float(key[1:])), "cpm"] if rows else []
+def _point_heads(models: Models) -> list[str]:
+    first = next((model.froc for model in models if model.froc), None)
+    return [*(f"{point.fppi:g} FPPI" for point in first.points), "CPM"] if first else []
 
 
-def _point_name(key: str) -> str:
-    return f"{key[1:]} FPPI" if key.startswith("@") else name_of(key)
-
-
-def _froc_row(froc: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any] | None:
-    row = _with_points(froc, more)
-    return row if len(row) > 2 + len(more) or is_number(row["cpm"]) else None
-
-
-def sensitivity_table(models: Sequence[Model]) -> Table:
+def sensitivity_table(models: Models) -> Table:
     """Sensitivity at 0.125 to 4 false positives per image, and CPM."""
-    found = ((name, _froc_row(section(model, "froc"))) for name, model in models)
-    rows: list[Row] = [((name, "all lesions"), row) for name, row in found if row is not None]
-    for name, model in models:
-        by_category = section(model, "froc_by_category")
-        categories = [(category, _froc_row(section(by_category, category))) for category in by_category]
-        if len(categories) > 1:
-            rows += [((name, f"{category} only"), row) for category, row in categories if row is not None]
-    return _table(models, ("lesions",), rows, _point_keys(rows), head=_point_name)
-
-
-def other_rules_table(models: Sequence[Model]) -> Table:
-    """The same boxes under each match rule and denominator, the report's own first."""
-    counts = ("n_images",)
-    rows: list[Row] = []
-    for name, model in models:
-        others = entries(model, "froc_others")
-        for position, froc in enumerate([section(model, "froc"), *others] if others else []):
-            row = _froc_row(froc, counts)
-            if row is not None:
-                mark = "" if position else " (this report)"
-                rows.append(((name, f"{words(froc.get('match'))}{mark}", words(froc.get("denominator"))), row))
-    return _table(models, ("match", "denominator"), rows, _point_keys(rows, counts), head=_point_name)
-
-
-def strata_tables(models: Sequence[Model]) -> list[Table]:
-    """Figures of a part of the data at a time, one table per variable."""
-    rows = [
-        (words(row.get("variable")), ((name, words(row.get("value"))), row))
-        for name, model in models
-        for row in entries(model, "strata")
+    rows = [((model.name, "all lesions"), _points(model.froc)) for model in models if model.froc]
+    rows += [
+        ((model.name, f"{category} only"), _points(froc))
+        for model in models
+        for category, froc in model.froc_by_category.items()
     ]
-    variables = list(dict.fromkeys(variable for variable, _ in rows))
+    return _join(models, ("lesions",), _point_heads(models), rows)
+
+
+def other_rules_table(models: Models) -> Table:
+    """The same boxes under each match rule and denominator, the report's own first."""
+    rows: list[tuple[tuple[str, ...], tuple[Cell, ...]]] = [
+        (
+            (model.name, f"{froc.match}{' (this report)' if froc is model.froc else ''}", froc.denominator),
+            (froc.n_images, *_points(froc)),
+        )
+        for model in models
+        if model.froc
+        for froc in (model.froc, *model.froc_others)
+    ]
+    return _join(models, ("match", "denominator"), ["images", *_point_heads(models)], rows)
+
+
+def strata_tables(models: Models) -> list[Table]:
+    """Figures of a part of the data at a time, one table per variable."""
+    fields = ("n_images", "n_lesions", "n_patients", "sensitivity_at_1", "cpm", "roc_auc")
+    variables = dict.fromkeys(row.variable for model in models for row in model.strata)
     return [
-        _table(models, (variable,), [row for name, row in rows if name == variable], title=variable)
+        _records(
+            models,
+            (variable,),
+            [((model.name, row.value), row) for model in models for row in model.strata if row.variable == variable],
+            fields,
+            variable,
+        )
         for variable in variables
     ]
 
 
-def level_table(models: Sequence[Model], label: str) -> Table:
+def level_table(models: Models, label: str) -> Table:
     """How well a label's score ranks cases, per level."""
-    rows: list[Row] = [((name, level), figures) for name, level, figures in by_level(models, label)]
-    keys = [key for key in figure_keys([row for _, row in rows]) if key not in PROBABILITY_KEYS]
-    return _table(models, ("level",), rows, keys)
+    rows: list[Row] = [((model.name, level), figures) for model, level, figures in by_level(models, label)]
+    return _records(models, ("level",), rows, ("n_positive", "n_negative", *figure_names(Ranking)))
 
 
-def aggregation_table(models: Sequence[Model], label: str) -> Table:
+def aggregation_table(models: Models, label: str) -> Table:
     """Every rule that makes a case's score out of its detections and the image head, per level."""
-    rows: list[Row] = []
-    for name, level, figures in by_level(models, label):
-        for rule, row in section(figures, "by_rule").items():
-            if isinstance(row, Mapping) and row:
-                rows.append(((name, level, str(rule)), row))
-    keys = [key for key in figure_keys([row for _, row in rows]) if key not in ("n_positive", "n_negative")]
-    return _table(models, ("level", "rule"), rows, keys)
+    rows: list[Row] = [
+        ((model.name, level, rule), scores)
+        for model, level, figures in by_level(models, label)
+        for rule, scores in figures.by_rule.items()
+    ]
+    return _records(models, ("level", "rule"), rows, (*figure_names(Ranking), *figure_names(Probabilities)))
 
 
-def operating_table(models: Sequence[Model], label: str) -> Table:
+def operating_table(models: Models, label: str) -> Table:
     """What a threshold makes of the scores, per level and goal."""
     rows: list[Row] = [
-        ((name, level, words(point.get("goal"))), point)
-        for name, level, figures in by_level(models, label)
-        for point in entries(figures, "operating_points")
+        ((model.name, level, point.goal), point)
+        for model, level, figures in by_level(models, label)
+        for point in figures.operating_points
     ]
-    return _table(models, ("level", "goal"), rows)
+    fields = ("threshold", *figure_names(AtThreshold), "tp", "fp", "tn", "fn")
+    return _records(models, ("level", "goal"), rows, fields)
 
 
-def calibration_table(models: Sequence[Model], label: str) -> Table:
+def calibration_table(models: Models, label: str) -> Table:
     """How far scores can be read as probabilities, before and after calibration."""
-    rows: list[Row] = []
-    for name, level, figures in by_level(models, label):
-        if any(key in figures for key in PROBABILITY_KEYS):
-            rows.append(((name, level, "as predicted"), figures))
-        calibrated = section(figures, "calibrated")
-        if calibrated:
-            rows.append(((name, level, "calibrated"), calibrated))
-    keys = [key for key in PROBABILITY_KEYS if any(key in row for _, row in rows)]
-    return _table(models, ("level", "scores"), rows, keys)
+    rows: list[Row] = [
+        ((model.name, level, scores), record)
+        for model, level, figures in by_level(models, label)
+        for scores, record in (("as predicted", figures), ("calibrated", figures.calibrated))
+        if record is not None
+    ]
+    return _records(models, ("level", "scores"), rows, figure_names(Probabilities))
 
 
-def mask_table(models: Sequence[Model]) -> Table:
+def mask_table(models: Models) -> Table:
     """Agreement of the masks: of matched pairs, and of all of an image at once."""
-    rows: list[Row] = []
-    for name, model in models:
-        masks = section(model, "masks")
-        if masks:
-            rows.append(((name, "found lesion"), masks))
-        if section(masks, "per_image"):
-            rows.append(((name, "whole image"), section(masks, "per_image")))
-    return _table(models, ("per",), rows)
+    rows: list[Row] = [
+        ((model.name, per), record)
+        for model in models
+        if model.masks
+        for per, record in (("found lesion", model.masks), ("whole image", model.masks.per_image))
+        if record is not None
+    ]
+    return _records(models, ("per",), rows, ("n_images", "n_pairs", "n_without_contour", *figure_names(PairAgreement)))
 
 
-def class_table(models: Sequence[Model], question: str) -> Table:
-    """Figures over all classes of a question; mean recall is the balanced accuracy, and stands once."""
-    rows: list[Row] = [((name, "all classes"), figures) for name, figures in by_question(models, question)]
-    keys = [key for key in (*CLASS_KEYS, "log_loss") if any(row.get(key) is not None for _, row in rows)]
-    return _table(models, (question,), rows, ["n", *keys])
+def class_table(models: Models, question: str) -> Table:
+    """Figures over all classes of a question."""
+    rows: list[Row] = [((model.name, "all classes"), figures) for model, figures in by_question(models, question)]
+    return _records(models, (question,), rows, ("n", *figure_names(AllClasses)))
 
 
-def per_class_table(models: Sequence[Model], question: str) -> Table:
+def per_class_table(models: Models, question: str) -> Table:
     """Figures of each class, against all others; a class that the model does not know is marked."""
-    rows: list[Row] = []
-    for name, figures in by_question(models, question):
-        for row in entries(figures, "per_class"):
-            mark = "" if row.get("predicted") is not None else " (not known to the model)"
-            rows.append(((name, f"{words(row.get('class'))}{mark}"), row))
-    return _table(models, ("class",), rows, PER_CLASS_KEYS if rows else ())
+    rows: list[Row] = [
+        ((model.name, f"{row.name}{'' if row.predicted is not None else ' (not known to the model)'}"), row)
+        for model, figures in by_question(models, question)
+        for row in figures.per_class
+    ]
+    return _records(models, ("class",), rows, ("support", "predicted", *figure_names(OneClass)))
 
 
-_QUOTED = (
-    *("AP50", "cpm", "sensitivity@0.5", "sensitivity@1", "sensitivity@2", "roc_auc", "pr_auc", "dice of images"),
-    *("accuracy", "balanced_accuracy", "quadratic_kappa", "macro_roc_auc"),
-)
-
-
-def comparison_tables(metrics: Mapping[str, Any]) -> list[tuple[Table, Table]]:
-    """Differences of two models on the same patients, second minus first: figures that are quoted, and the others."""
+def comparison_tables(metrics: Metrics) -> list[tuple[Table, Table]]:
+    """Differences of two models on the same patients, second minus first: headline figures, and the others."""
+    void = {model.name for model in metrics.models if model.not_a_result}
     tables = []
-    void = {name for name, model in models_of(metrics) if void_reason(model)}
-    for comparison in entries(metrics, "comparisons"):
-        first, second = words(comparison.get("first")), words(comparison.get("second"))
-        rows: dict[bool, list[Any]] = {True: [], False: []}
-        for path, figures in section(comparison, "figures").items():
-            row = figures if isinstance(figures, Mapping) else {}
-            cells = (
-                Cell(number(row.get("first"))),
-                Cell(number(row.get("second"))),
-                Cell(number(row.get("difference"), sign=True), interval(row.get("ci95"))),
-                Cell(p_value(row.get("p"), section(metrics, "protocol").get("resamples"))),
-            )
-            rows[str(path).rpartition("/")[2] in _QUOTED].append(((path_name(str(path)),), cells))
-        title = f"{second} against {first}{f': {VOID}' if void & {first, second} else ''}"
-        head = (("figure",), (first, second, "difference", "p"))
-        tables.append((Table(*head, tuple(rows[True]), title), Table(*head, tuple(rows[False]), title)))
+    for pair in metrics.comparisons:
+        rows: dict[bool, list[tuple[tuple[str, ...], tuple[Cell, ...]]]] = {True: [], False: []}
+        for one in pair.differences:
+            difference = Shown(number(one.difference.value, sign=True), interval(one.difference.ci95))
+            p = p_value(one.p, metrics.protocol.resamples)
+            rows[one.place == "screen"].append(((one.figure,), (one.first, one.second, difference, p)))
+        title = f"{pair.second} against {pair.first}{f': {VOID}' if void & {pair.first, pair.second} else ''}"
+        head = (pair.first, pair.second, "difference", "p")
+        tables.append(
+            (Table(("figure",), head, tuple(rows[True]), title), Table(("figure",), head, tuple(rows[False]), title))
+        )
     return tables
 
 
-def headline_table(metrics: Mapping[str, Any], index: int) -> Table:
-    """The figures of one model that are quoted: one row each, value and interval."""
-    models = models_of(metrics)[index : index + 1]
-    rows: list[tuple[str, Cell]] = []
-    for _, model in models:
-        for kind, title in (("bbox", "box"), ("segm", "mask")):
-            figures = section(model, "detection", kind)
-            rows += [(f"{title} {name_of(key)}", cell(figures, key)) for key in ("AP50", "AP") if key in figures]
-        froc = section(model, "froc")
-        points = [point for point in entries(froc, "points") if is_number(point.get("fppi"))]
-        rows += [
-            (
-                f"lesion sensitivity at {point['fppi']:g} FPPI",
-                Cell(number(point.get("sensitivity")), interval(point.get("ci95"))),
-            )
-            for point in points
-        ]
-        rows += [("CPM", cell(froc, "cpm"))] if "cpm" in froc else []
-        for level in LEVELS:
-            for label, figures in section(model, level).items():
-                rows += [
-                    (f"{level}, {label}: {name_of(key)}", cell(figures, key))
-                    for key in ("roc_auc", "pr_auc", "sensitivity_at_90_specificity")
-                    if isinstance(figures, Mapping) and key in figures
-                ]
-        for question in questions_of([("", model)]):
-            figures = section(model, "classes", question)
-            rows += [
-                (f"{question}: {name_of(key)}", cell(figures, key))
-                for key in CLASS_KEYS
-                if figures.get(key) is not None
-            ]
-        masks = section(model, "masks")
-        rows += [(f"masks: {name_of(key)}", cell(masks, key)) for key in ("dice", "hd95_mm") if key in masks]
-    return Table(
-        ("figure",),
-        ("value", "95 % interval"),
-        tuple(((name,), (Cell(found.value), Cell(found.interval or "\u2013"))) for name, found in rows),
+def headline_table(model: ModelResult, places: Collection[Place] = ("screen", "card")) -> Table:
+    """The headline figures of one model: one row each, value and interval."""
+    rows = tuple(
+        ((one.name,), (number(one.figure.value), interval(one.figure.ci95) or number(None), one.cases or number(None)))
+        for one in model.figures()
+        if one.place in places
     )
+    return Table(("figure",), ("value", "95 % interval", "cases"), rows)
+
+
+def to_screen(metrics: Metrics) -> str:
+    """The headline figures of every model and every comparison, with what a reader must know."""
+    facts = metrics.protocol
+    lines = [f"{facts.n_images} images, {facts.n_patients} patients"]
+    if any(model.kind == "detector" for model in metrics.models):
+        lines[0] += f", {facts.n_lesions} lesions with a place"
+    lines += [f"  OVERRIDDEN: {override}" for override in facts.overrides]
+    void = {model.name for model in metrics.models if model.not_a_result}
+    for model in metrics.models:
+        lines += [model.name] if len(metrics.models) > 1 else []
+        lines += _stamped(headline_table(model, SCREEN), stamp=model.name in void)
+        lines += [f"  note: {note}" for note in model.notes]
+    for pair, (table, _) in zip(metrics.comparisons, comparison_tables(metrics), strict=True):
+        lines += _stamped(table, stamp=bool(void & {pair.first, pair.second}))
+    if facts.resamples:
+        lines.append(f"  {facts.interval}, {facts.resamples} resamples, seed {facts.seed}")
+    return "\n".join([*lines, *(f"  note: {note}" for note in metrics.notes)])
+
+
+def _stamped(table: Table, *, stamp: bool) -> list[str]:
+    """Lines of a table; NOT A RESULT behind each, where it must not be told as one."""
+    return [f"{line}   {VOID}" if stamp else line for line in to_text(table).splitlines()]

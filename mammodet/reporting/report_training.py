@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mammodet.reporting.curves import _RC, COLOURS, LINE_STYLES, _number, _numbers, _say, to_svg
-from mammodet.reporting.report_values import is_number
+from mammodet.reporting.curves import _RC, COLOURS, LINE_STYLES, _say, to_svg
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
@@ -28,20 +28,20 @@ def read_history(path: Path) -> list[dict[str, float]]:
     return [row for row in rows if row]
 
 
-def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def training_figure(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Losses, validation metrics and learning rate over the training steps, a panel each.
 
     Args:
         rows: of `read_history`, sparse: columns with `loss` are losses, `lr...` learning rates,
             other `val/...` metrics.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row if isinstance(name, str)))
-    axis = "step" if any(is_number(row.get("step")) for row in rows) else "epoch"
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    axis = "step" if any("step" in row for row in rows) else "epoch"
     rates = [name for name in names if name.split("/")[-1].startswith(("lr", "learning_rate"))]
     losses = [name for name in names if "loss" in name and name not in rates]
     metrics = [name for name in names if name.startswith(("val", "test")) and name not in losses]
     panels = (("losses", losses), ("validation metrics", metrics), ("learning rate", rates))
-    epochs = [int(row["epoch"]) for row in rows if is_number(row.get("epoch"))]
+    epochs = [int(row["epoch"]) for row in rows if "epoch" in row]
     x_label = "optimiser step" if axis == "step" else "epoch"
     if axis == "step" and epochs:
         x_label += f" (epochs 0 to {max(epochs)})" if max(epochs) else " (one epoch)"
@@ -66,9 +66,9 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_series(axes: Axes, rows: Sequence[Mapping[str, Any]], axis: str, name: str, index: int) -> bool:
-    pairs = [(row.get(axis), row.get(name)) for row in rows]
-    x, y = _numbers([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+def _draw_series(axes: Axes, rows: Sequence[Mapping[str, float]], axis: str, name: str, index: int) -> bool:
+    pairs = [(row[axis], row[name]) for row in rows if axis in row and name in row]
+    x, y = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     if "AP" in name:  # pycocotools writes -1 for "not defined"
         x, y = x[y >= 0], y[y >= 0]
     if len(x) == 0:
@@ -82,6 +82,14 @@ def _draw_series(axes: Axes, rows: Sequence[Mapping[str, Any]], axis: str, name:
         linewidth=2.4 if total else 1.4, marker="o" if len(x) <= 30 else None, markersize=3.5,
     )  # fmt: skip
     return True
+
+
+def _number(cell: str | None) -> float | None:
+    try:
+        value = float(cell or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def training_section(history_csv: Path | None) -> dict[str, Any]:
