@@ -18,13 +18,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
+from mammodet.data.inputs import Skipped
 from mammodet.data.sources import SourceFile
 from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar, Patience
 from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
 from mammodet.engine.loaders import Loaders
 from mammodet.engine.module import TrainingModule, make_optimizer
 from mammodet.engine.precision import fastest_on_cpu
-from mammodet.engine.predict import Predictor, Skipped
+from mammodet.engine.predict import Predictor
 from mammodet.engine.prepare import Run
 from mammodet.engine.progress import Pace, ProgressLines, RunLog
 from mammodet.engine.resume import Start, check_content, not_resumable
