@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from time import mktime
 
-from mammodet.data.checks import check_new_name
+from mammodet.data.checks import check_file_name, check_new_name
 from mammodet.data.coco import read_coco
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_dicom, is_image, read_size_hw
 from mammodet.data.study import Exam, StudyFile, exams_of, left_out
@@ -65,7 +65,7 @@ class _Found:
 
     paths: dict[Path, None] = field(default_factory=dict)
     records: dict[Path, ImageRecord] = field(default_factory=dict)  # of data sets
-    skipped: list[tuple[Path, str]] = field(default_factory=list)
+    skipped: list[tuple[Path | str, str]] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -203,7 +203,7 @@ def _unpack(path: Path, folder: Path, found: _Found) -> None:
                     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
                         reason = f"cannot be unpacked ({str(error)[:120]})"
                         (folder / member.filename).unlink(missing_ok=True)
-                found.skipped.append((path / printable(member.filename).replace("\n", "\\n"), reason))
+                found.skipped.append((f"{path.name}: {_shown(member.filename)}", reason))
     except (zipfile.BadZipFile, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -228,6 +228,8 @@ def _check_size(path: Path, members: Sequence[zipfile.ZipInfo], folder: Path) ->
 
 
 def _refusal(member: zipfile.ZipInfo, folder: Path) -> str | None:
+    if check_file_name(member.filename):
+        return "its name leaves the folder"
     if (fault := check_new_name(member.filename)) is not None:
         return f"its name {fault}"
     if stat.S_ISLNK(member.external_attr >> 16):
@@ -307,8 +309,12 @@ def _relative(path: Path, root: Path) -> str:
         return Path(os.path.relpath(path.parent.resolve() / path.name, root)).as_posix()
 
 
-def _name(path: Path, root: Path) -> str:
-    return printable(_relative(path, root)).replace("\n", "\\n")
+def _name(path: Path | str, root: Path) -> str:
+    return _shown(path if isinstance(path, str) else _relative(path, root))
+
+
+def _shown(name: str) -> str:
+    return printable(name).replace("\n", "\\n")
 
 
 def read_record(path: Path, name: str, known: ImageRecord | None = None) -> tuple[ImageRecord, StudyFile | None]:

@@ -11,7 +11,7 @@ from mammodet.data.predictions import Predictions
 from mammodet.errors import InputError, raise_faults
 from mammodet.evaluation.calibration_file import Calibration
 from mammodet.files import atomic_path
-from mammodet.reporting.prediction_tables import findings_of, spacing_of
+from mammodet.reporting.prediction_tables import findings_of, spacings_of
 
 
 def check_sources(inputs: Inputs, kinds: Sequence[str], *, with_masks: bool) -> None:
@@ -66,12 +66,13 @@ def write_dicom(
 
     maker = Maker.of(predictions.model, score_threshold)
     studies: dict[str, list[Reading]] = {}
+    spacings = spacings_of(inputs)
     for image in predictions.images:
         path = inputs.root / image.file_name
         found = findings_of(image.detections, score_threshold)
         names = tuple(predictions.categories[int(number) - 1] for number in found.category_ids)
         labels = calibration.labels("image", image.scores) if calibration is not None else {}
-        reading = Reading(read_source(path), path, image, found, names, spacing_of(image, inputs), labels)
+        reading = Reading(read_source(path), path, image, found, names, spacings.get(image.file_name), labels)
         studies.setdefault(str(reading.source.StudyInstanceUID), []).append(reading)
     written, faults = [], []
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
-from highdicom import AlgorithmIdentificationSequence, PresentationLUTTransformation
+from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence, PresentationLUTTransformation
 from highdicom.pr import (
     GraphicAnnotation,
     GraphicLayer,
@@ -20,6 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 import mammodet
+from mammodet.data.dicom.tags import factor
 from mammodet.data.images import read_image, to_display
 from mammodet.export.dicom_source import Maker, Reading, lab
 from mammodet.geometry import rle_to_mask
@@ -51,9 +53,12 @@ def make_segmentation(reading: Reading, maker: Maker, number: int) -> Dataset:
                 display_color=lab(PREDICTION),
             )
         )
+    measures, source = _pixel_measures(reading), copy(reading.source)
+    if measures is None and "PixelSpacing" in source:  # highdicom would make incomplete ones of it
+        del source.PixelSpacing
     masks = np.stack([rle_to_mask(reading.rle(index)) for index in range(len(segments))], axis=-1)
     return Segmentation(
-        [reading.source],
+        [source],
         masks[None],
         "BINARY",
         segments,
@@ -61,8 +66,17 @@ def make_segmentation(reading: Reading, maker: Maker, number: int) -> Dataset:
         instance_number=number,
         content_label="FINDINGS",
         omit_empty_frames=False,
+        pixel_measures=measures,
         **maker.series(str(reading.source.StudyInstanceUID), "seg", 9002),
     )
+
+
+def _pixel_measures(reading: Reading) -> PixelMeasuresSequence | None:
+    """Real spacing, with the compressed breast as the slice: readers, highdicom's too, refuse measures without one."""
+    thickness = factor(reading.source, "BodyPartThickness")
+    if reading.spacing is None or thickness is None:
+        return None
+    return PixelMeasuresSequence(reading.spacing.mm_rc, slice_thickness=thickness)
 
 
 def make_capture(reading: Reading, maker: Maker, number: int) -> Dataset:
@@ -77,9 +91,7 @@ def make_capture(reading: Reading, maker: Maker, number: int) -> Dataset:
     lines = [Line(f"mammodet {mammodet.__version__}, research only", TITLE, bold=True)]
     lines.append(Line(prediction_text(reading.image, options), PREDICTION))
     picture = np.concatenate([banner(lines, canvas.shape[1], size), canvas])
-    stated = reading.source.get("PatientOrientation")
-    known = isinstance(stated, list | tuple) or (stated is not None and not isinstance(stated, str))
-    orientation = tuple(stated) if known and len(stated) == 2 and all(stated) else None
+    orientation = reading.orientation
     series = maker.series(str(reading.source.StudyInstanceUID), "sc", 9003)
     capture = SCImage.from_ref_dataset(
         reading.source,
@@ -126,7 +138,16 @@ def make_presentation(reading: Reading, maker: Maker, number: int) -> Dataset:
                 tracking_uid=uid,
             )
         )
-    drawn = [GraphicAnnotation([reading.source], layer, graphic_objects=outlines, text_objects=texts)]
+    findings = (
+        {
+            "graphic_annotations": [
+                GraphicAnnotation([reading.source], layer, graphic_objects=outlines, text_objects=texts)
+            ],
+            "graphic_layers": [layer],
+        }
+        if outlines
+        else {}
+    )
     # A presentation state passes over the photometric interpretation (PS3.3 C.11.6): it must invert by itself.
     shape = "INVERSE" if reading.source.PhotometricInterpretation == "MONOCHROME1" else "IDENTITY"
     return GrayscaleSoftcopyPresentationState(
@@ -135,8 +156,7 @@ def make_presentation(reading: Reading, maker: Maker, number: int) -> Dataset:
         instance_number=number,
         content_label="FINDINGS",
         content_description="findings of mammodet, research only",
-        graphic_annotations=drawn if outlines else None,
-        graphic_layers=[layer] if outlines else None,
+        **findings,
         presentation_lut_transformation=PresentationLUTTransformation(shape),
         **maker.series(str(reading.source.StudyInstanceUID), "gsps", 9004),
     )

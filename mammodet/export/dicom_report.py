@@ -27,6 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 import mammodet
+from mammodet.data.dicom.tags import numbers
 from mammodet.export.dicom_source import SCHEME, SIDES, Maker, Reading
 from mammodet.reporting.prediction_tables import WORDS, size_mm
 
@@ -38,6 +39,7 @@ def make_report(readings: Sequence[Reading], maker: Maker, number: int) -> Datas
     and, if the spacing is real, its diameters; each image has a group with its scores, labels and number of findings.
     """
     sources = [reading.source for reading in readings]
+    described = [reading.source for reading in readings if _can_be_described(reading)]
     study = str(sources[0].StudyInstanceUID)
     algorithm = AlgorithmIdentification(
         "mammodet",
@@ -57,7 +59,7 @@ def make_report(readings: Sequence[Reading], maker: Maker, number: int) -> Datas
         procedure_reported=codes.SCT.Mammography,
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=sources,
+        referenced_images=described or None,
     )
     return ComprehensiveSR(
         evidence=sources,
@@ -67,6 +69,13 @@ def make_report(readings: Sequence[Reading], maker: Maker, number: int) -> Datas
         is_complete=True,
         **maker.series(study, "sr", 9001),
     )
+
+
+def _can_be_described(reading: Reading) -> bool:
+    """Whether a source has what TID 1603 of the image library says of X-ray images; a report refers to all sources."""
+    spacing = numbers(reading.source, "ImagerPixelSpacing")
+    is_x_ray = str(reading.source.SOPClassUID).startswith("1.2.840.10008.5.1.4.1.1.1.")
+    return is_x_ray and reading.orientation is not None and len(spacing) == 2
 
 
 def _finding(reading: Reading, index: int, maker: Maker, algorithm: AlgorithmIdentification) -> Any:

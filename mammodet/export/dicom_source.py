@@ -23,6 +23,7 @@ from pydicom.uid import UID
 
 import mammodet
 from mammodet.data.dicom.file import quiet
+from mammodet.data.dicom.tags import text
 from mammodet.data.study import Spacing
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
@@ -119,6 +120,12 @@ class Reading:
     def uid(self) -> str:
         """SOP Instance UID of the source."""
         return str(self.source.SOPInstanceUID)
+
+    @property
+    def orientation(self) -> tuple[str, str] | None:
+        """Patient Orientation of the source; None where it states none, or something else there (CBIS-DDSM: a view)."""
+        stated = (text(self.source, "PatientOrientation") or "").split("\\")
+        return (stated[0], stated[1]) if len(stated) == 2 and all(stated) else None
 
     def rle(self, index: int) -> Rle:
         """Mask of a finding, that of its box where the model gives none."""

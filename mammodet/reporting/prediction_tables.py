@@ -22,6 +22,13 @@ from mammodet.geometry import rle_box, rle_to_mask
 from mammodet.records import BoxXYXY, Detections, ImagePrediction, Rle
 
 WORDS = {"tumor": ("no tumor", "tumor"), "malignant": ("not malignant", "malignant")}  # for labels 0 and 1
+_SOURCES = {
+    "head": "by the network for the whole image",
+    "max": "the strongest detection",
+    "noisy_or": "any of the detections (noisy or)",
+    "top_k_mean": "the mean of the strongest detections",
+    "learned": "network and detections together",
+}
 _ANSWER = ("label", "probability", "score", "threshold", "operating_point", "rule")
 
 
@@ -53,12 +60,13 @@ def size_mm(box_xyxy: BoxXYXY, rle: Rle | None, mm_rc: tuple[float, float]) -> t
     return float(lengths.max()), float(np.ptp(across))
 
 
-def spacing_of(prediction: ImagePrediction, inputs: Inputs) -> Spacing | None:
-    """Of a DICOM file by its header (`mammodet.data.dicom.study_file`), else what the data set states."""
-    if (file := inputs.files.get(prediction.file_name)) is not None:
-        return file.spacing
-    record = next((each for each in inputs.dataset.images if each.file_name == prediction.file_name), None)
-    return Spacing(record.spacing_mm_rc, "data set") if record and record.spacing_mm_rc else None
+def spacings_of(inputs: Inputs) -> dict[str, Spacing | None]:
+    """By file name: of a DICOM file by its header (`mammodet.data.dicom.study_file`), else what the data set states."""
+    stated = {
+        record.file_name: Spacing(record.spacing_mm_rc, "data set") if record.spacing_mm_rc else None
+        for record in inputs.dataset.images
+    }
+    return stated | {name: file.spacing for name, file in inputs.files.items()}
 
 
 def write_tables(
@@ -78,7 +86,7 @@ def write_tables(
     questions = sorted({name for image in predictions.images for name in image.scores}, reverse=True)  # tumor first
     answer = _Answers(calibration, predictions.model, questions)
     exam_of = {name: exam for exam in inputs.exams for name in exam.files}
-    spacings = {image.file_name: spacing_of(image, inputs) for image in predictions.images}
+    spacings = spacings_of(inputs)
     tables: dict[str, list[list[Any]]] = {
         "images.csv": [_IMAGES + answer.header()],
         "findings.csv": [_FINDINGS],
@@ -169,7 +177,7 @@ class _Answers:
 
     def __init__(self, calibration: Calibration | None, model: Mapping[str, Any], questions: Sequence[str]) -> None:
         self.calibration, self.questions = calibration, questions
-        self.rule = aggregation_of(model)[0] or "the model"
+        self.rule = aggregation_of(model)[0] or "head"
 
     def header(self) -> list[Any]:
         return [f"{question}_{part}" for question in self.questions for part in _ANSWER]
@@ -179,7 +187,7 @@ class _Answers:
         cells: list[Any] = []
         for question in self.questions:
             score, found = scores.get(question), labels.get(question)
-            source = f"score: {joined}, each by {self.rule!r}" if joined else f"score: by {self.rule!r}"
+            source = f"score: {joined + ', each ' if joined else ''}{self._source(question)}"
             if score is None:
                 cells += [None] * len(_ANSWER)
             elif found is None:
@@ -188,6 +196,10 @@ class _Answers:
             else:
                 cells += self._labelled(question, score, found, source)
         return cells
+
+    def _source(self, question: str) -> str:
+        """Where the score of an image comes from: detections speak of `tumor` alone, the head of the rest."""
+        return _SOURCES.get(self.rule, self.rule) if question == "tumor" or self.rule == "learned" else _SOURCES["head"]
 
     def _labelled(self, question: str, score: float, found: Mapping[str, Any], source: str) -> list[Any]:
         if found["label"] is None:

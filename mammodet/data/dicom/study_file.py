@@ -62,7 +62,7 @@ def read_study_file(path: Path) -> StudyFile:
     """
     with open_dicom(path, _TAGS) as file:
         merge_groups(path, file.dataset)
-        dataset, has_pixels = file.dataset, file.pixels is not None
+        dataset, has_pixels = file.dataset, file.pixels is not None or file.ends_inside
     description = tags.text(dataset, "SeriesDescription") or ""
     image_type = {part.strip().upper() for part in (tags.text(dataset, "ImageType") or "").split("\\")}
     return StudyFile(
@@ -105,7 +105,7 @@ def _kind(dataset: Dataset, image_type: set[str]) -> str:
 def _unfit(dataset: Dataset, image_type: set[str], description: str, has_pixels: bool) -> str | None:
     kind = tags.value(dataset, "SOPClassUID")
     name = getattr(kind, "name", None) or "an object without a SOP class"
-    if not has_pixels and "Rows" not in dataset:
+    if kind is not None and not has_pixels and "Rows" not in dataset:
         return f"is no image ({name})"
     frames = tags.text(dataset, "NumberOfFrames") or "1"
     if kind in _TOMOSYNTHESIS_PROJECTIONS or "TOMO_PROJ" in image_type:
