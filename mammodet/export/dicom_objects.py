@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence, PresentationLUTTransformation
@@ -107,7 +108,7 @@ def make_capture(reading: Reading, maker: Maker, number: int) -> Dataset:
         **series,
     )
     if orientation is None:  # highdicom asks for one; it may be empty (PS3.3 C.7.6.1)
-        capture.PatientOrientation = None
+        capture.PatientOrientation = []
     capture.BurnedInAnnotation = str(reading.source.get("BurnedInAnnotation") or "NO")
     reference = Dataset()
     reference.ReferencedSOPClassUID = reading.source.SOPClassUID
@@ -138,7 +139,7 @@ def make_presentation(reading: Reading, maker: Maker, number: int) -> Dataset:
                 tracking_uid=uid,
             )
         )
-    findings = (
+    findings: dict[str, Any] = (
         {
             "graphic_annotations": [
                 GraphicAnnotation([reading.source], layer, graphic_objects=outlines, text_objects=texts)

@@ -36,7 +36,7 @@ def findings_of(detections: Detections, score_threshold: float) -> Detections:
     """The detections that are reported as findings: those at or above the threshold, the strongest first."""
     ordered = detections.in_order()
     rows = np.flatnonzero(ordered.scores >= score_threshold)
-    rles = [ordered.rles[row] for row in rows] if ordered.rles is not None else None
+    rles = [ordered.rles[int(row)] for row in rows] if ordered.rles is not None else None
     return Detections(ordered.boxes_xyxy[rows], ordered.scores[rows], ordered.category_ids[rows], rles)
 
 
@@ -96,7 +96,13 @@ def write_tables(
     for image in predictions.images:
         found, spacing = findings_of(image.detections, score_threshold), spacings[image.file_name]
         exam = exam_of.get(image.file_name)
-        row = [image.file_name, "predicted", "; ".join(image.warnings), image.patient_id, exam.name if exam else None]
+        row: list[Any] = [
+            image.file_name,
+            "predicted",
+            "; ".join(image.warnings),
+            image.patient_id,
+            exam.name if exam else None,
+        ]
         row += [image.laterality, image.view, len(found), spacing.basis if spacing else None]
         tables["images.csv"].append(row + answer.row("image", image.scores))
         for index in range(len(found)):
