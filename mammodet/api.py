@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import numpy as np
@@ -15,6 +16,7 @@ from mammodet.converters.base import Summary
 from mammodet.data.coco import read_coco
 from mammodet.data.doubts import doubts_of, read_with_doubts
 from mammodet.data.images import Pixels, read_image, to_display
+from mammodet.data.inputs import Skipped, gather, read_record
 from mammodet.data.json_values import check_new_name
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
@@ -45,6 +47,7 @@ class Result:
     prediction: ImagePrediction
     _image: Path | Pixels = field(repr=False)
     _categories: tuple[str, ...] = field(repr=False)
+    _unpacked: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @property
     def file_name(self) -> str:
@@ -94,11 +97,14 @@ class Results(Sequence[Result]):
 
     Attributes:
         skipped: images that could not be read, and why.
+        left_out: files that are none of the images to look at, and why (docs/dicom.md).
         breasts, patients: joined scores, where side and patient are known.
     """
 
-    def __init__(self, items: Sequence[Result], file: Predictions, skipped: Sequence[engine.Skipped]) -> None:
-        self._items, self._file, self.skipped = tuple(items), file, tuple(skipped)
+    def __init__(
+        self, items: Sequence[Result], file: Predictions, skipped: Sequence[Skipped], left_out: Sequence[Skipped] = ()
+    ) -> None:
+        self._items, self._file, self.skipped, self.left_out = tuple(items), file, tuple(skipped), tuple(left_out)
         self.breasts, self.patients = file.breasts, file.patients
 
     def __len__(self) -> int:
@@ -147,8 +153,9 @@ class Predictor:
         """Look at images.
 
         Args:
-            images: an image or DICOM file, a folder (searched to its depth), a data set's JSON file or `Dataset`; an
-                array, grey (H, W), uint8 or uint16 with tissue bright; or a list of files and arrays.
+            images: an image or DICOM file, a DICOMDIR, a zip file, a folder (searched to its depth), a data set's JSON
+                file, a glob of them, or a list; a `Dataset`; an array, grey (H, W), uint8 or uint16 with tissue bright;
+                or a list of image files and arrays.
             root: folder that the image names of a `Dataset` start from.
             num_workers: processes that read files; arrays need none.
         Returns:
@@ -161,12 +168,12 @@ class Predictor:
         # each task of a process carries `read`, which must then hold no images
         how: dict[str, Any] = {"read": chosen.read} if chosen.arrays else {"num_workers": num_workers}
         for found in self._model.predict(chosen.dataset, chosen.root, **how):
-            if isinstance(found, engine.Skipped):
+            if isinstance(found, Skipped):
                 skipped.append(found)
                 continue
             image = chosen.arrays.get(found.file_name, chosen.root / found.file_name)
-            results.append(Result(found, image, self.categories))
-        return Results(results, self._model.to_file([each.prediction for each in results]), skipped)
+            results.append(Result(found, image, self.categories, chosen.unpacked))
+        return Results(results, self._model.to_file([each.prediction for each in results]), skipped, chosen.left_out)
 
 
 def load(
@@ -292,8 +299,10 @@ class _Chosen:
 
     dataset: Dataset
     root: Path
-    unreadable: Sequence[engine.Skipped] = ()
+    unreadable: Sequence[Skipped] = ()
     arrays: dict[str, Pixels] = field(default_factory=dict)
+    left_out: Sequence[Skipped] = ()
+    unpacked: TemporaryDirectory[str] | None = None  # is removed with the last reference to it
 
     def read(self, path: Path) -> tuple[Pixels, list[str]]:
         """An image, and what is doubtful about it."""
@@ -308,20 +317,20 @@ def _choose(images: Images, root: Path | None, categories: tuple[str, ...]) -> _
         if root is None:
             raise InputError("predict(Dataset): give root=..., the folder that its image names start from")
         return _Chosen(images, root)
-    if isinstance(images, str | Path):
-        path = Path(images)
-        if path.suffix.lower() == ".json":
-            return _Chosen(read_coco(path), path.parent)
-        dataset, unreadable = engine.folder_dataset(path, categories)
-        return _Chosen(dataset, path if path.is_dir() else path.parent, unreadable)
-    return _choose_several([images] if isinstance(images, np.ndarray) else list(images), categories)
+    items = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+    if any(isinstance(item, np.ndarray) for item in items) or not items:
+        return _choose_several(items, categories)
+    folder = TemporaryDirectory(prefix="mammodet-")
+    paths = [item for item in items if not isinstance(item, np.ndarray)]
+    found = gather(paths, categories, unpack_to=Path(folder.name))
+    return _Chosen(found.dataset, found.root, found.skipped, left_out=found.left_out, unpacked=folder)
 
 
 def _choose_several(items: Sequence[str | Path | NDArray[Any]], categories: tuple[str, ...]) -> _Chosen:
     files = [Path(os.path.abspath(item)) for item in items if not isinstance(item, np.ndarray)]
     root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
     records: list[ImageRecord] = []
-    unreadable: list[engine.Skipped] = []
+    unreadable: list[Skipped] = []
     arrays: dict[str, Pixels] = {}
     for number, item in enumerate(items, 1):
         if isinstance(item, np.ndarray):
@@ -339,9 +348,12 @@ def _choose_several(items: Sequence[str | Path | NDArray[Any]], categories: tupl
         if path.is_dir() or (fault := check_new_name(name)):
             raise InputError(f"{item}: {'is a folder; give it alone' if path.is_dir() else f'its name {fault}'}")
         try:
-            records.append(engine.bare_record(path, name, number))
+            record, header = read_record(path, name)
+            if header is not None and header.unfit is not None:
+                raise InputError(f"{name}: {header.unfit}")
+            records.append(replace(record, image_id=number))
         except InputError as error:
-            unreadable.append(engine.Skipped(name, str(error)))
+            unreadable.append(Skipped(name, str(error)))
     if not records:
         raise InputError("; ".join(each.reason for each in unreadable[:3]) or "no images: the list is empty")
     return _Chosen(Dataset(categories, tuple(records)), root, unreadable, arrays)

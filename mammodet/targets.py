@@ -47,7 +47,7 @@ def _answer(record: ImageRecord, part: str) -> str | None:
     if part in _FIELDS:
         return _FIELDS[part](record) or None
     label = record.label(part)
-    return None if label is None else _label_words(part)[label]
+    return None if label is None else label_words(part)[label]
 
 
 def parts_of(target: str, name: str) -> tuple[str, ...] | None:
@@ -58,13 +58,14 @@ def parts_of(target: str, name: str) -> tuple[str, ...] | None:
     """
     patterns = []
     for part in target.split("+"):
-        words = "|".join(re.escape(word) for word in _label_words(part))
+        words = "|".join(re.escape(word) for word in label_words(part))
         patterns.append("(.+?)" if part in _FIELDS else f"({words})")
     found = re.fullmatch(" ".join(patterns), name)
     return found.groups() if found else None
 
 
-def _label_words(part: str) -> tuple[str, str]:
+def label_words(part: str) -> tuple[str, str]:
+    """Words for 0 and 1 of a label."""
     return LABEL_WORDS.get(part, (f"no {part}", part))
 
 

@@ -16,6 +16,7 @@ from mammodet.converters.base import SplitOptions
 from mammodet.config import Config, load_config
 from mammodet.data.coco import data_hash, read_coco, to_json, write_coco
 from mammodet.data.images import read_image, write_png
+from mammodet.data.inputs import Skipped
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.answers import answers_to_predictions
 from mammodet.engine.checked_run import prepare
@@ -24,7 +25,7 @@ from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.folds import read_folds, train_folds
 from mammodet.engine.fusion import mean_of
 from mammodet.engine.module import TrainingModule
-from mammodet.engine.predict import Predictor, Skipped, predict_to_folder
+from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import train
 from mammodet.engine.unsafe_split import make_unsafe_split

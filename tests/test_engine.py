@@ -20,12 +20,13 @@ from small_training import SHORT, assert_resumes_exactly, read_rows
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.images import read_image, write_png
+from mammodet.data.inputs import Inputs, Skipped, gather
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.answers import to_detections
 from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import KEY, load_model, read_facts
 from mammodet.engine.module import NonFiniteLossError, lr_factor, make_optimizer
-from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
+from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.resume import Start
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import Machines, train
@@ -435,6 +436,10 @@ def test_predict_goes_on_after_an_interruption(
     assert not partial.exists()
 
 
+def look_into(folder: Path) -> Inputs:
+    return gather([folder], ["lesion"], unpack_to=folder / "unpacked")
+
+
 def test_predict_skips_and_lists_unreadable_images(trained: Path, phantom_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "images with ü"
     folder.mkdir()
@@ -445,7 +450,8 @@ def test_predict_skips_and_lists_unreadable_images(trained: Path, phantom_root: 
     cut.write_bytes(cut.read_bytes()[:-60])
     (folder / "text.png").write_text("no image")
     (folder / "notes.txt").write_text("not looked at")
-    found, unreadable = folder_dataset(folder, ["lesion"])
+    given = look_into(folder)
+    found, unreadable = given.dataset, given.skipped
     assert {item.file_name for item in unreadable} == {"text.png", cut.name}
     predictor = Predictor.from_checkpoint(trained / BEST, "cpu")
     path, skipped = predict_to_folder(predictor, found, folder, tmp_path / "out", unreadable=unreadable)
@@ -457,7 +463,8 @@ def test_predict_skips_and_lists_unreadable_images(trained: Path, phantom_root: 
 def test_predict_reads_a_folder_of_dicom_files_with_what_their_headers_say(trained: Path, tmp_path: Path) -> None:
     write_cbis_archive(tmp_path / "archive ü", patients=2, size=128, quirks=(), progress=False)
     folder = tmp_path / "archive ü" / "CBIS-DDSM"
-    found, unreadable = folder_dataset(folder, ["lesion"])
+    given = look_into(folder)
+    found, unreadable = given.dataset, given.skipped
     assert not unreadable
     assert len(found.images) == 12  # 4 images, their crops and masks
     films = [record for record in found.images if str(record.patient_id).endswith(("CC", "MLO"))]
@@ -474,7 +481,7 @@ def test_predict_on_a_folder_equals_predict_on_the_data_set(trained: Path, phant
     """The crop found on the fly is the one that the converter stored."""
     predictor = Predictor.from_checkpoint(trained / BEST, "cpu")
     dataset = read_coco(phantom_root / "test.json")
-    bare, _ = folder_dataset(phantom_root / "images", ["lesion"])
+    bare = look_into(phantom_root / "images").dataset
     wanted = {Path(record.file_name).name: record for record in dataset.images}
     bare = replace(bare, images=tuple(record for record in bare.images if record.file_name in wanted))
     results = {Path(item.file_name).name: item for item in predictor.predict(dataset, phantom_root)}
@@ -491,7 +498,7 @@ def test_predict_reads_16_bit_images(trained: Path, phantom_root: Path, tmp_path
     pixels = read_image(phantom_root / record.file_name).astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "deep.png"), pixels)
     predictor = Predictor.from_checkpoint(trained / BEST, "cpu")
-    deep, _ = folder_dataset(tmp_path, ["lesion"])
+    deep = look_into(tmp_path).dataset
     result = next(predictor.predict(deep, tmp_path))
     shallow = next(predictor.predict(replace(read_coco(phantom_root / "test.json"), images=(record,)), phantom_root))
     assert not isinstance(result, Skipped)
@@ -506,11 +513,12 @@ def test_predict_finds_dicom_files_without_their_suffix_and_says_what_is_doubtfu
     pixels[20:100, :70] = np.random.default_rng(0).integers(500, 900, (80, 70))
     (tmp_path / "in").mkdir()
     for name in ("IM-0001", "1.2.840.113619.2.66.2158408118", "a.IMA", "b.DCM", "b.dcm.bak"):
-        small_dicom.save(tmp_path / "in" / name, small_dicom.image(pixels, 12))
+        small_dicom.save(tmp_path / "in" / name, small_dicom.image(pixels, 12, SeriesDescription=name))
     (tmp_path / "in" / "notes.txt").write_text("not looked at")
     write_png(tmp_path / "in" / "black.png", np.zeros((128, 128), np.uint8))
     os.mkfifo(tmp_path / "in" / "pipe.png")
-    found, unreadable = folder_dataset(tmp_path / "in", ["lesion"])
+    given = look_into(tmp_path / "in")
+    found, unreadable = given.dataset, given.skipped
     assert {record.file_name for record in found.images} == {
         *("1.2.840.113619.2.66.2158408118", "IM-0001", "a.IMA", "b.DCM", "black.png")
     }
@@ -525,9 +533,9 @@ def test_predict_finds_dicom_files_without_their_suffix_and_says_what_is_doubtfu
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no readable image"):
-        folder_dataset(tmp_path, ["lesion"])
+        look_into(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
-        folder_dataset(tmp_path / "none", ["lesion"])
+        look_into(tmp_path / "none")
 
 
 @pytest.mark.gpu

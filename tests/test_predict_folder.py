@@ -14,9 +14,10 @@ import torch
 from small_calibration import write_checkpoint
 
 from mammodet.data.coco import read_coco
+from mammodet.data.inputs import gather
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.answers import to_float32
-from mammodet.engine.predict import Predictor, folder_dataset, predict_to_folder
+from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.errors import InputError
 from mammodet.files import locked
 from mammodet.modeling.weight_files import KEY
@@ -41,8 +42,10 @@ def write_image(path: Path, seed: int = 0) -> None:
 
 def predict(predictor: Predictor, folder: Path, output: Path) -> tuple[list[str], dict[str, str]]:
     """File names that were predicted, and the others with the reason."""
-    dataset, unreadable = folder_dataset(folder, predictor.facts.categories)
-    path, skipped = predict_to_folder(predictor, dataset, folder, output, unreadable=unreadable, progress=False)
+    found = gather([folder], predictor.facts.categories, unpack_to=output / "unpacked")
+    path, skipped = predict_to_folder(
+        predictor, found.dataset, found.root, output, unreadable=found.skipped, progress=False
+    )
     return [image.file_name for image in read_predictions(path).images], {one.file_name: one.reason for one in skipped}
 
 

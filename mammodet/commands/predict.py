@@ -1,9 +1,11 @@
-"""Predict lesions and tumor scores for a folder of images, or for the images of a data set file."""
+"""Predict lesions and tumor scores for images, DICOM studies or a data set, as JSON, tables, pictures and DICOM."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,17 @@ from mammodet.errors import InputError
 from mammodet.targets import LABEL_WORDS
 
 if TYPE_CHECKING:
+    from mammodet.data.inputs import Inputs
+    from mammodet.data.patient_keys import PatientKey
+    from mammodet.engine.predict import Predictor
+    from mammodet.evaluation.calibration_file import Calibration
     from mammodet.models.card import ModelCard
 
+DICOM_KINDS = ("sr", "seg", "sc", "gsps")
 EXAMPLE = """examples:
   mammodet predict --input some/folder --output preds/
   mammodet predict --checkpoint output/run/best.ckpt --input some/folder --output preds/
+  mammodet predict --input study.zip other/DICOMDIR 'more/*.dcm' --output preds/ --dicom sr gsps --overlays
   mammodet predict --checkpoint output/run/best.ckpt --input data/mias/test.json --output preds/
   mammodet predict --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
       --calibration calibration.json
@@ -38,9 +46,32 @@ def parser() -> argparse.ArgumentParser:
         "the mean answers, with fused detections. Default: starter, the model that comes with mammodet",
     )
     main.add_argument(
-        "--input", type=Path, required=True, help="image, folder of images (searched to its depth), or COCO JSON"
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="images, DICOM files, DICOMDIR, zip files, folders (searched to their depth), COCO JSON, or globs of them",
     )
-    main.add_argument("--output", type=Path, required=True, help="folder for predictions.json")
+    main.add_argument("--output", type=Path, required=True, help="folder for predictions.json and the tables")
+    main.add_argument(
+        "--pattern",
+        metavar="REGEX",
+        help="finds in file names what headers do not say; groups patient, study, laterality, view, as in "
+        r"'(?P<patient>\w+?)_(?P<laterality>L|R)\w*_(?P<view>CC|MLO)'",
+    )
+    main.add_argument(
+        "--score-threshold", type=float, default=0.3, metavar="T", help="detections from T are findings (%(default)s)"
+    )
+    main.add_argument("--overlays", action="store_true", help="draw the findings on the images, in OUTPUT/overlays")
+    main.add_argument(
+        "--dicom",
+        nargs="+",
+        choices=DICOM_KINDS,
+        default=[],
+        metavar="KIND",
+        help="write DICOM objects to OUTPUT/dicom: sr (structured report), seg (segmentation), sc (secondary capture), "
+        "gsps (presentation state with contours); needs DICOM input",
+    )
     main.add_argument(
         "--calibration",
         type=Path,
@@ -84,12 +115,12 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = main_parser.parse_args(arguments)
     if chosen.no_labels and chosen.calibration is not None:
         main_parser.error("--no-labels and --calibration: give one of them")
-    from mammodet.data.coco import read_coco
+    if not 0 <= chosen.score_threshold <= 1:
+        raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
+    from mammodet.data.inputs import gather, unpacked
     from mammodet.data.patient_keys import PatientKey
     from mammodet.engine.ensemble import Ensemble
-    from mammodet.engine.predict import Skipped, folder_dataset, predict_to_folder
     from mammodet.evaluation.calibration_file import read_calibration
-    from mammodet.files import read_json
     from mammodet.models import STARTER, starter_path
 
     key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
@@ -102,33 +133,61 @@ def main(arguments: list[str] | None = None) -> int:
         print(starter_line(predictor.card))
     if calibration is None and not chosen.no_labels:
         calibration = predictor.calibration
-    unreadable: list[Skipped] = []
-    if chosen.input.suffix.lower() == ".json":
-        dataset, root = read_coco(chosen.input), chosen.input.parent
-        if predictor.config.model.detects and dataset.categories != predictor.facts.categories:
-            print(
-                f"warning: {chosen.input}: its categories are {list(dataset.categories)}, those of the model "
-                f"{list(predictor.facts.categories)}: mammodet evaluate will refuse to compare them. Rename its "
-                "categories (mammodet subset --category) before, or take a model of the same",
-                file=sys.stderr,
-            )
-    else:
-        dataset, unreadable = folder_dataset(chosen.input, predictor.facts.categories)
-        root = chosen.input if chosen.input.is_dir() else chosen.input.parent
+    with unpacked(chosen.output) as folder:
+        inputs = gather(chosen.input, predictor.facts.categories, unpack_to=folder, pattern=chosen.pattern)
+        return _predict(chosen, predictor, inputs, calibration, key)
+
+
+def _predict(
+    chosen: argparse.Namespace,
+    predictor: Predictor,
+    inputs: Inputs,
+    calibration: Calibration | None,
+    key: PatientKey | None,
+) -> int:
+    from mammodet.data.predictions import read_predictions
+    from mammodet.engine.predict import predict_to_folder
+    from mammodet.files import read_json
+    from mammodet.reporting.prediction_tables import write_tables
+
+    if predictor.config.model.detects and inputs.dataset.categories != predictor.facts.categories:
+        print(
+            f"warning: {chosen.input[0]}: its categories are {list(inputs.dataset.categories)}, those of the model "
+            f"{list(predictor.facts.categories)}: mammodet evaluate will refuse to compare them. Rename its "
+            "categories (mammodet subset --category) before, or take a model of the same",
+            file=sys.stderr,
+        )
+    if chosen.dicom:
+        from mammodet.export.dicom_files import check_sources, write_dicom
+
+        check_sources(inputs, chosen.dicom, with_masks=predictor.config.model.with_masks)
+    _say_exams(inputs)
     path, skipped = predict_to_folder(
         predictor,
-        dataset,
-        root,
+        inputs.dataset,
+        inputs.root,
         chosen.output,
         num_workers=max(chosen.num_workers, 0),
-        unreadable=unreadable,
+        unreadable=inputs.skipped,
         calibration=calibration,
         allow_other_checkpoint=chosen.allow_other_checkpoint,
         key=key,
     )
+    predictions = read_predictions(path)
+    inputs = replace(inputs, skipped=tuple(skipped))
+    threshold = chosen.score_threshold
+    written = write_tables(predictions, inputs, chosen.output, score_threshold=threshold, calibration=calibration)
     if calibration is not None:
         print(label_table(read_json(path)))
-    print(f"wrote {path}: {len(dataset.images) + len(unreadable) - len(skipped)} images")
+    print(f"wrote {path}: {len(predictions.images)} images; {', '.join(table.name for table in written)}")
+    if chosen.overlays:
+        from mammodet.pipeline import draw_files
+
+        drawn = draw_files(None, path, inputs.root, chosen.output / "overlays", score_threshold=threshold)
+        print(f"wrote {len(drawn)} pictures; open {chosen.output}/overlays/index.html")
+    if chosen.dicom:
+        objects = write_dicom(predictions, inputs, chosen.output / "dicom", chosen.dicom, threshold, calibration)
+        print(f"wrote {len(objects)} DICOM objects to {chosen.output}/dicom")
     for item in skipped:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
     if skipped:
@@ -137,6 +196,19 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if skipped else 0
+
+
+def _say_exams(inputs: Inputs, most: int = 20) -> None:
+    """Views that are missing, repeated or special, and what was left out."""
+    lines = [f"left out {item.file_name}: {item.reason}" for item in inputs.left_out]
+    for exam in inputs.exams:
+        notes = [("missing", exam.missing), ("repeated", exam.repeated), ("special", exam.special)]
+        found = "; ".join(f"{name} {', '.join(part)}" for name, part in notes if part)
+        lines += [f"exam of {exam.patient_id}, {len(exam.files)} images: {found}"] if found else []
+    for line in lines[:most]:
+        print(line)
+    if len(lines) > most:
+        print(f"... and {len(lines) - most} more: images.csv and patients.csv have them all")
 
 
 def _test_time(chosen: argparse.Namespace) -> TestTimeConfig | None:
@@ -156,6 +228,7 @@ def starter_line(card: ModelCard | None) -> str:
 
 def label_table(value: dict[str, Any], most: int = 20) -> str:
     """The labels of a predictions file's value: of the first images, and how many breasts and patients have which."""
+
     made_by = value["model"]["calibration"]
     fitted_on = {"val": "validation", None: "validation"}.get(made_by["subset"], made_by["subset"])
     goal = f"{made_by['goal']} on {'TEST' if made_by['fitted_on_test'] else fitted_on}"
@@ -180,7 +253,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
     return "\n".join(lines)
 
 
-def _answer(name: str, found: dict[str, Any], score: float, goal: str) -> str:
+def _answer(name: str, found: dict[str, Any], score: float, goal: str, words: Sequence[str]) -> str:
     number = f"score {score:.3f}" if found["probability"] is None else f"{name} probability {found['probability']:.3f}"
     if found["label"] is None:
         return f"{number}: no label ({found['goal']} was not reached)"

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,15 @@ from mammodet.config import Config, ImageConfig
 from mammodet.data.breasts import breasts_of
 from mammodet.data.coco import data_hash
 from mammodet.data.doubts import read_with_doubts
-from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, Pixels, is_dicom, is_image, read_size_hw
-from mammodet.data.json_values import check_new_name
+from mammodet.data.images import Pixels
+from mammodet.data.inputs import Skipped
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.prepared import prepare_record
 from mammodet.data.seen_images import SeenImages
 from mammodet.engine.facts import RunFacts
 from mammodet.engine.fusion import Look, fused, views_of
-from mammodet.errors import InputError, printable
+from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, joined_scores
@@ -40,14 +40,6 @@ from mammodet.records import Dataset, ImagePrediction, ImageRecord
 
 if TYPE_CHECKING:
     from mammodet.modeling.build import Model
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """An image that could not be predicted, and why."""
-
-    file_name: str
-    reason: str
 
 
 class Predictor:
@@ -373,60 +365,3 @@ def _read_partial(path: Path, key: str) -> dict[int, ImagePrediction]:
     if done:
         write_text(path, "\n".join(whole) + "\n")
     return done
-
-
-def folder_dataset(folder: Path, categories: Sequence[str]) -> tuple[Dataset, list[Skipped]]:
-    """The images below a folder, or one image, as a data set without truth, ordered by name.
-
-    Of a DICOM file patient, side, view and pixel spacing are taken from its header; of other files nothing is known.
-
-    Returns:
-        the data set, whose names start from the folder (of one image), and the files whose header cannot be read.
-    Raises:
-        InputError: no folder, or no image in it.
-    """
-    if not folder.exists():
-        raise InputError(f"{folder}: no such file or folder; expected an image, a folder of them, or a data set's JSON")
-    if not folder.is_dir():
-        return Dataset(tuple(categories), (bare_record(folder, folder.name, 1),)), []
-    suffixes = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
-    records: list[ImageRecord] = []
-    unreadable: list[Skipped] = []
-    for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or path.is_dir() or not is_image(path):
-            continue
-        name = path.relative_to(folder).as_posix()
-        fault = check_new_name(name)
-        if fault is not None:
-            unreadable.append(Skipped(printable(name).replace("\n", "\\n"), f"its name {fault}; rename it"))
-            continue
-        try:
-            records.append(bare_record(path, name, len(records) + 1))
-        except InputError as error:
-            unreadable.append(Skipped(name, str(error)))
-    if not records:
-        reasons = "; ".join(item.reason for item in unreadable[:3])
-        raise InputError(f"{folder}: no readable image; expected {', '.join(suffixes)}. {reasons}".strip())
-    return Dataset(tuple(categories), tuple(records)), unreadable
-
-
-def bare_record(path: Path, name: str, number: int) -> ImageRecord:
-    """What a file's header tells.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    if not is_dicom(path):
-        return ImageRecord(image_id=number, file_name=name, size_hw=read_size_hw(path))
-    from mammodet.data.dicom import read_header  # here, since importing pydicom takes a while
-
-    header = read_header(path)
-    return ImageRecord(
-        image_id=number,
-        file_name=name,
-        size_hw=header.size_hw,
-        patient_id=header.patient_id,
-        laterality=header.laterality,
-        view=header.view,
-        spacing_mm_rc=header.spacing_mm_rc,
-    )

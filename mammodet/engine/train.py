@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
+from mammodet.data.inputs import Skipped
 from mammodet.data.sources import SourceFile
 from mammodet.engine.callbacks import AtomicCheckpointIO, OneBar, Patience
 from mammodet.engine.checked_run import Run, patient_key
@@ -25,7 +26,7 @@ from mammodet.engine.loaders import Loaders
 from mammodet.engine.loggers import EpochRows, make_loggers, read_rows
 from mammodet.engine.module import TrainingModule, make_optimizer
 from mammodet.engine.precision import fastest_on_cpu
-from mammodet.engine.predict import Predictor, Skipped
+from mammodet.engine.predict import Predictor
 from mammodet.engine.progress import Pace, ProgressLines, RunLog
 from mammodet.engine.resume import Start, check_content, not_resumable
 from mammodet.engine.run_folder import BEST, LAST, LOG, TABLE, clear, only_writer, starting_point

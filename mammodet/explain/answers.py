@@ -15,7 +15,7 @@ from mammodet.explain.layers import run_alone
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import ImageRecord
-from mammodet.targets import LABEL_WORDS, Target, class_of
+from mammodet.targets import Target, class_of, label_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,5 +153,5 @@ def _collapse(config: Config, target: Target) -> Mapping[str, Sequence[str]]:
 def answer_words(answer: Answer) -> str:
     """For people: `tumor`, `no tumor`, `density C`."""
     if isinstance(answer.value, int):
-        return LABEL_WORDS.get(answer.target, (f"no {answer.target}", answer.target))[answer.value]
+        return label_words(answer.target)[answer.value]
     return f"{answer.target} {answer.value}"
