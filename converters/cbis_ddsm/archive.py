@@ -16,12 +16,13 @@ decided here; names and tables say it wrongly too often.
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from mammodet.converters.base import walk_files
 
 from mammodet.data.dicom import read_header
 from mammodet.data.images import IMAGE_SUFFIXES, is_dicom
@@ -33,7 +34,6 @@ _CASE_FOLDER = re.compile(_CASE)
 _CASE_FILE = re.compile(rf"({_CASE})(?![0-9])[ _.-]*([A-Za-z]*).*", re.DOTALL)
 _UID = re.compile(r"\d+(?:\.\d+){5,}")
 _DATED = re.compile(r"\d+\.\d+-.*")
-_SYSTEM_FOLDERS = ("lost+found", "system volume information", "$recycle.bin", ".trashes")
 _ROLES = {"full": "image", "image": "image", "mask": "mask", "roi": "mask", "crop": "crop", "cropped": "crop"}
 
 LAYOUTS = {
@@ -93,7 +93,7 @@ def find_archive(source: Path) -> Archive:
     other: list[str] = []
     jpeg_tables: list[Path] = []
     is_series: dict[Path, bool] = {}
-    for folder, names in _walk(source):
+    for folder, names in walk_files(source):
         if "dicom_info.csv" in names:
             jpeg_tables.append(folder / "dicom_info.csv")
         case = next((part for part in reversed(folder.parts) if _CASE_FOLDER.fullmatch(part)), None)
@@ -140,25 +140,6 @@ def _check_names(paths: Iterable[Path]) -> None:
             str(path).encode()
         except UnicodeEncodeError:
             raise InputError(f"{str(path)!a}: its name is not UTF-8; rename it") from None
-
-
-def _walk(source: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and their files, in order; what cannot be opened is told, not passed over."""
-
-    def refuse(error: OSError) -> None:
-        if Path(str(error.filename)).name.lower() in _SYSTEM_FOLDERS:
-            return
-        raise InputError(f"{error.filename}: cannot be opened ({error.strerror})")
-
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(source, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield Path(folder), sorted(name for name in names if not name.startswith("."))
 
 
 def _told_by(path: Path) -> tuple[str | None, str | None]:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from mammodet.converters.base import Quarantined, Reason, Summary
+from mammodet.converters.base import Quarantined, Reason, Summary, settle_sides
 from mammodet.converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
 from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, NAME, ImageOptions, ImageTask, convert_image
 from mammodet.converters.cbis_ddsm.table import RoiRow, Tables, read_tables
@@ -131,7 +131,8 @@ def _official_sides(rows: Sequence[RoiRow], options: CbisOptions) -> dict[str, s
     Raises:
         InputError: patients stand on both sides, and nobody said where they are to go.
     """
-    leaking = _leaks(rows)
+    sides, leaks = settle_sides(_sides(rows), options.resolve_leaks)
+    leaking = list(leaks)
     if leaking and options.resolve_leaks is None:
         shown = ", ".join(leaking[:5]) + (f" ... (in all {len(leaking)})" if len(leaking) > 5 else "")
         raise InputError(
@@ -139,8 +140,7 @@ def _official_sides(rows: Sequence[RoiRow], options: CbisOptions) -> dict[str, s
             f"calcification set were divided apart: {shown}. Convert one of them (--abnormality mass), move these "
             "patients to one side (--resolve-leaks test, or train), or divide anew (--split holdout)"
         )
-    sides = {row.patient: row.subset for row in rows}
-    return sides | dict.fromkeys(leaking, str(options.resolve_leaks))
+    return sides
 
 
 def _tasks(tables: Tables, selected: Sequence[RoiRow], archive: Archive) -> tuple[list[ImageTask], list[Quarantined]]:
@@ -233,7 +233,7 @@ def _warn(
         )
     if tables.quarantine:
         summary.warnings.append(f"{len(tables.quarantine)} rows of the tables cannot be used (quarantine.csv)")
-    both = _leaks(rows)
+    both = list(settle_sides(_sides(rows), None)[1])
     if options.split == "official" and both:
         summary.warnings.append(
             f"{len(both)} patients stand on both sides of the official split and were moved to "
@@ -265,8 +265,8 @@ def _warn_of_cases_without_row(summary: Summary, tables: Tables, archive: Archiv
         )
 
 
-def _leaks(rows: Sequence[RoiRow]) -> list[str]:
+def _sides(rows: Sequence[RoiRow]) -> dict[str, set[str]]:
     sides: dict[str, set[str]] = {}
     for row in rows:
         sides.setdefault(row.patient, set()).add(row.subset)
-    return sorted(patient for patient, subsets in sides.items() if len(subsets) > 1)
+    return sides

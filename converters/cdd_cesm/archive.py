@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.base import Quarantined, Reason, walk_files
 
 from mammodet.data.images import IMAGE_SUFFIXES
 from mammodet.errors import InputError
@@ -59,7 +58,7 @@ def open_archive(source: Path, kind: str) -> Archive:
     found: dict[bool, dict[ImageName, Path]] = {False: {}, True: {}}
     quarantine: list[Quarantined] = []
     other = 0
-    files = _files(source)
+    files = sorted(folder / name for folder, names in walk_files(source) for name in names)
     for path in (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES):
         place = path.relative_to(source)
         is_mask = any(part.lower() == "masks" for part in place.parts[:-1])
@@ -93,14 +92,3 @@ def open_archive(source: Path, kind: str) -> Archive:
         shown = ", ".join(str(path.relative_to(source)) for path in tables)
         raise InputError(f"{source}: has several CSVs of outlines ({shown}); name one by --segmentations")
     return Archive(dict(sorted(images.items())), masks, tables[0] if tables else None, tuple(quarantine), other)
-
-
-def _files(source: Path) -> list[Path]:
-    """All files below a folder, through links too, each folder once."""
-    files: list[Path] = []
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(source, followlinks=True):
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen]
-        seen.update(os.path.realpath(os.path.join(folder, name)) for name in folders)
-        files += [Path(folder, name) for name in names]
-    return sorted(files)

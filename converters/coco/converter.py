@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from mammodet.converters.base import Quarantined, Reason, note_stretched
+from mammodet.converters.base import Quarantined, Reason, note_stretched, settle_sides
 from mammodet.converters.coco.boxes import Categories, HowToRead, check_units, crowd_means, plan_categories
 from mammodet.converters.coco.finder import Found, ImageFinder
 from mammodet.converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
@@ -142,8 +142,6 @@ class Coco(Converter[CocoOptions, ImageTask]):
     def find(self) -> None:
         options = self.options
         check_rule(options.rule)
-        if (self.output / "images").resolve().is_relative_to(self.source.resolve()):
-            raise InputError(f"{self.output / 'images'}: leads into the archive {self.source}; choose another --output")
         self.files = find_coco_files(self.source, options.annotations)
         self.plan = plan_categories(self.files, options.categories)
         self.categories = self.plan.names
@@ -290,17 +288,14 @@ def _given(
     for entry, facts in zip(entries, joined.facts, strict=True):
         if facts is not None:
             subsets.setdefault(facts.patient_id, set()).add(str(entry.file.subset))
-    leaking = {
-        patient: sorted(found, key=SUBSETS.index) for patient, found in sorted(subsets.items()) if len(found) > 1
-    }
+    sides, leaking = settle_sides(subsets, options.resolve_leaks)
     if leaking and options.resolve_leaks is None:
         raise InputError(
             f"{len(leaking)} patients stand in two subsets: "
             + ", ".join(f"{patient} ({' and '.join(found)})" for patient, found in leaking.items())
             + ". Move them to one (--resolve-leaks test, or train), or divide anew (--split holdout)"
         )
-    choose = min if options.resolve_leaks == "train" else max
-    return {patient: choose(found, key=SUBSETS.index) for patient, found in subsets.items()}, leaking
+    return sides, leaking
 
 
 def _tasks(

@@ -146,8 +146,6 @@ class Folder(Converter[FolderOptions, _Row]):
     def find(self) -> None:
         options = self.options
         self.knows_patients = options.patient is not None
-        if (self.output / "images").resolve().is_relative_to(self.source.resolve()):
-            raise InputError(f"{self.output / 'images'}: leads into the archive {self.source}; choose another --output")
         self.tree = read_tree(self.source)
         self.classes = plan_classes(self.source, self.tree, options.rules, options.level, options.numbers)
         self.plan = _plan(self.tree, self.classes, options)

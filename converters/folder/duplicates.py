@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.base import Quarantined, Reason, settle_sides
 from mammodet.converters.folder.patients import Person
 from mammodet.converters.folder.tree import TreeImage
 
@@ -157,9 +157,7 @@ def given_subsets(
     subsets: dict[str, set[str]] = {}
     for entry in entries:
         subsets.setdefault(entry.person.patient, set()).add(str(entry.image.subset))
-    leaking = {
-        patient: sorted(found, key=SUBSETS.index) for patient, found in sorted(subsets.items()) if len(found) > 1
-    }
+    sides, leaking = settle_sides(subsets, resolve_leaks)
     if leaking and resolve_leaks is None:
         what = "images, with their copies by name," if guessed else "patients"
         names = [f"{patient} ({' and '.join(found)})" for patient, found in list(leaking.items())[:_MOST_NAMES]]
@@ -170,4 +168,4 @@ def given_subsets(
             else ""
         )
         raise InputError(f"{len(leaking)} {what} stand in two subsets: {', '.join(names)}{more}. {_ADVICE}{hint}")
-    return {patient: _side(found, resolve_leaks) for patient, found in subsets.items()}, leaking
+    return sides, leaking

@@ -11,11 +11,12 @@ Folders may lie at any depth below the source. What belongs together is told by 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from mammodet.converters.base import walk_files
 
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from mammodet.errors import InputError
@@ -51,23 +52,12 @@ def find_images(source: Path, part: str) -> Archive:
     doubles = 0
     strange: list[str] = []
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be opened ({error.strerror})")
-
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(source, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if name[0] != "." and not _is_of(name, other_part))
-        parent = os.path.basename(folder)
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name[0] == "." or not is_image(path):
+    for folder, names in walk_files(source, lambda name: _is_of(name, other_part)):
+        for name in names:
+            path = folder / name
+            if not is_image(path):
                 continue
-            key = _key(parent, path.stem)
+            key = _key(folder.name, path.stem)
             if key is None:
                 strange.append(name)
                 continue
