@@ -128,7 +128,7 @@ def test_a_view_with_the_implant_displaced_is_not_counted_twice(tmp_path: Path) 
     assert found.exams[0].special == ("L CC spot compression: spot",)
 
 
-def test_repeated_views_stay_and_are_reported_and_copies_are_left_out(tmp_path: Path) -> None:
+def test_repeated_views_stay_and_are_reported(tmp_path: Path) -> None:
     film(tmp_path / "a")
     film(tmp_path / "b")
     (tmp_path / "deep").mkdir()
@@ -136,8 +136,8 @@ def test_repeated_views_stay_and_are_reported_and_copies_are_left_out(tmp_path: 
     film(tmp_path / "xccl", view="XCCL")
     film(tmp_path / "later", StudyInstanceUID="1.2.9")
     found = look(tmp_path, tmp=tmp_path)
-    assert names(found) == ["a", "b", "later", "xccl"]
-    assert reasons(found) == {"deep/c": "is a copy of a"}
+    assert names(found) == ["a", "b", "deep/c", "later", "xccl"]
+    assert reasons(found) == {}
     first, second = found.exams
     assert (first.repeated, first.special) == (("L CC",), ("L XCCL: xccl",))
     assert (second.name, second.files, second.repeated) == ("1.2.9", ("later",), ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,7 +252,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
     return "\n".join(lines)
 
 
-def _answer(name: str, found: dict[str, Any], score: float, goal: str, words: Sequence[str]) -> str:
+def _answer(name: str, found: dict[str, Any], score: float, goal: str) -> str:
     number = f"score {score:.3f}" if found["probability"] is None else f"{name} probability {found['probability']:.3f}"
     if found["label"] is None:
         return f"{number}: no label ({found['goal']} was not reached)"

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.files import file_hash
 from mammodet.records import ImageRecord
 
 _SCREENING = (("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO"))
@@ -33,7 +32,7 @@ class StudyFile:
     """What a DICOM file says of the exam it belongs to.
 
     Attributes:
-        study, instance: UIDs.
+        study: UID.
         modifiers: of the view, as in `implant displaced`.
         kind: `for presentation`, `synthetic`, `for processing`, `secondary capture`.
         unfit: why it is no projection image of a breast; None of one that may be.
@@ -41,7 +40,6 @@ class StudyFile:
 
     path: Path
     study: str | None
-    instance: str | None
     patient_id: str | None
     laterality: str | None
     view: str | None
@@ -74,10 +72,9 @@ class Exam:
 def left_out(files: Mapping[str, StudyFile]) -> dict[str, str]:
     """Of the projection images of one or several studies (by name) those not to look at, with the reason.
 
-    Files that do not say their study, side or view are compared with no others, but for copies.
+    Files that do not say their study, side or view are compared with no others.
     """
     reasons: dict[str, str] = {}
-    _leave_copies(files, reasons)
     studies: dict[str, list[str]] = {}
     views: dict[tuple[str | None, ...], list[str]] = {}
     for name, file in files.items():
@@ -101,19 +98,6 @@ def left_out(files: Mapping[str, StudyFile]) -> dict[str, str]:
         for name in names if len(key) == 3 and displaced else ():
             reasons.setdefault(name, f"shows the implant; of the same view {displaced[0]} has it displaced")
     return reasons
-
-
-def _leave_copies(files: Mapping[str, StudyFile], reasons: dict[str, str]) -> None:
-    by_instance: dict[str, list[str]] = {}
-    for name, file in files.items():
-        if file.instance:
-            by_instance.setdefault(file.instance, []).append(name)
-    for names in by_instance.values():
-        hashes: dict[str, str] = {}
-        for name in names if len(names) > 1 else ():
-            first = hashes.setdefault(file_hash(files[name].path), name)
-            if first != name:
-                reasons[name] = f"is a copy of {first}"
 
 
 def exams_of(records: Iterable[ImageRecord], files: Mapping[str, StudyFile], by_name: Mapping[str, str]) -> list[Exam]:

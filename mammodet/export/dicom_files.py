@@ -37,8 +37,8 @@ def check_sources(inputs: Inputs, kinds: Sequence[str], *, with_masks: bool) -> 
             faults.append(str(error))
             continue
         if (other := first.setdefault(uid, record.file_name)) != record.file_name:
-            faults.append(f"{record.file_name}: has the SOP Instance UID of {other}, and other content")
-    raise_faults(faults, where="--dicom", advice="Leave --dicom out, or give DICOM images alone.")
+            faults.append(f"{record.file_name}: has the SOP Instance UID of {other}")
+    raise_faults(faults, where="--dicom", advice="Leave --dicom out, or give DICOM images alone, each once.")
 
 
 def write_dicom(

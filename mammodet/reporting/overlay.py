@@ -106,6 +106,15 @@ def draw_truth(
     return canvas
 
 
+def draw_predictions(
+    pixels: NDArray[np.uint8], prediction: ImagePrediction, options: OverlayOptions = DEFAULT, *, view: View
+) -> Canvas:
+    """As `draw_truth`, with the detections at or above the threshold: mask, outline, box and score."""
+    canvas = view.render(pixels)
+    _add_predictions(canvas, prediction, view, options, [])
+    return canvas
+
+
 def draw_overlay(
     pixels: NDArray[np.uint8],
     record: ImageRecord | None,

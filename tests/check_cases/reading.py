@@ -112,9 +112,9 @@ def padding(case: Path, work: Path) -> None:
 
 
 def no_suffix(case: Path, work: Path) -> None:
-    from mammodet.engine.predict import folder_dataset
+    from mammodet.data.inputs import gather
 
-    right("images", 6, len(folder_dataset(case / "src", ("mass",))[0].images))
+    right("images", 6, len(gather([case / "src"], ("mass",), unpack_to=work).dataset.images))
 
 
 def full_mias(case: Path, work: Path) -> None:
