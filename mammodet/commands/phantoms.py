@@ -31,9 +31,9 @@ class Layout:
     show: Callable[[Path, Any], None]
 
 
-def build_parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """Options of the command line."""
-    parser = Parser(
+    main = Parser(
         description=__doc__,
         epilog=f"""quirks of mias:
 {_quirks(phantom.QUIRK_HELP, phantom.ALL_QUIRKS)}
@@ -51,13 +51,13 @@ examples:
   mammodet phantoms --archive folder --output /tmp/classes --images 96
 """,
     )
-    parser.add_argument("--output", type=Path, required=True, help="new folder, or an older phantom archive")
-    parser.add_argument("--archive", choices=list(LAYOUTS), default="mias", help="(default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same archive (default %(default)s)")
-    parser.add_argument(
+    main.add_argument("--output", type=Path, required=True, help="new folder, or an older phantom archive")
+    main.add_argument("--archive", choices=list(LAYOUTS), default="mias", help="(default %(default)s)")
+    main.add_argument("--seed", type=int, default=0, help="same seed, same archive (default %(default)s)")
+    main.add_argument(
         "--size", type=int, help="height in pixels (default 1024; folder 224, ddsm_patches 299, both square)"
     )
-    some = parser.add_argument_group("of some archives only")
+    some = main.add_argument_group("of some archives only")
     some.add_argument("--patients", type=int, help="mias, cbis_ddsm, rsna: women, with two to five images (default 12)")
     some.add_argument("--images", type=int, help="folder (default 64), ddsm_patches (default 200): files, patches")
     some.add_argument(
@@ -83,7 +83,7 @@ examples:
     some.add_argument("--positive-fraction", type=float, metavar="F", help="rsna: women with cancer (default 0.25)")
     some.add_argument("--table", type=Path, help="rsna: a table of the archive's form: an image for each row")
     some.add_argument("--limit", type=int, help="rsna: at most so many rows of --table")
-    return parser
+    return main
 
 
 def _quirks(texts: dict[str, str], default: tuple[str, ...]) -> str:
@@ -94,7 +94,7 @@ def _quirks(texts: dict[str, str], default: tuple[str, ...]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, write, print what was written."""
-    given = {name: value for name, value in vars(build_parser().parse_args(argv)).items() if value is not None}
+    given = {name: value for name, value in vars(parser().parse_args(argv)).items() if value is not None}
     archive, output, seed = given.pop("archive"), given.pop("output"), given.pop("seed")
     layout = LAYOUTS[archive]
     wrong = [f"--{name.replace('_', '-')}" for name in given if name not in layout.options]
