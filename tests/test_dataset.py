@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -443,6 +444,15 @@ def test_workers_draw_what_one_process_draws(tmp_path):
     for one, two in zip(*found, strict=True):
         assert one.records == two.records
         assert all(torch.equal(a, b) for a, b in zip(one.images, two.images, strict=True))
+
+
+def test_workers_start_after_threads_of_opencv_have_ended(tmp_path):
+    """A forked worker that ends them waits for ever: they run in its parent alone."""
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (31, 31), 5)
+    loader = make_loader(lesion_dataset(tmp_path, record(1), record(2)), batch_size=1, num_workers=1)
+    assert cv2.getNumThreads() == 1
+    assert len(list(loader)) == 2
 
 
 def test_collate_keeps_nan_labels(tmp_path):

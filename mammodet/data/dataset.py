@@ -235,6 +235,8 @@ def make_loader(
     drawn: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler} if batches is None else {}
     if batches is not None:
         drawn["batch_sampler"] = batches
+    if num_workers:
+        _use_one_thread()  # here first: a forked worker would wait for threads of ours that it does not have
     if num_workers and isinstance(dataset.prepared, MemoryCache) and sys.platform == "linux":
         drawn["multiprocessing_context"] = "fork"  # shares the images; other ways to start a process copy them
     return DataLoader(
@@ -248,6 +250,6 @@ def make_loader(
     )
 
 
-def _use_one_thread(worker: int) -> None:
+def _use_one_thread(worker: int = 0) -> None:
     """As torch does in a worker: OpenCV's threads, one a core in each of the workers, would hinder each other."""
     cv2.setNumThreads(1)
