@@ -1,4 +1,4 @@
-"""Convert a public archive, as it lies on disk, to COCO JSON with images and splits."""
+"""Make a data set (COCO JSON, images, splits by patient) of an archive as it was downloaded."""
 
 from __future__ import annotations
 
@@ -49,12 +49,14 @@ def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> a
     common = Parser(add_help=False)
     common.add_argument("--source", type=Path, required=True, help="folder of the unpacked archive")
     common.add_argument("--output", type=Path, required=True, help="folder for the data set")
-    common.add_argument("--test-fraction", type=float, default=0.2, help="share of patients for test (%(default)s)")
     common.add_argument(
-        "--val-fraction", type=float, default=0.16, help="share of patients for validation (%(default)s)"
+        "--test-fraction", type=float, default=0.2, help="share of patients in the test set (%(default)s)"
     )
     common.add_argument(
-        "--folds", type=int, default=0, help="k folds over the patients outside the test set (default: none)"
+        "--val-fraction", type=float, default=0.16, help="share of patients in the validation set (%(default)s)"
+    )
+    common.add_argument(
+        "--folds", type=int, default=0, help="folds over the patients outside the test set; 0: none (%(default)s)"
     )
     common.add_argument("--seed", type=int, default=0, help="seed of the splits (%(default)s)")
     common.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")

@@ -1,4 +1,4 @@
-"""Show what a model sees: its layers, feature maps, Grad-CAM, input channels, augmented images, training curves."""
+"""Show what a model sees: layers, feature maps, Grad-CAM, input channels, augmented images, training curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLE = """examples:
   mammodet explain feature-maps --checkpoint best.ckpt --images data/mias/test.json --ids 3 17 --output maps/
   mammodet explain grad-cam --checkpoint best.ckpt --images data/mias/test.json --target tumor --output cam/
   mammodet explain filters --images data/mias/test.json --first 4 --output filters/
-  mammodet explain augmented --config-file configs/base.yaml --first 4 --output augmented/ data.root=data/mias
+  mammodet explain augmented --config-file base --first 4 --output augmented/ data.root=data/mias
   mammodet explain curves output/run_a output/run_b --output curves/
 """
 
@@ -21,47 +21,57 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
     commands = main.add_subparsers(dest="command", required=True)
-    layers = commands.add_parser("layers", help="names, output shapes and parameters of every layer")
+    layers = commands.add_parser("layers", help="print name, output shape and parameters of every layer")
     _add_model(layers)
-    maps = commands.add_parser("feature-maps", help="what layers give for an image")
+    maps = commands.add_parser("feature-maps", help="draw what layers return for an image")
     _add_model(maps)
     _add_images(maps)
     _add_layer(maps, "(the last layer of each size of map)")
-    maps.add_argument("--most", type=int, default=32, metavar="N", help="channels drawn of a layer (%(default)s)")
-    _add_cam(commands.add_parser("grad-cam", help="what in an image speaks for an answer, and whether lesions do"))
-    filters = commands.add_parser("filters", help="the input channels beside each other, with histograms")
+    maps.add_argument("--most", type=int, default=32, metavar="N", help="channels drawn per layer (%(default)s)")
+    _add_cam(
+        commands.add_parser(
+            "grad-cam", help="draw what in an image speaks for an answer, and measure whether that is the lesion"
+        )
+    )
+    filters = commands.add_parser("filters", help="draw the input channels side by side, with histograms")
     _add_images(filters)
     _add_filters(filters)
-    augmented = commands.add_parser("augmented", help="training images as data.augment changes them")
-    augmented.add_argument("--config-file", type=Path, required=True, help="YAML of a training")
+    augmented = commands.add_parser("augmented", help="draw training images as data.augment changes them")
+    augmented.add_argument("--config-file", type=Path, required=True, help="YAML file, or the name of a shipped config")
     some = augmented.add_mutually_exclusive_group()
-    some.add_argument("--ids", nargs="+", type=int, metavar="ID", help="of training images (all)")
-    some.add_argument("--first", type=int, metavar="N", help="the first N images only")
-    augmented.add_argument("--versions", type=int, default=7, metavar="N", help="of each image (%(default)s)")
+    some.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
+    some.add_argument("--first", type=int, metavar="N", help="the first N images only (all)")
+    augmented.add_argument("--versions", type=int, default=7, metavar="N", help="versions of each image (%(default)s)")
     augmented.add_argument("--output", type=Path, required=True, help="folder for the pictures")
-    augmented.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="over the config file's")
-    curves = commands.add_parser("curves", help="loss, validation figures and learning rate of one or several runs")
-    curves.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a training's folder, or its metrics.csv")
-    curves.add_argument("--names", nargs="+", default=[], metavar="NAME", help="of the runs (their folders' names)")
+    augmented.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance data.root=data/mias")
+    curves = commands.add_parser(
+        "curves", help="draw loss, validation figures and learning rate of one or several runs"
+    )
+    curves.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="output folder of a training, or its metrics.csv"
+    )
+    curves.add_argument("--names", nargs="+", default=[], metavar="NAME", help="names of the runs (their folders')")
     curves.add_argument("--output", type=Path, required=True, help="folder for curves.png and curves.svg")
     return main
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a training")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=Path, required=True, help="data set's JSON file, folder, or image file")
+    parser.add_argument("--images", type=Path, required=True, help="data set file (COCO JSON), folder, or image")
     some = parser.add_mutually_exclusive_group()
-    some.add_argument("--ids", nargs="+", type=int, metavar="ID", help="of the JSON file (all)")
-    some.add_argument("--first", type=int, metavar="N", help="the first N images only")
+    some.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
+    some.add_argument("--first", type=int, metavar="N", help="the first N images only (all)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
 
 
 def _add_layer(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--layer", nargs="+", default=[], metavar="NAME", help=f"of `layers` {default}")
+    parser.add_argument(
+        "--layer", nargs="+", default=[], metavar="NAME", help=f"layers, as `explain layers` names them {default}"
+    )
 
 
 def _add_cam(parser: argparse.ArgumentParser) -> None:
@@ -70,22 +80,27 @@ def _add_cam(parser: argparse.ArgumentParser) -> None:
     _add_layer(parser, "(the last map before it is pooled)")
     parser.add_argument(
         "--target",
-        help="tumor, tumor=0, density=C, or density for each image's most probable class (the model's first question)",
+        help="answer to explain: tumor, tumor=0, density=C, or density for each image's most probable class (the "
+        "model's first question)",
     )
     parser.add_argument(
         "--method",
         default="grad_cam",
         choices=("grad_cam", "grad_cam_pp", "layer_cam", "score_cam"),
-        help="(%(default)s); score_cam runs the network once for each channel of the layer",
+        help="score_cam runs the network once for each channel of the layer (%(default)s)",
     )
     parser.add_argument("--crop", action="store_true", help="show the breast only")
-    parser.add_argument("--native", action="store_true", help="pictures in the image's own size, not 900 px high")
+    parser.add_argument("--native", action="store_true", help="draw in the image file's pixels, not 900 px high")
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", nargs="+", metavar="NAME", help="of docs/config.md, data.image.channels (all)")
-    parser.add_argument("--size", type=int, default=224, help="longest side in pixels (%(default)s)")
-    parser.add_argument("--crop", default="breast", choices=("breast", "none"), help="(%(default)s)")
+    parser.add_argument(
+        "--channels", nargs="+", metavar="NAME", help="input channels, as data.image.channels in docs/config.md (all)"
+    )
+    parser.add_argument("--size", type=int, default=224, help="longest side, px (%(default)s)")
+    parser.add_argument(
+        "--crop", default="breast", choices=("breast", "none"), help="crop to the breast, or not (%(default)s)"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
