@@ -85,11 +85,8 @@ class ModelCard(Section):
         if self.froc is None:
             return f"{text}; its sensitivity was not measured"
         interval = f" ({self.froc.ci95[0]:.2f} to {self.froc.ci95[1]:.2f})" if self.froc.ci95 else ""
-        plural = "" if self.froc.fppi == 1 else "s"
-        return (
-            f"{text}; sensitivity {self.froc.sensitivity:.2f}{interval} at {self.froc.fppi:g} false positive{plural} per "
-            f"image on {self.evaluated_on}"
-        )
+        rate = f"{self.froc.fppi:g} false positive{'' if self.froc.fppi == 1 else 's'} per image"
+        return f"{text}; sensitivity {self.froc.sensitivity:.2f}{interval} at {rate} on {self.evaluated_on}"
 
 
 def card_from_json(value: Any, where: str) -> ModelCard:
