@@ -58,10 +58,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Report the fault and the nearest flags, and exit with 2."""
         known = list(_flags(self))
-        accepted = str.startswith if self.allow_abbrev else str.__eq__
         hints = []
         for name in (each.partition("=")[0] for each in getattr(self, "_given", ())):
-            if name.startswith("--") and not any(accepted(flag, name) for flag in known):
+            short = self.allow_abbrev and any(flag.startswith(name) for flag in known)
+            if name.startswith("--") and name not in known and not short:
                 hints += [f"{name}: did you mean {near}?" for near in difflib.get_close_matches(name, known, n=1)]
         whole = "\n".join([message, *hints])
         if self._raises:

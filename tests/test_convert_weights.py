@@ -237,7 +237,7 @@ def test_detectron2_file_is_refused_with_the_command_that_converts_it(tmp_path: 
         small_r50(f"model.weights='{path}'")
     line = next(line for line in str(error.value).splitlines() if "mammodet convert-weights" in line)
     words = shlex.split(line)
-    assert words[:2] == ["python", "mammodet convert-weights"]
+    assert words[:2] == ["mammodet", "convert-weights"]
     assert main(words[2:]) == 0
     assert torchvision_state(tmp_path / "model final_torchvision.pth", stride_in_1x1=True)
 

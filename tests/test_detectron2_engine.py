@@ -168,7 +168,7 @@ def test_every_config_trains_and_evaluates(name: str, contours: Path, tmp_path: 
 def test_two_processes_train_together(phantom_root: Path, tmp_path: Path) -> None:
     config = small(phantom_root, tmp_path / "out", "train.epochs=1", "data.batch_size=2", "train.devices=2")
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "mammodet train"), "--config-file", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "mammodet", "train", "--config-file", str(tmp_path / "config.yaml")]
     done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / BEST).is_file()

@@ -37,8 +37,6 @@ from mammodet.pipeline import evaluate_files
 from mammodet.records import Lesion
 from mammodet.trace import Trace
 
-ROOT = Path(__file__).parent.parent
-
 
 def config_for(root: Path, output: Path, *overrides: str) -> Config:
     return load_config(
@@ -155,7 +153,7 @@ def test_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_checkpoint_without_its_fitted_aggregation_is_refused(trained: Path) -> None:
-    with pytest.raises(InputError, match=r"was not fitted(?s:.*)train_net.py --config-file .*config.yaml'? --resume"):
+    with pytest.raises(InputError, match=r"was not fitted(?s:.*)mammodet train --config-file .*config.yaml'? --resume"):
         Predictor.from_checkpoint(trained / LAST, "cpu")
 
 
@@ -241,7 +239,7 @@ def test_machines_that_cannot_be_are_refused(
 def test_two_processes_train_and_validate_every_image(phantom_root: Path, tmp_path: Path) -> None:
     config = config_for(phantom_root, tmp_path / "out", "train.epochs=1", "data.batch_size=2", "train.devices=2")
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "mammodet train"), "--config-file", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "mammodet", "train", "--config-file", str(tmp_path / "config.yaml")]
     done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     _, facts = read_facts(tmp_path / "out" / BEST)
@@ -266,7 +264,7 @@ def test_two_processes_agree_though_one_alone_sees_an_image_that_teaches_no_boxe
     options = (f"data.train={tmp_path / 'train.json'}", "train.epochs=2", "data.batch_size=1", "train.devices=2")
     config = config_for(phantom_root, tmp_path / "out", *options)
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "mammodet train"), "--config-file", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "mammodet", "train", "--config-file", str(tmp_path / "config.yaml")]
     done = subprocess.run([*command, "--num-gpus", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert all(float(row["train/loss"]) > 0 for row in read_rows(tmp_path / "out"))
@@ -531,7 +529,7 @@ def test_predict_finds_dicom_files_without_their_suffix_and_says_what_is_doubtfu
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no readable image"):
         folder_dataset(tmp_path, ["lesion"])
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="no such file or folder"):
         folder_dataset(tmp_path / "none", ["lesion"])
 
 

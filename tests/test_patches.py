@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mammodet.commands.patches import main
 from mammodet.data.breast import Breast
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.images import read_image, write_png
@@ -619,8 +619,7 @@ def test_phantoms_give_patches_of_every_lesion_and_of_normal_tissue(phantom_root
 
 
 def run_tool(*arguments: object) -> int:
-    tool = runpy.run_path(str(Path(__file__).parent.parent / "mammodet patches"), run_name="tool")
-    return tool["main"]([str(argument) for argument in arguments])
+    return main([str(argument) for argument in arguments])
 
 
 def test_tool_cuts_and_prints_a_table(tmp_path, capsys):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_engine import ROOT, config_for
+from test_engine import config_for
 
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.engine.checkpoint import KEY, RunFacts, load_model, read_facts
@@ -195,7 +195,7 @@ def test_interrupted_training_says_how_to_go_on(phantom_root: Path, tmp_path: Pa
     output = tmp_path / "out"
     config = config_for(phantom_root, output, "train.epochs=200", "data.epoch_size=4")
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "mammodet train"), "--config-file", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "mammodet", "train", "--config-file", str(tmp_path / "config.yaml")]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -76,5 +76,5 @@ def test_subset_refuses_names_that_would_overwrite_or_leave_the_folder(folder, n
 def test_subset_refuses_an_empty_filter_and_a_folder_without_data(folder, tmp_path):
     with pytest.raises(InputError, match="nothing to choose by"):
         Filter()
-    with pytest.raises(InputError, match=r"expected a folder of tools/convert\.py"):
+    with pytest.raises(InputError, match=r"expected a folder of mammodet convert"):
         write_subset(tmp_path / "nowhere", "cc", Filter({"view": ["CC"]}))
