@@ -2,10 +2,7 @@
 
 output/
   images/...                      the images, lossless
-  all.json                        every image, `split` as in the holdout
-  train.json val.json test.json   the holdout
-  fold0_train.json fold0_val.json ...   k folds over everything outside test.json
-  folds.json                      everything outside test.json: the truth of out-of-fold predictions
+  train.json val.json test.json   the holdout, in the order of image ids
   splits.json                     patient to subset and fold, seed, hash
   summary.json quarantine.csv
 """
@@ -21,6 +18,7 @@ from typing import Any
 
 import mammodet
 from mammodet.data.coco import data_hash, write_coco
+from mammodet.data.dataset_files import IMAGES, QUARANTINE, SPLITS, SUMMARY, stored_files, write_splits
 from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
 from mammodet.files import csv_text, remove_leftovers, write_json, write_text
@@ -174,67 +172,35 @@ def write_outputs(
         split = {"name": name, "subset": subset, "seed": splits.seed, "hash": splits.hash}
         return {"archive": summary.archive, "version": mammodet.__version__, "split": split}
 
-    written: set[Path] = set()
-
-    def write(file_name: str, records: Sequence[ImageRecord], name: str, subset: str) -> None:
-        write_coco(Dataset(tuple(categories), tuple(records), provenance(name, subset)), output / file_name)
-        written.add(output / file_name)
-
-    placed = [replace(record, split=splits.subset(str(record.patient_id), None)) for record in images]
-    write("all.json", placed, splits.name, "all")
+    placed = sorted(
+        (replace(record, split=splits.subset(str(record.patient_id), None)) for record in images),
+        key=lambda record: record.image_id,
+    )
+    remove_tables(output)
     for subset in SUBSETS:
         part = [record for record in placed if record.split == subset]
         summary.counts[subset] = split_counts(part)
         if part:
-            write(f"{subset}.json", part, splits.name, subset)
+            dataset = Dataset(tuple(categories), tuple(part), provenance(splits.name, subset))
+            write_coco(dataset, output / f"{subset}.json")
     for fold in range(max(splits.folds.values(), default=-1) + 1):
         for subset in ("train", "val"):
-            part = [
-                replace(record, split=subset)
-                for record in images
-                if splits.subset(str(record.patient_id), fold) == subset
-            ]
-            write(f"fold{fold}_{subset}.json", part, f"fold{fold}", subset)
+            part = [record for record in placed if splits.subset(str(record.patient_id), fold) == subset]
             summary.counts[f"fold{fold}_{subset}"] = split_counts(part)
-    if splits.folds:
-        inside = [replace(record, split="val") for record in images if str(record.patient_id) in splits.folds]
-        inside.sort(key=lambda record: record.image_id)
-        write("folds.json", inside, "folds", "val")
-    _remove_stale(output, written)
-    write_json(
-        output / "splits.json",
-        {
-            "name": splits.name,
-            "seed": splits.seed,
-            "hash": splits.hash,
-            "holdout": splits.holdout,
-            "folds": splits.folds,
-        },
-        indent=1,
-    )
-    tables = ("splits.json", "summary.json", "quarantine.csv", *(path.name for path in written))
-    remove_leftovers(output, names=tables)
-    remove_leftovers(output / "images")
+    write_splits(output, splits)
+    remove_leftovers(output, names=(SPLITS, SUMMARY, QUARANTINE, *(f"{subset}.json" for subset in SUBSETS)))
+    remove_leftovers(output / IMAGES)
     rows = [[item.what, item.name, item.file, item.reason] for item in summary.quarantine]
-    write_text(output / "quarantine.csv", csv_text([["what", "name", "file", "reason"], *rows]))
+    write_text(output / QUARANTINE, csv_text([["what", "name", "file", "reason"], *rows]))
     summary.checks["split hash"] = splits.hash[:12]
     summary.checks["data hash"] = data_hash(Dataset(tuple(categories), tuple(placed)))[:12]
-    write_json(output / "summary.json", asdict(summary), indent=1)
+    write_json(output / SUMMARY, asdict(summary), indent=1)
 
 
 def remove_tables(output: Path) -> None:
-    """Remove the JSON files of an earlier conversion, which must not outlive its images."""
-    _remove_stale(output, set())
-    for name in ("all.json", "splits.json", "summary.json", "quarantine.csv"):
-        (output / name).unlink(missing_ok=True)
-
-
-def _remove_stale(output: Path, written: set[Path]) -> None:
-    """Remove split files of an earlier conversion, so that folds of two seeds never stand side by side."""
-    for pattern in ("train.json", "val.json", "test.json", "fold*_train.json", "fold*_val.json", "folds.json"):
-        for path in output.glob(pattern):
-            if path not in written:
-                path.unlink()
+    """Remove the tables of an earlier conversion, which must not outlive its images."""
+    for path in (*stored_files(output), *(output / name for name in (SPLITS, SUMMARY, QUARANTINE))):
+        path.unlink(missing_ok=True)
 
 
 def note_stretched(records: Sequence[ImageRecord]) -> list[ImageRecord]:

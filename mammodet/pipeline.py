@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.data.coco import data_hash, read_coco
+from mammodet.data.dataset_files import check_dataset
 from mammodet.data.images import read_image, to_display
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, read_predictions
 from mammodet.errors import InputError
@@ -22,7 +23,7 @@ from mammodet.evaluation.evaluate import KINDS, Entry, Evaluation, evaluate
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.summary import to_table
-from mammodet.files import check_is_file, csv_text, file_hash, write_json, write_text
+from mammodet.files import csv_text, file_hash, write_json, write_text
 from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
 from mammodet.targets import class_of
 
@@ -137,7 +138,7 @@ def _check_output(output: Path, inputs: Sequence[Path | None]) -> None:
     for path in inputs:
         if path is None:
             continue
-        check_is_file(path, "a JSON file")
+        check_dataset(path)
         inside = path.resolve().parent in (output.resolve(), (output / CURVES).resolve())
         if inside and (path.name in (METRICS, REPORT, LESIONS, IMAGES) or _CURVE.fullmatch(path.name)):
             raise InputError(f"--output {output}: would replace {path}, which is read; name another folder")

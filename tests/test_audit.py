@@ -15,9 +15,10 @@ from mammodet.converters.base import SplitOptions
 from pycocotools import mask as coco_mask
 
 from mammodet.audit.run import audit_file
+from mammodet.data.coco import read_coco, to_json
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError
-from mammodet.phantom import write_mias_archive
+from mammodet.phantom.mias import write_mias_archive
 
 ROOT = Path(__file__).parent.parent
 SIZE = 192
@@ -100,15 +101,15 @@ def test_leak_between_the_other_subsets_is_found_too(planted):
 
 
 def test_leak_inside_a_file_that_holds_all_subsets_is_found(planted):
-    planted.json["all"] = json.loads((planted.folder / "all.json").read_text())
+    planted.json["all"] = to_json(read_coco(planted.folder / "all.json"))
     parts = {image["split"]: image for image in planted.json["all"]["images"]}
     parts["test"]["patient_id"] = parts["train"]["patient_id"]
     assert planted.found("all") == [("patient_leakage", "error")]
 
 
 def test_fold_is_compared_with_its_own_other_half_and_the_test_set(planted):
-    value = json.loads((planted.folder / "fold0_val.json").read_text())
-    train = json.loads((planted.folder / "fold0_train.json").read_text())
+    value = to_json(read_coco(planted.folder / "fold0_val.json"))
+    train = to_json(read_coco(planted.folder / "fold0_train.json"))
     value["images"][0]["patient_id"] = train["images"][0]["patient_id"]
     planted.json["fold0_val"] = value
     assert planted.found("fold0_train") == [("patient_leakage", "error")]
@@ -397,7 +398,7 @@ def test_what_could_not_be_checked_is_said(planted):
     planted.json["train"]["annotations"] = planted.annotations = []
     for image in planted.abnormal:
         image["unlocalized"] = True
-    checks = planted.audit(siblings=False).checks
+    checks = {check.what: check.to_text() for check in planted.audit(siblings=False).checks}
     assert checks["No patient in two subsets"] == "not checked: there is one subset only; name others by --with"
     assert checks["Lesions lie on the breast"] == "not checked: there are no lesions"
     assert checks["Coordinates count from the right corner"] == "not checked: 0 lesions"

@@ -11,17 +11,17 @@ import pytest
 
 from mammodet.audit.check_lesions import check_on_breast, check_origin, find_wrong_origin
 from mammodet.audit.check_splits import check_malignant_share, check_single_images, homogeneity_p
-from mammodet.audit.check_totals import LeftOut, check_totals
 from mammodet.audit.copies import find_copies, take_print
 from mammodet.audit.facts import ImageFacts, LesionFacts, find_tissue_side, measure_image
 from mammodet.audit.findings import AuditedImage, Finding, Item, is_mass, pathology, ranked
-from mammodet.audit.inputs import find_siblings
+from mammodet.audit.inputs import LeftOut, Source, find_siblings
+from mammodet.audit.page import choose_items, make_figures, write_audit_page
+from mammodet.audit.result import Audit, Checked
 from mammodet.audit.tables import cross_table, image_kind, lesion_sizes
-from mammodet.audit.totals import TOTALS
+from mammodet.audit.totals import TOTALS, check_totals
 from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import write_png
-from mammodet.records import ImageRecord, Lesion
-from mammodet.reporting.audit_page import choose_items, make_figures, write_audit_page
+from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.reporting.curves import to_svg
 
 HOSTILE = "<script>alert(1)</script>"
@@ -280,20 +280,9 @@ def test_gallery_gives_every_finding_its_turn():
     assert chosen == [("many", "x")] * 3 + [("pair", "y"), ("pair", "z")]
 
 
-def audit_value(clean=False):
-    return {
-        "clean": clean,
-        "verdict": f"x.json: {HOSTILE}",
-        "counts": {"error": 1, "warning": 0, "note": 0},
-        "file": "x.json",
-        "compared_with": [],
-        "data_hash": "0" * 64,
-        "version": "0",
-        "command": f"python {HOSTILE}",
-        "facts": {"images": 1, "patients": 1, "lesions": 1, "view": {HOSTILE: 1}},
-        "subsets": [],
-        "checks": {HOSTILE: "nothing found"},
-    }
+def audit_of(findings, images):
+    source = Source(Path(HOSTILE), HOSTILE, Dataset(("lesion",), tuple(one.record for one in images)), is_own=True)
+    return Audit(tuple(findings), (Checked(HOSTILE, findings),), tuple(images), (source,), 1.0)
 
 
 def test_page_escapes_what_a_file_says_and_draws_its_suspects(tmp_path):
@@ -304,7 +293,7 @@ def test_page_escapes_what_a_file_says_and_draws_its_suspects(tmp_path):
     suspect = AuditedImage(record, facts, "train.json", "train", True, tmp_path / "train1.png")
     finding = finding_of(HOSTILE, "error", Item(HOSTILE, (suspect,), ((HOSTILE, (0.0, 0.0, 9.0, 9.0)),)))
     path = tmp_path / "index.html"
-    write_audit_page(path, title=HOSTILE, audit=audit_value(), findings=[finding], images=[suspect])
+    write_audit_page(path, audit_of([finding], [suspect]), command=f"python {HOSTILE}")
     page = path.read_text(encoding="utf-8")
     assert "<script" not in page
     assert page.count("data:image/jpeg;base64,") == 1
@@ -314,7 +303,7 @@ def test_page_escapes_what_a_file_says_and_draws_its_suspects(tmp_path):
 def test_page_of_images_that_cannot_be_read_is_made(tmp_path):
     gone = image(1, facts=ImageFacts(fault="no such image", is_missing=True))
     finding = finding_of("missing_image", "error", Item("gone", (gone,)))
-    write_audit_page(tmp_path / "x.html", title="t", audit=audit_value(), findings=[finding], images=[gone])
+    write_audit_page(tmp_path / "x.html", audit_of([finding], [gone]))
     assert "title of missing_image" in (tmp_path / "x.html").read_text(encoding="utf-8")
 
 

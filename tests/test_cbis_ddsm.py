@@ -19,18 +19,19 @@ from mammodet.converters.base import SplitOptions, Summary
 from mammodet.converters.cbis_ddsm import ImageOptions
 from test_cbis_table import official_tables
 
-from mammodet import phantom
 from mammodet.data.coco import read_coco
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_area, rle_iou, rle_to_mask
-from mammodet.phantom import CbisPhantomSummary
+from mammodet.phantom import CbisPhantom
+from mammodet.phantom.cbis_ddsm import CbisPhantomSummary, write_cbis_archive
 from mammodet.records import ImageRecord, Lesion
 from mammodet.trace import Trace
 
 SIZE = 256
-EVERY = tuple(phantom.CBIS_QUIRK_HELP)
+LAYOUTS = ("tcia", "tcia_dated", "kaggle_jpeg", "flat_png")
+EVERY = tuple(CbisPhantom.QUIRKS)
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "convert.py"
 
 
@@ -41,11 +42,9 @@ def archives(tmp_path_factory):
     return {
         layout: (
             root / layout,
-            phantom.write_cbis_archive(
-                root / layout, patients=20, layout=layout, size=SIZE, quirks=EVERY, progress=False
-            ),
+            write_cbis_archive(root / layout, patients=20, layout=layout, size=SIZE, quirks=EVERY, progress=False),
         )
-        for layout in phantom.LAYOUTS
+        for layout in LAYOUTS
     }
 
 
@@ -85,7 +84,7 @@ LOST = (
 )
 
 
-@pytest.mark.parametrize("layout", phantom.LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_lesion_is_converted_to_the_pixel_or_quarantined(archives, tmp_path, layout):
     source, truth = archives[layout]
     summary, records = run(source, tmp_path / "out")
@@ -556,7 +555,7 @@ def test_killed_run_goes_on_where_it_was(archives, tmp_path):
 @pytest.mark.slow
 def test_all_rows_of_the_real_tables_are_accounted_for(tmp_path):
     """A tiny phantom image for each of the 3568 real rows; totals as counted in the archive itself."""
-    truth = phantom.write_cbis_archive(tmp_path / "archive", size=64, tables=official_tables(), jobs=2, progress=False)
+    truth = write_cbis_archive(tmp_path / "archive", size=64, tables=official_tables(), jobs=2, progress=False)
     assert (len(truth.lesions), truth.images, truth.patients) == (3568, 3032, 1566)
     options = cbis_ddsm.CbisOptions(resolve_leaks="test", jobs=2, progress=False)
     summary = cbis_ddsm.convert(tmp_path / "archive", tmp_path / "out", options)
@@ -574,7 +573,7 @@ def test_all_rows_of_the_real_tables_are_accounted_for(tmp_path):
 
 
 def small_archive(folder: Path, **options) -> CbisPhantomSummary:
-    return phantom.write_cbis_archive(
+    return write_cbis_archive(
         folder, **({"patients": 2, "size": 96, "quirks": [], "progress": False, "abnormality": "mass"} | options)
     )
 

@@ -9,9 +9,10 @@ import pytest
 
 from mammodet.commands import convert, subset
 from mammodet.commands import train as train_net
-from mammodet.phantom import write_cbis_archive, write_mias_archive
+from mammodet.phantom.cbis_ddsm import write_cbis_archive
 from mammodet.phantom.ddsm_patches import write_ddsm_patches
 from mammodet.phantom.folder import write_folder_archive
+from mammodet.phantom.mias import write_mias_archive
 from mammodet.phantom.rsna import write_rsna_archive
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "classification"
@@ -49,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_mias_archive(root / "mias", patients=14, size=128, difficulty="easy", progress=False)
     write_cbis_archive(root / "cbis_ddsm", patients=24, size=128, abnormality="mass", quirks=(), progress=False)
     write_folder_archive(root / "folder", images=96, size=128, progress=False)
-    write_ddsm_patches(root / "ddsm_patches", patches=200, size=64, progress=False)
+    write_ddsm_patches(root / "ddsm_patches", images=200, size=64, progress=False)
     write_rsna_archive(root / "rsna", patients=16, size=128, positive_fraction=0.5, progress=False)
     options = {
         "cbis_ddsm": ["--abnormality", "mass", "--split", "holdout"],

@@ -14,7 +14,7 @@ from mammodet.converters import mias
 from mammodet.converters.base import SplitOptions
 
 from mammodet.config import Config, load_config
-from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.coco import data_hash, read_coco, to_json, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.data.predictions import read_predictions
 from mammodet.engine.checkpoint import load_model, read_facts
@@ -32,7 +32,7 @@ from mammodet.errors import InputError
 from mammodet.evaluation.validation import classifier_figures
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.mammo_rcnn import ModelOutput
-from mammodet.phantom import write_mias_archive
+from mammodet.phantom.mias import write_mias_archive
 from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
@@ -405,7 +405,7 @@ def test_all_folds_names_every_fold_without_a_positive(folded, tmp_path):
     shutil.copytree(folded, tmp_path / "data")
     for number in (0, 2):
         path = tmp_path / "data" / f"fold{number}_val.json"
-        value = json.loads(path.read_text())
+        value = to_json(read_coco(path))
         for image in value["images"]:
             image["labels"]["tumor"] = 0
         path.write_text(json.dumps(value))
@@ -426,7 +426,7 @@ def test_all_folds_names_every_fold_without_a_positive(folded, tmp_path):
 )
 def test_all_folds_needs_three_whole_folds(folded, tmp_path, names, message):
     for name in names:
-        shutil.copy(folded / "fold0_val.json", tmp_path / name)
+        write_coco(read_coco(folded / "fold0_val.json"), tmp_path / name)
     with pytest.raises(InputError, match=message):
         read_folds(config_for(tmp_path, tmp_path))
 
@@ -434,7 +434,7 @@ def test_all_folds_needs_three_whole_folds(folded, tmp_path, names, message):
 def test_folds_of_two_splits_are_refused(folded, tmp_path):
     shutil.copytree(folded, tmp_path / "data")
     path = tmp_path / "data" / "fold1_val.json"
-    value = json.loads(path.read_text())
+    value = to_json(read_coco(path))
     value["info"]["split"]["hash"] = "other"
     path.write_text(json.dumps(value))
     with pytest.raises(InputError, match="its folds come from different splits"):

@@ -296,7 +296,7 @@ def test_command_line_becomes_options() -> None:
 
 
 def test_phantom_archive_is_converted_as_it_says(tmp_path: Path) -> None:
-    made = write_ddsm_patches(tmp_path / "p", patches=40, size=32, progress=False)
+    made = write_ddsm_patches(tmp_path / "p", images=40, size=32, progress=False)
     assert made.classes["val"] == {"negative": 3, "benign calcification": 3}
     assert phantom.CLASSES == CLASSES
     summary, records = run(tmp_path / "p", size=32)
@@ -308,7 +308,7 @@ def test_phantom_archive_is_converted_as_it_says(tmp_path: Path) -> None:
 
 def test_phantom_depends_on_its_seed_alone(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_ddsm_patches(tmp_path / name, patches=20, seed=seed, size=32, progress=False)
+        write_ddsm_patches(tmp_path / name, images=20, seed=seed, size=32, progress=False)
     files = [
         {
             path.relative_to(tmp_path / name): path.read_bytes()
@@ -322,10 +322,10 @@ def test_phantom_depends_on_its_seed_alone(tmp_path: Path) -> None:
 
 
 def test_phantom_replaces_only_its_own(tmp_path: Path) -> None:
-    write_ddsm_patches(tmp_path, patches=20, size=32, progress=False)
-    write_ddsm_patches(tmp_path, patches=21, size=32, progress=False)
+    write_ddsm_patches(tmp_path, images=20, size=32, progress=False)
+    write_ddsm_patches(tmp_path, images=21, size=32, progress=False)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InputError, match=r"holds mine\.txt"):
-        write_ddsm_patches(tmp_path, patches=20, size=32, progress=False)
-    with pytest.raises(InputError, match="patches 3: expected at least 20"):
-        write_ddsm_patches(tmp_path / "x", patches=3)
+        write_ddsm_patches(tmp_path, images=20, size=32, progress=False)
+    with pytest.raises(InputError, match="--images 3: expected a whole number of 20 or more"):
+        write_ddsm_patches(tmp_path / "x", images=3)

@@ -19,7 +19,8 @@ from mammodet.converters.folder.tree import TreeImage, subset_of
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
-from mammodet.phantom.folder import CLASSES, write_folder_archive
+from mammodet.phantom import FOLDERS as CLASSES
+from mammodet.phantom.folder import write_folder_archive
 from mammodet.records import ImageRecord
 
 ALL_TRAIN = SplitOptions(0, 0, 0)
@@ -631,7 +632,7 @@ def test_phantom_depends_on_its_seed_and_replaces_only_its_own(tmp_path: Path) -
     (tmp_path / "a" / "mine").mkdir()
     with pytest.raises(InputError, match="holds mine"):
         write_folder_archive(tmp_path / "a", images=8, size=128, progress=False)
-    with pytest.raises(InputError, match="images 7: expected at least 8"):
+    with pytest.raises(InputError, match="--images 7: expected a whole number of 8 or more"):
         write_folder_archive(tmp_path / "d", images=7)
 
 

@@ -21,7 +21,8 @@ from mammodet.data.dicom import read_stored
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError
 from mammodet.files import read_json
-from mammodet.phantom.rsna import DEVICES, RSNA_QUIRK_HELP, encode_jpeg_lossless, write_rsna_archive
+from mammodet.phantom import RsnaPhantom
+from mammodet.phantom.rsna import DEVICES, encode_jpeg_lossless, write_rsna_archive
 from mammodet.records import ImageRecord
 
 SIZE = 128
@@ -40,7 +41,7 @@ def clean(tmp_path_factory):
 def quirky(tmp_path_factory):
     """An archive with every quirk: its folder and truth."""
     folder = tmp_path_factory.mktemp("rsna") / "archive"
-    return folder, write_rsna_archive(folder, patients=12, size=SIZE, quirks=RSNA_QUIRK_HELP, progress=False)
+    return folder, write_rsna_archive(folder, patients=12, size=SIZE, quirks=RsnaPhantom.QUIRKS, progress=False)
 
 
 def run(source: Path, output: Path, **options) -> tuple[Summary, dict[int, ImageRecord]]:
@@ -292,7 +293,6 @@ def test_test_table_goes_to_the_test_set_without_labels(clean, tmp_path):
     assert len(records) == 4
     assert {record.split for record in records.values()} == {"test"}
     assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == [
-        "all.json",
         "splits.json",
         "summary.json",
         "test.json",
@@ -546,12 +546,12 @@ def test_phantom_replaces_its_own_kind_only(clean, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"patients": 0}, "patients 0: expected 1 to 9999"),
-        ({"size": 8}, "size 8: expected 64 to 6000 pixels"),
-        ({"difficulty": "hard"}, "difficulty 'hard': expected one of realistic, easy"),
-        ({"positive_fraction": 1.5}, "positive_fraction 1.5: expected a share"),
-        ({"quirks": ["odd"]}, "quirks 'odd': expected some of missing_image"),
-        ({"limit": 0}, "limit 0: expected 1 or more rows"),
+        ({"patients": 0}, "--patients 0: expected a whole number from 1 to 9999"),
+        ({"size": 8}, "--size 8: expected a whole number from 64 to 6000"),
+        ({"difficulty": "hard"}, "--difficulty hard: expected one of realistic, easy"),
+        ({"positive_fraction": 1.5}, "--positive-fraction 1.5: expected a number from 0 to 1"),
+        ({"quirks": ["odd"]}, "--quirks odd: expected some of missing_image"),
+        ({"limit": 0}, "--limit 0: expected a whole number of 1 or more"),
         ({"jobs": 0}, "jobs 0: expected 1 or more"),
         ({"seed": -1}, "seed -1: expected 0 or more"),
     ],

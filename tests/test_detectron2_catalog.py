@@ -18,7 +18,7 @@ from mammodet.data.images import read_image
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError
 from mammodet.geometry import rle_to_mask
-from mammodet.phantom import write_cbis_archive
+from mammodet.phantom.cbis_ddsm import write_cbis_archive
 from mammodet.records import Dataset
 
 ROOT = Path(__file__).parent.parent
@@ -261,10 +261,12 @@ def test_every_file_of_a_converted_folder_gets_a_name(phantom_root, tmp_path, ca
         *("mias_train", "mias_val", "mias_test", "mias_all", "mias_folds"),
         *("mias_fold0_train", "mias_fold1_train", "mias_fold0_val", "mias_fold1_val"),
     ]
+    assert found["mias_train"].json_file.endswith("train.json")
+    assert not hasattr(found["mias_fold1_val"], "json_file")  # it is no file
     assert found["mias_fold1_val"].split["name"] == "fold1"
     assert len(catalogs[0].get("mias_test")) == len(read_coco(phantom_root / "test.json").images)
     with pytest.raises(
-        InputError, match=r": holds none of train\.json, val\.json, test\.json, .* tools/convert\.py wrote"
+        InputError, match=r": holds no train\.json, val\.json, \.\.\.; expected a folder that mammodet convert wrote"
     ):
         register_all(tmp_path, "x")
 

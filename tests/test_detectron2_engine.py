@@ -24,7 +24,7 @@ from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
-from mammodet.phantom import write_cbis_archive
+from mammodet.phantom.cbis_ddsm import write_cbis_archive
 
 pytestmark = pytest.mark.detectron2
 ROOT = Path(__file__).parent.parent

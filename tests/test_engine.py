@@ -32,7 +32,7 @@ from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError
 from mammodet.evaluation.options import Options
 from mammodet.modeling.build import build_model
-from mammodet.phantom import write_cbis_archive
+from mammodet.phantom.cbis_ddsm import write_cbis_archive
 from mammodet.pipeline import evaluate_files
 from mammodet.records import Lesion
 from mammodet.trace import Trace

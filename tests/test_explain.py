@@ -23,14 +23,14 @@ from mammodet.engine.predict import Predictor
 from mammodet.engine.prepare import prepare
 from mammodet.engine.train import train
 from mammodet.errors import InputError
+from mammodet.explain.answers import Answer, all_answers, choose_answers
 from mammodet.explain.cam import METHODS, Explainer
 from mammodet.explain.curves import curves_figure, run_names
 from mammodet.explain.draw import Scale, blend
 from mammodet.explain.grid import PIXELS, Grid, to_native
 from mammodet.explain.images import choose_images
 from mammodet.explain.layers import find_layer, last_map, layer_table, look, stage_layers
-from mammodet.explain.place import place_of, summary
-from mammodet.explain.question import Answer, all_answers, choose_answers
+from mammodet.explain.pointing import place_of, summary
 from mammodet.geometry import circle_mask, mask_to_rle
 from mammodet.modeling.build import build_model
 from mammodet.modeling.classifier import ImageClassifier

@@ -15,7 +15,8 @@ from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import read_predictions, write_predictions
 from mammodet.errors import InputError
 from mammodet.files import file_hash
-from mammodet.imports import ImportOptions, import_predictions
+from mammodet.imports import ImportOptions
+from mammodet.imports.run import import_predictions
 from mammodet.records import Dataset, ImageRecord, Lesion
 
 HEIGHT, WIDTH = 100, 200
@@ -365,9 +366,9 @@ def test_scores_that_are_missing_are_filled_on_demand_alone(tmp_path):
 
 def test_image_scores_are_made_by_the_rule_that_was_asked_for(tmp_path):
     items = [entry(1, score=0.5), entry(1, (1, 2, 3, 4), score=0.2), entry(2, score=0.25)]
-    predictions, _ = take(tmp_path, items, image_score="max")
+    predictions, _ = take(tmp_path, items, image_score=("max",))
     assert [image.scores for image in predictions.images] == [{"tumor": 0.5}, {"tumor": 0.25}, {"tumor": 0.0}]
-    predictions, _ = take(tmp_path, items, image_score="noisy_or")
+    predictions, _ = take(tmp_path, items, image_score=("noisy_or",))
     assert [image.scores["tumor"] for image in predictions.images] == pytest.approx([0.6, 0.25, 0])  # 1 - 0.5 * 0.8
     assert predictions.model["options"]["image_score"] == "noisy_or"
 
@@ -383,7 +384,7 @@ def test_keep_top_keeps_the_strongest_of_each_image(tmp_path):
 
 def test_a_category_map_renames_merges_and_leaves_out(tmp_path):
     items = [entry(1, category_id=0), entry(2, category_id=5), entry(3, category_id=9)]
-    pairs = (("0", "calcification"), ("5", "calcification"), ("9", ""))
+    pairs = ("0=calcification", "5=calcification", "9=")
     predictions, summary = take(tmp_path, items, category_map=pairs)
     assert [image.detections.category_ids.tolist() for image in predictions.images] == [[2], [2], []]
     assert summary.counts["detections of classes that --category-map leaves out"] == 1
@@ -392,12 +393,12 @@ def test_a_category_map_renames_merges_and_leaves_out(tmp_path):
 
 def test_with_a_category_map_ids_are_never_taken_as_ours(tmp_path):
     # Classes that count from 0: an id 1 that happens to be one of ours must not pass for it.
-    message = refusal(tmp_path, [entry(1, category_id=1)], category_map=(("0", "mass"),))
+    message = refusal(tmp_path, [entry(1, category_id=1)], category_map=("0=mass",))
     assert "entry 0: class id 1 is not known" in message
 
 
 def test_a_category_map_to_an_unknown_name_is_refused(tmp_path):
-    message = refusal(tmp_path, [], category_map=(("0", "Mass"),))
+    message = refusal(tmp_path, [], category_map=("0=Mass",))
     assert message == ("--category-map 0=Mass: the ground truth has no category 'Mass'; it has 'mass', 'calcification'")
 
 
@@ -410,7 +411,7 @@ def test_the_model_says_where_it_came_from(tmp_path):
     train = ground_truth(tmp_path / "train", split={"hash": "abc"})
     (tmp_path / "other.pt").write_bytes(b"weights")
     predictions, summary = take(
-        tmp_path, [entry()], name="theirs", train_jsons=(train,), checkpoint_file=tmp_path / "other.pt"
+        tmp_path, [entry()], name="theirs", train_json=(train,), checkpoint_file=tmp_path / "other.pt"
     )
     model = predictions.model
     assert model["source"] == "coco"
@@ -437,7 +438,7 @@ def test_patients_of_all_training_sets_are_kept_and_missing_ones_told(tmp_path):
     train = ground_truth(tmp_path / "train", names=("a.png",))
     bare = Dataset(("mass",), (ImageRecord(1, "b.png", (5, 5)), ImageRecord(2, "c.png", (5, 5), patient_id="Q")))
     write_coco(bare, tmp_path / "val.json")
-    predictions, summary = take(tmp_path, [entry()], train_jsons=(train, tmp_path / "val.json"))
+    predictions, summary = take(tmp_path, [entry()], train_json=(train, tmp_path / "val.json"))
     assert predictions.model["patients"] == ["P1", "Q"]
     assert predictions.model["data_hash"] == data_hash(read_coco(train))
     assert summary.warnings == ["1 of 3 training images have no patient: leakage through them cannot be seen"]
@@ -446,11 +447,11 @@ def test_patients_of_all_training_sets_are_kept_and_missing_ones_told(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"keep_top": 0}, "--keep-top 0: expected 1 or more"),
+        ({"keep_top": 0}, "--keep-top 0: expected a whole number of 1 or more"),
         ({"default_score": 1.5}, "--default-score 1.5: expected a number from 0 to 1"),
-        ({"score_scale": "log"}, "--score-scale 'log': expected none, percent, sigmoid"),
+        ({"score_scale": "log"}, "--score-scale log: expected one of none, percent, sigmoid"),
         ({"checkpoint_file": Path("none.pt")}, "--checkpoint-file none.pt: no such file"),
-        ({"train_jsons": (Path("none.json"),)}, "none.json: no such file"),
+        ({"train_json": (Path("none.json"),)}, "none.json: no such file"),
     ],
 )
 def test_faulty_options_are_refused(tmp_path, options, words):

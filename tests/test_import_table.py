@@ -8,19 +8,30 @@ import pytest
 from test_import_coco import NAMES, found, ground_truth
 
 from mammodet.errors import InputError
-from mammodet.imports import ImportOptions, TableOptions, import_predictions
+from mammodet.imports import BOX_KINDS, ImportOptions
+from mammodet.imports.run import import_predictions
 
-XYXY = TableOptions(image="file", box=("x1", "y1", "x2", "y2"), score="p", category="class")
+
+def columns(image="file", box=(), box_kind="xyxy", size=(None, None), image_scores=(), match="name", **named):
+    """Options that name the columns of a table."""
+    corners = {f"{name}_column": column for name, column in zip(BOX_KINDS[box_kind], box, strict=False)}
+    named = {f"{name}_column": column for name, column in named.items()}
+    scores = tuple(f"{label}={column}" for label, column in image_scores)
+    sizes = {"width_column": size[0], "height_column": size[1]}
+    return {"image_column": image, "match": match, "image_score": scores, **corners, **sizes, **named}
 
 
-def take(folder: Path, text: str, table: TableOptions = XYXY, *, names=NAMES, categories=None, name="b.csv", **options):
+XYXY = columns(image="file", box=("x1", "y1", "x2", "y2"), score="p", category="class")
+
+
+def take(folder: Path, text: str, table: dict = XYXY, *, names=NAMES, categories=None, name="b.csv", **options):
     """Predictions and summary of a table with this text."""
     (folder / name).write_text(text, encoding="utf-8")
     truth = ground_truth(folder, names, categories or ("mass", "calcification"))
-    return import_predictions("csv", folder / name, truth, ImportOptions(table=table, **options))
+    return import_predictions("csv", folder / name, truth, ImportOptions(**{**table, **options}))
 
 
-def refusal(folder: Path, text: str, table: TableOptions = XYXY, **options) -> str:
+def refusal(folder: Path, text: str, table: dict = XYXY, **options) -> str:
     with pytest.raises(InputError) as caught:
         take(folder, text, table, **options)
     return str(caught.value)
@@ -43,7 +54,7 @@ def test_corners_in_pixels_are_taken_as_they_are(tmp_path, delimiter):
     ],
 )
 def test_boxes_are_told_in_three_ways(tmp_path, kind, box, row):
-    table = TableOptions(image="file", box_kind=kind, box=box, score="p", category="class")
+    table = columns(image="file", box_kind=kind, box=box, score="p", category="class")
     predictions, _ = take(tmp_path, f"file,a,b,c,d,p,class\nim1,{row},0.5,mass\n", table)
     assert found(predictions.images[0])[0] == [[10, 20, 40, 60]]
 
@@ -57,7 +68,7 @@ def test_normalized_coordinates_are_scaled_to_the_ground_truth(tmp_path):
 
 def test_boxes_of_another_size_are_scaled(tmp_path):
     # Predicted on 400 x 50 (width x height), the file is 200 x 100.
-    table = TableOptions(image="file", box=("x1", "y1", "x2", "y2"), score="p", category="class", size=("W", "H"))
+    table = columns(image="file", box=("x1", "y1", "x2", "y2"), score="p", category="class", size=("W", "H"))
     text = "file,W,H,x1,y1,x2,y2,p,class\nim1,400,50,20,10,80,30,0.5,mass\n"
     predictions, _ = take(tmp_path, text, table)
     assert found(predictions.images[0])[0] == [[10, 20, 40, 60]]
@@ -72,7 +83,7 @@ def test_byte_order_marks_utf16_and_windows_lines_are_read(tmp_path):
     predictions, _ = take(tmp_path, text)
     assert found(predictions.images[0])[0] == [[10, 20, 40, 60]]
     (tmp_path / "wide.csv").write_bytes(text.lstrip("\ufeff").encode("utf-16"))
-    predictions, _ = import_predictions("csv", tmp_path / "wide.csv", tmp_path / "test.json", ImportOptions(table=XYXY))
+    predictions, _ = import_predictions("csv", tmp_path / "wide.csv", tmp_path / "test.json", ImportOptions(**XYXY))
     assert found(predictions.images[0])[0] == [[10, 20, 40, 60]]
 
 
@@ -82,7 +93,7 @@ def test_a_wrong_column_is_refused_with_the_nearest(tmp_path):
     assert "no column 'p'" in message
     assert "2 faults" in message
     assert "It has 'file', 'x1', 'y1', 'x2', 'ymax', 'prob', 'class'." in message
-    table = TableOptions(image="image_path", box=("x1", "y1", "x2", "y2"), score="score", category="class")
+    table = columns(image="image_path", box=("x1", "y1", "x2", "y2"), score="score", category="class")
     message = refusal(tmp_path, "image_paths,x1,y1,x2,y2,SCORE,class\n", table)
     assert message.count("no column") == 1  # case does not count where it need not
     assert "no column 'image_path'; the nearest is 'image_paths'" in message
@@ -149,7 +160,7 @@ def test_all_faults_of_rows_are_told_at_once(tmp_path):
 def test_what_is_no_table_is_refused(tmp_path, content, words):
     (tmp_path / "b.csv").write_bytes(content)
     with pytest.raises(InputError) as caught:
-        import_predictions("csv", tmp_path / "b.csv", ground_truth(tmp_path), ImportOptions(table=XYXY))
+        import_predictions("csv", tmp_path / "b.csv", ground_truth(tmp_path), ImportOptions(**XYXY))
     assert words in str(caught.value)
 
 
@@ -157,7 +168,7 @@ def test_folders_and_missing_files_are_refused(tmp_path):
     truth = ground_truth(tmp_path)
     for source, words in ((tmp_path, "is a folder"), (tmp_path / "none.csv", "no such file")):
         with pytest.raises(InputError, match=words):
-            import_predictions("csv", source, truth, ImportOptions(table=XYXY))
+            import_predictions("csv", source, truth, ImportOptions(**XYXY))
 
 
 def test_ids_are_taken_where_they_are_asked_for(tmp_path):
@@ -166,7 +177,7 @@ def test_ids_are_taken_where_they_are_asked_for(tmp_path):
     text = "file,x1,y1,x2,y2,p,class\n2,10,20,40,60,0.5,mass\n"
     predictions, _ = take(tmp_path, text, names=names)
     assert [len(image.detections) for image in predictions.images] == [1, 0]
-    by_id = TableOptions(image="file", box=("x1", "y1", "x2", "y2"), score="p", category="class", match="id")
+    by_id = columns(image="file", box=("x1", "y1", "x2", "y2"), score="p", category="class", match="id")
     predictions, _ = take(tmp_path, text, by_id, names=names)
     assert [len(image.detections) for image in predictions.images] == [0, 1]
     message = refusal(tmp_path, text.replace("\n2,", "\nim2,"), by_id, names=names)
@@ -174,7 +185,7 @@ def test_ids_are_taken_where_they_are_asked_for(tmp_path):
 
 
 def test_a_class_column_is_needed_where_there_are_several_categories(tmp_path):
-    table = TableOptions(image="file", box=("x1", "y1", "x2", "y2"), score="p")
+    table = columns(image="file", box=("x1", "y1", "x2", "y2"), score="p")
     text = "file,x1,y1,x2,y2,p\nim1,10,20,40,60,0.5\n"
     predictions, _ = take(tmp_path, text, table, categories=("mass",))
     assert found(predictions.images[0])[2] == [1]
@@ -185,12 +196,12 @@ def test_a_class_column_is_needed_where_there_are_several_categories(tmp_path):
 
 def test_numbers_of_classes_are_mapped(tmp_path):
     text = "file,x1,y1,x2,y2,p,class\nim1,10,20,40,60,0.5,1\n"
-    predictions, _ = take(tmp_path, text, category_map=(("1", "calcification"),))
+    predictions, _ = take(tmp_path, text, category_map=("1=calcification",))
     assert found(predictions.images[0])[2] == [2]
     assert "class '1' is not known" in refusal(tmp_path, text)
 
 
-SCORED = TableOptions(
+SCORED = columns(
     image="file", box=("x1", "y1", "x2", "y2"), score="p", category="class", image_scores=(("tumor", "cancer"),)
 )
 
@@ -210,7 +221,7 @@ def test_image_scores_come_from_their_column(tmp_path):
 
 
 def test_a_table_of_image_scores_alone_needs_no_boxes(tmp_path):
-    table = TableOptions(image="file", image_scores=(("tumor", "t"), ("malignant", "m")))
+    table = columns(image="file", image_scores=(("tumor", "t"), ("malignant", "m")))
     predictions, _ = take(tmp_path, "file,t,m\nim1,90,80\nim2,50,0\nim3,0,0\n", table, score_scale="percent")
     assert predictions.images[0].scores == {"tumor": 0.9, "malignant": 0.8}
     assert predictions.images[1].scores == {"tumor": 0.5, "malignant": 0.0}
@@ -227,21 +238,22 @@ def test_image_scores_that_disagree_or_lack_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("options", "words"),
     [
-        (lambda: TableOptions(image="a"), "no column is chosen: name those of a box"),
-        (lambda: TableOptions(image="a", box=("x", "y")), "expected four, as x1, y1, x2, y2"),
-        (lambda: TableOptions(image="a", image_scores=(("cancer", "c"),)), "'cancer': expected tumor, malignant"),
-        (lambda: ImportOptions(table=SCORED, image_score="max"), "a score is told twice"),
+        (columns(image="a"), "no column is chosen: name those of a box"),
+        (columns(image="a", box=("x", "y")), "--x1-column, --y1-column: no whole box; expected x1 y1 x2 y2"),
         (
-            lambda: ImportOptions(
-                table=TableOptions(image="a", box=("a", "b", "c", "d"), size=("w", "h")), coordinates="normalized"
-            ),
-            "normalized coordinates need none",
+            columns(image="a", image_scores=(("cancer", "c"),)),
+            "--image-score cancer: its label: expected tumor, malignant",
+        ),
+        ({**SCORED, "image_score": ("max", "tumor=t")}, "tumor is told twice"),
+        (
+            {**XYXY, "width_column": "w", "height_column": "h", "coordinates": "normalized"},
+            "normalized coordinates need",
         ),
     ],
 )
-def test_options_that_do_not_fit_are_refused(make, words):
+def test_options_that_do_not_fit_are_refused(options, words):
     with pytest.raises(InputError) as caught:
-        make()
+        ImportOptions(**options)
     assert words in str(caught.value)

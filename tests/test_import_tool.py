@@ -106,9 +106,9 @@ def test_ids_and_normalized_coordinates_are_asked_for_on_the_command_line(tmp_pa
 @pytest.mark.parametrize(
     ("source_format", "more", "words"),
     [
-        ("coco", ["--image-score", "tumor=p"], "LABEL=COLUMN is for csv"),
+        ("coco", ["--image-score", "tumor=p"], "--image-score LABEL=COLUMN: is for csv"),
         ("coco", ["--image-score", "max", "--image-score", "none"], "--image-score max none: expected one of"),
-        ("coco", ["--image-score", "mean"], "--image-score 'mean': expected none, max, noisy_or"),
+        ("coco", ["--image-score", "mean"], "--image-score mean: expected one of none, max, noisy_or"),
         ("coco", ["--category-map", "mass"], "--category-map 'mass': expected THEIRS=OURS, for instance 0=mass"),
         ("coco", ["--category-map", "0=mass", "0=calcification"], "'0' is said twice"),
         ("csv", ["--image-column", "i"], "no column is chosen"),

@@ -9,9 +9,10 @@ from small_cases import box_mask
 from test_import_coco import HEIGHT, WIDTH, entry, found, ground_truth, refusal, take, write
 
 from mammodet.errors import InputError
-from mammodet.imports import ImportOptions, import_predictions
+from mammodet.imports import ImportOptions
+from mammodet.imports.run import import_predictions
 
-MAP = (("0", "mass"),)
+MAP = ("0=mass",)
 
 
 def detection(box=(10, 20, 40, 60), confidence=0.5, name="Mass", number=0, **more):

@@ -10,9 +10,10 @@ from small_cases import box_mask
 from test_import_coco import HEIGHT, NAMES, WIDTH, found, ground_truth
 
 from mammodet.errors import InputError
-from mammodet.imports import ImportOptions, import_predictions
+from mammodet.imports import ImportOptions
+from mammodet.imports.run import import_predictions
 
-MAP = (("0", "mass"), ("1", "calcification"))
+MAP = ("0=mass", "1=calcification")
 
 
 def take(folder: Path, files: dict[str, str], *, names=NAMES, **options):

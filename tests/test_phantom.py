@@ -12,9 +12,10 @@ import pytest
 
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask
-from mammodet.phantom import ALL_QUIRKS, OPTIONAL_QUIRKS, write_mias_archive
-from mammodet.phantom import archive as phantom
+from mammodet.phantom import FILE_QUIRKS, FILM_QUIRKS, LESION_QUIRKS, MiasPhantom
 from mammodet.phantom import lesions as drawing
+from mammodet.phantom import mias as phantom
+from mammodet.phantom.mias import write_mias_archive
 
 SIZE = 160
 MASSES = ("CIRC", "SPIC", "MISC")
@@ -88,7 +89,7 @@ def test_summary_counts_what_info_says(archive):
 
 def test_every_quirk_occurs_and_is_where_the_summary_says(archive):
     output, summary = archive
-    assert tuple(summary.quirks) == ALL_QUIRKS
+    assert tuple(summary.quirks) == MiasPhantom.USUAL
     assert all(summary.quirks.values())
     lines: dict[str, list[list[str]]] = {}
     for line in info_lines(output):
@@ -180,9 +181,9 @@ def test_two_processes_write_what_one_writes(tmp_path):
 
 
 def test_optional_quirks_are_placed_where_asked_for(tmp_path):
-    assert not set(OPTIONAL_QUIRKS) & set(ALL_QUIRKS)
-    summary = make(tmp_path, size=128, quirks=OPTIONAL_QUIRKS)
-    (lost,), (silent,), (cut,) = (summary.quirks[name] for name in OPTIONAL_QUIRKS[:3])
+    assert not {*FILE_QUIRKS, "crlf"} & set(MiasPhantom.USUAL)
+    summary = make(tmp_path, size=128, quirks=(*FILE_QUIRKS, "crlf"))
+    (lost,), (silent,), (cut,) = (summary.quirks[name] for name in FILE_QUIRKS)
     named = {line[:6] for line in info_lines(tmp_path)}
     assert not (tmp_path / f"{lost}.pgm").exists()
     assert lost in named
@@ -217,8 +218,8 @@ def test_older_phantom_archive_is_replaced_whole(tmp_path):
         ({"patients": 500}, "patients 500"),
         ({"size": 127}, "size 127"),
         ({"seed": -1}, "seed -1"),
-        ({"abnormal_fraction": 1.5}, "abnormal_fraction 1.5"),
-        ({"abnormal_fraction": float("nan")}, "abnormal_fraction nan"),
+        ({"abnormal_fraction": 1.5}, "--abnormal-fraction 1.5"),
+        ({"abnormal_fraction": float("nan")}, "--abnormal-fraction nan"),
         ({"jobs": 0}, "jobs 0"),
         ({"quirks": ["label"]}, "quirks label: expected some of several_lesions"),
     ],
@@ -260,7 +261,7 @@ def test_mass_of_unknown_kind_is_refused():
 def test_every_plan_of_a_quirk_occurs_once_in_the_first_block():
     for seed in range(20):
         plans = [phantom.plan_image(n, seed=seed, abnormal_fraction=0.05) for n in range(1, 25)]
-        for quirk in phantom.LESION_QUIRKS:
+        for quirk in LESION_QUIRKS:
             assert sum(quirk in plan.quirks for plan in plans) == 1
-        for quirk in phantom.FILM_QUIRKS:
+        for quirk in FILM_QUIRKS:
             assert any(quirk in plan.quirks for plan in plans)

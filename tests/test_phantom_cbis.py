@@ -11,15 +11,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from mammodet import phantom
 from mammodet.commands import phantoms as make_phantoms
 from mammodet.errors import InputError
+from mammodet.phantom import CbisPhantom
+from mammodet.phantom.cbis_ddsm import CbisPhantomSummary, write_cbis_archive
 from mammodet.phantom.cbis_layouts import DICOM_INFO
 from mammodet.phantom.cbis_plan import COLUMNS, plan_films
+from mammodet.phantom.mias import write_mias_archive
 
 
-def write(folder: Path, **options) -> phantom.CbisPhantomSummary:
-    return phantom.write_cbis_archive(folder, **({"patients": 8, "size": 128, "progress": False} | options))
+def write(folder: Path, **options) -> CbisPhantomSummary:
+    return write_cbis_archive(folder, **({"patients": 8, "size": 128, "progress": False} | options))
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -186,7 +188,7 @@ def test_flat_layout(tmp_path):
     )
 
 
-def shown(folder: Path, summary: phantom.CbisPhantomSummary, quirk: str) -> list[dict[str, str]]:
+def shown(folder: Path, summary: CbisPhantomSummary, quirk: str) -> list[dict[str, str]]:
     """The rows of the image that shows a quirk."""
     (name,) = summary.quirks[quirk]
     return [row for row in rows(folder) if row["image file path"].split("_", 1)[1].startswith(f"{name}/")]
@@ -195,13 +197,13 @@ def shown(folder: Path, summary: phantom.CbisPhantomSummary, quirk: str) -> list
 @pytest.fixture(scope="module")
 def quirky(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quirky")
-    return folder, write(folder, patients=20, quirks=list(phantom.CBIS_QUIRK_HELP))
+    return folder, write(folder, patients=20, quirks=list(CbisPhantom.QUIRKS))
 
 
 def test_every_quirk_has_an_image_of_its_own(quirky):
     _, summary = quirky
     images = [name for quirk, names in summary.quirks.items() for name in names if quirk != "stray_files"]
-    assert len(images) == len(set(images)) == len(phantom.CBIS_QUIRK_HELP) - 1
+    assert len(images) == len(set(images)) == len(CbisPhantom.QUIRKS) - 1
 
 
 def read(folder: Path, path: str) -> np.ndarray:
@@ -287,8 +289,8 @@ def test_older_phantoms_are_replaced_and_nothing_else(tmp_path):
     write(tmp_path, quirks=["stray_files"])
     write(tmp_path, quirks=[])
     assert not (tmp_path / ".DS_Store").exists()
-    phantom.write_mias_archive(tmp_path / "mias", patients=1, size=128, progress=False)
-    with pytest.raises(InputError, match="holds a phantom archive of mini-MIAS"):
+    write_mias_archive(tmp_path / "mias", patients=1, size=128, progress=False)
+    with pytest.raises(InputError, match=r"holds Info\.txt, mdb001\.pgm, mdb002\.pgm, not of this archive"):
         write(tmp_path / "mias")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x")
@@ -299,10 +301,10 @@ def test_older_phantoms_are_replaced_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patients": 0}, "patients 0: expected 1 to 9999"),
-        ({"layout": "zip"}, "layout 'zip': expected one of tcia, tcia_dated, kaggle_jpeg, flat_png"),
-        ({"size": 10}, "size 10: expected 64 to 6000 pixels"),
-        ({"quirks": ["odd_id"]}, "quirks odd_id: expected some of swapped_columns"),
+        ({"patients": 0}, "--patients 0: expected a whole number from 1 to 9999"),
+        ({"layout": "zip"}, "--layout zip: expected one of tcia, tcia_dated, kaggle_jpeg, flat_png"),
+        ({"size": 10}, "--size 10: expected a whole number from 64 to 6000"),
+        ({"quirks": ["odd_id"]}, "--quirks odd_id: expected some of swapped_columns"),
         ({"tables": Path("/nowhere")}, "/nowhere: no tables; expected mass_case"),
     ],
 )

@@ -32,7 +32,7 @@ from mammodet.engine.prepare import Run, prepare
 from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
-from mammodet.phantom import write_mias_archive
+from mammodet.phantom.mias import write_mias_archive
 from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.targets import Target

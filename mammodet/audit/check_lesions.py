@@ -18,12 +18,12 @@ FEWEST_MASSES = 6
 # Where the origin is right, few masses are brighter at a mirrored place: 12 to 14 % of those of mini-MIAS.
 ORIGIN_P = 0.05
 LARGEST_SHARE, SMALLEST_SIDE, SAME_LESION_IOU = 0.5, 4.0, 0.95
-PLACE_WORDS: dict[Place, str] = {
-    "flipped_y": "upside down (y counted from the other end)",
-    "flipped_x": "mirrored (x counted from the other end)",
-    "turned": "turned by half (x and y counted from the other end)",
+#: Of a mirrored place the check's name, how lesions lie there, and which coordinates make it so.
+ORIGINS: dict[Place, tuple[str, str, str]] = {
+    "flipped_y": ("y_origin", "upside down", "y"),
+    "flipped_x": ("x_origin", "mirrored", "x"),
+    "turned": ("xy_origin", "turned by half", "x and y"),
 }
-ORIGIN_CHECKS: dict[Place, str] = {"flipped_y": "y_origin", "flipped_x": "x_origin", "turned": "xy_origin"}
 
 
 def _each_lesion(images: Sequence[AuditedImage]) -> Iterator[tuple[AuditedImage, int, Lesion, LesionFacts]]:
@@ -34,26 +34,16 @@ def _each_lesion(images: Sequence[AuditedImage]) -> Iterator[tuple[AuditedImage,
                 yield image, position, lesion, facts
 
 
-def _select(
-    images: Sequence[AuditedImage],
-    check: str,
-    severity: Severity,
-    what: str,
-    text_of: Callable[[AuditedImage, int, Lesion], str | None],
-    *,
-    expected: str,
-    advice: str,
-) -> list[Finding]:
-    """One finding of all lesions of the audited file for which `text_of` gives a text."""
-    items = tuple(
-        Item(f"{image.lesion_name(position)}: {text}", (image,), ((check.replace("_", " "), lesion.box_xyxy),))
-        for image in own(images)
-        for position, lesion in enumerate(image.record.lesions)
-        if (text := text_of(image, position, lesion)) is not None
-    )
-    if not items:
-        return []
-    return [Finding(check, severity, f"{count(len(items), 'lesion')} {what}", expected, advice, items)]
+def _each(
+    images: Sequence[AuditedImage], check: str, text_of: Callable[[AuditedImage, int, Lesion], str | None]
+) -> Iterator[Item]:
+    """An item of each lesion of the audited file for which `text_of` gives a text, marked with the check's name."""
+    for image in own(images):
+        for position, lesion in enumerate(image.record.lesions):
+            text = text_of(image, position, lesion)
+            if text is not None:
+                mark = check.replace("_", " "), lesion.box_xyxy
+                yield Item(f"{image.lesion_name(position)}: {text}", (image,), (mark,))
 
 
 def find_wrong_origin(images: Sequence[AuditedImage]) -> tuple[Place, int, int, float] | None:
@@ -71,7 +61,7 @@ def find_wrong_origin(images: Sequence[AuditedImage]) -> tuple[Place, int, int, 
     masses = [(lesion, facts) for lesion, facts in lesions if is_mass(lesion)]
     members = masses if len(masses) >= FEWEST_MASSES else lesions
     best: tuple[Place, int, int, float] | None = None
-    for place in ORIGIN_CHECKS:
+    for place in ORIGINS:
         verdicts = [verdict for lesion, facts in members if (verdict := _is_better(place, lesion, facts)) is not None]
         if len(verdicts) < FEWEST_MASSES or 2 * sum(verdicts) <= len(members):
             continue
@@ -97,8 +87,8 @@ def check_origin(images: Sequence[AuditedImage]) -> list[Finding]:
     if wrong is None:
         return []
     place, better, decided, p = wrong
-    mirrored = PLACE_WORDS[place].split(" (")[0]
-    items = tuple(
+    check, mirrored, counted = ORIGINS[place]
+    items = (
         Item(
             f"{image.lesion_name(position)}: here {_standing(facts, 'here')}, {mirrored} {_standing(facts, place)}",
             (image,),
@@ -107,18 +97,17 @@ def check_origin(images: Sequence[AuditedImage]) -> list[Finding]:
         for image, position, lesion, facts in _each_lesion(images)
         if not lesion.ignore and _is_better(place, lesion, facts)
     )
-    return [
-        Finding(
-            ORIGIN_CHECKS[place],
-            "error",
-            f"lesions seem to be {PLACE_WORDS[place]}: {better} of {decided} fit better at the mirrored place "
-            f"(p = {p:.2g})",
-            "Where they are said to be, masses are brighter than the ring around them, and lesions lie on the breast.",
-            "Check from which corner the archive counts (mini-MIAS: bottom-left), and whether images were flipped "
-            "without their boxes; then re-run the converter. Lesions off the breast that it explains are told here.",
-            items,
-        )
-    ]
+    return Finding.of(
+        items,
+        check,
+        "error",
+        f"lesions seem to be {mirrored} ({counted} counted from the other end): {better} of {decided} fit better at "
+        f"the mirrored place (p = {p:.2g})",
+        "Where they are said to be, masses are brighter than the ring around them, and lesions lie on the breast.",
+        "Check from which corner the archive counts (mini-MIAS: bottom-left), and whether images were flipped "
+        "without their boxes; then re-run the converter. Lesions off the breast that it explains are told here.",
+        counted="",
+    )
 
 
 def _standing(facts: LesionFacts, place: Place) -> str:
@@ -134,46 +123,41 @@ def _mirrored(box_xyxy: BoxXYXY, size_hw: tuple[int, int], place: Place) -> BoxX
     return x1, y1, x2, y2
 
 
-def _explained(images: Sequence[AuditedImage], place: Place | None) -> set[tuple[int, int]]:
-    """Lesions, as (image id, position), that lie off the breast here but on it at `place`."""
-    if place is None:
-        return set()
-    return {
-        (image.record.image_id, position)
-        for image, position, _, facts in _each_lesion(images)
-        if facts.on_breast["here"] < WARNING_ON_BREAST <= facts.on_breast[place]
-    }
-
-
 def check_on_breast(images: Sequence[AuditedImage]) -> list[Finding]:
     """Lesions lie on the breast; those that a wrong origin explains are told by `check_origin`."""
     wrong = find_wrong_origin(images)
-    explained = _explained(images, wrong[0] if wrong else None)
     shares = {
         (image.record.image_id, position): facts.on_breast["here"]
         for image, position, _, facts in _each_lesion(images)
-        if (image.record.image_id, position) not in explained
+        if wrong is None or not facts.on_breast["here"] < WARNING_ON_BREAST <= facts.on_breast[wrong[0]]
     }
-    found = []
-    for check, severity, what, low, high in (
-        ("lesion_off_breast", "error", "off the breast", -1.0, ERROR_ON_BREAST),
-        ("lesion_half_off_breast", "warning", "more than half off the breast", ERROR_ON_BREAST, WARNING_ON_BREAST),
-    ):
-        found += _select(
-            images,
+
+    def found(check: str, severity: Severity, what: str, low: float, high: float) -> list[Finding]:
+        def text_of(image: AuditedImage, position: int, lesion: Lesion) -> str | None:
+            share = shares.get((image.record.image_id, position), 1.0)
+            return f"{100 * share:.0f} % of it on the breast" if low <= share < high else None
+
+        return Finding.of(
+            _each(images, check, text_of),
             check,
-            "error" if severity == "error" else "warning",
+            severity,
             what,
-            lambda image, position, lesion, low=low, high=high: (  # type: ignore[misc]
-                f"{100 * share:.0f} % of it on the breast"
-                if low <= (share := shares.get((image.record.image_id, position), 1.0)) < high
-                else None
-            ),
-            expected=f"At least {100 * WARNING_ON_BREAST:.0f} % of a lesion's mask on tissue, as found on the image.",
-            advice="Look at the pictures: a wrong place, a box of another image size, or a breast that was not found. "
+            f"At least {100 * WARNING_ON_BREAST:.0f} % of a lesion's mask on tissue, as found on the image.",
+            "Look at the pictures: a wrong place, a box of another image size, or a breast that was not found. "
             "Leave out lesions whose place is wrong, and mark their images `unlocalized`.",
+            counted="lesion",
         )
-    return found
+
+    return [
+        *found("lesion_off_breast", "error", "off the breast", -1.0, ERROR_ON_BREAST),
+        *found(
+            "lesion_half_off_breast",
+            "warning",
+            "more than half off the breast",
+            ERROR_ON_BREAST,
+            WARNING_ON_BREAST,
+        ),
+    ]
 
 
 def check_mask_against_box(images: Sequence[AuditedImage]) -> list[Finding]:
@@ -194,14 +178,14 @@ def check_mask_against_box(images: Sequence[AuditedImage]) -> list[Finding]:
         tight = [round(float(value), 1) for value in (*mask_box[:2], *(mask_box[2:] - mask_box[:2]))]
         return f"its mask's box is {tight}, {apart:.1f} px off"
 
-    return _select(
-        images,
+    return Finding.of(
+        _each(images, "mask_against_box", text_of),
         "mask_against_box",
         "error",
         "whose box is not that of the mask",
-        text_of,
-        expected=f"Equal to {MOST_BOX_DIFFERENCE:g} px on every side.",
-        advice="One of both belongs to another lesion or image size. Mend the masks, and take the boxes from them.",
+        f"Equal to {MOST_BOX_DIFFERENCE:g} px on every side.",
+        "One of both belongs to another lesion or image size. Mend the masks, and take the boxes from them.",
+        counted="lesion",
     )
 
 
@@ -218,22 +202,22 @@ def check_lesion_size(images: Sequence[AuditedImage]) -> list[Finding]:
         side = min(x2 - x1, y2 - y1)
         return f"its shorter side is {side:.1f} px" if side < SMALLEST_SIDE else None
 
-    return _select(
-        images,
+    return Finding.of(
+        _each(images, "huge_lesion", huge),
         "huge_lesion",
         "warning",
         f"that cover more than {100 * LARGEST_SHARE:.0f} % of their image",
-        huge,
-        expected="A lesion is a part of the breast.",
-        advice="A breast taken for its lesion, or a box in pixels of another image size? Mark such lesions `ignore`.",
-    ) + _select(
-        images,
+        "A lesion is a part of the breast.",
+        "A breast taken for its lesion, or a box in pixels of another image size? Mark such lesions `ignore`.",
+        counted="lesion",
+    ) + Finding.of(
+        _each(images, "tiny_lesion", tiny),
         "tiny_lesion",
         "warning",
         f"with a side under {SMALLEST_SIDE:g} px",
-        tiny,
-        expected=f"At least {SMALLEST_SIDE:g} px: smaller boxes vanish when the image is scaled down.",
-        advice="A click instead of an outline, or pixels of a smaller image? Train at full size, or leave them out.",
+        f"At least {SMALLEST_SIDE:g} px: smaller boxes vanish when the image is scaled down.",
+        "A click instead of an outline, or pixels of a smaller image? Train at full size, or leave them out.",
+        counted="lesion",
     )
 
 
@@ -247,52 +231,41 @@ def check_duplicate_lesions(images: Sequence[AuditedImage]) -> list[Finding]:
             return None
         return f"the same place as lesion {int(overlap.argmax()) + 1} (IoU {overlap.max():.2f})"
 
-    return _select(
-        images,
+    return Finding.of(
+        _each(images, "duplicate_lesion", text_of),
         "duplicate_lesion",
         "warning",
         "at the place of another one",
-        text_of,
-        expected=f"Boxes of one image overlap by less than {SAME_LESION_IOU:g} (IoU).",
-        advice="The archive has the line twice, or two readers' outlines of one lesion. Keep one: the second is "
+        f"Boxes of one image overlap by less than {SAME_LESION_IOU:g} (IoU).",
+        "The archive has the line twice, or two readers' outlines of one lesion. Keep one: the second is "
         "counted as missed.",
+        counted="lesion",
     )
 
 
 def check_labels(images: Sequence[AuditedImage]) -> list[Finding]:
     """Labels of an image do not contradict its lesions or each other."""
-    items = tuple(
-        Item(f"{image.name}: {'; '.join(faults)}", (image,)) for image in own(images) if (faults := _conflicts(image))
+    members = own(images)
+    return Finding.of(
+        (Item(f"{image.name}: {'; '.join(faults)}", (image,)) for image in members if (faults := _conflicts(image))),
+        "label_conflict",
+        "error",
+        "whose labels contradict themselves or the lesions",
+        "tumor=1 where there is a lesion, malignant=1 where one is malignant; null where it is not known.",
+        "Find out which is right, in the archive's table. The image label takes the worst of its lesions.",
+    ) + Finding.of(
+        (
+            Item(f"{image.name}: tumor=1, no lesion, not `unlocalized`", (image,))
+            for image in members
+            if image.record.label("tumor") == 1 and not image.record.lesions and not image.record.unlocalized
+        ),
+        "positive_without_lesion",
+        "warning",
+        "without a lesion",
+        "A positive image has lesions, or says `unlocalized: true`.",
+        "Set `unlocalized`: else the lesion, wherever it is, is learnt as background.",
+        counted="positive image",
     )
-    found = []
-    if items:
-        found.append(
-            Finding(
-                "label_conflict",
-                "error",
-                f"{count(len(items), 'image')} whose labels contradict themselves or the lesions",
-                "tumor=1 where there is a lesion, malignant=1 where one is malignant; null where it is not known.",
-                "Find out which is right, in the archive's table. The image label takes the worst of its lesions.",
-                items,
-            )
-        )
-    bare = tuple(
-        Item(f"{image.name}: tumor=1, no lesion, not `unlocalized`", (image,))
-        for image in own(images)
-        if image.record.label("tumor") == 1 and not image.record.lesions and not image.record.unlocalized
-    )
-    if bare:
-        found.append(
-            Finding(
-                "positive_without_lesion",
-                "warning",
-                f"{count(len(bare), 'positive image')} without a lesion",
-                "A positive image has lesions, or says `unlocalized: true`.",
-                "Set `unlocalized`: else the lesion, wherever it is, is learnt as background.",
-                bare,
-            )
-        )
-    return found
 
 
 def _conflicts(image: AuditedImage) -> list[str]:

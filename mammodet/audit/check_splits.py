@@ -28,18 +28,15 @@ def check_patient_leakage(images: Sequence[AuditedImage]) -> list[Finding]:
         where = " and ".join(f"{part} ({count(len(found), 'image')})" for part, found in parts.items())
         shown = tuple(found[0] for found in parts.values())
         items.append(Item(f"patient {patient!r} stands in {where}", shown))
-    if not items:
-        return []
-    return [
-        Finding(
-            "patient_leakage",
-            "error",
-            f"{count(len(items), 'patient')} in more than one subset",
-            "All images of a patient stand in one subset; else the test measures memory.",
-            "Split by patient: re-run the converter, which does. Check that patient ids mean women, not images.",
-            tuple(items),
-        )
-    ]
+    return Finding.of(
+        items,
+        "patient_leakage",
+        "error",
+        "in more than one subset",
+        "All images of a patient stand in one subset; else the test measures memory.",
+        "Split by patient: re-run the converter, which does. Check that patient ids mean women, not images.",
+        counted="patient",
+    )
 
 
 def check_single_images(images: Sequence[AuditedImage]) -> list[Finding]:
@@ -77,41 +74,35 @@ def check_copies(images: Sequence[AuditedImage]) -> list[Finding]:
         else:
             same.append(item)
     unlike = "Every image is there once. Two breasts of one woman, or two views of a breast, are not copies."
-    found = []
-    if across:
-        found.append(
-            Finding(
-                "copies_across_subsets",
-                "error",
-                f"{count(len(across), 'pair')} of images that show the same in two subsets",
-                unlike,
-                "Keep one of each pair, or put the patients of both into one subset.",
-                tuple(across),
-            )
-        )
-    if patients:
-        found.append(
-            Finding(
-                "copies_under_two_patients",
-                "warning",
-                f"{count(len(patients), 'pair')} of images that show the same under different patients",
-                unlike,
-                "Find out which patient is right: a split by patient cannot keep such copies together.",
-                tuple(patients),
-            )
-        )
-    if same:
-        found.append(
-            Finding(
-                "copies_of_one_patient",
-                "note",
-                f"{count(len(same), 'pair')} of images of one patient that show the same",
-                unlike,
-                "Keep one of each pair if it is not meant: it counts twice.",
-                tuple(same),
-            )
-        )
-    return found
+    return [
+        *Finding.of(
+            across,
+            "copies_across_subsets",
+            "error",
+            "of images that show the same in two subsets",
+            unlike,
+            "Keep one of each pair, or put the patients of both into one subset.",
+            counted="pair",
+        ),
+        *Finding.of(
+            patients,
+            "copies_under_two_patients",
+            "warning",
+            "of images that show the same under different patients",
+            unlike,
+            "Find out which patient is right: a split by patient cannot keep such copies together.",
+            counted="pair",
+        ),
+        *Finding.of(
+            same,
+            "copies_of_one_patient",
+            "note",
+            "of images of one patient that show the same",
+            unlike,
+            "Keep one of each pair if it is not meant: it counts twice.",
+            counted="pair",
+        ),
+    ]
 
 
 def _describe(copy: Copy, first: AuditedImage, second: AuditedImage) -> str:
@@ -148,30 +139,23 @@ def check_labels_per_subset(images: Sequence[AuditedImage]) -> list[Finding]:
     expected = (
         "Both kinds in every subset: without negatives there is no specificity, without positives no sensitivity."
     )
-    found = []
-    if items:
-        found.append(
-            Finding(
-                "one_sided_subset",
-                "warning",
-                f"{count(len(items), 'subset')} without any positive or any negative image",
-                expected,
-                "Make the subset larger, split stratified by label, or do not report that label's ROC on it.",
-                tuple(items),
-            )
-        )
-    if whole:
-        found.append(
-            Finding(
-                "one_sided_archive",
-                "note",
-                f"{count(len(whole), 'label')} of one value on every image",
-                expected,
-                "Do not train or report that label on this data alone; add an archive that has the other kind.",
-                tuple(whole),
-            )
-        )
-    return found
+    return Finding.of(
+        items,
+        "one_sided_subset",
+        "warning",
+        "without any positive or any negative image",
+        expected,
+        "Make the subset larger, split stratified by label, or do not report that label's ROC on it.",
+        counted="subset",
+    ) + Finding.of(
+        whole,
+        "one_sided_archive",
+        "note",
+        "of one value on every image",
+        expected,
+        "Do not train or report that label on this data alone; add an archive that has the other kind.",
+        counted="label",
+    )
 
 
 def check_malignant_share(images: Sequence[AuditedImage]) -> list[Finding]:
@@ -184,20 +168,18 @@ def check_malignant_share(images: Sequence[AuditedImage]) -> list[Finding]:
     p = homogeneity_p(list(rows.values()))
     if p is None or p >= LEAST_CHI_SQUARE_P:
         return []
-    items = [
-        Item(f"{part}: {yes} of {yes + no} images are malignant ({100 * yes / (yes + no):.0f} %)")
-        for part, (yes, no) in rows.items()
-    ]
-    return [
-        Finding(
-            "malignant_share",
-            "warning",
-            f"the share of malignant images differs between subsets (chi-square, p = {p:.2g})",
-            f"Shares that differ by chance only (p of at least {LEAST_CHI_SQUARE_P}).",
-            "Split stratified by pathology, or say in the report that the subsets differ.",
-            tuple(items),
-        )
-    ]
+    return Finding.of(
+        (
+            Item(f"{part}: {yes} of {yes + no} images are malignant ({100 * yes / (yes + no):.0f} %)")
+            for part, (yes, no) in rows.items()
+        ),
+        "malignant_share",
+        "warning",
+        f"the share of malignant images differs between subsets (chi-square, p = {p:.2g})",
+        f"Shares that differ by chance only (p of at least {LEAST_CHI_SQUARE_P}).",
+        "Split stratified by pathology, or say in the report that the subsets differ.",
+        counted="",
+    )
 
 
 def homogeneity_p(rows: Sequence[tuple[int, int]]) -> float | None:
@@ -211,20 +193,16 @@ def homogeneity_p(rows: Sequence[tuple[int, int]]) -> float | None:
 
 def check_patient_ids(images: Sequence[AuditedImage]) -> list[Finding]:
     """Every image has a patient, so that leakage can be seen."""
-    items = [
-        Item(f"{part}: {sum(image.record.patient_id is None for image in members)} of {len(members)} images")
-        for part, members in by_part(images).items()
-        if any(image.record.patient_id is None for image in members)
-    ]
-    if not items:
-        return []
-    return [
-        Finding(
-            "no_patient_id",
-            "warning",
-            "images without a patient: whether one stands in two subsets cannot be seen",
-            "A patient id at every image.",
-            "Give patient ids to the converter; copies of images are looked for all the same.",
-            tuple(items),
-        )
-    ]
+    return Finding.of(
+        (
+            Item(f"{part}: {without} of {len(members)} images")
+            for part, members in by_part(images).items()
+            if (without := sum(image.record.patient_id is None for image in members))
+        ),
+        "no_patient_id",
+        "warning",
+        "images without a patient: whether one stands in two subsets cannot be seen",
+        "A patient id at every image.",
+        "Give patient ids to the converter; copies of images are looked for all the same.",
+        counted="",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,7 @@ class Finding:
         expected: what a sound data set has instead.
         advice: what to do.
         items: each instance; may be empty where the finding is about the whole.
+        pictured: whether pictures of its images show it.
     """
 
     check: str
@@ -80,6 +81,25 @@ class Finding:
     expected: str
     advice: str
     items: tuple[Item, ...] = ()
+    pictured: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        items: Iterable[Item],
+        check: str,
+        severity: Severity,
+        title: str,
+        expected: str,
+        advice: str,
+        *,
+        counted: str = "image",
+        pictured: bool = True,
+    ) -> list[Finding]:
+        """One finding of all items, none where there are none; `counted` is the noun before the title, or ""."""
+        found = tuple(items)
+        whole = f"{count(len(found), counted)} {title}" if counted else title
+        return [cls(check, severity, whole, expected, advice, found, pictured)] if found else []
 
     def to_json(self) -> dict[str, Any]:
         """For `audit.json`; images as file, id and name."""
@@ -135,11 +155,6 @@ def pathology(lesion: Lesion) -> str | None:
     return "benign" if text and text.startswith("benign") else text
 
 
-def worst(findings: Sequence[Finding]) -> Severity | None:
-    """The gravest severity among findings; None where there are none."""
-    return next((name for name in SEVERITIES if any(item.severity == name for item in findings)), None)
-
-
 def count(number: int, what: str, plural: str | None = None) -> str:
     """`1 image`, `2 images`."""
     return f"{number} {what if number == 1 else plural or what + 's'}"
@@ -147,5 +162,4 @@ def count(number: int, what: str, plural: str | None = None) -> str:
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:
     """The gravest first, otherwise in the order of the checks."""
-    order: Mapping[str, int] = {name: position for position, name in enumerate(SEVERITIES)}
-    return sorted(findings, key=lambda finding: order[finding.severity])
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

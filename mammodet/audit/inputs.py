@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mammodet.audit.check_totals import LeftOut
 from mammodet.data.coco import read_coco
+from mammodet.data.dataset_files import QUARANTINE, files_of, has_dataset
 from mammodet.errors import InputError
 from mammodet.files import read_json
 from mammodet.records import SUBSETS, Dataset
@@ -43,6 +43,15 @@ class Source:
         return [f"{stem}:{image.split or 'no split'}" for image in self.dataset.images]
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A line of the converter's quarantine list: `what` (image, circle, line, ...), its name and the reason."""
+
+    what: str
+    name: str
+    reason: str
+
+
 def find_siblings(path: Path) -> list[Path]:
     """Files in the same folder that must share no patient with this one.
 
@@ -56,7 +65,7 @@ def find_siblings(path: Path) -> list[Path]:
     else:
         return []
     others = [path.with_name(f"{name}.json") for name in names if name != path.stem]
-    return [other for other in others if other.is_file()]
+    return [other for other in others if has_dataset(other)]
 
 
 def read_sources(path: Path, others: Sequence[Path], *, siblings: bool) -> list[Source]:
@@ -109,7 +118,7 @@ def _read(path: Path, name: str) -> Source:
 def _image_items(path: Path) -> Iterator[dict[str, object]]:
     """Objects in the list of images that carry a usable id; of equal ids the first, as the reader takes it."""
     seen: set[object] = set()
-    for item in read_json(path)["images"]:
+    for item in (item for part in files_of(path) for item in read_json(part)["images"]):
         number = item.get("id") if isinstance(item, dict) else None
         if isinstance(number, int) and number not in seen:
             seen.add(number)
@@ -122,7 +131,7 @@ def read_quarantine(folder: Path) -> list[LeftOut]:
     Raises:
         InputError: the file cannot be read as the table that converters write.
     """
-    path = folder / "quarantine.csv"
+    path = folder / QUARANTINE
     if not path.is_file():
         return []
     try:

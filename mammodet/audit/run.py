@@ -4,118 +4,77 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mammodet
 from mammodet.audit import check_images, check_lesions, check_splits
-from mammodet.audit.check_totals import check_totals
 from mammodet.audit.facts import ImageFacts, measure_image
-from mammodet.audit.findings import SEVERITIES, AuditedImage, Finding, Item, by_part, count, own, ranked, worst
+from mammodet.audit.findings import AuditedImage, Finding, Item, by_part, count, own, ranked
 from mammodet.audit.inputs import Source, read_quarantine, read_sources
-from mammodet.audit.tables import split_table, summary_of
-from mammodet.audit.totals import find_totals
-from mammodet.data.coco import data_hash
+from mammodet.audit.page import write_audit_page
+from mammodet.audit.result import Audit, Checked
+from mammodet.audit.totals import check_totals, find_totals
 from mammodet.errors import InputError
 from mammodet.files import write_json
 from mammodet.parallel import in_parallel
-from mammodet.records import ImageRecord
-from mammodet.reporting.audit_page import write_audit_page
+from mammodet.records import ImageRecord, Lesion
 
-FORMAT = "mammodet-audit/1"
-
+WhyNot = Callable[[Sequence[AuditedImage]], str | None]
 Check = Callable[[Sequence[AuditedImage]], list[Finding]]
 
-#: Every check with what it looks for, in the order of the page.
-CHECKS: tuple[tuple[str, Check], ...] = (
-    ("No patient in two subsets", check_splits.check_patient_leakage),
-    ("A patient id at every image", check_splits.check_patient_ids),
-    ("Patients are women, not images", check_splits.check_single_images),
-    ("No image in two subsets or under two patients, also resized, re-encoded or mirrored", check_splits.check_copies),
-    ("Every image file is there", check_images.check_missing),
-    ("Every image file can be read", check_images.check_unreadable),
-    ("Something is on every image", check_images.check_constant),
-    ("Files have the size that the JSON says", check_images.check_size),
-    ("No depth was lost", check_images.check_depth),
-    ("Laterality fits the side of the tissue", check_images.check_laterality),
-    ("Coordinates count from the right corner", check_lesions.check_origin),
-    ("Lesions lie on the breast", check_lesions.check_on_breast),
-    ("Boxes are those of their masks", check_lesions.check_mask_against_box),
-    ("Lesions are neither specks nor half the image", check_lesions.check_lesion_size),
-    ("No lesion stands twice", check_lesions.check_duplicate_lesions),
-    ("Labels fit the lesions and each other", check_lesions.check_labels),
-    ("Positive and negative images in every subset", check_splits.check_labels_per_subset),
-    ("The same share of malignant images in every subset", check_splits.check_malignant_share),
+
+def _whole(images: Sequence[AuditedImage]) -> str | None:
+    return "there is one subset only; name others by --with" if len(by_part(images)) < 2 else None
+
+
+def _sided(images: Sequence[AuditedImage]) -> str | None:
+    sides = sum(image.record.laterality is not None for image in images)
+    return f"{count(sides, 'image')} with a laterality" if sides < check_images.FEWEST_SIDES else None
+
+
+def _lesions(images: Sequence[AuditedImage]) -> list[Lesion]:
+    return [lesion for image in own(images) for lesion in image.record.lesions]
+
+
+def _with_lesions(images: Sequence[AuditedImage]) -> str | None:
+    return None if _lesions(images) else "there are no lesions"
+
+
+def _with_masses(images: Sequence[AuditedImage]) -> str | None:
+    lesions = len(_lesions(images))
+    return count(lesions, "lesion") if lesions < check_lesions.FEWEST_MASSES else None
+
+
+def _with_masks(images: Sequence[AuditedImage]) -> str | None:
+    return None if any(lesion.rle for lesion in _lesions(images)) else "there are no masks"
+
+
+#: Every check in the order of the page: what it looks for, and where it may have nothing to look at, why: silence must
+#: not be taken for soundness.
+CHECKS: tuple[tuple[str, Check, WhyNot | None], ...] = (
+    ("No patient in two subsets", check_splits.check_patient_leakage, _whole),
+    ("A patient id at every image", check_splits.check_patient_ids, None),
+    ("Patients are women, not images", check_splits.check_single_images, None),
+    (
+        "No image in two subsets or under two patients, also resized, re-encoded or mirrored",
+        check_splits.check_copies,
+        None,
+    ),
+    ("Every image file is there", check_images.check_missing, None),
+    ("Every image file can be read", check_images.check_unreadable, None),
+    ("Something is on every image", check_images.check_constant, None),
+    ("Files have the size that the JSON says", check_images.check_size, None),
+    ("No depth was lost", check_images.check_depth, None),
+    ("Laterality fits the side of the tissue", check_images.check_laterality, _sided),
+    ("Coordinates count from the right corner", check_lesions.check_origin, _with_masses),
+    ("Lesions lie on the breast", check_lesions.check_on_breast, _with_lesions),
+    ("Boxes are those of their masks", check_lesions.check_mask_against_box, _with_masks),
+    ("Lesions are neither specks nor half the image", check_lesions.check_lesion_size, _with_lesions),
+    ("No lesion stands twice", check_lesions.check_duplicate_lesions, _with_lesions),
+    ("Labels fit the lesions and each other", check_lesions.check_labels, None),
+    ("Positive and negative images in every subset", check_splits.check_labels_per_subset, None),
+    ("The same share of malignant images in every subset", check_splits.check_malignant_share, _whole),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        findings: the gravest first.
-        checks: what each check looks for, to what came of it: `nothing found`, `1 finding`, `not checked: ...`.
-        images: of the audited file and of those that it was compared with, with what was measured.
-        sources: the files, the audited one first.
-        seconds: how long reading and checking took.
-    """
-
-    findings: tuple[Finding, ...]
-    checks: dict[str, str]
-    images: tuple[AuditedImage, ...]
-    sources: tuple[Source, ...]
-    seconds: float
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether there is no error; warnings and notes do not count."""
-        return worst(self.findings) != "error"
-
-    def counts(self) -> dict[str, int]:
-        """Severity to its number of findings."""
-        return {name: sum(finding.severity == name for finding in self.findings) for name in SEVERITIES}
-
-    def verdict(self) -> str:
-        """One line: what was audited, and whether it can be trained on."""
-        counts = self.counts()
-        name = self.sources[0].name
-        if not self.is_clean:
-            return f"{name}: do not train on it yet: {count(counts['error'], 'error')}"
-        if counts["warning"]:
-            return f"{name}: no errors; look at {count(counts['warning'], 'warning')}"
-        return f"{name}: clean"
-
-    def to_json(self, *, command: str = "") -> dict[str, Any]:
-        """The value of `audit.json`."""
-        return {
-            "format": FORMAT,
-            "version": mammodet.__version__,
-            "file": str(self.sources[0].path),
-            "data_hash": data_hash(self.sources[0].dataset),
-            "compared_with": [str(source.path) for source in self.sources[1:]],
-            "command": command,
-            "clean": self.is_clean,
-            "verdict": self.verdict(),
-            "counts": self.counts(),
-            "checks": self.checks,
-            "findings": [finding.to_json() for finding in self.findings],
-            "subsets": split_table(self.images),
-            "facts": summary_of(self.images),
-        }
-
-    def to_text(self) -> str:
-        """A table for the screen: the verdict, then a line per finding with its first instances."""
-        lines = [self.verdict()]
-        for finding in self.findings:
-            lines.append(f"  {finding.severity:<8} {finding.check}: {finding.title}")
-            if finding.severity != "note":
-                lines += [f"             {item.text}" for item in finding.items[:3]]
-                if len(finding.items) > 3:
-                    lines.append(f"             ... {len(finding.items) - 3} more in audit.json")
-                lines.append(f"             -> {finding.advice}")
-        return "\n".join(lines)
 
 
 def audit_file(
@@ -146,23 +105,13 @@ def audit_file(
     sources = read_sources(path, others, siblings=siblings)
     quarantine = read_quarantine(path.parent) if expect is not None else []
     images = _measure(sources, jobs=jobs, progress=progress)
-    findings: list[Finding] = []
-    checks: dict[str, str] = {}
-    skipped = why_not_checked(images)
-
-    def note(what: str, found: list[Finding]) -> None:
-        reason = skipped.get(what)
-        checks[what] = (
-            count(len(found), "finding") if found else f"not checked: {reason}" if reason else "nothing found"
-        )
-        findings.extend(found)
-
-    note("Every record can be read", check_records(sources))
-    for what, check in CHECKS:
-        note(what, check(images))
+    checked = [Checked("Every record can be read", check_records(sources))]
+    checked += [Checked(what, check(images), why_not(images) if why_not else None) for what, check, why_not in CHECKS]
     if expect is not None:
-        note(f"Counts of {expect}", check_totals(_counted(sources, images, expect), expect, quarantine))
-    return Audit(tuple(ranked(findings)), checks, tuple(images), tuple(sources), time.monotonic() - start)
+        found = check_totals(_counted(sources, images, expect), expect, quarantine)
+        checked.append(Checked(f"Counts of {expect}", found))
+    findings = ranked([finding for check in checked for finding in check.findings])
+    return Audit(tuple(findings), tuple(checked), tuple(images), tuple(sources), time.monotonic() - start)
 
 
 def _measure(sources: Sequence[Source], *, jobs: int, progress: bool) -> list[AuditedImage]:
@@ -187,46 +136,18 @@ def _counted(sources: Sequence[Source], images: Sequence[AuditedImage], expect: 
     return [image for image in images if image.file in names]
 
 
-def why_not_checked(images: Sequence[AuditedImage]) -> dict[str, str]:
-    """What a check looks for, to the reason why it could not look: silence must not be taken for soundness."""
-    members = own(images)
-    lesions = [lesion for image in members for lesion in image.record.lesions]
-    sides = [image for image in images if image.record.laterality is not None]
-    reasons = {}
-    if len(by_part(images)) < 2:
-        reasons[CHECKS[0][0]] = reasons[CHECKS[-1][0]] = "there is one subset only; name others by --with"
-    if len(sides) < check_images.FEWEST_SIDES:
-        reasons["Laterality fits the side of the tissue"] = f"{count(len(sides), 'image')} with a laterality"
-    if len(lesions) < check_lesions.FEWEST_MASSES:
-        reasons["Coordinates count from the right corner"] = f"{count(len(lesions), 'lesion')}"
-    if not any(lesion.rle for lesion in lesions):
-        reasons["Boxes are those of their masks"] = "there are no masks"
-    for what in (
-        "Lesions lie on the breast",
-        "Lesions are neither specks nor half the image",
-        "No lesion stands twice",
-    ):
-        if not lesions:
-            reasons[what] = "there are no lesions"
-    return reasons
-
-
 def check_records(sources: Sequence[Source]) -> list[Finding]:
     """Every record of every file can be used; those that cannot were left out of all other checks."""
-    items = tuple(Item(f"{source.name}: {fault}") for source in sources for fault in source.dropped)
-    if not items:
-        return []
-    return [
-        Finding(
-            "faulty_record",
-            "error",
-            f"{count(len(items), 'record')} that cannot be used",
-            "Records as docs/data_format.md says: boxes inside the image and not empty, masks of its size.",
-            "Re-run the converter, or mend the file. data.skip_invalid=true trains without them. Other checks passed "
-            "over these records.",
-            items,
-        )
-    ]
+    return Finding.of(
+        (Item(f"{source.name}: {fault}") for source in sources for fault in source.dropped),
+        "faulty_record",
+        "error",
+        "that cannot be used",
+        "Records as docs/data_format.md says: boxes inside the image and not empty, masks of its size.",
+        "Re-run the converter, or mend the file. data.skip_invalid=true trains without them. Other checks passed over "
+        "these records.",
+        counted="record",
+    )
 
 
 def audit_to_files(
@@ -240,14 +161,7 @@ def audit_to_files(
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; expected a folder")
     audit = audit_file(path, others=others, **options)
-    value = audit.to_json(command=command)
-    write_json(output / "audit.json", value, indent=1)
-    write_audit_page(
-        output / "index.html",
-        title=f"Audit of {path.resolve().parent.name}/{path.name}",
-        audit=value,
-        findings=audit.findings,
-        images=audit.images,
-    )
+    write_json(output / "audit.json", audit.to_json(command=command), indent=1)
+    write_audit_page(output / "index.html", audit, command=command)
     print(audit.to_text())
     return audit

@@ -4,46 +4,69 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mammodet.audit.findings import AuditedImage, by_part, own, pathology
-from mammodet.records import ImageRecord, Lesion
+from mammodet.records import LABELS, ImageRecord, Lesion
 
 NOT_KNOWN = "not known"
 MOST_ROWS = 12  # of a cross table; the rest is joined in one
-PATHOLOGY_ORDER = ("malignant", "benign", "no lesion")
 
 
-def split_table(images: Sequence[AuditedImage]) -> list[dict[str, Any]]:
-    """A row per subset: patients, images, lesions, labels."""
-    rows = []
-    for part, members in by_part(images).items():
-        records = [image.record for image in members]
-        rows.append(
-            {
-                "subset": part,
-                "patients": len({record.patient_id for record in records if record.patient_id is not None}),
-                "images": len(records),
-                "lesions": sum(not lesion.ignore for record in records for lesion in record.lesions),
-                "ignored": sum(lesion.ignore for record in records for lesion in record.lesions),
-                "unlocalized": sum(record.unlocalized for record in records),
-                **_label_counts(records),
-                "pathology": _counts(pathology(lesion) for record in records for lesion in record.lesions),
-                "density": _counts(record.density for record in records),
-                "view": _counts(record.view for record in records),
+@dataclass(frozen=True, slots=True)
+class SubsetCounts:
+    """A subset in numbers.
+
+    Attributes:
+        ignored: lesions that do not count; `lesions` are those that do.
+        labels: label to its images that are `positive`, `negative` and `unknown`.
+        pathology, density, view: value to lesions, or images.
+    """
+
+    subset: str
+    patients: int
+    images: int
+    lesions: int
+    ignored: int
+    unlocalized: int
+    labels: dict[str, dict[str, int]]
+    pathology: dict[str, int]
+    density: dict[str, int]
+    view: dict[str, int]
+
+
+def count_subsets(images: Sequence[AuditedImage]) -> list[SubsetCounts]:
+    """Every subset of any file."""
+    return [_subset(part, [image.record for image in members]) for part, members in by_part(images).items()]
+
+
+def _subset(part: str, records: Sequence[ImageRecord]) -> SubsetCounts:
+    lesions = [lesion for record in records for lesion in record.lesions]
+    return SubsetCounts(
+        subset=part,
+        patients=_patients(records),
+        images=len(records),
+        lesions=sum(not lesion.ignore for lesion in lesions),
+        ignored=sum(lesion.ignore for lesion in lesions),
+        unlocalized=sum(record.unlocalized for record in records),
+        labels={
+            label: {
+                word: sum(record.label(label) == value for record in records)
+                for word, value in (("positive", 1), ("negative", 0), ("unknown", None))
             }
-        )
-    return rows
+            for label in LABELS
+        },
+        pathology=_counts(map(pathology, lesions)),
+        density=_counts(record.density for record in records),
+        view=_counts(record.view for record in records),
+    )
 
 
-def _label_counts(records: Sequence[ImageRecord]) -> dict[str, int]:
-    return {
-        f"{label} {word}": sum(record.label(label) == value for record in records)
-        for label in ("tumor", "malignant")
-        for value, word in ((1, "positive"), (0, "negative"), (None, "unknown"))
-    }
+def _patients(records: Sequence[ImageRecord]) -> int:
+    return len({record.patient_id for record in records if record.patient_id is not None})
 
 
 def _counts(values: Iterable[Hashable]) -> dict[str, int]:
@@ -117,38 +140,73 @@ def _longer_side(record: ImageRecord, lesion: Lesion, in_mm: bool) -> float:
     return float(max((x2 - x1) * column, (y2 - y1) * row))
 
 
-def summary_of(images: Sequence[AuditedImage]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The audited file in numbers; what has several values is value to count.
+
+    Attributes:
+        counts_as: `malignant`, `benign`, `no lesion`, `not known` to images.
+        size_hw: `height x width` of the files in pixels, the most frequent ones, to images.
+        lesion_side: of the longer sides of lesions the least, the median and the largest, in `mm` or `px`.
+        intensity, breast_intensity: mean grey value of the images and of the breasts, on the scale of their depth.
+    """
+
+    images: int
+    patients: int
+    lesions: int
+    images_with_lesions: int
+    source: dict[str, int]
+    view: dict[str, int]
+    laterality: dict[str, int]
+    density: dict[str, int]
+    birads: dict[str, int]
+    counts_as: dict[str, int]
+    category: dict[str, int]
+    abnormality: dict[str, int]
+    pathology: dict[str, int]
+    geometry: dict[str, int]
+    size_hw: dict[str, int]
+    bits: dict[str, int]
+    spacing_known: int
+    lesion_side: dict[str, float | str] | None
+    intensity: float | None
+    breast_intensity: float | None
+
+
+def find_facts(images: Sequence[AuditedImage]) -> Facts:
     """The audited file in numbers, for `audit.json` and the foot of the page."""
     members = own(images)
     records = [image.record for image in members]
+    lesions = [lesion for record in records for lesion in record.lesions]
     readable = [image.facts for image in members if image.facts.fault is None]
     sizes, unit = lesion_sizes(images)
-    lengths = np.array([size for size, _ in sizes]) if sizes else np.zeros(0)
-    quantiles = [round(float(value), 1) for value in np.quantile(lengths, [0, 0.5, 1])] if len(lengths) else None
-    return {
-        "images": len(records),
-        "patients": len({record.patient_id for record in records if record.patient_id is not None}),
-        "lesions": len(sizes),
-        "images with lesions": sum(bool(record.lesions) for record in records),
-        "source": _counts(record.source for record in records),
-        "view": _counts(record.view for record in records),
-        "laterality": _counts(record.laterality for record in records),
-        "density": _counts(record.density for record in records),
-        "birads": _counts(record.birads for record in records),
-        "image counts as": _counts(image_kind(record) for record in records),
-        "category": _counts(lesion.category for record in records for lesion in record.lesions),
-        "abnormality": _counts(lesion.attributes.get("abnormality") for record in records for lesion in record.lesions),
-        "pathology": _counts(pathology(lesion) for record in records for lesion in record.lesions),
-        "geometry": _counts(lesion.geometry for record in records for lesion in record.lesions),
-        "image size (h x w)": _most(
-            _counts(f"{facts.size_hw[0]}x{facts.size_hw[1]}" for facts in readable if facts.size_hw)
-        ),
-        "bits": _counts(facts.bits for facts in readable),
-        "spacing known": sum(record.spacing_mm_rc is not None for record in records),
-        f"longer side of a lesion ({unit}): least, median, most": quantiles,
-        "mean intensity": round(float(np.mean([facts.mean for facts in readable])), 4) if readable else None,
-        "mean intensity of the breast": _mean([facts.breast_mean for facts in readable if not facts.is_flat]),
-    }
+    side: dict[str, float | str] | None = None
+    if sizes:
+        quantiles = np.quantile([size for size, _ in sizes], [0, 0.5, 1])
+        side = dict(zip(("least", "median", "most"), (round(float(value), 1) for value in quantiles), strict=True))
+        side["unit"] = unit
+    return Facts(
+        images=len(records),
+        patients=_patients(records),
+        lesions=len(sizes),
+        images_with_lesions=sum(bool(record.lesions) for record in records),
+        source=_counts(record.source for record in records),
+        view=_counts(record.view for record in records),
+        laterality=_counts(record.laterality for record in records),
+        density=_counts(record.density for record in records),
+        birads=_counts(record.birads for record in records),
+        counts_as=_counts(map(image_kind, records)),
+        category=_counts(lesion.category for lesion in lesions),
+        abnormality=_counts(lesion.attributes.get("abnormality") for lesion in lesions),
+        pathology=_counts(map(pathology, lesions)),
+        geometry=_counts(lesion.geometry for lesion in lesions),
+        size_hw=_most(_counts(f"{facts.size_hw[0]}x{facts.size_hw[1]}" for facts in readable if facts.size_hw)),
+        bits=_counts(facts.bits for facts in readable),
+        spacing_known=sum(record.spacing_mm_rc is not None for record in records),
+        lesion_side=side,
+        intensity=_mean([facts.mean for facts in readable]),
+        breast_intensity=_mean([facts.breast_mean for facts in readable if not facts.is_flat]),
+    )
 
 
 def _mean(values: Sequence[float]) -> float | None:

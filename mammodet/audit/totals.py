@@ -7,9 +7,13 @@ four official tables (Lee et al., Scientific Data 2017); an image is a patient, 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from mammodet.audit.findings import AuditedImage, Finding, Item, count
+from mammodet.audit.inputs import LeftOut
 from mammodet.errors import InputError
 
 
@@ -45,3 +49,67 @@ def find_totals(name: str) -> Totals:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise InputError(f"--expect {name}: no totals of that name; known are {', '.join(TOTALS)}.{hint}")
     return TOTALS[name]
+
+
+def check_totals(images: Sequence[AuditedImage], expect: str, quarantine: Sequence[LeftOut]) -> list[Finding]:
+    """As many lesions, patients and images as the archive has, less what is known to be left out.
+
+    An `unlocalized` image stands for one lesion at least, a name in the quarantine list for one image or lesion.
+
+    Args:
+        images: those that are counted: of the audited file, and where that is a training set, of the validation set
+            that was taken from it.
+        expect: a name in `TOTALS`.
+        quarantine: what lies beside the file; may be empty.
+    Raises:
+        InputError: no such name.
+    """
+    totals = find_totals(expect)
+    files = list(dict.fromkeys(image.file for image in images))
+    found = {
+        "lesions": sum(len(image.record.lesions) for image in images),
+        "patients": len({image.record.patient_id for image in images if image.record.patient_id is not None}),
+        "images": len(images),
+    }
+    expected = {"lesions": totals.lesions, "patients": totals.patients, "images": totals.images}
+    wrong = [name for name, number in found.items() if number != expected[name]]
+    if not wrong:
+        return []
+    placeless = [image for image in images if image.record.unlocalized]
+    items = [Item(f"{name}: {found[name]} in {' + '.join(files)}, {expected[name]} in {expect}", ()) for name in wrong]
+    items += [Item(f"unlocalized, so with a lesion that is not counted: {image.name}", (image,)) for image in placeless]
+    items += [Item(f"quarantined {one.what} {one.name}: {one.reason}") for one in quarantine]
+    left_out = count(len(quarantine), "quarantined entry", "quarantined entries")
+    known = f"{count(len(placeless), 'unlocalized image')} and {left_out}"
+    explained = all(found[name] <= expected[name] for name in wrong) and _explains(
+        {name: expected[name] - found[name] for name in wrong}, placeless, quarantine
+    )
+    differences = ", ".join(f"{name} {found[name] - expected[name]:+d}" for name in wrong)
+    return [
+        Finding(
+            "known_totals",
+            "note" if explained else "error",
+            f"counts differ from {expect}: {differences}; "
+            + (f"{known} account for it" if explained else f"{known} do not account for it"),
+            f"{totals.lesions} lesions, {totals.patients} patients, {totals.images} images.",
+            "Nothing, if these may be missing; their reasons stand here."
+            if explained
+            else "Is this the file that these totals are of (all.json holds every image)? Is the download complete? "
+            "Re-run the converter and read its quarantine list.",
+            tuple(items),
+            pictured=False,
+        )
+    ]
+
+
+def _explains(missing: Mapping[str, int], placeless: Sequence[AuditedImage], quarantine: Sequence[LeftOut]) -> bool:
+    """Whether what is known to be left out is at least as much as what is missing."""
+    kinds = Counter(one.what for one in quarantine)
+    lost_images = kinds["image"]
+    known = {
+        "images": lost_images,
+        "patients": lost_images,
+        # A circle in quarantine makes its image unlocalized: it is counted there already, or here, not twice.
+        "lesions": max(len(placeless), sum(kinds.values()) - lost_images) + lost_images,
+    }
+    return all(number <= known[name] for name, number in missing.items())

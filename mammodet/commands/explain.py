@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mammodet.cli import Parser
+
+if TYPE_CHECKING:
+    from mammodet.engine.predict import Predictor
+    from mammodet.explain.images import ChosenImages
 
 EXAMPLE = """examples:
   mammodet explain layers --checkpoint best.ckpt
@@ -21,32 +27,63 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
     commands = main.add_subparsers(dest="command", required=True)
-    layers = commands.add_parser("layers", help="print name, output shape and parameters of every layer")
-    _add_model(layers)
-    maps = commands.add_parser("feature-maps", help="draw what layers return for an image")
-    _add_model(maps)
-    _add_images(maps)
-    _add_layer(maps, "(the last layer of each size of map)")
+    model, some, images, layer = (Parser(add_help=False) for _ in range(4))
+    model.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a training")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
+    which = some.add_mutually_exclusive_group()
+    which.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
+    which.add_argument("--first", type=int, metavar="N", help="the first N images only (all)")
+    some.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    images.add_argument("--images", type=Path, required=True, help="data set file (COCO JSON), folder, or image")
+    layer.add_argument(
+        "--layer",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="layers, as `explain layers` names them (feature-maps: the last layer of each size of map; grad-cam: the last "
+        "map before it is pooled)",
+    )
+
+    def add(name: str, does: Callable[[argparse.Namespace], str], what: str, *parents: Parser) -> Parser:
+        one: Parser = commands.add_parser(name, help=what, parents=parents)
+        one.set_defaults(does=does)
+        return one
+
+    add("layers", _layers, "print name, output shape and parameters of every layer", model)
+    maps = add("feature-maps", _feature_maps, "draw what layers return for an image", model, images, some, layer)
     maps.add_argument("--most", type=int, default=32, metavar="N", help="channels drawn per layer (%(default)s)")
-    _add_cam(
-        commands.add_parser(
-            "grad-cam", help="draw what in an image speaks for an answer, and measure whether that is the lesion"
-        )
+    cam = add(
+        "grad-cam",
+        _grad_cam,
+        "draw what in an image speaks for an answer, and measure whether that is the lesion",
+        *(model, images, some, layer),
     )
-    filters = commands.add_parser("filters", help="draw the input channels side by side, with histograms")
-    _add_images(filters)
-    _add_filters(filters)
-    augmented = commands.add_parser("augmented", help="draw training images as data.augment changes them")
+    cam.add_argument(
+        "--target",
+        help="answer to explain: tumor, tumor=0, density=C, or density for each image's most probable class (the "
+        "model's first question)",
+    )
+    cam.add_argument(
+        "--method",
+        default="grad_cam",
+        choices=("grad_cam", "grad_cam_pp", "layer_cam", "score_cam"),
+        help="score_cam runs the network once for each channel of the layer (%(default)s)",
+    )
+    cam.add_argument("--crop", action="store_true", help="show the breast only")
+    cam.add_argument("--native", action="store_true", help="draw in the image file's pixels, not 900 px high")
+    filters = add("filters", _filters, "draw the input channels side by side, with histograms", images, some)
+    filters.add_argument(
+        "--channels", nargs="+", metavar="NAME", help="input channels, as data.image.channels in docs/config.md (all)"
+    )
+    filters.add_argument("--size", type=int, default=224, help="longest side, px (%(default)s)")
+    filters.add_argument(
+        "--crop", default="breast", choices=("breast", "none"), help="crop to the breast, or not (%(default)s)"
+    )
+    augmented = add("augmented", _augmented, "draw training images as data.augment changes them", some)
     augmented.add_argument("--config-file", type=Path, required=True, help="YAML file, or the name of a shipped config")
-    some = augmented.add_mutually_exclusive_group()
-    some.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
-    some.add_argument("--first", type=int, metavar="N", help="the first N images only (all)")
     augmented.add_argument("--versions", type=int, default=7, metavar="N", help="versions of each image (%(default)s)")
-    augmented.add_argument("--output", type=Path, required=True, help="folder for the pictures")
     augmented.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance data.root=data/mias")
-    curves = commands.add_parser(
-        "curves", help="draw loss, validation figures and learning rate of one or several runs"
-    )
+    curves = add("curves", _curves, "draw loss, validation figures and learning rate of one or several runs")
     curves.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="output folder of a training, or its metrics.csv"
     )
@@ -55,97 +92,45 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a training")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
-
-
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=Path, required=True, help="data set file (COCO JSON), folder, or image")
-    some = parser.add_mutually_exclusive_group()
-    some.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
-    some.add_argument("--first", type=int, metavar="N", help="the first N images only (all)")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
-
-
-def _add_layer(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument(
-        "--layer", nargs="+", default=[], metavar="NAME", help=f"layers, as `explain layers` names them {default}"
-    )
-
-
-def _add_cam(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
-    _add_images(parser)
-    _add_layer(parser, "(the last map before it is pooled)")
-    parser.add_argument(
-        "--target",
-        help="answer to explain: tumor, tumor=0, density=C, or density for each image's most probable class (the "
-        "model's first question)",
-    )
-    parser.add_argument(
-        "--method",
-        default="grad_cam",
-        choices=("grad_cam", "grad_cam_pp", "layer_cam", "score_cam"),
-        help="score_cam runs the network once for each channel of the layer (%(default)s)",
-    )
-    parser.add_argument("--crop", action="store_true", help="show the breast only")
-    parser.add_argument("--native", action="store_true", help="draw in the image file's pixels, not 900 px high")
-
-
-def _add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--channels", nargs="+", metavar="NAME", help="input channels, as data.image.channels in docs/config.md (all)"
-    )
-    parser.add_argument("--size", type=int, default=224, help="longest side, px (%(default)s)")
-    parser.add_argument(
-        "--crop", default="breast", choices=("breast", "none"), help="crop to the breast, or not (%(default)s)"
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Do what the sub-command says."""
     chosen = parser().parse_args(arguments)
-    text = {
-        "layers": _layers,
-        "feature-maps": _feature_maps,
-        "grad-cam": _grad_cam,
-        "filters": _filters,
-        "augmented": _augmented,
-        "curves": _curves,
-    }[chosen.command](chosen)
-    print(text)
+    print(chosen.does(chosen))
     return 0
 
 
-def _layers(chosen: argparse.Namespace) -> str:
+def _images(chosen: argparse.Namespace) -> ChosenImages:
+    from mammodet.explain.images import choose_images
+
+    return choose_images(chosen.images, ids=chosen.ids, first=chosen.first)
+
+
+def _predictor(chosen: argparse.Namespace) -> Predictor:
     from mammodet.engine.predict import Predictor
+
+    return Predictor.from_checkpoint(chosen.checkpoint, chosen.device)
+
+
+def _layers(chosen: argparse.Namespace) -> str:
     from mammodet.explain.run import describe_layers
 
-    return describe_layers(Predictor.from_checkpoint(chosen.checkpoint, chosen.device))
+    return describe_layers(_predictor(chosen))
 
 
 def _feature_maps(chosen: argparse.Namespace) -> str:
-    from mammodet.explain.images import choose_images
-
-    images = choose_images(chosen.images, ids=chosen.ids, first=chosen.first)
-    from mammodet.engine.predict import Predictor
+    images = _images(chosen)  # first, since loading a model takes longer
     from mammodet.explain.run import write_feature_maps
 
-    predictor = Predictor.from_checkpoint(chosen.checkpoint, chosen.device)
-    drawn = write_feature_maps(predictor, images, chosen.output, layer_names=chosen.layer, most=chosen.most)
+    drawn = write_feature_maps(_predictor(chosen), images, chosen.output, layer_names=chosen.layer, most=chosen.most)
     return f"wrote {len(drawn.files)} pictures to {chosen.output}"
 
 
 def _grad_cam(chosen: argparse.Namespace) -> str:
-    from mammodet.explain.images import choose_images
-
-    images = choose_images(chosen.images, ids=chosen.ids, first=chosen.first)
-    from mammodet.engine.predict import Predictor
+    images = _images(chosen)
     from mammodet.explain.run import HEAT_TABLE, write_grad_cam
 
     drawn = write_grad_cam(
-        Predictor.from_checkpoint(chosen.checkpoint, chosen.device),
+        _predictor(chosen),
         images,
         chosen.output,
         target=chosen.target,
@@ -159,11 +144,9 @@ def _grad_cam(chosen: argparse.Namespace) -> str:
 
 def _filters(chosen: argparse.Namespace) -> str:
     from mammodet.explain.filters import write_filters
-    from mammodet.explain.images import choose_images
 
-    images = choose_images(chosen.images, ids=chosen.ids, first=chosen.first)
-    files = write_filters(images, chosen.output, channels=chosen.channels, size=chosen.size, crop=chosen.crop)
-    return "\n".join(f"wrote {path}" for path in files)
+    images = _images(chosen)
+    return _wrote(write_filters(images, chosen.output, channels=chosen.channels, size=chosen.size, crop=chosen.crop))
 
 
 def _augmented(chosen: argparse.Namespace) -> str:
@@ -171,11 +154,14 @@ def _augmented(chosen: argparse.Namespace) -> str:
     from mammodet.explain.augmented import write_augmented
 
     config = load_config(chosen.config_file, chosen.opts)
-    files = write_augmented(config, chosen.output, ids=chosen.ids, first=chosen.first, versions=chosen.versions)
-    return "\n".join(f"wrote {path}" for path in files)
+    return _wrote(write_augmented(config, chosen.output, ids=chosen.ids, first=chosen.first, versions=chosen.versions))
 
 
 def _curves(chosen: argparse.Namespace) -> str:
     from mammodet.explain.curves import write_curves
 
-    return "\n".join(f"wrote {path}" for path in write_curves(chosen.runs, chosen.output, names=chosen.names))
+    return _wrote(write_curves(chosen.runs, chosen.output, names=chosen.names))
+
+
+def _wrote(files: Sequence[Path]) -> str:
+    return "\n".join(f"wrote {path}" for path in files)

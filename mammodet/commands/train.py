@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mammodet.cli import Parser
 from mammodet.config import Config, load_config
+from mammodet.data.dataset_files import has_dataset
 from mammodet.errors import InputError
 
 EXAMPLE = """examples:
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _print_next(config: Config, best: Path, chosen: argparse.Namespace) -> None:
     """The commands that follow a training, to be pasted as they are."""
     truth = config.data.root / config.data.test if config.data.test is not None else None
-    if truth is not None and truth.is_file():
+    if truth is not None and has_dataset(truth):
         output = config.output_dir / f"eval_{truth.stem}"
         device = ["--num-gpus", "0"] if chosen.num_gpus == 0 else []
         same = ["--config-file", best.with_name("config.yaml"), *device, "--eval-only"]

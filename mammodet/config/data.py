@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mammodet.config.base import AtLeastOne, BelowOne, Count, NonNegative, Positive, Section, Share
+from mammodet.data.dataset_files import fold_file
 
 Channel = Literal["full", "tissue", "clahe", "gaussian", "mean", "laplacian"]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
@@ -203,12 +204,13 @@ class DataConfig(Section):
 
     def _check_lists(self) -> None:
         if self.fold is not None:
+            name = fold_file(self.fold, "train")
             raise ValueError(
-                f"data.fold={self.fold} chooses one file below data.root, not one of each set in a list: leave it out, "
-                f"and name the files, as data.train=[a/fold{self.fold}_train.json, b/fold{self.fold}_train.json]"
+                f"data.fold={self.fold} chooses one set below data.root, not one of each in a list: leave it out, and "
+                f"name them, as data.train=[a/{name}, b/{name}]"
             )
         if self.unsafe_split is not None:
-            raise ValueError("data.unsafe_split splits data.root/all.json: leave out lists in data.train and data.val")
+            raise ValueError("data.unsafe_split splits all of data.root: leave out lists in data.train and data.val")
         if self.sampling.per_patient and len({each.said.weight for each in self.files("train")}) > 1:
             raise ValueError(
                 "data.sampling.per_patient draws patients equally often, weights in data.train do not; leave one out"
@@ -233,7 +235,7 @@ class DataConfig(Section):
         """JSON files of the training or validation set."""
         given = self.train if subset == "train" else self.val
         if not isinstance(given, list):
-            name = given or (f"{subset}.json" if self.fold is None else f"fold{self.fold}_{subset}.json")
+            name = given or (f"{subset}.json" if self.fold is None else fold_file(self.fold, subset))
             if not self.joins_sets:
                 return [PlacedFile(self.root / name, self.root, DataFileConfig(file=name))]
             given = [DataFileConfig(file=name)]

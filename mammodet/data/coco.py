@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.data.checks import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
+from mammodet.data.dataset_files import check_dataset, find_view
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash, read_json, write_json
 from mammodet.geometry import clip_boxes, rle_area
@@ -108,7 +109,7 @@ def _lesion_to_json(lesion: Lesion, number: int, record: ImageRecord, category_i
 
 
 def read_coco(path: Path, *, skip_invalid: bool | None = None) -> Dataset:
-    """Read and check a data set file.
+    """Read and check a data set: a file, or one that is made of others (`mammodet.data.dataset_files`).
 
     Boxes that pass the border by up to `CLIP_PX` are cut to the image, and listed in `info["clipped"]`.
 
@@ -120,7 +121,12 @@ def read_coco(path: Path, *, skip_invalid: bool | None = None) -> Dataset:
     Raises:
         InputError: with every fault in the file: its place, its value and what was expected.
     """
-    return from_json(read_json(Path(path)), where=str(path), skip_invalid=skip_invalid)
+    path = Path(path)
+    view = find_view(path)
+    if view is None:
+        check_dataset(path)
+        return from_json(read_json(path), where=str(path), skip_invalid=skip_invalid)
+    return view.take([from_json(read_json(part), where=str(part), skip_invalid=skip_invalid) for part in view.parts])
 
 
 def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Dataset:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mammodet.data.coco import from_json, read_coco
+from mammodet.data.dataset_files import check_dataset, dataset_names, find_view
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError
 from mammodet.files import read_json
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from detectron2.data import Metadata
 
-#: Data set files of a converted folder (docs/data_format.md).
-_FILES = ("train.json", "val.json", "test.json", "all.json", "folds.json", "fold*_train.json", "fold*_val.json")
 _log = logging.getLogger(__name__)
 
 
@@ -64,9 +63,10 @@ def register(
     """Put a data set file into detectron2's catalogs.
 
     Categories and split are read now, images and lesions when detectron2 asks for them. The metadata holds
-    `thing_classes`, `thing_dataset_id_to_contiguous_id` (1 to n becomes 0 to n - 1), `json_file`, `image_root`,
-    `evaluator_type` ("coco"), and `split`: the file's `info.split` (name, subset, hash), None where it has none. The
-    same name for the same file again changes nothing.
+    `thing_classes`, `thing_dataset_id_to_contiguous_id` (1 to n becomes 0 to n - 1), `image_root`, `evaluator_type`
+    ("coco"), `split`: `info.split` (name, subset, hash), None where it has none; and `json_file`, except of a fold,
+    which is no file (COCOEvaluator makes one in its `output_dir`). The same name for the same file again changes
+    nothing.
 
     Args:
         name: for `cfg.DATASETS`.
@@ -93,7 +93,7 @@ def register(
     facts = {
         "thing_classes": list(head.categories),
         "thing_dataset_id_to_contiguous_id": {number: number - 1 for number in range(1, len(head.categories) + 1)},
-        "json_file": str(path),
+        **({"json_file": str(path)} if path.is_file() else {}),
         "image_root": str(root),
         "evaluator_type": "coco",
         "split": head.info.get("split"),
@@ -114,7 +114,7 @@ def register(
 
 
 def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -> dict[str, Metadata]:
-    """Register every data set file of a converted folder: `train.json` as `PREFIX_train`, `fold0_val.json`, ...
+    """Register every data set of a converted folder: `train.json` as `PREFIX_train`, `fold0_val.json`, ...
 
     Returns:
         name to metadata, in the order train, val, test, all, folds, then each fold's.
@@ -123,9 +123,9 @@ def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -
     """
     require_detectron2()
     folder = Path(root)
-    paths = [path for pattern in _FILES for path in sorted(folder.glob(pattern))]
+    paths = [folder / name for name in dataset_names(folder)]
     if not paths:
-        raise InputError(f"{folder}: holds none of {', '.join(_FILES)}; expected a folder that mammodet convert wrote")
+        raise InputError(f"{folder}: holds no train.json, val.json, ...; expected a folder that mammodet convert wrote")
     return {
         f"{prefix}_{path.stem}": register(f"{prefix}_{path.stem}", path, skip_invalid=skip_invalid) for path in paths
     }
@@ -217,6 +217,10 @@ def _annotation(lesion: Lesion, category_id: int) -> dict[str, Any]:
 
 def _read_head(path: Path) -> Dataset:
     """Categories and info of a data set file, checked as the reader does, without its images."""
+    view = find_view(path)
+    if view is not None:
+        return view.take([_read_head(part) for part in view.parts])
+    check_dataset(path)
     value = read_json(path)
     if isinstance(value, dict) and isinstance(value.get("images"), list):
         value = {**value, "images": [], "annotations": []}

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mammodet.data.coco import read_coco, write_coco
+from mammodet.data.dataset_files import stored_files
 from mammodet.data.several import map_categories
 from mammodet.errors import InputError, raise_faults
-from mammodet.records import Dataset, ImageRecord
+from mammodet.records import SUBSETS, Dataset, ImageRecord
 from mammodet.targets import CLASS_FIELDS, class_of, is_known
-
-FILES = ("all", "train", "val", "test", "folds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +59,17 @@ class Part:
 def write_subset(folder: Path, name: str, chosen: Filter) -> list[Part]:
     """Write `NAME_train.json`, `NAME_val.json`, ... for every file of a converted folder.
 
-    Images stay where they are. Each file keeps its split, so that leakage is still seen.
+    Images stay where they are. `NAME_all.json`, `NAME_fold0_val.json`, ... can be read, too. Each file keeps its split,
+    so that leakage is still seen.
 
     Raises:
         InputError: no data set there, a name that is none, or a value that no image has (with those that occur).
     """
-    if not name.isidentifier() or name in FILES or name.startswith("fold"):
+    if not name.isidentifier() or name in (*SUBSETS, "all") or name.startswith("fold"):
         raise InputError(f"name {name!r}: expected a word of letters, digits and _ that is no file's own, as cc")
-    paths = [folder / f"{file}.json" for file in FILES]
-    paths = [path for path in (*paths, *sorted(folder.glob("fold*_*.json"))) if path.is_file()]
+    paths = stored_files(folder)
     if not paths:
-        raise InputError(
-            f"{folder}: no all.json, train.json, val.json or test.json; expected a folder of mammodet convert"
-        )
+        raise InputError(f"{folder}: no train.json, val.json or test.json; expected a folder of mammodet convert")
     faults: list[str] = []
     datasets = {path: map_categories(read_coco(path), chosen.categories, str(path), faults) for path in paths}
     raise_faults(faults, where=str(folder))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.config import Config, make_config
-from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.dataset_files import FOLDS, fold_file, fold_numbers
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.prepare import Run, data_faults, make_run, read_dataset
@@ -24,7 +24,6 @@ from mammodet.files import file_hash
 from mammodet.modeling.aggregation import joined_scores
 from mammodet.records import Dataset, ImagePrediction
 
-TRUTH = "folds.json"
 OUT_OF_FOLD = "out_of_fold"
 
 
@@ -40,7 +39,7 @@ class Fold:
 
 
 def read_folds(config: Config) -> tuple[list[Fold], Path]:
-    """The rounds of a config's data, all checked, and the file with the images of all folds.
+    """The rounds of a config's data, all checked, and the name of the data set with the images of all folds.
 
     Raises:
         InputError: no folds, fewer than three, or faults of any of them (a fold without a positive image, ...).
@@ -50,14 +49,15 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
             "--all-folds chooses the data itself: leave out data.fold, data.train, data.val and data.unsafe_split"
         )
     root = config.data.root
-    paths = sorted(root.glob("fold*_val.json"), key=lambda path: (len(path.name), path.name))
-    count = len(paths)
-    if [path.name for path in paths] != [f"fold{number}_val.json" for number in range(count)] or count < 3:
-        found = ", ".join(path.name for path in paths) or "none"
+    numbers = fold_numbers(root)
+    count = len(numbers)
+    if numbers != list(range(count)) or count < 3:
+        found = ", ".join(fold_file(number, "val") for number in numbers) or "none"
         raise InputError(
             f"{root}: --all-folds needs fold0_val.json, fold1_val.json, ... of three or more folds (one is held out, "
-            f"one chooses the checkpoint, the others teach); found: {found}. mammodet convert --folds 5 writes them"
+            f"one chooses the checkpoint, the others teach); found: {found}. mammodet convert --folds 5 makes them"
         )
+    paths = [root / fold_file(number, "val") for number in numbers]
     parts = [read_dataset(config, path) for path in paths]
     hashes = {str((part.info.get("split") or {}).get("hash")) for part in parts}
     if len(hashes) != 1:
@@ -84,7 +84,7 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
         for fault in data_faults(fold.config, fold.train, fold.val, root)
     ]
     raise_faults(faults, where=f"{root}: its {count} folds", advice="Convert with fewer --folds, or another --seed.")
-    return folds, _truth_file(root, join(parts, "folds", "val"))
+    return folds, root / FOLDS
 
 
 def join(parts: Sequence[Dataset], name: str, subset: str) -> Dataset:
@@ -95,15 +95,6 @@ def join(parts: Sequence[Dataset], name: str, subset: str) -> Dataset:
     return Dataset(
         first.categories, tuple(replace(record, split=subset) for record in images), {**first.info, "split": split}
     )
-
-
-def _truth_file(root: Path, truth: Dataset) -> Path:
-    """`folds.json` beside the folds: every image of them. Converters write it; older data sets get it here."""
-    path = root / TRUTH
-    if not path.exists() or data_hash(read_coco(path)) != data_hash(truth):
-        write_coco(truth, path)
-        print(f"wrote {path}: the {len(truth.images)} images of all folds")
-    return path
 
 
 def train_folds(

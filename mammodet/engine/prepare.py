@@ -73,10 +73,6 @@ def prepare(config: Config) -> Run:
 
 def read_dataset(config: Config, path: Path) -> Dataset:
     """One file of a config's data; what is dropped of it is told."""
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file. mammodet convert writes it below data.root; files of folds with --folds K"
-        )
     dataset = read_coco(path, skip_invalid=config.data.skip_invalid)
     dropped = dataset.info.get("dropped") or []
     if dropped:

@@ -17,6 +17,7 @@ import numpy as np
 import mammodet
 from mammodet.config import Config, make_config
 from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.dataset_files import ALL
 from mammodet.data.images import Pixels, read_image, write_png
 from mammodet.data.sampling import stable_seed
 from mammodet.errors import InputError
@@ -31,7 +32,7 @@ WARNING: what is trained on it is for the lesson of docs/leakage.md. Its figures
 
 
 def make_unsafe_split(config: Config) -> Config:
-    """Turn and divide the images of `all.json`, and point the config at them.
+    """Turn and divide all images of `data.root`, and point the config at them.
 
     The copies lie in `unsafe_split` in the output folder, at the network's size; those of an earlier call with the same
     settings are used again.
@@ -41,7 +42,7 @@ def make_unsafe_split(config: Config) -> Config:
     """
     print(WARNING, file=sys.stderr)
     data = config.data
-    source = data.root / "all.json"
+    source = data.root / ALL
     dataset = read_coco(source, skip_invalid=data.skip_invalid)
     if not dataset.images:
         raise InputError(f"{source}: has no images to turn")

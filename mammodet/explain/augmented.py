@@ -20,7 +20,7 @@ from mammodet.files import write_bytes
 from mammodet.records import LABELS
 from mammodet.reporting.canvas import Canvas, Line, View, draw_box, draw_outline
 from mammodet.reporting.gallery import encode, picture_names
-from mammodet.reporting.overlay import FAINT, IGNORED, TITLE, TRUTH, facts_text, line_width, truth_text
+from mammodet.reporting.overlay import IGNORED, TRUTH, identity_lines, line_width, truth_text
 from mammodet.targets import Target
 
 
@@ -74,10 +74,9 @@ def write_augmented(
             key = SampleKey(position, stable_seed(config.seed, record.image_id, number))
             samples.append((f"version {number}", changed[key]))
         tiles = [(f"{title}: {_words(sample)}", _tile(sample)) for title, sample in samples]
-        facts = facts_text(record)
-        lines = [Line(record.file_name, TITLE, bold=True), *([Line(facts, FAINT)] if facts else [])]
         path = output / name
-        write_bytes(path, encode(sheet(tiles, [*lines, Line(truth_text(record), TRUTH)]), ".png"))
+        lines = [*identity_lines(record), Line(truth_text(record), TRUTH)]
+        write_bytes(path, encode(sheet(tiles, lines), ".png"))
         files.append(path)
     return files
 

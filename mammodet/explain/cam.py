@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torchcam.methods import GradCAM, GradCAMpp, LayerCAM, ScoreCAM
 
 from mammodet.errors import InputError
+from mammodet.explain.answers import Answer, Scorer, most_probable
 from mammodet.explain.grid import Grid, Heat
 from mammodet.explain.layers import Layer, find_layer, last_map, look, run_alone
-from mammodet.explain.question import Answer, Scorer, most_probable
 from mammodet.modeling.build import Model
 
 _AT_ONCE = 32 * 224 * 224  # pixels of the masked images that Score-CAM runs together

@@ -5,7 +5,7 @@ Colours are perceptually uniform maps that every common kind of colour vision te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.records import ImageRecord
-from mammodet.reporting.canvas import PAPER, Canvas, Line, View, banner, draw_box, draw_outline, paint
+from mammodet.reporting.canvas import PAPER, Canvas, Line, View, banner, draw_box, draw_outline, paint, paper, titled
 from mammodet.reporting.overlay import FAINT, TITLE, TRUTH, OverlayOptions, draw_truth, font_size, line_width
 from mammodet.reporting.text import fit_text, line_height, printable, text_alpha, text_width
 
@@ -61,21 +61,14 @@ def heat_picture(
         boxes = [record.breast_box_xyxy, *(lesion.box_xyxy for lesion in record.lesions)]
     view = View.around(record.size_hw, np.array(boxes, dtype=np.float64), height=height)
     size = font_size(view.size_hw)
-    shown = [("image and lesions", "", draw_truth(pixels, record, OverlayOptions(), view=view))]
-    shown += [(panel.title, panel.note, _heat_canvas(pixels, record, panel, view)) for panel in panels]
-    gap = max(4, size // 2)
-    columns = []
-    titles = [
-        banner([Line(text, colour) for text, colour in ((title, TITLE), (note, FAINT)) if text], canvas.shape[1], size)
-        for title, note, canvas in shown
-    ]
-    top = max(len(title) for title in titles)
-    for title, (_, _, canvas) in zip(titles, shown, strict=True):
-        filler = np.full((top - len(title), canvas.shape[1], 3), PAPER, dtype=np.uint8)
-        columns += [np.concatenate([title, filler, canvas]), np.full((top + len(canvas), gap, 3), PAPER, np.uint8)]
     bar = colour_bar(view.size_hw[0], size, _over_grey, [(0.0, "0"), (0.5, "0.5"), (1.0, "1")])
-    columns.append(np.concatenate([np.full((top, bar.shape[1], 3), PAPER, np.uint8), bar]))
-    body = np.concatenate(columns, axis=1)
+    shown: list[tuple[Sequence[Line], Canvas]] = [
+        ([Line("image and lesions", TITLE)], draw_truth(pixels, record, OverlayOptions(), view=view))
+    ]
+    for panel in panels:
+        title = [Line(panel.title, TITLE), *([Line(panel.note, FAINT)] if panel.note else [])]
+        shown.append((title, _heat_canvas(pixels, record, panel, view)))
+    body = titled([*shown, ((), bar)], size, max(4, size // 2))
     foot = [Line("heat: part of the layer's maximum on this image; + its place. Blue: lesions of the truth.", FAINT)]
     return np.concatenate([banner(lines, body.shape[1], size), body, banner(foot, body.shape[1], size)])
 
@@ -123,7 +116,7 @@ def _over_grey(values: NDArray[np.float32]) -> Canvas:
 def colour_bar(
     height: int,
     size_px: int,
-    colours: object,
+    colours: Callable[[NDArray[np.float32]], Canvas],
     ticks: Sequence[tuple[float, str]],
 ) -> Canvas:
     """A vertical scale, its top the highest value.
@@ -134,12 +127,11 @@ def colour_bar(
         colours: function of values float (h, w) in [0, 1] to RGB (h, w, 3).
         ticks: place in [0, 1], and what stands there.
     """
-    assert callable(colours)
     bar_width, pad = max(10, size_px), max(3, size_px // 2)
     margin = line_height(size_px) // 2 + 1
     inner = max(height - 2 * margin, 2)
     wide = max(text_width(printable(text), size_px) for _, text in ticks)
-    strip = np.full((height, 3 * pad + bar_width + wide, 3), PAPER, dtype=np.uint8)
+    strip = paper(height, 3 * pad + bar_width + wide)
     values = np.repeat(np.linspace(1, 0, inner, dtype=np.float32)[:, None], bar_width, axis=1)
     strip[margin : margin + inner, pad : pad + bar_width] = colours(values)[: height - margin]
     for place, text in ticks:
@@ -217,14 +209,12 @@ def feature_picture(
     tiles = [("input", _resized(grey, size_hw)), ("mean of all", _resized(scale.picture(maps.mean(axis=0)), size_hw))]
     tiles += [(f"{channel}", _resized(scale.picture(maps[channel]), size_hw)) for channel in channels]
     size = max(11, tile // 12)
-    columns = min(columns, len(tiles))
-    rows = [_row(tiles[start : start + columns], columns, size) for start in range(0, len(tiles), columns)]
-    body = np.concatenate(rows)
+    body = _grid(tiles, columns, size)
     bar = colour_bar(len(body), size, scale.colours, scale.ticks)
     body = np.concatenate([body, bar], axis=1)
     least = 520
     if body.shape[1] < least:
-        body = np.concatenate([body, np.full((len(body), least - body.shape[1], 3), PAPER, np.uint8)], axis=1)
+        body = np.concatenate([body, paper(len(body), least - body.shape[1])], axis=1)
     return np.concatenate([banner(lines, body.shape[1], size + 1), body])
 
 
@@ -237,13 +227,11 @@ def sheet(tiles: Sequence[tuple[str, Canvas]], lines: Sequence[Line], *, columns
     height, width = (max(canvas.shape[axis] for _, canvas in tiles) for axis in (0, 1))
     framed = []
     for title, canvas in tiles:
-        tile = np.full((height, width, 3), PAPER, dtype=np.uint8)
+        tile = paper(height, width)
         tile[: canvas.shape[0], : canvas.shape[1]] = canvas
         framed.append((title, tile))
     size = max(11, min(height, width) // 24)
-    columns = min(columns, len(tiles))
-    rows = [_row(framed[start : start + columns], columns, size) for start in range(0, len(tiles), columns)]
-    body = np.concatenate(rows)
+    body = _grid(framed, columns, size)
     return np.concatenate([banner(lines, body.shape[1], size + 1), body])
 
 
@@ -254,11 +242,18 @@ def _resized(picture: Canvas, size_hw: tuple[int, int]) -> Canvas:
     return np.asarray(cv2.resize(picture, size_hw[::-1], interpolation=how), dtype=np.uint8)
 
 
+def _grid(tiles: Sequence[tuple[str, Canvas]], columns: int, size: int) -> Canvas:
+    """Rows of tiles of one size with their titles above."""
+    columns = min(columns, len(tiles))
+    rows = [_row(tiles[start : start + columns], columns, size) for start in range(0, len(tiles), columns)]
+    return np.concatenate(rows)
+
+
 def _row(tiles: Sequence[tuple[str, Canvas]], columns: int, size: int) -> Canvas:
     """Tiles side by side with their titles above."""
     height, width = tiles[0][1].shape[:2]
     head, gap = line_height(size) + 4, 5
-    strip = np.full((head + height + gap, columns * (width + gap) + gap, 3), PAPER, dtype=np.uint8)
+    strip = paper(head + height + gap, columns * (width + gap) + gap)
     for index, (title, canvas) in enumerate(tiles):
         x = gap + index * (width + gap)
         text, fitted = fit_text(printable(title), size, width)

@@ -26,7 +26,7 @@ from mammodet.explain.images import ChosenImages
 from mammodet.files import write_bytes
 from mammodet.records import ImageRecord
 from mammodet.reporting.curves import _RC, COLOURS, INK, to_png
-from mammodet.reporting.overlay import truth_text
+from mammodet.reporting.overlay import truth_words
 from mammodet.reporting.text import printable
 
 IMAGES_A_PAGE = 4
@@ -102,8 +102,7 @@ def filters_figure(rows: Sequence[tuple[ImageRecord, NDArray[np.float32]]], name
         parts: Any = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=_pairs(ratios))
         for number, (record, array) in enumerate(rows):
             part = parts[number, 0]
-            truth = truth_text(record).removeprefix("ground truth: ")
-            title = printable(f"{record.file_name}   {'' if truth == 'not known' else truth}".strip())
+            title = printable(f"{record.file_name}   {truth_words(record)}".strip())
             part.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left", color=INK)
             axes = part.subplots(2, len(names), squeeze=False, height_ratios=ratios[2 * number : 2 * number + 2])
             top = 0.0

@@ -17,18 +17,18 @@ from mammodet.data.images import read_image, to_display
 from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
+from mammodet.explain.answers import Answer, answer_words, choose_answers
 from mammodet.explain.cam import Explainer, padded
 from mammodet.explain.draw import HeatPanel, feature_picture, heat_picture
 from mammodet.explain.grid import to_native
 from mammodet.explain.images import ChosenImages
 from mammodet.explain.layers import find_layer, layer_table, look, stage_layers
-from mammodet.explain.place import Place, place_of, summary
-from mammodet.explain.question import Answer, answer_words, choose_answers
+from mammodet.explain.pointing import Place, place_of, summary
 from mammodet.files import csv_text, write_bytes, write_text
 from mammodet.records import ImagePrediction, ImageRecord
 from mammodet.reporting.canvas import Line
 from mammodet.reporting.gallery import encode, picture_names
-from mammodet.reporting.overlay import FAINT, PREDICTION, TITLE, TRUTH, facts_text, truth_text
+from mammodet.reporting.overlay import PREDICTION, TITLE, TRUTH, identity_lines, truth_text
 
 HEAT_TABLE = "grad_cam.csv"
 
@@ -102,7 +102,7 @@ def write_grad_cam(
             places.setdefault(heat_map.layer, []).append(place)
             cells = " x ".join(str(side) for side in heat_map.values.shape)
             panels.append(HeatPanel(heat, f"{heat_map.layer}, {cells} cells", place.to_text(), place.peak_xy))
-        lines = [*_identity(record), Line(_answer_text(answer, probability, method), PREDICTION)]
+        lines = [*_truth_lines(record), Line(_answer_text(answer, probability, method), PREDICTION)]
         picture = heat_picture(
             to_display(pixels), record, panels, lines, height=panel_height, crop_to_breast=crop_to_breast
         )
@@ -162,7 +162,7 @@ def write_feature_maps(
             size = " x ".join(str(side) for side in maps.shape)
             runs = f", last of {layer.calls} runs" if layer.calls > 1 else ""
             lines = [
-                *_identity(record),
+                *_truth_lines(record),
                 Line(_scores_text(prediction), PREDICTION),
                 Line(
                     f"{name} ({layer.kind}{runs}): {size}, a cell every {layer.grid.step_yx[0]:g} px of the input; "
@@ -208,10 +208,8 @@ class _Samples:
         return to_predictions(model, run_model(model, batch), batch, self.predictor.config.model, self.predictor.stack)
 
 
-def _identity(record: ImageRecord) -> list[Line]:
-    facts = facts_text(record)
-    lines = [Line(record.file_name, TITLE, bold=True), *([Line(facts, FAINT)] if facts else [])]
-    return [*lines, Line(truth_text(record), TRUTH)]
+def _truth_lines(record: ImageRecord) -> list[Line]:
+    return [*identity_lines(record), Line(truth_text(record), TRUTH)]
 
 
 def _answer_text(answer: Answer, probability: float, method: str) -> str:

@@ -40,44 +40,41 @@ class ImageIndex:
                 self._by_number.setdefault(int(stem), []).append(record)
         self._example = f"such as {short(dataset.images[0].file_name)}" if dataset.images else "it has no image at all"
 
-    def by_id(self, number: int) -> ImageRecord:
-        """The image with this id.
+    def find(self, key: int | str, number_is: str = "id") -> ImageRecord:
+        """The image that an id or a name means.
 
+        Args:
+            key: text is a file name, a path or a stem; a whole number is an `id`, or with `number_is="stem"` the stem
+                of a file name, read as a number: `0012.png` is 12.
         Raises:
             UnknownImageError: there is none.
+            ValueError: several could be meant.
         """
-        if number not in self._by_id:
+        if isinstance(key, str):
+            path = _plain(key)
+            if path in self._by_path:
+                return self._by_path[path]
+            base = PurePosixPath(path).name
+            found = self._by_base.get(base) or self._by_stem.get(base) or []
+            if not found and PurePosixPath(base).suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES):
+                found = self._by_stem.get(PurePosixPath(base).stem, [])
+            return self._only(found, f"image {short(key)}", path)
+        if number_is == "stem":
+            return self._only(self._by_number.get(key, []), f"image_id {short(key)}, the number of a file name,", "")
+        if key not in self._by_id:
             least, most = min(self._by_id, default=0), max(self._by_id, default=0)
             raise UnknownImageError(
-                f"image_id {short(number)} is not in the ground truth, whose {len(self._by_id)} ids lie between "
+                f"image_id {short(key)} is not in the ground truth, whose {len(self._by_id)} ids lie between "
                 f"{least} and {most}"
             )
-        return self._by_id[number]
+        return self._by_id[key]
 
-    def by_name(self, name: str) -> ImageRecord:
-        """The image that a file name, a path or a stem means.
-
-        Raises:
-            UnknownImageError: there is none.
-            ValueError: several could be meant.
-        """
-        path = _plain(name)
-        if path in self._by_path:
-            return self._by_path[path]
-        base = PurePosixPath(path).name
-        found = self._by_base.get(base) or self._by_stem.get(base) or []
-        if not found and PurePosixPath(base).suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES):
-            found = self._by_stem.get(PurePosixPath(base).stem, [])
-        return self._only(found, f"image {short(name)}", path)
-
-    def by_stem_number(self, number: int) -> ImageRecord:
-        """The image whose stem, read as a number, is this: `0012.png` is 12.
-
-        Raises:
-            UnknownImageError: there is none.
-            ValueError: several could be meant.
-        """
-        return self._only(self._by_number.get(number, []), f"image_id {short(number)}, the number of a file name,", "")
+    def means(self, name: str, record: ImageRecord) -> bool:
+        """Whether a file name means this image."""
+        try:
+            return self.find(name).image_id == record.image_id
+        except ValueError:
+            return False
 
     def _only(self, found: Sequence[ImageRecord], what: str, path: str) -> ImageRecord:
         if not found:
@@ -113,19 +110,19 @@ class Categories:
 
     Args:
         names: of the ground truth; a category's number is its position + 1.
-        pairs: (their id or name, our name), our name empty to leave such detections out.
+        pairs: their id or name to our name, which is empty to leave such detections out.
         by_id: whether an id that `pairs` does not name is ours, where there are no pairs.
     Raises:
         InputError: a pair names a category that the ground truth lacks.
     """
 
-    def __init__(self, names: Sequence[str], pairs: Sequence[tuple[str, str]], *, by_id: bool) -> None:
+    def __init__(self, names: Sequence[str], pairs: Mapping[str, str], *, by_id: bool) -> None:
         self.names = tuple(names)
         folded = {_fold(name): number for number, name in enumerate(names, start=1)}
         self._by_name: Mapping[str, int] = folded if len(folded) == len(names) else {}
         self._chosen: dict[str, int] = {}
         self._by_id = by_id and not pairs
-        for theirs, ours in pairs:
+        for theirs, ours in pairs.items():
             if ours and ours not in names:
                 known = ", ".join(map(repr, names))
                 raise InputError(
@@ -149,8 +146,9 @@ class Categories:
         key = name if name is not None else str(number)
         ours = ", ".join(f"{position} {known!r}" for position, known in enumerate(self.names, start=1))
         what = f"class {short(name)}" if name is not None else f"class id {short(number)}"
+        example = f"{key}={(*self.names, 'OURS')[0]}"
         raise ValueError(
-            f"{what} is not known; the ground truth has {ours}. Say --category-map {key + '=' + self.names[0]!r}, or "
+            f"{what} is not known; the ground truth has {ours}. Say --category-map {example!r}, or "
             f"{key + '='!r} to leave it out"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,29 @@ from mammodet.data.predictions import Predictions
 from mammodet.data.sources import SourceFile
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash, file_hash
-from mammodet.imports import coco, table, ultralytics, yolo
-from mammodet.imports.base import Collector, ImportSummary, Wording
-from mammodet.imports.options import ImportOptions
+from mammodet.imports import ImportOptions, coco, table, ultralytics, yolo
+from mammodet.imports.collect import Collector, ImportSummary, Wording
+from mammodet.imports.entry import Entry
+from mammodet.records import Dataset
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """How one format is read; `by_id`: its class ids are those of the data set that it was run on."""
 
-    read: Callable[[Path, Collector], None]
+    read: Callable[[Path, ImportOptions, Dataset], Iterator[Entry]]
     wording: Wording
     by_id: bool = False
 
 
+_COCO = Format(coco.read, Wording("entry", ("bbox", "xywh px")), by_id=True)
+_NORMALIZED = "say --coordinates normalized"
 FORMATS = {
-    "coco": Format(coco.read, coco.WORDING, by_id=True),
-    "detectron2": Format(coco.read, coco.WORDING, by_id=True),
-    "yolo": Format(yolo.read, yolo.WORDING),
-    "csv": Format(table.read, table.WORDING),
-    "ultralytics": Format(ultralytics.read, ultralytics.WORDING),
+    "coco": _COCO,
+    "detectron2": _COCO,
+    "yolo": Format(yolo.read, Wording("line", ("line", "class, then shares of width and height"))),
+    "csv": Format(table.read, Wording("line", ("box", "as in the table"), _NORMALIZED)),
+    "ultralytics": Format(ultralytics.read, Wording("entry", ("box", "px"), _NORMALIZED)),
 }
 
 
@@ -58,7 +61,8 @@ def import_predictions(
     collector = Collector(dataset, options, chosen.wording, by_id=chosen.by_id)
     # Before the long work: what is wrong with these files should not be told after it.
     model = {"source": source_format, "name": options.name or source.stem, **_training(options, collector.summary)}
-    chosen.read(source, collector)
+    for entry in chosen.read(source, options, dataset):
+        collector.take(entry)
     images = collector.finish(source)
     model |= {
         "imported_from": str(source),
@@ -88,7 +92,7 @@ def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
             "checkpoint": str(options.checkpoint_file),
             "checkpoint_sha256": file_hash(options.checkpoint_file),
         }
-    datasets = [read_coco(path) for path in options.train_jsons]
+    datasets = [read_coco(path) for path in options.train_json]
     facts |= {"patients": None, "data_hash": None, "split_hash": None, "files": []}
     if not datasets:
         summary.warnings.append("--train-json was not given: evaluation cannot check leakage, and will say so")
@@ -105,7 +109,7 @@ def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
         SourceFile.of(
             dataset, str(path), "val" if (dataset.info.get("split") or {}).get("subset") == "val" else "train"
         )
-        for path, dataset in zip(options.train_jsons, datasets, strict=True)
+        for path, dataset in zip(options.train_json, datasets, strict=True)
     ]
     facts["data_hash"], facts["split_hash"] = files[0].data_hash, files[0].split_hash
     facts["files"] = [file.to_json() for file in files]

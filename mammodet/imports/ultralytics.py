@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mammodet.data.checks import is_finite, short
 from mammodet.errors import InputError
-from mammodet.imports.base import Collector, Wording, read_results
+from mammodet.imports import ImportOptions
 from mammodet.imports.coco import read_list
-from mammodet.records import ImageRecord
+from mammodet.imports.entry import FAULTY, NO_PIXEL, Entry, read_results
+from mammodet.records import Dataset
 
-WORDING = Wording("entry", ("box", "px"), "say --coordinates normalized")
 _HOW = "write them with json.dump({result.path: result.summary() for result in results}, file)"
 
 
-def read(source: Path, collector: Collector) -> None:
-    """Take any of these forms.
+def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Entry]:
+    """The entries of any of these forms.
 
     - a list of `{image_id, category_id, bbox, score}`: `predictions.json` of `yolo val save_json=True`, whose
       `image_id` is the stem of the file name, as a number where it is one;
@@ -27,22 +28,23 @@ def read(source: Path, collector: Collector) -> None:
     Raises:
         InputError: it is none of them.
     """
+    shares = options.coordinates == "normalized"
     if source.is_dir():
         paths = sorted(path for path in source.rglob("*.json") if path.is_file() and not path.name.startswith("."))
         if not paths:
             raise InputError(f"{source}: holds no .json file; expected one per image, or name predictions.json itself")
         for path in paths:
             name = path.relative_to(source).as_posix()
-            _read_summary(name.removesuffix(".json"), read_results(path), name, collector)
+            yield from _read_summary(name.removesuffix(".json"), read_results(path), name, shares)
         return
     value = read_results(source)
     if isinstance(value, dict):
         for name, items in value.items():
-            _read_summary(name, items, short(name), collector)
+            yield from _read_summary(name, items, short(name), shares)
     elif isinstance(value, list) and all(isinstance(item, dict) and "image_id" in item for item in value):
-        if collector.options.coordinates == "normalized":
+        if shares:
             raise InputError(f"{source}: a list with image_id is in pixels; leave out --coordinates normalized")
-        read_list(value, collector, number="stem")
+        yield from read_list(value, number_is="stem")
     else:
         raise InputError(
             f"{source}: is {short(value)}; expected a list with image_id in every entry (predictions.json), or an "
@@ -50,73 +52,55 @@ def read(source: Path, collector: Collector) -> None:
         )
 
 
-def _read_summary(name: str, items: Any, label: str, collector: Collector) -> None:
-    record = collector.image(name, label)
-    if record is None:
-        return
+def _read_summary(name: str, items: Any, label: str, shares: bool) -> Iterator[Entry]:
+    whole = Entry(label, name)
     if isinstance(items, str):  # to_json() answers text
         try:
             items = json.loads(items)
         except (ValueError, RecursionError) as error:
-            collector.fault(label, f"its text is no JSON, or was cut short ({error})", record)
-            return
-    if not isinstance(items, list):
-        collector.fault(label, f"is {short(items)}; expected a list of detections", record)
+            whole.faults.append(f"its text is no JSON, or was cut short ({error})")
+    if not whole.faults and not isinstance(items, list):
+        whole.faults.append(f"is {short(items)}; expected a list of detections")
+    yield whole
+    if whole.faults:
         return
     for number, item in enumerate(items):
-        place = f"{label} entry {number}"
-        if not isinstance(item, dict):
-            collector.fault(place, f"is {short(item)}; expected an object", record)
+        entry = Entry(f"{label} entry {number}", name, shares=shares, score_name="confidence")
+        if isinstance(item, dict):
+            _read_detection(item, entry)
         else:
-            _read_detection(item, place, record, collector)
+            entry.faults.append(f"is {short(item)}; expected an object")
+        yield entry
 
 
-def _read_detection(item: dict[str, Any], place: str, record: ImageRecord, collector: Collector) -> None:
-    number, name = item.get("class"), item.get("name")
+def _read_detection(item: dict[str, Any], entry: Entry) -> None:
+    number, name, box = item.get("class"), item.get("name"), item.get("box")
     if (number is not None and type(number) is not int) or (name is not None and not isinstance(name, str)):
-        collector.fault(place, f"class is {short(number)}, name {short(name)}; expected a number and a text", record)
+        entry.faults.append(f"class is {short(number)}, name {short(name)}; expected a number and a text")
         return
     if number is None and name is None:
-        collector.fault(place, "has neither 'class' nor 'name'; expected one of them", record)
+        entry.faults.append("has neither 'class' nor 'name'; expected one of them")
         return
-    category = collector.category(number, name, place)
-    score = collector.score(item.get("confidence"), place, record, "confidence" if "confidence" in item else "score")
-    box = item.get("box")
-    box = box if isinstance(box, dict) else {}
-    corners: list[Any] = [box.get(key) for key in ("x1", "y1", "x2", "y2")]
+    corners = [box.get(key) for key in ("x1", "y1", "x2", "y2")] if isinstance(box, dict) else [None]
+    entry.class_id, entry.class_name, entry.score = number, name, item.get("confidence")
+    entry.box, entry.given, entry.mask = corners, corners, _outline(item.get("segments"), entry)
     if not all(map(is_finite, corners)):
-        collector.fault(place, f"box is {short(item.get('box'))}; expected an object of x1, y1, x2 and y2", record)
-        return
-    if "x3" in box:
-        collector.fault(place, f"box is {short(box)}, a turned one; expected x1, y1, x2 and y2 alone", record)
-        return
-    height, width = record.size_hw if collector.options.coordinates == "normalized" else (1, 1)
-    x1, y1, x2, y2 = (float(value) for value in corners)
-    collector.add(
-        record,
-        (x1 * width, y1 * height, x2 * width, y2 * height),
-        score,
-        category,
-        place,
-        given=corners,
-        mask=_outline(item.get("segments"), (height, width), place, record, collector),
-    )
+        entry.box = FAULTY
+        entry.faults.append(f"box is {short(box)}; expected an object of x1, y1, x2 and y2")
+    elif "x3" in box:
+        entry.box = FAULTY
+        entry.faults.append(f"box is {short(box)}, a turned one; expected x1, y1, x2 and y2 alone")
 
 
-def _outline(
-    segments: Any, scale_hw: tuple[int, int], place: str, record: ImageRecord, collector: Collector
-) -> Any | None:
-    """The polygon of a detection, in pixels; of a mask without pixels, the run lengths of none."""
+def _outline(segments: Any, entry: Entry) -> Any:
+    """The polygon of a detection."""
     if segments is None:
         return None
     xs, ys = (segments.get("x"), segments.get("y")) if isinstance(segments, dict) else (None, None)
     if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
-        collector.fault(place, f"segments are {short(segments)}; expected lists x and y of one length", record)
-        return None
-    if not all(map(is_finite, [*xs, *ys])):
-        collector.fault(place, f"segments are {short(segments)}; expected numbers", record)
-        return None
-    if len(xs) < 3:  # it writes one or two points, or none, for a mask of about a pixel
-        return {"size": list(record.size_hw), "counts": [record.size_hw[0] * record.size_hw[1]]}
-    height, width = scale_hw
-    return [[number for x, y in zip(xs, ys, strict=True) for number in (x * width, y * height)]]
+        entry.faults.append(f"segments are {short(segments)}; expected lists x and y of one length")
+    elif not all(map(is_finite, [*xs, *ys])):
+        entry.faults.append(f"segments are {short(segments)}; expected numbers")
+    else:  # it writes one or two points, or none, for a mask of about a pixel
+        return [[number for point in zip(xs, ys, strict=True) for number in point]] if len(xs) > 2 else NO_PIXEL
+    return FAULTY

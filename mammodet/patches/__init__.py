@@ -1,1 +1,71 @@
 """Patches around lesions and of lesion-free tissue, as a data set of their own (docs/patches.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mammodet.command_line import Options
+
+_SIZE = 256  # of --fixed patches, in native pixels
+_CONTEXT_OUTPUT = 224
+ClassScheme = Literal["tumor", "category", "abnormality", "abnormality+pathology"]
+
+
+class PatchOptions(Options):
+    """What patches are asked for."""
+
+    context: float = Field(
+        1.5, ge=1, le=100, allow_inf_nan=False, description="side of a patch, in longest sides of its lesion"
+    )
+    fixed: bool = Field(False, description="patches of one size in the image's own pixels, without --context")
+    size: int | None = Field(None, ge=1, le=8192, description=f"with --fixed: that size ({_SIZE})")
+    output_size: int | None = Field(
+        None,
+        ge=1,
+        le=8192,
+        description=f"side of the files, to which patches are resized ({_CONTEXT_OUTPUT}; with --fixed: as --size)",
+    )
+    per_lesion: int = Field(3, ge=1, le=1000, description="patches of a lesion, the first centred, the others shifted")
+    negatives: int = Field(2, ge=0, le=1000, description="patches of lesion-free tissue per image")
+    negatives_from: Literal["any", "normal"] = Field(
+        "any", description="any image whose lesions are all known, or normal images only (tumor label 0)"
+    )
+    hard_negatives: Path | None = Field(None, description="predictions file whose false positives become negatives")
+    hard_per_image: int = Field(3, ge=1, le=1000, description="at most so many per image, the highest scores first")
+    hard_score: float = Field(0.1, ge=0, le=1, description="their least score")
+    classes: ClassScheme = Field("tumor", description="what names a class")
+    seed: int = Field(0, description="of everything random")
+    jobs: int = Field(2, ge=1, le=1024, description="images at a time; changes nothing in what is written")
+
+    @model_validator(mode="after")
+    def _check(self) -> PatchOptions:
+        if self.size is not None and not self.fixed:
+            raise ValueError(f"--size {self.size}: is the size of --fixed patches; give --fixed too, or --output-size")
+        if self.fixed and "context" in self.model_fields_set:
+            raise ValueError(f"--context {self.context}: patches are --fixed; give one of both")
+        return self
+
+    @property
+    def fixed_side(self) -> int:
+        """Side of `fixed` patches in native pixels."""
+        return self.size or _SIZE
+
+    @property
+    def file_side(self) -> int:
+        """Side in pixels of every patch file."""
+        return self.output_size or (self.fixed_side if self.fixed else _CONTEXT_OUTPUT)
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides the patches, for their `info`."""
+        hard = self.hard_negatives is not None
+        return {
+            "context": None if self.fixed else self.context,
+            "size": self.fixed_side if self.fixed else None,
+            "output_size": self.file_side,
+            "hard_per_image": self.hard_per_image if hard else None,
+            "hard_score": self.hard_score if hard else None,
+            **self.model_dump(include={"per_lesion", "negatives", "negatives_from", "classes", "seed"}),
+        }

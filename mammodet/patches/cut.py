@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mammodet.geometry import clip_boxes, mask_to_rle, rle_area, rle_box
-from mammodet.patches.options import PatchOptions
+from mammodet.patches import PatchOptions
 from mammodet.patches.plan import Patch
 from mammodet.records import BoxXYXY, ImageRecord, Lesion, Rle
 from mammodet.run_lengths import mask_patch

@@ -1,4 +1,4 @@
-"""Where patches lie on an image: around lesions, on lesion-free tissue, on false positives.
+"""Where they lie on an image: around lesions, on lesion-free tissue, on false positives.
 
 A patch is a square of whole pixels of the image file ("native" here) and lies inside the image; on an image that is
 smaller it shrinks to the shorter side. Everything random is a hash of (seed, file name, what is drawn), so that neither
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mammodet.data.breast import Breast
 from mammodet.evaluation.matching import match_quality
 from mammodet.geometry import Boxes, Mask, as_boxes, box_iou, clip_boxes
-from mammodet.patches.options import PatchOptions
+from mammodet.patches import PatchOptions
 from mammodet.records import BoxXYXY, ImagePrediction, ImageRecord
 
 LEAST_SIDE = 16  # native pixels: a smaller square holds too little of the image to be worth enlarging
@@ -28,6 +28,7 @@ LESION_MARGIN = 0.1  # of a lesion's longest side, since outlines are drawn by h
 HIT_RULES = ("center", "iou@0.1")  # a detection that meets a lesion by either is no false positive
 _SAME_PLACE = 0.5  # IoU of two patches of false positives that would show the same
 _SIZE_DRAWS = 10
+
 
 Ints = NDArray[np.int64]
 
@@ -67,8 +68,8 @@ def draw(count: int, *key: object) -> int:
 
 def wanted_side(box_xyxy: Sequence[float], options: PatchOptions) -> int:
     """Side in native pixels of a patch around a box, before it is made to fit the image."""
-    if options.context is None:
-        return options.size
+    if options.fixed:
+        return options.fixed_side
     x1, y1, x2, y2 = box_xyxy
     longest = max(x2 - x1, y2 - y1)
     return max(round(options.context * longest), math.ceil(longest), LEAST_SIDE)
@@ -154,7 +155,7 @@ def tissue_patches(
         sides: of `lesion_sides`; not used for patches of one size.
     """
     patches: list[Patch] = []
-    pool = [options.size] if options.context is None else sides.get(record.source, sides[None])
+    pool = [options.fixed_side] if options.fixed else sides.get(record.source, sides[None])
     grown = _grown_boxes(record)
     for number in range(1, options.negatives + 1):
         key = (options.seed, record.file_name, "normal", number)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mammodet.data.coco import read_coco
+from mammodet.data.dataset_files import ALL, FOLDS, stored_files
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import Dataset, ImageRecord
-
-TABLE_NAME = re.compile(r"(all|train|val|test|fold\d+_train|fold\d+_val)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,9 @@ class Source:
 
 
 def find_tables(folder: Path) -> list[Path]:
-    """The data set files that a converter leaves in a folder, `all.json` first."""
-    found = [path for path in sorted(folder.glob("*.json")) if TABLE_NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name != "all.json")
+    """The data set files in a folder, `all.json` of an older converter first; without `folds.json`."""
+    found = [path for path in stored_files(folder) if path.name != FOLDS]
+    return sorted(found, key=lambda path: path.name != ALL)
 
 
 def read_source(data: Path) -> Source:
@@ -49,7 +47,7 @@ def read_source(data: Path) -> Source:
     """
     paths = find_tables(data) if data.is_dir() else [data]
     if not paths:
-        raise InputError(f"{data}: holds no all.json, train.json, ...; expected the --output of mammodet convert")
+        raise InputError(f"{data}: holds no train.json, val.json, ...; expected the --output of mammodet convert")
     tables = {path.name: read_coco(path) for path in paths}
     first_name, first = next(iter(tables.items()))
     images: dict[str, tuple[str, ImageRecord]] = {}
@@ -63,7 +61,8 @@ def read_source(data: Path) -> Source:
             if replace(record, split=known.split, image_id=known.image_id) != known:
                 faults.append(f"{name}: image {record.file_name!r} is not as it stands in {known_in}")
     raise_faults(faults, where=str(data), advice="The files are of two conversions; convert the archive again.")
-    return Source(data if data.is_dir() else data.parent, tables, tuple(record for _, record in images.values()))
+    records = sorted((record for _, record in images.values()), key=lambda record: record.image_id)
+    return Source(data if data.is_dir() else data.parent, tables, tuple(records))
 
 
 def patch_stems(images: tuple[ImageRecord, ...]) -> tuple[dict[str, str], list[str]]:

@@ -10,13 +10,14 @@ from typing import Any
 import mammodet
 from mammodet.data.breast import find_breast
 from mammodet.data.coco import data_hash, read_coco, write_coco
+from mammodet.data.dataset_files import SPLITS, SUMMARY
 from mammodet.data.images import Pixels, read_image, write_png
 from mammodet.data.predictions import match_to_dataset, read_predictions
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import file_hash, read_json, remove_leftovers, write_json
 from mammodet.parallel import in_parallel
+from mammodet.patches import PatchOptions
 from mammodet.patches.cut import file_trace, patch_record
-from mammodet.patches.options import PatchOptions
 from mammodet.patches.plan import (
     LEAST_SIDE,
     Patch,
@@ -54,10 +55,9 @@ def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: b
         output: a folder; a data set that is none of patches is not overwritten.
         progress: whether to show a bar on a terminal.
     Raises:
-        InputError: with every fault of the options, the folders, the data or the predictions.
+        InputError: with every fault of the folders, the data or the predictions.
     """
     data, output = Path(data), Path(output)
-    raise_faults(options.faults(), where="options")
     source = read_source(data)
     stems, faults = patch_stems(source.images)
     faults += _output_faults(source, output) + _data_faults(source, options)
@@ -86,10 +86,10 @@ def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: b
         advice="No JSON file was written. Mend these images, or leave them out, and cut again.",
     )
     tables = _write_tables(source, cuts, output, provenance)
-    if data.is_dir() and (data / "splits.json").is_file():  # patients are divided as they were
-        write_json(output / "splits.json", read_json(data / "splits.json"), indent=1)
+    if data.is_dir() and (data / SPLITS).is_file():  # patients are divided as they were
+        write_json(output / SPLITS, read_json(data / SPLITS), indent=1)
     summary = _summarize(source, cuts, tables, output, data, options)
-    write_json(output / "summary.json", summary.to_json(), indent=1)
+    write_json(output / SUMMARY, summary.to_json(), indent=1)
     remove_leftovers(output / "images")
     return summary
 
@@ -143,15 +143,15 @@ def _data_faults(source: Source, options: PatchOptions) -> list[str]:
 
 def _read_found(source: Source, options: PatchOptions) -> tuple[dict[str, ImagePrediction], list[str]]:
     """Predictions by the file name of their image, and what is wrong with them."""
-    if options.predictions is None:
+    if options.hard_negatives is None:
         return {}, []
     try:
-        predictions = read_predictions(options.predictions)
+        predictions = read_predictions(options.hard_negatives)
         matched = match_to_dataset(
             predictions.images,
             Dataset(source.categories, source.images),
             ignore_missing=True,
-            where=f"--hard-negatives {options.predictions}",
+            where=f"--hard-negatives {options.hard_negatives}",
         )
     except InputError as error:
         return {}, [str(error)]
@@ -159,14 +159,14 @@ def _read_found(source: Source, options: PatchOptions) -> tuple[dict[str, ImageP
 
 
 def _provenance(options: PatchOptions) -> dict[str, Any]:
-    predictions = file_hash(options.predictions) if options.predictions is not None else None
+    predictions = file_hash(options.hard_negatives) if options.hard_negatives is not None else None
     return {**options.to_json(), "predictions_sha256": predictions}
 
 
 def _remove_earlier(output: Path, names: Iterable[str]) -> None:
     """Remove the JSON files of an earlier run and the patches that they name, so that none outlives its record."""
     earlier = _earlier(output, names)
-    for path in [*earlier, *(output / name for name in ("summary.json", "splits.json") if earlier)]:
+    for path in [*earlier, *(output / name for name in (SUMMARY, SPLITS) if earlier)]:
         path.unlink(missing_ok=True)
     for name in {record.file_name for table in earlier.values() for record in table.images}:
         (output / name).unlink(missing_ok=True)
@@ -275,7 +275,7 @@ def _lesion_remarks(record: ImageRecord, number: int, made: Sequence[Patch], opt
         return [*remarks, f"too small: not a pixel of them would be seen at {options.file_side} px; no patch"]
     if longest > made[0].side:
         remarks.append("too large: longer than their patch, which shows a part")
-    if options.context is not None and options.context * longest < LEAST_SIDE - 0.5:
+    if not options.fixed and options.context * longest < LEAST_SIDE - 0.5:
         remarks.append(f"small: their patches were widened to {LEAST_SIDE} px")
     if len(made) < options.per_lesion:
         remarks.append(f"with fewer than {options.per_lesion} patches: no room to shift them")

@@ -1,28 +1,187 @@
-"""Synthetic mammograms, and archives of them with the quirks of the real ones."""
+"""Synthetic mammograms, and archives of them with the quirks of the real ones; here their options."""
 
-from mammodet.phantom.archive import (
-    ALL_QUIRKS,
-    OPTIONAL_QUIRKS,
-    QUIRK_HELP,
-    PhantomSummary,
-    write_mias_archive,
-)
-from mammodet.phantom.cbis_ddsm import CbisPhantomSummary, write_cbis_archive
-from mammodet.phantom.cbis_layouts import LAYOUTS
-from mammodet.phantom.cbis_plan import CBIS_OPTIONAL_QUIRKS, CBIS_QUIRK_HELP, CBIS_QUIRKS
-from mammodet.phantom.lesions import DIFFICULTIES
+from __future__ import annotations
 
-__all__ = [
-    "ALL_QUIRKS",
-    "CBIS_OPTIONAL_QUIRKS",
-    "CBIS_QUIRKS",
-    "CBIS_QUIRK_HELP",
-    "DIFFICULTIES",
-    "LAYOUTS",
-    "OPTIONAL_QUIRKS",
-    "QUIRK_HELP",
-    "CbisPhantomSummary",
-    "PhantomSummary",
-    "write_cbis_archive",
-    "write_mias_archive",
-]
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from mammodet.command_line import Options
+
+LESION_QUIRKS = {
+    "several_lesions": "an image with two or three lines",
+    "benign_and_malignant": "an image with a benign and a malignant line",
+    "note3": "calcifications all over the breast: `*NOTE 3*` instead of a place",
+    "no_coordinates": "a lesion whose line ends after its severity",
+    "circle_on_background": "a cluster whose tiny circle lies off the breast, wherever y is counted from",
+}
+FILM_QUIRKS = {
+    "labels": "side labels and film numbers beside the breast",
+    "scan_edges": "white strips, grey bands, tape or scratches at the film's edges",
+}
+FILE_QUIRKS = {
+    "missing_image": "a line whose PGM is not there",
+    "missing_line": "a PGM without a line",
+    "truncated_image": "a PGM that is cut short",
+}
+TABLE_QUIRKS = {
+    "swapped_columns": "crop and mask stand in each other's column of the table",
+    "split_series": "crop and mask lie in different studies and series, both named 000000.dcm",
+    "several_lesions": "an image with two to seven lesions",
+    "odd_ids": "abnormality ids that do not start at 1",
+    "mixed_pathology": "a benign and a malignant lesion on one image",
+    "shared_image": "an image that stands in the mass and in the calcification set",
+    "leaking_patient": "a patient in training of one set and in test of the other, with the same image",
+    "zero_scores": "density 0 and assessment 0",
+    "without_callback": "a lesion that is BENIGN_WITHOUT_CALLBACK",
+}
+MASK_QUIRKS = {
+    "several_components": "a mask of two parts",
+    "mask_rescaled": "a mask 1.15 times the size of its image",
+}
+FAULTS = {
+    "mask_stretched": "a mask whose frame was cut and padded; the crop tells its place",
+    "mask_stretched_unclear": "the same without a crop",
+    "missing_image": "no full image",
+    "missing_mask": "no mask, only a crop",
+    "missing_crop": "no crop, only a mask",
+    "truncated_image": "a full image that is cut short",
+    "truncated_mask": "a mask that is cut short",
+    "empty_mask": "a mask without a pixel",
+    "mask_not_binary": "a grey picture in place of the mask",
+    "stray_files": "files that do not belong there",
+}
+ROW_QUIRKS = {
+    "missing_image": "a row whose file is not there",
+    "missing_row": "a file that has no row",
+    "truncated_image": "a file that is cut short within its pixels",
+    "damaged_image": "a file that is no DICOM file",
+    "contradiction": "a file whose header says the other side and view than its row",
+}
+FOLDERS = tuple(f"Density{density}{severity}" for density in "1234" for severity in ("Benign", "Malignant"))
+
+
+class ArchiveOptions(Options):
+    """Options of every archive."""
+
+    seed: int = Field(0, ge=0, description="same seed, same archive")
+
+
+class WomenOptions(ArchiveOptions):
+    """Options of archives of women."""
+
+    #: Name to what it is; those in `USUAL` are placed where none are named.
+    QUIRKS: ClassVar[Mapping[str, str]] = {}
+    USUAL: ClassVar[Sequence[str]] = ()
+
+    patients: int = Field(12, ge=1, le=9999, description="women, with two to five images each")
+    size: int = Field(1024, ge=64, le=6000, description="height of the images in pixels")
+    quirks: tuple[str, ...] | None = Field(
+        None, description="quirks to place, none for a clean archive (all but those only where asked for)"
+    )
+    difficulty: Literal["realistic", "easy"] = Field(
+        "realistic", description="'easy': masses plain to see, but for what the quirks ask for"
+    )
+    jobs: int = Field(1, ge=-1, description="processes, -1: all cores; the archive does not depend on it")
+
+    @field_validator("quirks", mode="before")
+    @classmethod
+    def _check_quirks(cls, given: Collection[str] | None) -> tuple[str, ...]:
+        names = cls.USUAL if given is None else {given} if isinstance(given, str) else given
+        unknown = sorted(set(names) - set(cls.QUIRKS))
+        if unknown:
+            raise ValueError(f"--quirks {', '.join(unknown)}: expected some of {', '.join(cls.QUIRKS)}")
+        return tuple(name for name in cls.QUIRKS if name in names)
+
+    @field_validator("jobs")
+    @classmethod
+    def _check_jobs(cls, jobs: int) -> int:
+        if jobs == 0:
+            raise ValueError("--jobs 0: expected 1 or more, or -1 for all cores")
+        return jobs
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """The quirks, in the order of `QUIRKS`."""
+        return self.quirks or ()
+
+
+class MiasPhantom(WomenOptions):
+    """Options of an archive in the layout of mini-MIAS.
+
+    From 12 women on every quirk occurs; those of lesions need an `abnormal_fraction` above 0.
+    """
+
+    QUIRKS = LESION_QUIRKS | FILM_QUIRKS | FILE_QUIRKS | {"crlf": "Info.txt with CRLF line ends"}
+    USUAL = (*LESION_QUIRKS, *FILM_QUIRKS)
+
+    patients: int = Field(12, ge=1, le=499, description="women, two images each")  # the layout has three digits
+    size: int = Field(1024, ge=128, le=4096, description="side of the images in pixels")
+    abnormal_fraction: float = Field(
+        0.5, ge=0, le=1, description="share of images with a lesion; more where the quirks need them"
+    )
+    write_truth: bool = Field(False, description="also masks truth/mdbNNN_k.png of the lesions (0 and 255), k from 1")
+
+
+class CbisPhantom(WomenOptions):
+    """Options of an archive in the layout of CBIS-DDSM; each quirk is shown by one image, as far as there are images.
+
+    With `tables` an image is drawn for each of their rows; `patients`, `abnormality` and `quirks` are not used.
+    """
+
+    QUIRKS = TABLE_QUIRKS | MASK_QUIRKS | FAULTS
+    USUAL = (*TABLE_QUIRKS, *MASK_QUIRKS)
+
+    patients: int = Field(
+        12, ge=1, le=9999, description="women, two views of one breast each; every fifth is in the test sets"
+    )
+    size: int = Field(1024, ge=64, le=6000, description="height of the films in pixels; real ones have 3000 to 6000")
+    layout: Literal["tcia", "tcia_dated", "kaggle_jpeg", "flat_png"] = Field(
+        "tcia", description="in which the archive is passed on"
+    )
+    abnormality: Literal["mass", "calc", "both"] = Field("both", description="which sets there are")
+    tables: Path | None = Field(None, description="folder of the official tables: an image for each row")
+
+
+class RsnaPhantom(WomenOptions):
+    """Options of an archive in the layout of RSNA's; each quirk is shown by one image.
+
+    With `table` an image is drawn for each of its rows, or for `limit` of them, those of one woman after those of
+    another; `patients` and `positive_fraction` are not used, and there is no test.csv.
+    """
+
+    QUIRKS = ROW_QUIRKS
+
+    patients: int = Field(
+        12, ge=1, le=9999, description="women of train.csv, with four images or five; one more makes up test.csv"
+    )
+    size: int = Field(1024, ge=64, le=6000, description="height of the images in pixels; real ones have 2000 to 4000")
+    positive_fraction: float = Field(
+        0.25, ge=0, le=1, description="share of women with cancer, in one breast; real: 0.04"
+    )
+    table: Path | None = Field(None, description="a table of the archive's form: an image for each row")
+    limit: int | None = Field(None, ge=1, description="at most so many rows of --table")
+
+
+class FolderPhantom(ArchiveOptions):
+    """Options of an archive of class folders."""
+
+    images: int = Field(
+        64,
+        ge=len(FOLDERS),
+        description="files, or patches, equally many of each class; every third file has one or two copies among them",
+    )
+    size: int = Field(224, ge=128, le=4096, description="side of the images in pixels")
+
+
+class PatchesPhantom(ArchiveOptions):
+    """Options of an archive of patches."""
+
+    images: int = Field(
+        200,
+        ge=20,
+        description="patches; 70 % for training, the rest half and half. Half of each part are negative",
+    )
+    size: int = Field(299, ge=32, le=1024, description="side of the patches in pixels")

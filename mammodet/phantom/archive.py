@@ -1,373 +1,55 @@
-"""A small archive of synthetic mammograms, in the layout of mini-MIAS, quirks included.
-
-`mdb001.pgm ...` are binary 8-bit PGM; `Info.txt` has one line per lesion, with y counted from the bottom
-(row = size - 1 - y); odd numbers are right breasts, even ones left, two to a patient. Nothing in it comes
-from a real patient. An image depends on the seed, its number and the options, not on how many are made, so
-that a small archive is the beginning of a larger one.
-"""
+"""What all phantom archives share: the folder that they lie in, and how their images are drawn."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any, TypeVar
 
-import cv2
-import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mammodet.errors import InputError
-from mammodet.files import write_bytes, write_text
-from mammodet.geometry import circle_mask
-from mammodet.phantom.breast import Breast, Image, add_centred, draw_breast, draw_shape
-from mammodet.phantom.film import finish_film
-from mammodet.phantom.lesions import DIFFICULTIES, RADII, SUBTLE, draw_mass, draw_widespread_calcifications
-from mammodet.phantom.texts import has_older_archive, licence, prose
+from mammodet.files import write_text
+from mammodet.synthetic import LICENCE_MARK, is_synthetic
 
-LESION_QUIRKS = {
-    "several_lesions": "an image with two or three lines",
-    "benign_and_malignant": "an image with a benign and a malignant line",
-    "note3": "calcifications all over the breast: `*NOTE 3*` instead of a place",
-    "no_coordinates": "a lesion whose line ends after its severity",
-    "circle_on_background": "a cluster whose tiny circle lies off the breast, wherever y is counted from",
-}
-FILM_QUIRKS = {
-    "labels": "side labels and film numbers beside the breast",
-    "scan_edges": "white strips, grey bands, tape or scratches at the film's edges",
-}
-FILE_QUIRKS = {
-    "missing_image": "a line whose PGM is not there",
-    "missing_line": "a PGM without a line",
-    "truncated_image": "a PGM that is cut short",
-}
-ALL_QUIRKS: tuple[str, ...] = (*LESION_QUIRKS, *FILM_QUIRKS)
-OPTIONAL_QUIRKS: tuple[str, ...] = (*FILE_QUIRKS, "crlf")
-QUIRK_HELP = LESION_QUIRKS | FILM_QUIRKS | FILE_QUIRKS | {"crlf": "Info.txt with CRLF line ends"}
-
-MAX_PATIENTS = 499  # mdb001 to mdb998: the layout has three digits
-MIN_SIZE, MAX_SIZE = 128, 4096
-BLOCK = 24  # images that are planned together, so that the fractions hold in small archives, too
-MALIGNANT_FRACTION = {"CIRC": 0.2, "SPIC": 0.75, "MISC": 0.5, "CALC": 0.5, "ARCH": 0.5, "ASYM": 0.5}
-DENSITY_WEIGHTS = {"F": 0.33, "G": 0.32, "D": 0.35}
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class PhantomSummary:
-    """What an archive holds: the answers that a converter of it must find.
-
-    Attributes:
-        images: PGM files, whole or cut short.
-        patients: women, two images each.
-        classes: abnormality to its lines in Info.txt; `NORM` counts normal images.
-        severities: `B`, `M` to lines.
-        circles: lines with x, y and radius, those on background included.
-        abnormal_images: ids with at least one abnormal line, rising.
-        quirks: quirk to the ids of the images that show it, rising; every requested quirk is a key.
-    """
-
-    images: int
-    patients: int
-    classes: dict[str, int]
-    severities: dict[str, int]
-    circles: int
-    abnormal_images: tuple[str, ...]
-    quirks: dict[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePlan:
-    """What is to be drawn on one image: `findings` are (class, severity), one per line of Info.txt."""
-
-    number: int
-    density: str
-    findings: tuple[tuple[str, str], ...]
-    quirks: frozenset[str]
-    difficulty: str = "realistic"
-
-    @property
-    def image_id(self) -> str:
-        """`mdb001` for number 1."""
-        return f"mdb{self.number:03d}"
-
-    @property
-    def laterality(self) -> str:
-        """Odd numbers are right breasts, even ones left."""
-        return "R" if self.number % 2 else "L"
-
-
-@dataclass(frozen=True, slots=True)
-class Phantom:
-    """A drawn image.
-
-    Attributes:
-        pixels: uint8 (size, size).
-        lines: its lines of Info.txt, without line ends.
-        truth: a bool (size, size) mask per finding, also for those that have no circle or a wrong one.
-    """
-
-    pixels: NDArray[np.uint8]
-    lines: tuple[str, ...]
-    truth: tuple[NDArray[np.bool_], ...]
-
-
-def write_mias_archive(
-    output: Path,
-    *,
-    patients: int,
-    size: int = 1024,
-    seed: int = 0,
-    quirks: Collection[str] = ALL_QUIRKS,
-    abnormal_fraction: float = 0.5,
-    difficulty: str = "realistic",
-    jobs: int = 1,
-    progress: bool = True,
-    write_truth: bool = False,
-) -> PhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+def make_room(output: Path, own: Sequence[str], database: str) -> None:
+    """Make room for an archive, and write its licence: nothing but an older phantom archive of its kind is removed.
 
     Args:
-        output: a new or empty folder, or one that holds a phantom archive.
-        patients: women, two images each; from 12 on every quirk occurs (those of lesions not at fraction 0).
-        size: side of the images in pixels; mini-MIAS has 1024.
-        quirks: names of `ALL_QUIRKS` and `OPTIONAL_QUIRKS`.
-        abnormal_fraction: images with a lesion, in [0, 1]; more where the quirks need them, none where 0.
-        difficulty: `realistic`, or `easy`: masses only, plain to see.
-        jobs: processes; the archive does not depend on it.
-        write_truth: also write each lesion's true mask as `truth/mdbNNN_k.png` (0 and 255), k from 1.
+        own: patterns of the names in the archive's folder.
+        database: whose layout it has.
     Raises:
-        InputError: an option is out of range, or the folder holds something else.
+        InputError: a file, or a folder that holds something else.
     """
-    chosen = _check_options(patients, size, seed, quirks, abnormal_fraction, jobs)
-    if difficulty not in DIFFICULTIES:
-        raise InputError(f"difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
-    output = Path(output)
-    _clear(output)
-    plans = [
-        plan_image(number, seed=seed, quirks=chosen, abnormal_fraction=abnormal_fraction, difficulty=difficulty)
-        for number in range(1, 2 * patients + 1)
-    ]
-    write_text(output / "Licence.txt", licence())
-    tasks = (delayed(_write_image)(output, plan, seed, size, write_truth) for plan in plans)
-    results = Parallel(n_jobs=jobs, return_as="generator")(tasks)
-    lines_per_image: list[tuple[str, ...]] = list(
-        tqdm(results, total=len(plans), desc="phantoms", unit="image", disable=None if progress else True)
-    )
-    body = "".join(f"{line}\n" for lines in lines_per_image for line in lines)
-    text = f"{prose(size)}{body}\n{'=' * 65}\n"
-    text = text.replace("\n", "\r\n") if "crlf" in chosen else text
-    write_bytes(output / "Info.txt", text.encode("ascii"))
-    return _summarise(plans, lines_per_image, chosen)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; expected a folder")
+    if output.is_dir() and any(output.iterdir()):
+        if not is_synthetic([output]):
+            raise InputError(f"{output}: is not empty and holds no phantom archive; choose a new folder")
+        patterns = ("Licence.txt", *own)
+        other = sorted(path.name for path in output.iterdir() if not any(fnmatch(path.name, one) for one in patterns))
+        if other:
+            raise InputError(f"{output}: holds {', '.join(other[:5])}, not of this archive; choose another folder")
+        for path in list(output.iterdir()):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    write_text(
+        output / "Licence.txt",
+        f"""{LICENCE_MARK}
 
-
-def plan_image(
-    number: int,
-    *,
-    seed: int,
-    quirks: Collection[str] = ALL_QUIRKS,
-    abnormal_fraction: float = 0.5,
-    difficulty: str = "realistic",
-) -> ImagePlan:
-    """Decide what image `number` (from 1) shows.
-
-    The first `BLOCK` images show each quirk of lesions once, on the first abnormal ones, and each file quirk
-    once, on the first others; a later block shows each quirk of lesions with a chance of 1 in 4.
-    """
-    block, slot = divmod(number - 1, BLOCK)
-    rng = np.random.default_rng([seed, block, 1])
-    known = sorted(LESION_QUIRKS)
-    placed = [known[k] for k in rng.permutation(len(known)) if block == 0 or rng.random() < 0.25]
-    placed = [name for name in placed if name in quirks]
-    order = rng.permutation(BLOCK)
-    abnormal_count = max(round(abnormal_fraction * BLOCK), len(placed) if abnormal_fraction > 0 else 0)
-    abnormal = sorted(order[:abnormal_count].tolist())
-    per_slot: dict[int, set[str]] = {k: set() for k in range(BLOCK)}
-    for name, place in zip(placed, abnormal, strict=False):
-        per_slot[place].add(name)
-    if block == 0:
-        free = sorted(order[abnormal_count:].tolist()) + abnormal[len(placed) :]
-        for name, place in zip((name for name in FILE_QUIRKS if name in quirks), free, strict=False):
-            per_slot[place].add(name)
-    for name, chance in (("labels", 0.6), ("scan_edges", 0.25)):
-        shown = rng.random(BLOCK) < chance
-        shown[rng.integers(2)] |= block == 0
-        if name in quirks and shown[slot] and "missing_image" not in per_slot[slot]:
-            per_slot[slot].add(name)
-    patient_rng = np.random.default_rng([seed, (number + 1) // 2, 2])
-    density = str(patient_rng.choice(list(DENSITY_WEIGHTS), p=list(DENSITY_WEIGHTS.values())))
-    image_rng = np.random.default_rng([seed, number, 3])
-    classes = DIFFICULTIES[difficulty].classes
-    findings = _draw_findings(image_rng, per_slot[slot], classes) if slot in abnormal else ()
-    return ImagePlan(number, density, findings, frozenset(per_slot[slot]), difficulty)
-
-
-def _draw_findings(
-    rng: np.random.Generator, quirks: set[str], classes: Mapping[str, float]
-) -> tuple[tuple[str, str], ...]:
-    if "note3" in quirks:
-        return (("CALC", "M"),)
-    if "no_coordinates" in quirks:
-        return (("CIRC", "B"),)
-    if "circle_on_background" in quirks:
-        return (("CALC", "B"),)
-    kinds = [str(k) for k in rng.choice(list(classes), size=3, p=list(classes.values()))]
-    severities = ["M" if rng.random() < MALIGNANT_FRACTION[kind] else "B" for kind in kinds]
-    if "benign_and_malignant" in quirks:
-        return (kinds[0], "B"), (kinds[1], "M")
-    if "several_lesions" in quirks:
-        return ((kinds[0], severities[0]),) * int(rng.integers(2, 4))
-    return ((kinds[0], severities[0]),)
-
-
-def draw_phantom(plan: ImagePlan, *, seed: int, size: int) -> Phantom:
-    """Draw a planned image; a function of its arguments alone."""
-    patient_rng = np.random.default_rng([seed, (plan.number + 1) // 2, 4])
-    rng = np.random.default_rng([seed, plan.number, 5])
-    shape = draw_shape(patient_rng)
-    level = DIFFICULTIES[plan.difficulty]
-    breast = draw_breast(rng, size, plan.laterality, plan.density, shape, level.clutter)
-    image = breast.image.copy()
-    free = breast.tissue & ~breast.muscle
-    places: list[tuple[int, int, int]] = []  # row, column, radius
-    truth: list[NDArray[np.bool_]] = []
-    for kind, _ in plan.findings:
-        subtle = rng.random() < level.subtle_fraction and "no_coordinates" not in plan.quirks
-        contrast = rng.uniform(*(SUBTLE if subtle else level.contrast))
-        if "note3" in plan.quirks:
-            added, mask = draw_widespread_calcifications(rng, breast, contrast)
-            image += added
-        else:
-            row, column, radius = choose_place(rng, kind, free, breast.gland, level.smallest)
-            patch = draw_mass(rng, kind, radius, contrast)
-            add_centred(image, patch.added, (row, column))
-            mask = np.zeros((size, size), np.bool_)
-            add_centred(mask, patch.mask, (row, column))
-            free &= ~circle_mask((column + 0.5, row + 0.5), 1.2 * radius, free.shape)
-            places.append((row, column, radius))
-        truth.append(mask)
-    pixels = finish_film(rng, breast, image, labels="labels" in plan.quirks, scan_edges="scan_edges" in plan.quirks)
-    if "circle_on_background" in plan.quirks:
-        places = [_place_off_breast(rng, pixels, breast)]
-    return Phantom(pixels, _info_lines(plan, places, size), tuple(truth))
-
-
-def choose_place(
-    rng: np.random.Generator, kind: str, free: NDArray[np.bool_], gland: Image, smallest: float
-) -> tuple[int, int, int]:
-    """Row, column and radius of a circle that lies in `free`; half of them where the parenchyma is."""
-    size = free.shape[0]
-    step = max(1, size // 128)
-    small = np.pad(free[step // 2 :: step, step // 2 :: step], 1).astype(np.uint8)
-    room = (cv2.distanceTransform(small, cv2.DIST_L2, 5)[1:-1, 1:-1] - 1.0) * step
-    low, high = (max(fraction, smallest) * size for fraction in RADII[kind])
-    radius = max(3, round(float(np.exp(rng.uniform(np.log(low), np.log(high))))))
-    radius = max(3, min(radius, int(0.9 * room.max())))
-    weights = (room >= min(1.1 * radius, room.max())).astype(np.float64)
-    if rng.random() < 0.5:
-        weights *= 0.02 + gland[step // 2 :: step, step // 2 :: step]
-    cell = rng.choice(weights.size, p=weights.ravel() / weights.sum())
-    row, column = (step // 2 + step * k for k in divmod(int(cell), weights.shape[1]))
-    return row, column, radius
-
-
-def _place_off_breast(rng: np.random.Generator, pixels: NDArray[np.uint8], breast: Breast) -> tuple[int, int, int]:
-    """A tiny circle on dark film or padding, whichever end y is counted from."""
-    size = pixels.shape[0]
-    radius = max(1, round(size * rng.uniform(0.003, 0.011)))
-    occupied = ((pixels > 40) | breast.tissue).astype(np.uint8)
-    occupied |= occupied[::-1]
-    dark = cv2.distanceTransform(1 - occupied, cv2.DIST_L2, 3) > radius + 0.02 * size
-    dark[:, : radius + 1] = dark[:, size - radius - 1 :] = False
-    dark[: radius + 1] = dark[size - radius - 1 :] = False
-    on_film = np.zeros_like(dark)
-    on_film[:, slice(*breast.film_columns)] = True
-    choices = np.flatnonzero(dark & on_film)
-    choices = choices if len(choices) else np.flatnonzero(dark)
-    row, column = divmod(int(rng.choice(choices)), size)
-    return row, column, radius
-
-
-def _info_lines(plan: ImagePlan, places: list[tuple[int, int, int]], size: int) -> tuple[str, ...]:
-    start = f"{plan.image_id} {plan.density}"
-    if "missing_line" in plan.quirks:
-        return ()
-    if not plan.findings:
-        return (f"{start} NORM ",)
-    if "note3" in plan.quirks:
-        return tuple(f"{start} {kind} {severity} *NOTE 3* " for kind, severity in plan.findings)
-    if "no_coordinates" in plan.quirks:
-        return tuple(f"{start} {kind} {severity}" for kind, severity in plan.findings)
-    return tuple(
-        f"{start} {kind} {severity} {column} {size - 1 - row} {radius}"
-        for (kind, severity), (row, column, radius) in zip(plan.findings, places, strict=True)
+These images were computed by mammodet/phantom.py. They show no patient, were made from no patient's image,
+and are good for testing software only. They may be used, changed and passed on freely. The layout follows
+that of {database}, which has a licence of its own.
+""",
     )
 
 
-def _write_image(output: Path, plan: ImagePlan, seed: int, size: int, write_truth: bool) -> tuple[str, ...]:
-    """Draw and write one image; returns its lines of Info.txt."""
-    phantom = draw_phantom(plan, seed=seed, size=size)
-    if "missing_image" not in plan.quirks:
-        content = f"P5\n{size} {size}\n255\n".encode() + phantom.pixels.tobytes()
-        content = content[: len(content) * 3 // 5] if "truncated_image" in plan.quirks else content
-        write_bytes(output / f"{plan.image_id}.pgm", content)
-    if write_truth:
-        for k, mask in enumerate(phantom.truth, start=1):
-            _, encoded = cv2.imencode(".png", mask.astype(np.uint8) * 255)
-            write_bytes(output / "truth" / f"{plan.image_id}_{k}.png", encoded.tobytes())
-    return phantom.lines
-
-
-def _summarise(
-    plans: list[ImagePlan], lines_per_image: list[tuple[str, ...]], quirks: frozenset[str]
-) -> PhantomSummary:
-    fields = [line.split() for lines in lines_per_image for line in lines]
-    placed = {
-        name: tuple(plan.image_id for plan in plans if name in plan.quirks) for name in QUIRK_HELP if name in quirks
-    }
-    return PhantomSummary(
-        images=sum("missing_image" not in plan.quirks for plan in plans),
-        patients=len(plans) // 2,
-        classes=dict(sorted(Counter(field[2] for field in fields).items())),
-        severities=dict(sorted(Counter(field[3] for field in fields if len(field) > 3).items())),
-        circles=sum(len(field) == 7 and field[4].isdigit() for field in fields),
-        abnormal_images=tuple(dict.fromkeys(field[0] for field in fields if field[2] != "NORM")),
-        quirks=placed,
-    )
-
-
-def _check_options(
-    patients: int, size: int, seed: int, quirks: Collection[str], abnormal_fraction: float, jobs: int
-) -> frozenset[str]:
-    """The quirks as a set; raises InputError for the first option that is out of range."""
-    if not 1 <= patients <= MAX_PATIENTS:
-        raise InputError(f"patients {patients}: expected 1 to {MAX_PATIENTS}")
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise InputError(f"size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected 0 or more")
-    if not 0 <= abnormal_fraction <= 1:
-        raise InputError(f"abnormal_fraction {abnormal_fraction}: expected a number in [0, 1]")
-    if jobs == 0:
-        raise InputError("jobs 0: expected 1 or more, or -1 for all cores")
-    names = [quirks] if isinstance(quirks, str) else quirks
-    unknown = sorted(set(names) - set(QUIRK_HELP))
-    if unknown:
-        raise InputError(f"quirks {', '.join(unknown)}: expected some of {', '.join(QUIRK_HELP)}")
-    return frozenset(names)
-
-
-def _old_files(output: Path) -> Iterator[Path]:
-    yield output / "Info.txt"
-    yield from (path for path in output.iterdir() if re.fullmatch(r"mdb\d{3}\.pgm", path.name))
-    yield from (output / "truth").glob("mdb*_*.png")
-
-
-def _clear(output: Path) -> None:
-    """Make room for an archive: nothing but an older phantom archive is ever removed."""
-    if not has_older_archive(output):
-        return
-    for path in list(_old_files(output)):
-        path.unlink(missing_ok=True)
+def draw_all(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs: int, progress: bool) -> list[T]:
+    """Results of `work(*task)` in the order of the tasks, from `jobs` processes."""
+    results = Parallel(n_jobs=jobs, return_as="generator")(delayed(work)(*task) for task in tasks)
+    return list(tqdm(results, total=len(tasks), desc="phantoms", unit="image", disable=None if progress else True))

@@ -7,7 +7,7 @@ files. Random parameters come from the generator that a caller passes, and from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -48,6 +48,19 @@ class BreastShape:
     muscle_height: float
     roll_off: float
     margin: float
+
+    def from_above(self) -> BreastShape:
+        """Without muscle and axilla, the nipple about half-way, as on a craniocaudal view."""
+        return replace(
+            self,
+            nipple_row=0.5,
+            above=0.44,
+            below=0.42,
+            axilla=0.0,
+            fold=0.0,
+            muscle_width=0.0,
+            muscle_height=1e-6,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,27 +6,22 @@ comes from a real patient. The archive depends on the seed and the options, not 
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from mammodet.errors import InputError
 from mammodet.files import write_bytes, write_text
 from mammodet.geometry import Mask, circle_mask
-from mammodet.phantom.archive import choose_place
+from mammodet.phantom import CbisPhantom
+from mammodet.phantom.archive import draw_all, make_room
 from mammodet.phantom.breast import add_centred, draw_breast, draw_shape
-from mammodet.phantom.cbis_layouts import LAYOUTS, Picture, dicom_info_text, write_picture
+from mammodet.phantom.cbis_layouts import Picture, dicom_info_text, write_picture
 from mammodet.phantom.cbis_plan import (
-    CBIS_QUIRK_HELP,
-    CBIS_QUIRKS,
     FilmPlan,
     LesionPlan,
     Row,
@@ -36,14 +31,11 @@ from mammodet.phantom.cbis_plan import (
     uid,
 )
 from mammodet.phantom.film import expose_film
-from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, draw_mass
-from mammodet.phantom.texts import has_older_archive, licence
+from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, choose_place, draw_mass
 from mammodet.records import BoxXYXY
 
-MIN_SIZE, MAX_SIZE = 64, 6000
-MAX_PATIENTS = 9999
 _SHAPES = ("CIRC", "SPIC", "MISC")
-_OWN = ("CBIS-DDSM", "csv", "jpeg", "png")
+_OWN = ("CBIS-DDSM", "csv", "jpeg", "png", ".DS_Store", "*_case_description_*_set.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,63 +66,45 @@ class CbisPhantomSummary:
     quirks: dict[str, tuple[str, ...]]
     lesions: dict[str, LesionTruth]
 
+    def to_text(self) -> str:
+        """A few lines for the terminal."""
+        lines = [f"{self.images} images of {self.patients} patients, {len(self.lesions)} lesions ({self.layout})"]
+        lines += [f"  {name}: {count} rows" for name, count in self.rows.items()]
+        for name, ids in self.quirks.items():
+            none = "in the folders" if name == "stray_files" else "no room in so few images"
+            lines.append(f"  {name}: {' '.join(ids) or none}")
+        return "\n".join(lines)
 
-def write_cbis_archive(
-    output: Path,
-    *,
-    patients: int = 12,
-    abnormality: str = "both",
-    layout: str = "tcia",
-    size: int = 256,
-    seed: int = 0,
-    quirks: Collection[str] = CBIS_QUIRKS,
-    difficulty: str = "realistic",
-    tables: Path | None = None,
-    jobs: int = 1,
-    progress: bool = True,
-) -> CbisPhantomSummary:
+
+def write_cbis_archive(output: Path, *, progress: bool = True, **options: Any) -> CbisPhantomSummary:
     """Write a synthetic archive; an older phantom archive in the same folder is replaced.
 
     Args:
         output: a new or empty folder, or one that holds a phantom archive.
-        patients: women, two views of one breast each; every fifth is in the test sets.
-        abnormality: `mass`, `calc` or `both`; layout: one of `LAYOUTS`.
-        size: height of the films in pixels; real ones have 3000 to 6000.
-        quirks: names of `CBIS_QUIRK_HELP`, each shown by one image, as far as there are images.
-        tables: a folder with tables of the archive's form; an image is drawn for each of their rows, and `patients`,
-            `abnormality` and `quirks` are not used.
-        jobs: processes.
+        options: of `CbisPhantom`.
     Raises:
         InputError: an option is out of range, or the folder holds something else.
     """
-    output = Path(output)
-    names = _check_options(patients, abnormality, layout, size, seed, quirks, difficulty, jobs)
+    chosen = CbisPhantom(**options)
+    layout, seed, names = chosen.layout, chosen.seed, chosen.placed
     # Before anything is cleared: wrong tables must not cost an older archive, and they may lie in it.
-    if tables is not None:
-        films, rows, files = read_plan(tables)
+    if chosen.tables is not None:
+        films, rows, files = read_plan(chosen.tables)
         texts = {path.name: path.read_bytes() for path in files}
     else:
-        films = plan_films(patients, abnormality, seed, names)
+        films = plan_films(chosen.patients, chosen.abnormality, seed, names)
         rows = {
             f"{film.case(lesion)}_{lesion.number}": film.row(lesion, seed) for film in films for lesion in film.lesions
         }
         texts = {name: text.encode() for name, text in table_texts(films, seed).items()}
-    _clear(output)
-    write_text(output / "Licence.txt", licence("the CBIS-DDSM collection"))
+    make_room(output, _OWN, "the CBIS-DDSM collection")
     for name, content in texts.items():
         write_bytes(output / ("csv" if layout == "kaggle_jpeg" else ".") / name, content)
-    tasks = (delayed(_write_film)(output, film, _rows_of(film, rows), layout, seed, size, difficulty) for film in films)
-    results = Parallel(n_jobs=jobs, return_as="generator")(tasks)
-    lesions: dict[str, LesionTruth] = {}
-    info: list[Mapping[str, str]] = []
-    for truths, info_rows in tqdm(
-        results, total=len(films), desc="phantoms", unit="image", disable=None if progress else True
-    ):
-        lesions |= truths
-        info += info_rows
+    tasks = [(output, film, _rows_of(film, rows), layout, seed, chosen.size, chosen.difficulty) for film in films]
+    results = draw_all(_write_film, tasks, jobs=chosen.jobs, progress=progress)
     if layout == "kaggle_jpeg":
-        write_text(output / "csv" / "dicom_info.csv", dicom_info_text(info))
-    if "stray_files" in names and tables is None:
+        write_text(output / "csv" / "dicom_info.csv", dicom_info_text([row for _, info in results for row in info]))
+    if "stray_files" in names and chosen.tables is None:
         _write_stray_files(output)
     shown = {name: tuple(film.name for film in films if name in film.quirks) for name in sorted(names)}
     return CbisPhantomSummary(
@@ -138,8 +112,8 @@ def write_cbis_archive(
         rows={name: sum(_table_of(key) == name for key in rows) for name in sorted(texts)},
         patients=len({film.patient for film in films}),
         images=len(films),
-        quirks=shown if tables is None else {},
-        lesions=lesions,
+        quirks=shown if chosen.tables is None else {},
+        lesions={name: truth for truths, _ in results for name, truth in truths.items()},
     )
 
 
@@ -192,9 +166,7 @@ def draw_film(
     shape = draw_shape(np.random.default_rng([*key, 31]))
     rng = np.random.default_rng([*key, film.view == "MLO", 32])
     if film.view == "CC":
-        # From above there is no muscle and no axilla, and the nipple is about half-way.
-        shape = replace(shape, nipple_row=0.5, above=0.44, below=0.42, axilla=0.0, fold=0.0)
-        shape = replace(shape, muscle_width=0.0, muscle_height=1e-6)
+        shape = shape.from_above()
     level = DIFFICULTIES[difficulty]
     drawn = max(size, 128)  # a breast of fewer pixels has no room for its parts
     density = {1: "F", 2: "G", 3: "G"}.get(film.density, "D")
@@ -247,48 +219,3 @@ def _write_stray_files(output: Path) -> None:
     write_bytes(output / "CBIS-DDSM" / "notes.xlsx", b"PK\3\4 no workbook")
     write_bytes(output / "CBIS-DDSM" / "thumbnail.png", b"no picture")
     (output / "CBIS-DDSM" / "Mass-Training_P_09999_LEFT_CC" / uid("stray")).mkdir(parents=True, exist_ok=True)
-
-
-def _check_options(
-    patients: int,
-    abnormality: str,
-    layout: str,
-    size: int,
-    seed: int,
-    quirks: Collection[str],
-    difficulty: str,
-    jobs: int,
-) -> frozenset[str]:
-    if not 1 <= patients <= MAX_PATIENTS:
-        raise InputError(f"patients {patients}: expected 1 to {MAX_PATIENTS}")
-    for name, value, choices in (
-        ("abnormality", abnormality, ("mass", "calc", "both")),
-        ("layout", layout, LAYOUTS),
-        ("difficulty", difficulty, tuple(DIFFICULTIES)),
-    ):
-        if value not in choices:
-            raise InputError(f"{name} {value!r}: expected one of {', '.join(choices)}")
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise InputError(f"size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected 0 or more")
-    if jobs == 0:
-        raise InputError("jobs 0: expected 1 or more, or -1 for all cores")
-    names = [quirks] if isinstance(quirks, str) else quirks
-    unknown = sorted(set(names) - set(CBIS_QUIRK_HELP))
-    if unknown:
-        raise InputError(f"quirks {', '.join(unknown)}: expected some of {', '.join(CBIS_QUIRK_HELP)}")
-    return frozenset(names)
-
-
-def _clear(output: Path) -> None:
-    """Make room for an archive: nothing but an older phantom archive is ever removed."""
-    if not has_older_archive(output):
-        return
-    if (output / "Info.txt").exists():
-        raise InputError(f"{output}: holds a phantom archive of mini-MIAS; choose another folder")
-    (output / ".DS_Store").unlink(missing_ok=True)
-    for name in _OWN:
-        shutil.rmtree(output / name, ignore_errors=True)
-    for path in output.glob("*_case_description_*_set.csv"):
-        path.unlink()

@@ -18,7 +18,6 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, SecondaryCaptureImageStorag
 from mammodet.files import write_bytes
 from mammodet.phantom.cbis_plan import uid
 
-LAYOUTS = ("tcia", "tcia_dated", "kaggle_jpeg", "flat_png")
 DESCRIPTIONS = {"image": "full mammogram images", "crop": "cropped images", "mask": "ROI mask images"}
 _DICOM_INFO_COLUMNS = (
     "file_path image_path AccessionNumber BitsAllocated BitsStored BodyPartExamined Columns ContentDate "

@@ -13,37 +13,7 @@ import numpy as np
 
 from mammodet.data.checks import check_file_name
 from mammodet.errors import InputError, raise_faults
-
-TABLE_QUIRKS = {
-    "swapped_columns": "crop and mask stand in each other's column of the table",
-    "split_series": "crop and mask lie in different studies and series, both named 000000.dcm",
-    "several_lesions": "an image with two to seven lesions",
-    "odd_ids": "abnormality ids that do not start at 1",
-    "mixed_pathology": "a benign and a malignant lesion on one image",
-    "shared_image": "an image that stands in the mass and in the calcification set",
-    "leaking_patient": "a patient in training of one set and in test of the other, with the same image",
-    "zero_scores": "density 0 and assessment 0",
-    "without_callback": "a lesion that is BENIGN_WITHOUT_CALLBACK",
-}
-MASK_QUIRKS = {
-    "several_components": "a mask of two parts",
-    "mask_rescaled": "a mask 1.15 times the size of its image",
-}
-FAULTS = {
-    "mask_stretched": "a mask whose frame was cut and padded; the crop tells its place",
-    "mask_stretched_unclear": "the same without a crop",
-    "missing_image": "no full image",
-    "missing_mask": "no mask, only a crop",
-    "missing_crop": "no crop, only a mask",
-    "truncated_image": "a full image that is cut short",
-    "truncated_mask": "a mask that is cut short",
-    "empty_mask": "a mask without a pixel",
-    "mask_not_binary": "a grey picture in place of the mask",
-    "stray_files": "files that do not belong there",
-}
-CBIS_QUIRKS: tuple[str, ...] = (*TABLE_QUIRKS, *MASK_QUIRKS)
-CBIS_OPTIONAL_QUIRKS: tuple[str, ...] = tuple(FAULTS)
-CBIS_QUIRK_HELP = TABLE_QUIRKS | MASK_QUIRKS | FAULTS
+from mammodet.phantom import CbisPhantom
 
 COLUMNS = {
     "mass": "patient_id,breast_density,left or right breast,image view,abnormality id,abnormality type,mass shape,"
@@ -144,7 +114,7 @@ def plan_films(patients: int, abnormality: str, seed: int, quirks: Collection[st
         side, density = str(rng.choice(["LEFT", "RIGHT"])), int(rng.integers(1, 5))
         for view in ("CC", "MLO"):
             films.append(FilmPlan(f"P_{number:05d}", side, view, density, [_lesion(rng, kind, subset, 1)]))
-    _place_quirks(films, abnormality, seed, [name for name in CBIS_QUIRK_HELP if name in quirks])
+    _place_quirks(films, abnormality, seed, [name for name in CbisPhantom.QUIRKS if name in quirks])
     return films
 
 

@@ -8,10 +8,10 @@ definitions, not by the reader's code, so that one checks the other.
 from __future__ import annotations
 
 import io
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import google_crc32c
@@ -19,16 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mammodet.errors import InputError
-from mammodet.files import write_bytes, write_text
+from mammodet.files import write_bytes
+from mammodet.phantom import PatchesPhantom
+from mammodet.phantom.archive import make_room
 from mammodet.phantom.breast import add_centred, layered_noise, smooth_noise
 from mammodet.phantom.lesions import draw_mass
-from mammodet.phantom.texts import has_older_archive, licence
 
 CLASSES = ("negative", "benign calcification", "benign mass", "malignant calcification", "malignant mass")
 SHARDS = 5
 CROPS = 3  # patches of one lesion
-MIN_PATCHES, MIN_SIZE, MAX_SIZE = 20, 32, 1024
 
 Patch = NDArray[np.uint8]
 
@@ -40,28 +39,28 @@ class PatchesPhantomSummary:
     patches: int
     classes: dict[str, dict[str, int]]
 
+    def to_text(self) -> str:
+        """A few lines for the terminal."""
+        rows = (
+            f"  {subset}: " + ", ".join(f"{name} {count}" for name, count in classes.items())
+            for subset, classes in self.classes.items()
+        )
+        return "\n".join([f"{self.patches} patches", *rows])
 
-def write_ddsm_patches(
-    output: Path, *, patches: int, seed: int = 0, size: int = 299, progress: bool = True
-) -> PatchesPhantomSummary:
+
+def write_ddsm_patches(output: Path, *, progress: bool = True, **options: Any) -> PatchesPhantomSummary:
     """Write a synthetic archive; an older phantom archive in the same folder is replaced.
 
     Args:
         output: a new or empty folder, or one that holds a phantom archive of this layout.
-        patches: in all; 70 % for training, the rest half and half. Half of each part are negative.
-        seed: same seed, same archive.
-        size: side of the patches in pixels; the archive has 299.
+        options: of `PatchesPhantom`.
     Raises:
         InputError: an option is out of range, or the folder holds something else.
     """
-    if patches < MIN_PATCHES:
-        raise InputError(f"patches {patches}: expected at least {MIN_PATCHES}")
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise InputError(f"size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected 0 or more")
-    _clear(output)
-    write_text(output / "Licence.txt", licence("the DDSM patches"))
+    chosen = PatchesPhantom(**options)
+    patches, seed, size = chosen.images, chosen.seed, chosen.size
+    own = ("test10_data", "test10_labels.npy", "cv10_data", "cv10_labels.npy", "training10_[0-4]")
+    make_room(output, own, "the DDSM patches")
     aside = round(0.15 * patches)
     plan = {"train": (patches - 2 * aside, (1, 2, 3, 4)), "val": (aside, (1, 3)), "test": (aside, (2, 4))}
     classes: dict[str, dict[str, int]] = {}
@@ -179,16 +178,3 @@ def frame_record(message: bytes) -> bytes:
 def _masked_crc(content: bytes) -> bytes:
     crc = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-def _clear(output: Path) -> None:
-    """Make room for an archive: nothing but an older phantom archive of this layout is ever removed."""
-    if not has_older_archive(output):
-        return
-    own = {"Licence.txt", "test10_data", "test10_labels.npy", "cv10_data", "cv10_labels.npy"}
-    own |= {f"training10_{shard}" for shard in range(SHARDS)}
-    if other := sorted({path.name for path in output.iterdir()} - own):
-        raise InputError(f"{output}: holds {', '.join(other[:5])}, not of this archive; choose another folder")
-    for name in sorted(own):
-        path = output / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,18 +17,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mammodet.data.images import write_png
-from mammodet.errors import InputError
-from mammodet.files import write_text
-from mammodet.phantom.archive import choose_place
+from mammodet.phantom import FOLDERS, FolderPhantom
+from mammodet.phantom.archive import make_room
 from mammodet.phantom.breast import add_centred, draw_breast, draw_shape
 from mammodet.phantom.film import finish_film
-from mammodet.phantom.lesions import draw_mass
-from mammodet.phantom.texts import has_older_archive, licence
+from mammodet.phantom.lesions import choose_place, draw_mass
 
-DENSITIES = ("1", "2", "3", "4")
-SEVERITIES = ("Benign", "Malignant")
-CLASSES = tuple(f"Density{density}{severity}" for density in DENSITIES for severity in SEVERITIES)
-MIN_IMAGES, MIN_SIZE, MAX_SIZE = len(CLASSES), 128, 4096
 _TISSUE = {"1": "F", "2": "G", "3": "G", "4": "D"}
 FIRST_FILM = 90000001  # beyond any number of INbreast, whose films the public archive of this layout holds
 _COPIES = 2  # at most, of one image
@@ -49,29 +43,25 @@ class FolderPhantomSummary:
     classes: dict[str, int]
     copied: tuple[str, ...]
 
+    def to_text(self) -> str:
+        """A few lines for the terminal."""
+        counts = [f"  {name}: {count}" for name, count in self.classes.items()]
+        return "\n".join([f"{self.images} images, {self.copies} of them copies of others", *counts])
 
-def write_folder_archive(
-    output: Path, *, images: int, size: int = 224, seed: int = 0, progress: bool = True
-) -> FolderPhantomSummary:
+
+def write_folder_archive(output: Path, *, progress: bool = True, **options: Any) -> FolderPhantomSummary:
     """Write a synthetic archive; an older phantom archive in the same folder is replaced.
 
     Args:
         output: a new or empty folder, or one that holds a phantom archive of this layout.
-        images: files in all, equally many in each class; every third image has one or two copies among them.
-        size: side of the images in pixels.
-        seed: same seed, same archive.
+        options: of `FolderPhantom`.
     Raises:
         InputError: an option is out of range, or the folder holds something else.
     """
-    if images < MIN_IMAGES:
-        raise InputError(f"images {images}: expected at least {MIN_IMAGES}, one for each class")
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise InputError(f"size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected 0 or more")
-    _clear(output)
-    write_text(output / "Licence.txt", licence("folders of classes"))
-    names = [CLASSES[number % len(CLASSES)] for number in range(images)]
+    chosen = FolderPhantom(**options)
+    images, seed, size = chosen.images, chosen.seed, chosen.size
+    make_room(output, FOLDERS, "folders of classes")
+    names = [FOLDERS[number % len(FOLDERS)] for number in range(images)]
     copied: list[str] = []
     copies = number = 0
     with tqdm(total=images, desc="phantoms", unit="image", disable=None if progress else True) as bar:
@@ -112,13 +102,3 @@ def _turned(pixels: NDArray[np.uint8], copy: int) -> NDArray[np.uint8]:
     if copy == 0:
         return pixels
     return np.asarray(cv2.flip(pixels, 1) if copy == 1 else cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE), np.uint8)
-
-
-def _clear(output: Path) -> None:
-    """Make room for an archive: nothing but an older phantom archive of this layout is ever removed."""
-    if not has_older_archive(output):
-        return
-    if other := sorted({path.name for path in output.iterdir()} - {"Licence.txt", *CLASSES}):
-        raise InputError(f"{output}: holds {', '.join(other[:5])}, not of this archive; choose another folder")
-    for name in CLASSES:
-        shutil.rmtree(output / name, ignore_errors=True)

@@ -121,6 +121,25 @@ def draw_mass(rng: np.random.Generator, kind: str, radius: int, contrast: float)
     return Patch((contrast * level).astype(np.float32), mask & disc)
 
 
+def choose_place(
+    rng: np.random.Generator, kind: str, free: NDArray[np.bool_], gland: Image, smallest: float
+) -> tuple[int, int, int]:
+    """Row, column and radius of a circle that lies in `free`; half of them where the parenchyma is."""
+    size = free.shape[0]
+    step = max(1, size // 128)
+    small = np.pad(free[step // 2 :: step, step // 2 :: step], 1).astype(np.uint8)
+    room = (cv2.distanceTransform(small, cv2.DIST_L2, 5)[1:-1, 1:-1] - 1.0) * step
+    low, high = (max(fraction, smallest) * size for fraction in RADII[kind])
+    radius = max(3, round(float(np.exp(rng.uniform(np.log(low), np.log(high))))))
+    radius = max(3, min(radius, int(0.9 * room.max())))
+    weights = (room >= min(1.1 * radius, room.max())).astype(np.float64)
+    if rng.random() < 0.5:
+        weights *= 0.02 + gland[step // 2 :: step, step // 2 :: step]
+    cell = rng.choice(weights.size, p=weights.ravel() / weights.sum())
+    row, column = (step // 2 + step * k for k in divmod(int(cell), weights.shape[1]))
+    return row, column, radius
+
+
 def draw_widespread_calcifications(rng: np.random.Generator, breast: Breast, contrast: float) -> tuple[Image, Mask]:
     """Dots all over the breast: what they add, float32 (size, size), and their pixels, bool (size, size)."""
     size = breast.image.shape[0]

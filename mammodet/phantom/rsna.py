@@ -10,44 +10,32 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import shutil
 import struct
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
-from tqdm import tqdm
 
 from mammodet.errors import InputError
 from mammodet.files import write_bytes, write_text
-from mammodet.phantom.archive import choose_place
+from mammodet.phantom import RsnaPhantom
+from mammodet.phantom.archive import draw_all, make_room
 from mammodet.phantom.breast import Breast, Image, add_centred, draw_breast, draw_shape
-from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, draw_mass
-from mammodet.phantom.texts import has_older_archive, licence
+from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, choose_place, draw_mass
 
 COLUMNS = (
     *("site_id", "patient_id", "image_id", "laterality", "view", "age", "cancer", "biopsy", "invasive", "BIRADS"),
     *("implant", "density", "machine_id", "difficult_negative_case"),
 )
 TEST_COLUMNS = ("site_id", "patient_id", "image_id", "laterality", "view", "age", "implant", "machine_id")
-RSNA_QUIRK_HELP = {
-    "missing_image": "a row whose file is not there",
-    "missing_row": "a file that has no row",
-    "truncated_image": "a file that is cut short within its pixels",
-    "damaged_image": "a file that is no DICOM file",
-    "contradiction": "a file whose header says the other side and view than its row",
-}
-MIN_SIZE, MAX_SIZE = 64, 6000
-MAX_PATIENTS = 9999
 _FIRST_PATIENT = 70001
 _FIRST_MACHINE = 60
 _MAMMOGRAM = "1.2.840.10008.5.1.4.1.1.1.2"  # Digital Mammography X-Ray Image Storage - For Presentation
@@ -96,54 +84,38 @@ class RsnaPhantomSummary:
     photometrics: dict[str, int]
     quirks: dict[str, str]
 
+    def to_text(self) -> str:
+        """A few lines for the terminal."""
+        quirks = [f"  {name}: {file}" for name, file in self.quirks.items()]
+        return "\n".join([f"{self.images} images of {self.patients} patients, {self.positives} with cancer", *quirks])
 
-def write_rsna_archive(
-    output: Path,
-    *,
-    patients: int = 12,
-    size: int = 256,
-    seed: int = 0,
-    difficulty: str = "realistic",
-    positive_fraction: float = 0.25,
-    quirks: Collection[str] = (),
-    table: Path | None = None,
-    limit: int | None = None,
-    jobs: int = 1,
-    progress: bool = True,
-) -> RsnaPhantomSummary:
+
+def write_rsna_archive(output: Path, *, progress: bool = True, **options: Any) -> RsnaPhantomSummary:
     """Write a synthetic archive; an older phantom archive in the same folder is replaced.
 
     Args:
         output: a new or empty folder, or one that holds a phantom archive.
-        patients: women of train.csv, four images each and some a fifth; one more makes up test.csv.
-        size: height of the images in pixels; real ones have 2000 to 4000.
-        positive_fraction: share of women with cancer, in one breast; real: 0.04.
-        quirks: names of `RSNA_QUIRK_HELP`, each shown by one image.
-        table: a table of the archive's form; an image is drawn for each of its rows, or for `limit` of them, those of
-            one woman after those of another; `patients` and `positive_fraction` are not used, there is no test.csv.
-        jobs: processes.
+        options: of `RsnaPhantom`.
     Raises:
         InputError: an option is out of range, the table is not of this form, or the folder holds something else.
     """
-    output = Path(output)
-    names = _check_options(patients, size, seed, difficulty, positive_fraction, quirks, limit, jobs)
+    chosen = RsnaPhantom(**options)
+    names, seed, patients, table = chosen.placed, chosen.seed, chosen.patients, chosen.table
     # Before anything is cleared: a wrong table must not cost an older archive, and it may lie in it.
-    train = _read_rows(table, limit) if table is not None else _plan(patients, positive_fraction, seed)
+    train = _read_rows(table, chosen.limit) if table is not None else _plan(patients, chosen.positive_fraction, seed)
     test = [] if table is not None else _plan(1, 0.0, seed + 1, first=_FIRST_PATIENT + patients)
     shown = {name: train[(2 + 3 * number) % len(train)] for number, name in enumerate(sorted(names))}
-    _clear(output)
-    write_text(output / "Licence.txt", licence("the RSNA screening mammography archive"))
+    own = ("train.csv", "test.csv", "train_images", "test_images")
+    make_room(output, own, "the RSNA screening mammography archive")
     lone = shown.get("missing_row")
-    _write_table(output / "train.csv", COLUMNS, [row for row in train if row is not lone])
-    tasks = [("train_images", row, frozenset(name for name in names if shown[name] is row)) for row in train]
+    rows = [row for row in train if row is not lone]
+    _write_table(output / "train.csv", COLUMNS, rows)
+    parts = [("train_images", row, frozenset(name for name in names if shown[name] is row)) for row in train]
     if test:
         _write_table(output / "test.csv", TEST_COLUMNS, test)
-        tasks += [("test_images", row, frozenset()) for row in test]
-    work = (delayed(_write_image)(output / part, row, how, seed, size, difficulty) for part, row, how in tasks)
-    results = Parallel(n_jobs=jobs, return_as="generator")(work)
-    for _ in tqdm(results, total=len(tasks), desc="phantoms", unit="image", disable=None if progress else True):
-        pass
-    rows = [row for row in train if row is not lone]
+        parts += [("test_images", row, frozenset()) for row in test]
+    tasks = [(output / part, row, how, seed, chosen.size, chosen.difficulty) for part, row, how in parts]
+    draw_all(_write_image, tasks, jobs=chosen.jobs, progress=progress)
     return RsnaPhantomSummary(
         images=len(rows),
         patients=len({row["patient_id"] for row in rows}),
@@ -251,9 +223,7 @@ def draw_image(row: Mapping[str, str], *, seed: int, size: int, difficulty: str 
     shape = draw_shape(np.random.default_rng([*key, 43]))
     rng = np.random.default_rng([*key, int(row["image_id"]), 44])
     if view in ("CC", "AT"):
-        # From above there is no muscle and no axilla, and the nipple is about half-way.
-        shape = replace(shape, nipple_row=0.5, above=0.44, below=0.42, axilla=0.0, fold=0.0)
-        shape = replace(shape, muscle_width=0.0, muscle_height=1e-6)
+        shape = shape.from_above()
     level = DIFFICULTIES[difficulty]
     drawn = max(size, 128)  # a breast of fewer pixels has no room for its parts
     density = {"A": "F", "D": "D"}.get(row["density"], "G")
@@ -383,42 +353,3 @@ def _huffman_bits(differences: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
-
-def _check_options(
-    patients: int,
-    size: int,
-    seed: int,
-    difficulty: str,
-    positive_fraction: float,
-    quirks: Collection[str],
-    limit: int | None,
-    jobs: int,
-) -> frozenset[str]:
-    def check(name: str, value: Any, good: bool, expected: str) -> None:
-        if not good:
-            raise InputError(f"{name} {value!r}: expected {expected}")
-
-    check("patients", patients, 1 <= patients <= MAX_PATIENTS, f"1 to {MAX_PATIENTS}")
-    check("size", size, MIN_SIZE <= size <= MAX_SIZE, f"{MIN_SIZE} to {MAX_SIZE} pixels")
-    check("seed", seed, seed >= 0, "0 or more")
-    check("difficulty", difficulty, difficulty in DIFFICULTIES, f"one of {', '.join(DIFFICULTIES)}")
-    check("positive_fraction", positive_fraction, 0 <= positive_fraction <= 1, "a share from 0 to 1")
-    check("limit", limit, limit is None or limit >= 1, "1 or more rows")
-    check("jobs", jobs, jobs != 0, "1 or more, or -1 for all cores")
-    names = [quirks] if isinstance(quirks, str) else quirks
-    unknown = sorted(set(names) - set(RSNA_QUIRK_HELP))
-    check("quirks", ", ".join(unknown), not unknown, f"some of {', '.join(RSNA_QUIRK_HELP)}")
-    return frozenset(names)
-
-
-def _clear(output: Path) -> None:
-    """Make room for an archive: nothing but an older phantom archive of this kind is ever removed."""
-    if not has_older_archive(output):
-        return
-    if not (output / "train.csv").is_file():
-        raise InputError(f"{output}: holds a phantom archive of another kind; choose another folder")
-    for name in ("train_images", "test_images"):
-        shutil.rmtree(output / name, ignore_errors=True)
-    for name in ("train.csv", "test.csv"):
-        (output / name).unlink(missing_ok=True)

@@ -311,7 +311,27 @@ def banner(lines: Sequence[Line], width: int, size_px: int) -> Canvas:
         for row in wrap_text(printable(line.text, bold=line.bold), size_px, width - 2 * pad, bold=line.bold)
     ]
     step = line_height(size_px) + size_px // 6
-    strip = np.full((2 * pad + step * len(rows), width, 3), PAPER, dtype=np.uint8)
+    strip = paper(2 * pad + step * len(rows), width)
     for index, (row, line) in enumerate(rows):
         paint(strip, text_alpha(row, size_px, bold=line.bold), (pad, pad + index * step), line.colour)
     return strip
+
+
+def titled(panels: Sequence[tuple[Sequence[Line], Canvas]], size_px: int, gap: int) -> Canvas:
+    """Canvases side by side, each below its own lines of text, with gaps of paper between them."""
+    titles = [banner(lines, canvas.shape[1], size_px) if lines else None for lines, canvas in panels]
+    top = max(len(title) if title is not None else 0 for title in titles)
+    sheet = paper(top + max(len(canvas) for _, canvas in panels), sum(canvas.shape[1] + gap for _, canvas in panels))
+    left = 0
+    for title, (_, canvas) in zip(titles, panels, strict=True):
+        right = left + canvas.shape[1]
+        if title is not None:
+            sheet[: len(title), left:right] = title
+        sheet[top : top + len(canvas), left:right] = canvas
+        left = right + gap
+    return sheet[:, :-gap]
+
+
+def paper(height: int, width: int) -> Canvas:
+    """An empty canvas."""
+    return np.full((height, width, 3), PAPER, dtype=np.uint8)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from mammodet.records import BoxXYXY, Detections, ImagePrediction, ImageRecord, Lesion, Rle
 from mammodet.reporting.answers import answers_text
 from mammodet.reporting.canvas import (
-    PAPER,
     Canvas,
     Colour,
     Line,
@@ -26,6 +25,8 @@ from mammodet.reporting.canvas import (
     draw_label,
     draw_outline,
     paint,
+    paper,
+    titled,
 )
 from mammodet.reporting.text import line_height, text_alpha, text_width
 
@@ -146,7 +147,7 @@ def draw_overlay(
         return canvas
     size = font_size(view.size_hw, options.emphasis)
     lines = [
-        *_identity(record, prediction),
+        *identity_lines(record, prediction),
         Line(truth_text(record), TRUTH),
         Line(prediction_text(prediction, options), PREDICTION),
     ]
@@ -173,15 +174,14 @@ def side_by_side(
     if prediction is not None:
         _add_predictions(right, prediction, view, options, [])
     size = font_size(view.size_hw, options.emphasis)
-    if options.captions:
-        left, right = _with_titles(left, right, truth_text(record), prediction_text(prediction, options), size)
-    gap = np.full((left.shape[0], max(2, size // 3), 3), PAPER, dtype=np.uint8)
-    panels = np.concatenate([left, gap, right], axis=1)
+    gap = max(2, size // 3)
     if not options.captions:
-        return panels
+        return titled([((), left), ((), right)], size, gap)
+    truth, predicted = Line(truth_text(record), TRUTH), Line(prediction_text(prediction, options), PREDICTION)
+    panels = titled([([truth], left), ([predicted], right)], size, gap)
     width = panels.shape[1]
     return np.concatenate(
-        [banner(_identity(record, prediction), width, size), panels, _legend(record, options, width, size)]
+        [banner(identity_lines(record, prediction), width, size), panels, _legend(record, options, width, size)]
     )
 
 
@@ -203,14 +203,19 @@ def truth_text(record: ImageRecord | None) -> str:
     """`ground truth: tumor 1 · malignant 0 · unlocalized`; labels that are not known are left out."""
     if record is None:
         return "ground truth: none"
+    return f"ground truth: {truth_words(record) or 'not known'}"
+
+
+def truth_words(record: ImageRecord) -> str:
+    """`tumor 1 · malignant 0 · unlocalized`; nothing of an image without a ground truth."""
     if not record.has_truth:
-        return "ground truth: not known"
+        return ""
     parts = [f"{name} {value}" for name, value in record.labels.items() if value is not None]
     if record.unlocalized:
         parts.append("unlocalized")
     if not record.lesions:
         parts.append("no lesion drawn" if record.label("tumor") or record.unlocalized else "no lesion")
-    return "ground truth: " + " · ".join(parts or ["no labels"])
+    return " · ".join(parts or ["no labels"])
 
 
 def prediction_text(prediction: ImagePrediction | None, options: OverlayOptions = DEFAULT) -> str:
@@ -328,24 +333,13 @@ def _add_predictions(
         draw_label(canvas, text, boxes[index], PREDICTION, size, occupied, gap=thickness + 1)
 
 
-def _identity(record: ImageRecord | None, prediction: ImagePrediction | None) -> list[Line]:
+def identity_lines(record: ImageRecord | None, prediction: ImagePrediction | None = None) -> list[Line]:
+    """The image's name, and below it what `facts_text` says."""
     source = record if record is not None else prediction
     if source is None:
         return []
     facts = facts_text(record, prediction)
     return [Line(source.file_name, TITLE, bold=True), *([Line(facts, FAINT)] if facts else [])]
-
-
-def _with_titles(left: Canvas, right: Canvas, truth: str, predicted: str, size: int) -> tuple[Canvas, Canvas]:
-    titles = [
-        banner([Line(text, colour)], left.shape[1], size) for text, colour in ((truth, TRUTH), (predicted, PREDICTION))
-    ]
-    height = max(len(title) for title in titles)
-    strips = []
-    for title, panel in zip(titles, (left, right), strict=True):
-        filler = np.full((height - len(title), title.shape[1], 3), PAPER, dtype=np.uint8)
-        strips.append(np.concatenate([title, filler, panel]))
-    return strips[0], strips[1]
 
 
 def _legend(record: ImageRecord | None, options: OverlayOptions, width: int, size: int) -> Canvas:
@@ -368,7 +362,7 @@ def _legend(record: ImageRecord | None, options: OverlayOptions, width: int, siz
             x, y = pad, y + step
         places.append((x, y))
         x += wide + 2 * pad
-    strip = np.full((y + step + pad // 2, width, 3), PAPER, dtype=np.uint8)
+    strip = paper(y + step + pad // 2, width)
     thickness = max(1, size // 8)
     for (text, colour), (x, y) in zip(items, places, strict=True):
         top = y + (line_height(size) - swatch) // 2

@@ -116,7 +116,7 @@ def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
 
 
 def decode(frame: Frame) -> NDArray[Any]:
-    """Stored values, uint8, int8, uint16 or int16 (height, width), in this machine's byte order; on the CPU.
+    """Stored values, uint8, int8, uint16 or int16 (height, width), in this machine's byte order.
 
     Raises:
         InputError: the codestream is damaged, or its pixels contradict the header.
@@ -124,7 +124,7 @@ def decode(frame: Frame) -> NDArray[Any]:
     pixels, scans = _decoded(frame, frame.value), frame.scans
     if scans and scans.head.frame != LOSSLESS and not np.array_equal(pixels, _decoded(frame, scans.filled)):
         raise InputError(f"{frame.path}: is cut short: the scans of the JPEG stream do not hold all pixels")
-    return check_pixels(frame, pixels)
+    return _checked(frame, pixels)
 
 
 def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
@@ -189,7 +189,7 @@ def pixel_element(file: DicomFile) -> PixelElement:
     return file.pixels
 
 
-def check_pixels(frame: Frame, pixels: NDArray[Any]) -> NDArray[Any]:
+def _checked(frame: Frame, pixels: NDArray[Any]) -> NDArray[Any]:
     """Decoded pixels in this machine's byte order; an `InputError` where they contradict the header."""
     path, stored = frame.path, frame.stored
     if pixels.shape != stored.size_hw:

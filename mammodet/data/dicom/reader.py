@@ -3,7 +3,7 @@
 | step | where it is written down |
 |---|---|
 | open, parse, refuse what is no DICOM image (`file`) | PS3.5, PS3.10 |
-| decode, after checking the codestream against the header (`codec`, `j2k`; on a GPU `gpu`) | PS3.5 annex A |
+| decode, after checking the codestream against the header (`codec`, `j2k`) | PS3.5 annex A |
 | stored values to the modality's values, then to a window's output (`window`) | PS3.3 C.11.1, C.11.2 |
 | MONOCHROME1 inverted, after the window: tissue is bright | PS3.3 C.7.6.3.1.2 |
 
@@ -16,14 +16,11 @@ photometric interpretation.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +28,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from mammodet.data.dicom import tags
-from mammodet.data.dicom.codec import Frame, StoredFormat, pixel_element, read_frame
+from mammodet.data.dicom.codec import StoredFormat, decode, pixel_element, read_frame
 from mammodet.data.dicom.file import DicomFile, open_dicom
-from mammodet.data.dicom.gpu import FrameDecoder, choose_decoder
 from mammodet.data.dicom.groups import merge_groups
 from mammodet.data.dicom.window import Window, value_table, windows
 from mammodet.data.headers import MOST_PIXELS
@@ -66,7 +62,6 @@ _TAGS = [
     )
 ]
 Pixels = NDArray[Any]  # uint8 or uint16
-_Result = TypeVar("_Result")
 _PIXELS_AT_ONCE = 2**20  # NumPy makes 8-byte indices of what is looked up
 
 
@@ -127,26 +122,21 @@ def read_header(path: Path) -> DicomHeader:
         return _header(file, stored)
 
 
-def read_stored(path: Path, *, decoder: str | FrameDecoder | None = None) -> NDArray[Any]:
+def read_stored(path: Path) -> NDArray[Any]:
     """Stored values as they are, for masks: no table, no window, no inversion.
 
-    Args:
-        decoder: as of `read_dicom`.
     Returns:
         uint8, int8, uint16 or int16 (height, width).
     Raises:
         InputError: as `read_header`; and the pixel data are cut short, damaged, contradict the header, or are
             compressed in a way that is not read here.
     """
-    chosen = choose_decoder(decoder)
     with _open(path) as (file, stored):
         frame = read_frame(file, stored)
-    return chosen.decode(frame)
+    return decode(frame)
 
 
-def read_dicom(
-    path: Path, *, window: int | None = 0, decoder: str | FrameDecoder | None = None
-) -> tuple[Pixels, DicomHeader]:
+def read_dicom(path: Path, *, window: int | None = 0) -> tuple[Pixels, DicomHeader]:
     """Pixels in which tissue is bright, on the full scale of their depth, and what the file says of them.
 
     Stored values go through the modality's table or rescaling, then through a window, and are inverted for MONOCHROME1.
@@ -159,125 +149,18 @@ def read_dicom(
     Args:
         window: which of `DicomHeader.windows`: tables first, then centres and widths. 0 is also taken where there is
             none, and then means none; None means none at all.
-        decoder: `cpu`, `gpu` or `auto` (`gpu.choose_decoder`); None takes that of the environment's
-            MAMMODET_DICOM_DECODER, else `cpu`.
     Returns:
         (height, width) pixels: uint8 where at most 8 bits are stored and neither a window nor a modality step was
         applied (an inversion costs no depth), else uint16; and the header.
     Raises:
         InputError: as `read_stored`; and there is no such window, or it, a table or the rescaling is nonsense.
     """
-    chosen = choose_decoder(decoder)
-    opened = _read_opened(path, window)
-    return opened.shown(chosen.decode(opened.frame)), opened.header
-
-
-def decode_many(
-    paths: Iterable[Path],
-    *,
-    batch: int = 16,
-    window: int | None = 0,
-    decoder: str | FrameDecoder | None = None,
-    threads: int = 4,
-    refused: Callable[[Path, InputError], None] | None = None,
-) -> Iterator[tuple[Path, Pixels, DicomHeader]]:
-    """Path, pixels and header of each file, in the order given: `read_dicom` of many, for a decoder that takes batches.
-
-    Threads read the next batch while one is decoded. At no time are there more than two batches of files as they are
-    stored, and one of decoded images.
-
-    Args:
-        batch: images that are decoded at once.
-        window, decoder: as of `read_dicom`.
-        threads: how many read files, apply windows and, where the CPU decodes, decode.
-        refused: called with each file that cannot be read, which is then left out; None raises.
-    Raises:
-        InputError: `batch` or `threads` is less than 1, or there is no such decoder: at once; a file cannot be read:
-            at its turn.
-    """
-    for name, value in (("batch", batch), ("threads", threads)):
-        if value < 1:
-            raise InputError(f"{name} {value}: expected 1 or more")
-    return _decode_batches(iter(paths), batch, window, choose_decoder(decoder), threads, refused)
-
-
-def _decode_batches(
-    paths: Iterator[Path],
-    batch: int,
-    window: int | None,
-    decoder: FrameDecoder,
-    threads: int,
-    refused: Callable[[Path, InputError], None] | None,
-) -> Iterator[tuple[Path, Pixels, DicomHeader]]:
-    pool = ThreadPoolExecutor(threads)
-
-    def begin() -> deque[Future[_Opened | _Refused]]:
-        return deque(pool.submit(_told, Path(path), _read_opened, Path(path), window) for path in islice(paths, batch))
-
-    def finish(opened: _Opened, found: NDArray[Any] | str) -> tuple[Path, Pixels, DicomHeader]:
-        return opened.frame.path, opened.shown(decoder.finish(opened.frame, found)), opened.header
-
-    try:
-        reading = begin()
-        while reading:
-            results = [future.result() for future in reading]
-            reading = begin()
-            good = [result for result in results if isinstance(result, _Opened)]
-            found = deque(decoder.on_gpu([opened.frame for opened in good]))
-            images: deque[_Refused | Future[tuple[Path, Pixels, DicomHeader] | _Refused]] = deque(
-                pool.submit(_told, result.frame.path, finish, result, found.popleft())
-                if isinstance(result, _Opened)
-                else result
-                for result in results
-            )
-            del results, good
-            while images:
-                first = images.popleft()
-                image = first.result() if isinstance(first, Future) else first
-                del first
-                if not isinstance(image, _Refused):
-                    yield image
-                elif refused is None:
-                    raise image.error
-                else:
-                    refused(image.path, image.error)
-                del image
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A file read up to its decoder: header, pixels as they are stored, and what each stored value is shown as."""
-
-    frame: Frame
-    header: DicomHeader
-    table: NDArray[Any]
-
-    def shown(self, pixels: NDArray[Any]) -> Pixels:
-        return _look_up(self.table, pixels, self.frame.stored.lowest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    path: Path
-    error: InputError
-
-
-def _told(path: Path, work: Callable[..., _Result], *arguments: Any) -> _Result | _Refused:
-    """The result of some work, or its `InputError` as a value, so that one file's fault is no other's."""
-    try:
-        return work(*arguments)
-    except InputError as error:
-        return _Refused(path, error)
-
-
-def _read_opened(path: Path, window: int | None) -> _Opened:
     with _open(path) as (file, stored):
         header = _header(file, stored)
         # First the table: a fault in it costs no reading.
         table = value_table(file.path, file.dataset, stored, window)
-        return _Opened(read_frame(file, stored), header, table)
+        frame = read_frame(file, stored)
+    return _look_up(table, decode(frame), stored.lowest), header
 
 
 def _look_up(table: NDArray[Any], pixels: NDArray[Any], lowest: int) -> Pixels:

@@ -42,7 +42,7 @@ class Window:
 def windows(dataset: Dataset) -> tuple[Window, ...]:
     """What the file proposes, tables first, then centres and widths; as it stands, even where it is nonsense."""
     tables = [
-        Window("LUT", explanation=tags.text(item, "LUTExplanation")) for item in _items(dataset, "VOILUTSequence")
+        Window("LUT", explanation=tags.text(item, "LUTExplanation")) for item in tags.items(dataset, "VOILUTSequence")
     ]
     centers, widths = tags.numbers(dataset, "WindowCenter"), tags.numbers(dataset, "WindowWidth")
     names = (tags.text(dataset, "WindowCenterWidthExplanation") or "").split("\\")
@@ -114,7 +114,7 @@ def _stored_value(path: Path, dataset: Dataset, keyword: str, stored: StoredForm
 
 def _modality(path: Path, dataset: Dataset, values: Values) -> tuple[Values, float, float, bool]:
     """Values after the modality step, the range they can take, and whether the step changed nothing."""
-    sequence = _items(dataset, "ModalityLUTSequence")
+    sequence = tags.items(dataset, "ModalityLUTSequence")
     if sequence:
         entries, first, bits = _read_table(path, sequence[0], "Modality LUT", values[0], values[-1])
         return _look_up(entries, first, values), 0, float(2**bits - 1), False
@@ -141,7 +141,7 @@ def _voi(path: Path, dataset: Dataset, values: Values, number: int, proposed: tu
     """Values on [0, 1] of a window's output range."""
     chosen = proposed[number]
     if chosen.function == "LUT":
-        item = _items(dataset, "VOILUTSequence")[number]
+        item = tags.items(dataset, "VOILUTSequence")[number]
         entries, first, bits = _read_table(path, item, f"VOI LUT {number}", values.min(), values.max())
         return _look_up(entries, first, np.rint(values)) / (2**bits - 1)
     center, width = chosen.center, chosen.width
@@ -178,10 +178,6 @@ def apply_window(path: Path, values: Values, function: str, center: float, width
         return np.clip((values - center) / width + 0.5, 0, 1)
 
 
-def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    return tags.items(dataset, keyword)
-
-
 def _look_up(entries: Values, first: int, values: Values) -> Values:
     """Entries of values; what lies before the first or behind the last entry has that entry (C.11.1.1.1)."""
     return entries[np.clip(values - first, 0, len(entries) - 1).astype(np.intp)]
@@ -193,7 +189,7 @@ def _read_table(path: Path, item: Dataset, name: str, low: float, high: float) -
     Args:
         low, high: range of what is looked up, which tells whether the first value is signed.
     """
-    descriptor, order = _words(item, "LUTDescriptor"), _order(item)
+    descriptor, order = tags.raw_bytes(item, "LUTDescriptor"), _order(item)
     if descriptor is None or len(descriptor) != 6:
         raise InputError(f"{path}: the descriptor of {name} is missing or damaged; expected three numbers")
     count, first, bits = struct.unpack(f"{order}3H", descriptor)
@@ -201,7 +197,7 @@ def _read_table(path: Path, item: Dataset, name: str, low: float, high: float) -
     # Unsigned or signed as the values are: the element's own kind is missing in half of the encodings, wrong in others.
     if first > 32767 and (low < 0 or first > high):
         first -= 65536
-    data = _words(item, "LUTData") or b""
+    data = tags.raw_bytes(item, "LUTData") or b""
     if not 8 <= bits <= 16:
         raise InputError(f"{path}: {name} states {bits} bits per entry; expected 8 to 16")
     if len(data) >= 2 * count:
@@ -213,10 +209,6 @@ def _read_table(path: Path, item: Dataset, name: str, low: float, high: float) -
     if int(entries.max()) >= 2**bits:
         raise InputError(f"{path}: {name} holds the entry {entries.max()}, although it states {bits} bits per entry")
     return entries.astype(np.float64), first, bits
-
-
-def _words(item: Dataset, keyword: str) -> bytes | None:
-    return tags.raw_bytes(item, keyword)
 
 
 def _order(item: Dataset, keyword: str = "LUTDescriptor") -> str:

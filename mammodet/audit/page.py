@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+import mammodet
 from mammodet.audit import tables
+from mammodet.audit.figures import bars_figure, histogram_figure
 from mammodet.audit.findings import AuditedImage, Finding, Item, Severity, own
+from mammodet.audit.result import Audit
+from mammodet.audit.tables import count_subsets, find_facts
+from mammodet.data.coco import data_hash
 from mammodet.data.images import read_image, to_display
 from mammodet.files import write_text
-from mammodet.records import BoxXYXY
-from mammodet.reporting.audit_figures import bars_figure, histogram_figure
-from mammodet.reporting.canvas import PAPER, Canvas, View, draw_box, draw_label
+from mammodet.records import LABELS, BoxXYXY
+from mammodet.reporting.canvas import Canvas, View, draw_box, draw_label, paper, titled
 from mammodet.reporting.curves import to_svg
 from mammodet.reporting.gallery import encode, render, shrink
 from mammodet.reporting.overlay import (
@@ -36,8 +39,6 @@ MOST_PICTURES = 40
 PICTURES_BYTES = 2_800_000  # of all pictures together, before base64 makes a third more of them
 PANEL_HEIGHT = 420
 MOST_ITEMS_SHOWN, MOST_ITEMS_LISTED = 6, 200
-#: Findings of which a picture shows nothing that the words do not.
-UNSEEN = ("constant_image", "depth_loss", "lossy_image", "known_totals")
 OPTIONS = OverlayOptions(panel_height=PANEL_HEIGHT, emphasis=1.5, captions=False)
 
 
@@ -56,62 +57,34 @@ class Card:
     height: int
 
 
-def write_audit_page(
-    path: Path,
-    *,
-    title: str,
-    audit: Mapping[str, Any],
-    findings: Sequence[Finding],
-    images: Sequence[AuditedImage],
-) -> None:
-    """Write the page, whole or not at all.
-
-    Args:
-        path: of the HTML file.
-        title: its heading.
-        audit: the value of `audit.json`.
-        findings: the gravest first.
-        images: all that were compared; the gallery's images are read again, one at a time.
-    """
-    cards = list(make_cards(findings))
+def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
+    """Write the page, whole or not at all; the gallery's images are read again, one at a time."""
+    source, facts = audit.sources[0], find_facts(audit.images)
+    stamp = {
+        "file": source.path,
+        "compared with": ", ".join(other.path.name for other in audit.sources[1:]) or "nothing",
+        "patients": facts.patients,
+        "images": facts.images,
+        "lesions": facts.lesions,
+        "data hash": data_hash(source.dataset)[:16],
+        "mammodet": mammodet.__version__,
+    }
+    known = {field.name: getattr(facts, field.name) for field in fields(facts)}
     page = render(
         "audit.html.j2",
-        title=title,
+        title=f"Audit of {source.path.resolve().parent.name}/{source.path.name}",
         audit=audit,
-        stamp=_stamp(audit),
-        findings=[_section(finding) for finding in findings],
-        cards=cards,
-        figures=[Markup(to_svg(figure)) for figure in make_figures(images)],
-        subsets=audit["subsets"],
-        facts=[(name, _cell(value)) for name, value in audit["facts"].items() if value not in (None, {})],
-        checks=audit["checks"],
+        command=command,
+        stamp=stamp,
+        findings=audit.findings,
+        shown=MOST_ITEMS_SHOWN,
+        listed=MOST_ITEMS_LISTED,
+        cards=list(make_cards(audit.findings)),
+        figures=[Markup(to_svg(figure)) for figure in make_figures(audit.images)],
+        subsets=count_subsets(audit.images),
+        facts={name.replace("_", " "): _cell(value) for name, value in known.items() if value not in (None, {})},
     )
     write_text(path, page)
-
-
-def _stamp(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = audit["facts"]
-    return [
-        ("file", str(audit["file"])),
-        ("compared with", ", ".join(Path(name).name for name in audit["compared_with"]) or "nothing"),
-        ("patients", str(facts["patients"])),
-        ("images", str(facts["images"])),
-        ("lesions", str(facts["lesions"])),
-        ("data hash", str(audit["data_hash"])[:16]),
-        ("mammodet", str(audit["version"])),
-    ]
-
-
-def _section(finding: Finding) -> dict[str, Any]:
-    texts = [item.text for item in finding.items]
-    listed = texts[:MOST_ITEMS_LISTED]
-    return {
-        "finding": finding,
-        "shown": listed[:MOST_ITEMS_SHOWN],
-        "more": listed[MOST_ITEMS_SHOWN:],
-        "unlisted": len(texts) - len(listed),
-        "count": len(texts),
-    }
 
 
 def choose_items(findings: Sequence[Finding], most: int) -> list[tuple[Finding, Item]]:
@@ -132,19 +105,17 @@ def choose_items(findings: Sequence[Finding], most: int) -> list[tuple[Finding, 
 
 
 def _showable(finding: Finding) -> list[Item]:
-    if finding.severity == "note" or finding.check in UNSEEN:
+    if finding.severity == "note" or not finding.pictured:
         return []
-    texts: dict[tuple[Path, ...], list[str]] = {}
-    members: dict[tuple[Path, ...], tuple[AuditedImage, ...]] = {}
-    marks: dict[tuple[Path, ...], list[tuple[str, BoxXYXY]]] = {}
+    shown: dict[tuple[Path, ...], Item] = {}
     for item in finding.items:
         images = tuple(image for image in item.images if image.facts.fault is None)[:4]
         if images:
             key = tuple(image.path for image in images)
-            texts.setdefault(key, []).append(item.text)
-            members[key] = images
-            marks.setdefault(key, []).extend(item.marks)
-    return [Item(" · ".join(words), members[key], tuple(marks[key])) for key, words in texts.items()]
+            first = shown.get(key)
+            text = f"{first.text} · {item.text}" if first else item.text
+            shown[key] = Item(text, images, (*(first.marks if first else ()), *item.marks))
+    return list(shown.values())
 
 
 def make_cards(findings: Sequence[Finding], *, most: int = MOST_PICTURES) -> Iterator[Card]:
@@ -153,8 +124,7 @@ def make_cards(findings: Sequence[Finding], *, most: int = MOST_PICTURES) -> Ite
     total = sum(len(item.images) for _, item in chosen)
     for finding, item in chosen:
         panels = [_panel(image, item.marks if image is item.images[0] else ()) for image in item.images]
-        height = max(panel.shape[0] for panel in panels)
-        picture = np.concatenate([_padded(panel, height) for panel in panels], axis=1)
+        picture = titled([((), panel) for panel in panels], 0, 4)
         content = _small_jpeg(picture, PICTURES_BYTES * len(panels) // total)
         yield Card(
             severity=finding.severity,
@@ -174,7 +144,7 @@ def _panel(image: AuditedImage, marks: Sequence[tuple[str, BoxXYXY]]) -> Canvas:
     try:
         pixels = to_display(read_image(image.path))
     except (OSError, ValueError):
-        return np.full((PANEL_HEIGHT, PANEL_HEIGHT, 3), PAPER, dtype=np.uint8)
+        return paper(PANEL_HEIGHT, PANEL_HEIGHT)
     if tuple(image.record.size_hw) != pixels.shape:  # every box would land in a wrong place
         return draw_overlay(pixels, None, None, OPTIONS)
     view = View.around(image.record.size_hw, height=PANEL_HEIGHT)
@@ -185,13 +155,6 @@ def _panel(image: AuditedImage, marks: Sequence[tuple[str, BoxXYXY]]) -> Canvas:
         draw_box(canvas, view.box(box), IGNORED, thickness, dashed=True)
         draw_label(canvas, text, view.box(box), IGNORED, size, occupied, gap=thickness + 1)
     return canvas
-
-
-def _padded(panel: Canvas, height: int) -> Canvas:
-    """The panel at that height, with a gap on its right."""
-    padded = np.full((height, panel.shape[1] + 4, 3), PAPER, dtype=np.uint8)
-    padded[: panel.shape[0], : panel.shape[1]] = panel
-    return padded
 
 
 def _small_jpeg(picture: Canvas, budget: int) -> bytes:
@@ -209,14 +172,9 @@ def _small_jpeg(picture: Canvas, budget: int) -> bytes:
 def make_figures(images: Sequence[AuditedImage]) -> Iterator[Figure]:
     """What the audited file holds, and how the subsets compare; a figure without anything to show is left out."""
     members = own(images)
-    subsets = {row["subset"]: row for row in tables.split_table(images)}
-    for label in ("tumor", "malignant"):
-        rows = {
-            part: {
-                word: row[f"{label} {word}"] for word in ("positive", "negative", "unknown") if row[f"{label} {word}"]
-            }
-            for part, row in subsets.items()
-        }
+    subsets = count_subsets(images)
+    for label in LABELS:
+        rows = {row.subset: {word: number for word, number in row.labels[label].items() if number} for row in subsets}
         if any("positive" in row or "negative" in row for row in rows.values()):
             yield bars_figure(f"{label.capitalize()}, by subset", rows, what="images", shares=True)
     yield bars_figure("Images", tables.image_cross(images, lambda record: "all images"), what="images")
@@ -227,18 +185,16 @@ def make_figures(images: Sequence[AuditedImage]) -> Iterator[Figure]:
     ):
         if table:
             yield bars_figure(f"{title}, by what the image shows", table, what="images")
-    for title, names in (
-        ("Abnormality", ("abnormality",)),
-        ("Subtlety (5: plain to see)", ("subtlety",)),
-        ("Shape", ("shape", "calc_type")),
-        ("Margins or distribution", ("margins", "calc_distribution")),
-        ("Assessment (BI-RADS)", ("assessment",)),
+    for title, names, rising in (
+        ("Abnormality", ("abnormality",), False),
+        ("Subtlety (5: plain to see)", ("subtlety",), True),
+        ("Shape", ("shape", "calc_type"), False),
+        ("Margins or distribution", ("margins", "calc_distribution"), False),
+        ("Assessment (BI-RADS)", ("assessment",), True),
     ):
         table = tables.lesion_cross(images, *names)
-        if "Subtlety" in title or "Assessment" in title:
-            table = _sorted(table)
         if table:
-            yield bars_figure(f"{title}, by pathology", table, what="lesions")
+            yield bars_figure(f"{title}, by pathology", _sorted(table) if rising else table, what="lesions")
     sizes, unit = tables.lesion_sizes(images)
     if sizes:
         note = "mm" if unit == "mm" else "px: not every image has a spacing in mm"
@@ -267,6 +223,4 @@ def _sorted(table: tables.Cross) -> tables.Cross:
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {number}" for name, number in value.items())
-    if isinstance(value, list):
-        return ", ".join(str(part) for part in value)
     return str(value)

@@ -1,0 +1,75 @@
+"""What the reader of each format makes of its source: entries, one after the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mammodet.files import read_json
+
+Place = int | str  # number of an entry or a line, or the whole text of it
+FAULTY: Any = object()  # in place of a value whose fault is among the entry's faults
+NO_PIXEL: Any = object()  # a mask that shows nothing
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(slots=True)
+class Entry:
+    """One detection as its source has it; without box and mask, what it says of an image on which nothing was found.
+
+    Attributes:
+        image: what names the image; FAULTY where nothing can.
+        number_is: what a whole number as `image` is: the `id` in the ground truth, or the `stem` of a file name.
+        file_name: a name that must mean the same image.
+        box: four finite numbers.
+        box_kind: key of `BOX_KINDS`.
+        given: the box as it stands in the source, for messages.
+        mask: run lengths or polygons as in COCO, None, or NO_PIXEL.
+        shares: box and polygons are in shares of the width and height, not in pixels.
+        size_wh: of the image in which the box was predicted; None for that of the ground truth.
+        class_id, class_name: one or both; `class_id` is FAULTY where neither is one.
+        score_name: of the score, for messages.
+        image_scores: label to name and value of a score of the whole image.
+        faults: what is wrong with it.
+    """
+
+    place: Place
+    image: Any
+    number_is: Literal["id", "stem"] = "id"
+    file_name: str | None = None
+    box: Sequence[float] | Any = None
+    box_kind: str = "xyxy"
+    given: Any = None
+    mask: Any = None
+    shares: bool = False
+    size_wh: tuple[float, float] | None = None
+    class_id: int | Any = None
+    class_name: str | None = None
+    score: Any = None
+    score_name: str = "score"
+    image_scores: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def read_results(path: Path) -> Any:
+    """The JSON value of a results file; NaN and infinity stay in, so that each is told with its entry.
+
+    Raises:
+        InputError: the file is missing, is no UTF-8, or is cut short.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return read_json(path)  # which says in words what is wrong
+
+
+def read_number(text: str) -> float | None:
+    """A finite number; None for anything else, NaN and `1_000` too, which Python would take."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = float(text)
+    return number if abs(number) < 1e300 else None
