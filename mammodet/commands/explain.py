@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="layers, as `explain layers` names them (feature-maps: the last layer of each size of map; grad-cam: the last "
-        "map before it is pooled)",
+        help="layers, as `explain layers` names them (feature-maps: the last layer of each size of map; grad-cam: the "
+        "last map before it is pooled)",
     )
 
     def add(name: str, does: Callable[[argparse.Namespace], str], what: str, *parents: Parser) -> Parser:
