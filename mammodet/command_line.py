@@ -104,7 +104,8 @@ def _expected(field: FieldInfo) -> str:
     kind, _ = _kind(field.annotation)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}.get(kind, "text")
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    words = names.get(kind, "text")
     low = next(
         (str(item.ge if isinstance(item, Ge) else item.gt) for item in field.metadata if isinstance(item, Ge | Gt)), ""
     )

@@ -39,6 +39,14 @@ MOST_PICTURES = 40
 PICTURES_BYTES = 2_800_000  # of all pictures together, before base64 makes a third more of them
 PANEL_HEIGHT = 420
 MOST_ITEMS_SHOWN, MOST_ITEMS_LISTED = 6, 200
+#: Of fields of `Facts`, where their own names say too little.
+FACT_NAMES = {
+    "counts_as": "images count as",
+    "size_hw": "image size (h x w)",
+    "lesion_side": "longer side of a lesion",
+    "intensity": "mean intensity",
+    "breast_intensity": "mean intensity of the breast",
+}
 OPTIONS = OverlayOptions(panel_height=PANEL_HEIGHT, emphasis=1.5, captions=False)
 
 
@@ -82,7 +90,11 @@ def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
         cards=list(make_cards(audit.findings)),
         figures=[Markup(to_svg(figure)) for figure in make_figures(audit.images)],
         subsets=count_subsets(audit.images),
-        facts={name.replace("_", " "): _cell(value) for name, value in known.items() if value not in (None, {})},
+        facts={
+            FACT_NAMES.get(name, name.replace("_", " ")): _cell(value)
+            for name, value in known.items()
+            if value not in (None, {})
+        },
     )
     write_text(path, page)
 

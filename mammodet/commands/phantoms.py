@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mammodet import phantom
 from mammodet.cli import Parser
-from mammodet.command_line import add_option, flag
+from mammodet.command_line import Options, add_option, flag
 from mammodet.errors import InputError
 
 #: Archive, its options, and the function that writes it, in the module of the archive's name.
-ARCHIVES = {
+ARCHIVES: dict[str, tuple[type[Options], str]] = {
     "mias": (phantom.MiasPhantom, "write_mias_archive"),
     "cbis_ddsm": (phantom.CbisPhantom, "write_cbis_archive"),
     "rsna": (phantom.RsnaPhantom, "write_rsna_archive"),

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from mammodet.data.coco import data_hash
 from mammodet.errors import InputError
 from mammodet.records import Dataset
@@ -25,7 +27,7 @@ class SourceFile:
         patient_prefix: stands before its patient ids in the model's list of patients.
     """
 
-    file: str | None
+    file: str | None = None
     subset: Literal["train", "val"] = "train"
     archive: str | None = None
     data_hash: str | None = None
@@ -43,20 +45,8 @@ class SourceFile:
             file, subset, _archive(dataset), data_hash(dataset), split_hash_of(dataset), patient_prefix=patient_prefix
         )
 
-    @staticmethod
-    def from_json(value: Any) -> SourceFile:
-        """The inverse of `to_json`; keys of later versions are passed over.
 
-        Raises:
-            InputError: saying what is wrong with it.
-        """
-        if not isinstance(value, dict) or value.get("subset") not in WORDS:
-            raise InputError(f"'files' of a model hold {value!r:.60}; expected objects whose 'subset' is train or val")
-        known = {key: item for key, item in value.items() if key in SourceFile.__dataclass_fields__}
-        odd = [key for key, item in known.items() if not isinstance(item, str | None)]
-        if odd or known.get("patient_prefix", "") is None:
-            raise InputError(f"'files' of a model: {', '.join(odd) or 'patient_prefix'} of {value!r:.60} is no text")
-        return SourceFile(**{"file": None, **known})
+_FILES: TypeAdapter[tuple[SourceFile, ...]] = TypeAdapter(tuple[SourceFile, ...])  # keys of later versions are left out
 
 
 def sources_of(model: Mapping[str, Any]) -> tuple[SourceFile, ...]:
@@ -65,13 +55,16 @@ def sources_of(model: Mapping[str, Any]) -> tuple[SourceFile, ...]:
     Raises:
         InputError: they cannot be read.
     """
-    items = model.get("files") or []
-    if not isinstance(items, list):
-        raise InputError(f"'files' of a model is {items!r:.60}; expected a list")
-    files = tuple(SourceFile.from_json(item) for item in items)
+    try:
+        files = _FILES.validate_python(model.get("files") or ())
+    except ValidationError as error:
+        place, reason = " ".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        raise InputError(
+            f"'files' of a model: {place} {reason}; expected objects whose 'subset' is train or val"
+        ) from None
     if files or not (model.get("data_hash") or model.get("split_hash")):
         return files
-    return (SourceFile(None, data_hash=model.get("data_hash"), split_hash=model.get("split_hash")),)
+    return (SourceFile(data_hash=model.get("data_hash"), split_hash=model.get("split_hash")),)
 
 
 def seen_patients(model: Mapping[str, Any], dataset: Dataset) -> set[str]:

@@ -17,47 +17,49 @@ _CORNERS = tuple(dict.fromkeys(f"{name}_column" for names in BOX_KINDS.values() 
 
 
 def _column(what: str = "") -> Any:
-    return Field(None, description=what or None)
+    return Field(default=None, description=what or None)
 
 
 class ImportOptions(Options):
     """How detections of another program are read; the columns are those of the format csv."""
 
     category_map: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="THEIRS=OURS, their class id or name, and our category: 0=mass; OURS empty leaves such detections "
         "out (default: equal names; for coco and detectron2 equal ids)",
     )
-    name: str | None = Field(None, description="of the model, for reports (default: name of the source)")
+    name: str | None = Field(default=None, description="of the model, for reports (default: name of the source)")
     score_scale: Literal["none", "percent", "sigmoid"] = Field(
-        "none", description="'percent': scores from 0 to 100; 'sigmoid': scores are logits"
+        default="none", description="'percent': scores from 0 to 100; 'sigmoid': scores are logits"
     )
     default_score: float | None = Field(
-        None, ge=0, le=1, description="of detections that come without one (default: refused)"
+        default=None, ge=0, le=1, description="of detections that come without one (default: refused)"
     )
     image_score: tuple[str, ...] = Field(
-        (),
+        default=(),
         description=f"how the image score 'tumor' is made of the detections: {', '.join(IMAGE_SCORE_RULES)} (none); "
         "for csv also LABEL=COLUMN: tumor=COLUMN, malignant=COLUMN",
     )
     train_json: tuple[Path, ...] = Field(
-        (),
+        default=(),
         description="data sets that the model was trained and chosen on, the training set first, so that evaluation "
         "can see leakage",
     )
-    checkpoint_file: Path | None = Field(None, description="of the model; its SHA-256 is kept")
-    ignore_unknown_images: bool = Field(False, description="pass over images that the ground truth lacks")
-    boxes_only: bool = Field(False, description="leave masks out")
+    checkpoint_file: Path | None = Field(default=None, description="of the model; its SHA-256 is kept")
+    ignore_unknown_images: bool = Field(default=False, description="pass over images that the ground truth lacks")
+    boxes_only: bool = Field(default=False, description="leave masks out")
     clip_boxes: bool = Field(
-        False, description="cut boxes to the image however far they leave it (default: by more than 1 px is refused)"
+        default=False,
+        description="cut boxes to the image however far they leave it (default: by more than 1 px is refused)",
     )
-    keep_top: int | None = Field(None, ge=1, description="the N strongest detections of each image")
+    keep_top: int | None = Field(default=None, ge=1, description="the N strongest detections of each image")
     coordinates: Literal["pixels", "normalized"] = Field(
-        "pixels", description="'normalized': shares of the width and height, from 0 to 1"
+        default="pixels", description="'normalized': shares of the width and height, from 0 to 1"
     )
     image_column: str | None = _column("the image; a box is x1 y1 x2 y2, or x y w h, or cx cy w h")
     match: Literal["name", "id"] = Field(
-        "name", description="whether the image column holds a file name (or its stem), or the id of the ground truth"
+        default="name",
+        description="whether the image column holds a file name (or its stem), or the id of the ground truth",
     )
     x1_column: str | None = _column()
     y1_column: str | None = _column()

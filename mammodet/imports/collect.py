@@ -16,7 +16,7 @@ from mammodet.data.checks import Checker, check_polygon, is_finite, read_segment
 from mammodet.errors import raise_faults
 from mammodet.geometry import rle_box
 from mammodet.imports import ImportOptions
-from mammodet.imports.entry import FAULTY, NO_PIXEL, Entry, Place
+from mammodet.imports.entry import FAULTY, NO_PIXEL, Entry, Format, Place
 from mammodet.imports.match import LEFT_OUT, Categories, ImageIndex, UnknownImageError
 from mammodet.records import BoxXYXY, Dataset, Detections, ImagePrediction, ImageRecord, Rle
 
@@ -32,21 +32,6 @@ class Found(NamedTuple):
     category_id: int
     rle: Rle | None
     place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """How a format's messages read.
-
-    Attributes:
-        unit: what is counted: entry, line.
-        box: name of a box, and frame of its numbers.
-        normalized_hint: what to do about boxes that are shares of the image's sides instead of pixels.
-    """
-
-    unit: str
-    box: tuple[str, str]
-    normalized_hint: str = "write them in pixels"
 
 
 @dataclass
@@ -75,15 +60,14 @@ class Collector:
 
     Args:
         dataset: the ground truth, whose images were predicted.
-        by_id: whether class ids are those of the ground truth where `options.category_map` is empty.
     """
 
-    def __init__(self, dataset: Dataset, options: ImportOptions, wording: Wording, *, by_id: bool = False) -> None:
-        self.dataset, self.options, self.wording = dataset, options, wording
+    def __init__(self, dataset: Dataset, options: ImportOptions, form: Format) -> None:
+        self.dataset, self.options, self.form = dataset, options, form
         self.faults: list[str] = []
         self.summary = ImportSummary(images=len(dataset.images))
         self._index = ImageIndex(dataset)
-        self._categories = Categories(dataset.categories, options.categories, by_id=by_id)
+        self._categories = Categories(dataset.categories, options.categories, by_id=form.by_id)
         self._found: dict[int, list[Found]] = {record.image_id: [] for record in dataset.images}
         self._image_scores: dict[int, dict[str, tuple[float, Place]]] = {
             record.image_id: {} for record in dataset.images
@@ -123,7 +107,7 @@ class Collector:
             self._found[record.image_id].append(Found(box, score, category, rle, entry.place))
 
     def _where(self, place: Place) -> str:
-        return place if isinstance(place, str) else f"{self.wording.unit} {place}"
+        return place if isinstance(place, str) else f"{self.form.unit} {place}"
 
     def _fault(self, place: Place, text: str, record: ImageRecord | None = None) -> None:
         image = f" (image {record.file_name!r})" if record is not None else ""
@@ -224,8 +208,7 @@ class Collector:
         x1, y1, x2, y2 = box
         height, width = record.size_hw
         self._largest = max(self._largest, x2, y2)
-        name, frame = self.wording.box
-        shown = f"{name} {short(entry.given)} ({frame})"
+        shown = f"{self.form.box} {short(entry.given)} ({self.form.frame})"
         over = max(-x1, -y1, x2 - width, y2 - height)
         fault = None
         if not (x2 > x1 and y2 > y1):
@@ -274,11 +257,11 @@ class Collector:
         if 0 < self._largest <= 1:
             self.faults.append(
                 f"no box reaches beyond {self._largest:g} px: these are shares of the width and height, not pixels; "
-                + self.wording.normalized_hint
+                + self.form.normalized_hint
             )
         for record in self.dataset.images:
             self._check_copies(record)
-        counted = "Entries are counted from 0" if self.wording.unit == "entry" else "Lines are counted from 1"
+        counted = "Entries are counted from 0" if self.form.unit == "entry" else "Lines are counted from 1"
         advice = f"{counted}. Nothing was written: mend or export it again, or choose the option that a fault names."
         raise_faults(self.faults, where=str(source), advice=advice)
         with_masks = any(found.rle is not None for members in self._found.values() for found in members)

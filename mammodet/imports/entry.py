@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mammodet.files import read_json
+from mammodet.imports import ImportOptions
+from mammodet.records import Dataset
 
 Place = int | str  # number of an entry or a line, or the whole text of it
 FAULTY: Any = object()  # in place of a value whose fault is among the entry's faults
@@ -53,6 +55,26 @@ class Entry:
     score_name: str = "score"
     image_scores: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A form of results.
+
+    Attributes:
+        read: gives the entries of a source, of whatever form.
+        unit: what is counted in messages: entry, line.
+        box, frame: name of a box there, and of what its numbers are.
+        normalized_hint: what to do about boxes that are shares of the image's sides instead of pixels.
+        by_id: whether class ids are those of the ground truth where `category_map` is empty.
+    """
+
+    read: Callable[[Path, ImportOptions, Dataset], Iterator[Entry]]
+    unit: str
+    box: str
+    frame: str
+    normalized_hint: str = "write them in pixels"
+    by_id: bool = False
 
 
 def read_results(path: Path) -> Any:

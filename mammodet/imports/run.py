@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,17 @@ from mammodet.data.sources import SourceFile
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash, file_hash
 from mammodet.imports import ImportOptions, coco, table, ultralytics, yolo
-from mammodet.imports.collect import Collector, ImportSummary, Wording
-from mammodet.imports.entry import Entry
-from mammodet.records import Dataset
+from mammodet.imports.collect import Collector, ImportSummary
+from mammodet.imports.entry import Format
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How one format is read; `by_id`: its class ids are those of the data set that it was run on."""
-
-    read: Callable[[Path, ImportOptions, Dataset], Iterator[Entry]]
-    wording: Wording
-    by_id: bool = False
-
-
-_COCO = Format(coco.read, Wording("entry", ("bbox", "xywh px")), by_id=True)
+_COCO = Format(coco.read, "entry", "bbox", "xywh px", by_id=True)
 _NORMALIZED = "say --coordinates normalized"
 FORMATS = {
     "coco": _COCO,
     "detectron2": _COCO,
-    "yolo": Format(yolo.read, Wording("line", ("line", "class, then shares of width and height"))),
-    "csv": Format(table.read, Wording("line", ("box", "as in the table"), _NORMALIZED)),
-    "ultralytics": Format(ultralytics.read, Wording("entry", ("box", "px"), _NORMALIZED)),
+    "yolo": Format(yolo.read, "line", "line", "class, then shares of width and height"),
+    "csv": Format(table.read, "line", "box", "as in the table", _NORMALIZED),
+    "ultralytics": Format(ultralytics.read, "entry", "box", "px", _NORMALIZED),
 }
 
 
@@ -58,7 +45,7 @@ def import_predictions(
     options = options or ImportOptions()
     chosen = FORMATS[source_format]
     dataset = read_coco(ground_truth)
-    collector = Collector(dataset, options, chosen.wording, by_id=chosen.by_id)
+    collector = Collector(dataset, options, chosen)
     # Before the long work: what is wrong with these files should not be told after it.
     model = {"source": source_format, "name": options.name or source.stem, **_training(options, collector.summary)}
     for entry in chosen.read(source, options, dataset):

@@ -140,4 +140,4 @@ def _number(cells: Mapping[str, str], name: str, entry: Entry) -> float:
         return found
     comma = " with a decimal point, not a comma" if re.fullmatch(r"[-+]?\d+,\d+", cells[name]) else ""
     entry.faults.append(f"{name} is {short(cells[name])}; expected a number{comma}")
-    return FAULTY  # type: ignore[no-any-return]
+    return FAULTY

@@ -87,7 +87,7 @@ def _read_detection(item: dict[str, Any], entry: Entry) -> None:
     if not all(map(is_finite, corners)):
         entry.box = FAULTY
         entry.faults.append(f"box is {short(box)}; expected an object of x1, y1, x2 and y2")
-    elif "x3" in box:
+    elif isinstance(box, dict) and "x3" in box:
         entry.box = FAULTY
         entry.faults.append(f"box is {short(box)}, a turned one; expected x1, y1, x2 and y2 alone")
 

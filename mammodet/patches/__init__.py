@@ -18,27 +18,33 @@ class PatchOptions(Options):
     """What patches are asked for."""
 
     context: float = Field(
-        1.5, ge=1, le=100, allow_inf_nan=False, description="side of a patch, in longest sides of its lesion"
+        default=1.5, ge=1, le=100, allow_inf_nan=False, description="side of a patch, in longest sides of its lesion"
     )
-    fixed: bool = Field(False, description="patches of one size in the image's own pixels, without --context")
-    size: int | None = Field(None, ge=1, le=8192, description=f"with --fixed: that size ({_SIZE})")
+    fixed: bool = Field(default=False, description="patches of one size in the image's own pixels, without --context")
+    size: int | None = Field(default=None, ge=1, le=8192, description=f"with --fixed: that size ({_SIZE})")
     output_size: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=8192,
         description=f"side of the files, to which patches are resized ({_CONTEXT_OUTPUT}; with --fixed: as --size)",
     )
-    per_lesion: int = Field(3, ge=1, le=1000, description="patches of a lesion, the first centred, the others shifted")
-    negatives: int = Field(2, ge=0, le=1000, description="patches of lesion-free tissue per image")
-    negatives_from: Literal["any", "normal"] = Field(
-        "any", description="any image whose lesions are all known, or normal images only (tumor label 0)"
+    per_lesion: int = Field(
+        default=3, ge=1, le=1000, description="patches of a lesion, the first centred, the others shifted"
     )
-    hard_negatives: Path | None = Field(None, description="predictions file whose false positives become negatives")
-    hard_per_image: int = Field(3, ge=1, le=1000, description="at most so many per image, the highest scores first")
-    hard_score: float = Field(0.1, ge=0, le=1, description="their least score")
-    classes: ClassScheme = Field("tumor", description="what names a class")
-    seed: int = Field(0, description="of everything random")
-    jobs: int = Field(2, ge=1, le=1024, description="images at a time; changes nothing in what is written")
+    negatives: int = Field(default=2, ge=0, le=1000, description="patches of lesion-free tissue per image")
+    negatives_from: Literal["any", "normal"] = Field(
+        default="any", description="any image whose lesions are all known, or normal images only (tumor label 0)"
+    )
+    hard_negatives: Path | None = Field(
+        default=None, description="predictions file whose false positives become negatives"
+    )
+    hard_per_image: int = Field(
+        default=3, ge=1, le=1000, description="at most so many per image, the highest scores first"
+    )
+    hard_score: float = Field(default=0.1, ge=0, le=1, description="their least score")
+    classes: ClassScheme = Field(default="tumor", description="what names a class")
+    seed: int = Field(default=0, description="of everything random")
+    jobs: int = Field(default=2, ge=1, le=1024, description="images at a time; changes nothing in what is written")
 
     @model_validator(mode="after")
     def _check(self) -> PatchOptions:

@@ -66,7 +66,7 @@ FOLDERS = tuple(f"Density{density}{severity}" for density in "1234" for severity
 class ArchiveOptions(Options):
     """Options of every archive."""
 
-    seed: int = Field(0, ge=0, description="same seed, same archive")
+    seed: int = Field(default=0, ge=0, description="same seed, same archive")
 
 
 class WomenOptions(ArchiveOptions):
@@ -76,15 +76,15 @@ class WomenOptions(ArchiveOptions):
     QUIRKS: ClassVar[Mapping[str, str]] = {}
     USUAL: ClassVar[Sequence[str]] = ()
 
-    patients: int = Field(12, ge=1, le=9999, description="women, with two to five images each")
-    size: int = Field(1024, ge=64, le=6000, description="height of the images in pixels")
+    patients: int = Field(default=12, ge=1, le=9999, description="women, with two to five images each")
+    size: int = Field(default=1024, ge=64, le=6000, description="height of the images in pixels")
     quirks: tuple[str, ...] | None = Field(
-        None, description="quirks to place, none for a clean archive (all but those only where asked for)"
+        default=None, description="quirks to place, none for a clean archive (all but those only where asked for)"
     )
     difficulty: Literal["realistic", "easy"] = Field(
-        "realistic", description="'easy': masses plain to see, but for what the quirks ask for"
+        default="realistic", description="'easy': masses plain to see, but for what the quirks ask for"
     )
-    jobs: int = Field(1, ge=-1, description="processes, -1: all cores; the archive does not depend on it")
+    jobs: int = Field(default=1, ge=-1, description="processes, -1: all cores; the archive does not depend on it")
 
     @field_validator("quirks", mode="before")
     @classmethod
@@ -117,12 +117,14 @@ class MiasPhantom(WomenOptions):
     QUIRKS = LESION_QUIRKS | FILM_QUIRKS | FILE_QUIRKS | {"crlf": "Info.txt with CRLF line ends"}
     USUAL = (*LESION_QUIRKS, *FILM_QUIRKS)
 
-    patients: int = Field(12, ge=1, le=499, description="women, two images each")  # the layout has three digits
-    size: int = Field(1024, ge=128, le=4096, description="side of the images in pixels")
+    patients: int = Field(default=12, ge=1, le=499, description="women, two images each")  # the layout has three digits
+    size: int = Field(default=1024, ge=128, le=4096, description="side of the images in pixels")
     abnormal_fraction: float = Field(
-        0.5, ge=0, le=1, description="share of images with a lesion; more where the quirks need them"
+        default=0.5, ge=0, le=1, description="share of images with a lesion; more where the quirks need them"
     )
-    write_truth: bool = Field(False, description="also masks truth/mdbNNN_k.png of the lesions (0 and 255), k from 1")
+    write_truth: bool = Field(
+        default=False, description="also masks truth/mdbNNN_k.png of the lesions (0 and 255), k from 1"
+    )
 
 
 class CbisPhantom(WomenOptions):
@@ -135,14 +137,16 @@ class CbisPhantom(WomenOptions):
     USUAL = (*TABLE_QUIRKS, *MASK_QUIRKS)
 
     patients: int = Field(
-        12, ge=1, le=9999, description="women, two views of one breast each; every fifth is in the test sets"
+        default=12, ge=1, le=9999, description="women, two views of one breast each; every fifth is in the test sets"
     )
-    size: int = Field(1024, ge=64, le=6000, description="height of the films in pixels; real ones have 3000 to 6000")
+    size: int = Field(
+        default=1024, ge=64, le=6000, description="height of the films in pixels; real ones have 3000 to 6000"
+    )
     layout: Literal["tcia", "tcia_dated", "kaggle_jpeg", "flat_png"] = Field(
-        "tcia", description="in which the archive is passed on"
+        default="tcia", description="in which the archive is passed on"
     )
-    abnormality: Literal["mass", "calc", "both"] = Field("both", description="which sets there are")
-    tables: Path | None = Field(None, description="folder of the official tables: an image for each row")
+    abnormality: Literal["mass", "calc", "both"] = Field(default="both", description="which sets there are")
+    tables: Path | None = Field(default=None, description="folder of the official tables: an image for each row")
 
 
 class RsnaPhantom(WomenOptions):
@@ -155,33 +159,38 @@ class RsnaPhantom(WomenOptions):
     QUIRKS = ROW_QUIRKS
 
     patients: int = Field(
-        12, ge=1, le=9999, description="women of train.csv, with four images or five; one more makes up test.csv"
+        default=12,
+        ge=1,
+        le=9999,
+        description="women of train.csv, with four images or five; one more makes up test.csv",
     )
-    size: int = Field(1024, ge=64, le=6000, description="height of the images in pixels; real ones have 2000 to 4000")
+    size: int = Field(
+        default=1024, ge=64, le=6000, description="height of the images in pixels; real ones have 2000 to 4000"
+    )
     positive_fraction: float = Field(
-        0.25, ge=0, le=1, description="share of women with cancer, in one breast; real: 0.04"
+        default=0.25, ge=0, le=1, description="share of women with cancer, in one breast; real: 0.04"
     )
-    table: Path | None = Field(None, description="a table of the archive's form: an image for each row")
-    limit: int | None = Field(None, ge=1, description="at most so many rows of --table")
+    table: Path | None = Field(default=None, description="a table of the archive's form: an image for each row")
+    limit: int | None = Field(default=None, ge=1, description="at most so many rows of --table")
 
 
 class FolderPhantom(ArchiveOptions):
     """Options of an archive of class folders."""
 
     images: int = Field(
-        64,
+        default=64,
         ge=len(FOLDERS),
         description="files, or patches, equally many of each class; every third file has one or two copies among them",
     )
-    size: int = Field(224, ge=128, le=4096, description="side of the images in pixels")
+    size: int = Field(default=224, ge=128, le=4096, description="side of the images in pixels")
 
 
 class PatchesPhantom(ArchiveOptions):
     """Options of an archive of patches."""
 
     images: int = Field(
-        200,
+        default=200,
         ge=20,
         description="patches; 70 % for training, the rest half and half. Half of each part are negative",
     )
-    size: int = Field(299, ge=32, le=1024, description="side of the patches in pixels")
+    size: int = Field(default=299, ge=32, le=1024, description="side of the patches in pixels")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -147,59 +147,31 @@ def _place_quirks(films: Sequence[FilmPlan], abnormality: str, seed: int, quirks
         if film is None:
             continue
         free.remove(film)
-        _SETTERS.get(name, _set_on_lesion(name))(film, np.random.default_rng([seed, 23, len(free)]))
+        _set_quirk(name, film, np.random.default_rng([seed, 23, len(free)]))
         film.quirks.add(name)
 
 
-def _set_on_lesion(name: str) -> Callable[[FilmPlan, np.random.Generator], None]:
-    def apply(film: FilmPlan, rng: np.random.Generator) -> None:
-        film.lesions[0].quirks.add(name)
-
-    return apply
-
-
-def _several(film: FilmPlan, rng: np.random.Generator) -> None:
+def _set_quirk(name: str, film: FilmPlan, rng: np.random.Generator) -> None:
     first = film.lesions[0]
-    for number in range(2, int(rng.integers(3, 9))):
-        film.lesions.append(_lesion(rng, first.kind, first.subset, number, first.pathology))
-
-
-def _odd_ids(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.lesions[0].number = int(rng.integers(2, 5))
-
-
-def _mixed(film: FilmPlan, rng: np.random.Generator) -> None:
-    first = film.lesions[0]
-    first.pathology = "BENIGN"
-    film.lesions.append(_lesion(rng, first.kind, first.subset, 2, "MALIGNANT"))
-
-
-def _shared(film: FilmPlan, rng: np.random.Generator) -> None:
-    first = film.lesions[0]
-    film.lesions.append(_lesion(rng, "calc" if first.kind == "mass" else "mass", first.subset, 1))
-
-
-def _leaking(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.lesions.append(_lesion(rng, "calc", "test", 1))
-
-
-def _zero_scores(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.density, film.lesions[0].assessment = 0, 0
-
-
-def _without_callback(film: FilmPlan, rng: np.random.Generator) -> None:
-    film.lesions[0].pathology = "BENIGN_WITHOUT_CALLBACK"
-
-
-_SETTERS: Mapping[str, Callable[[FilmPlan, np.random.Generator], None]] = {
-    "several_lesions": _several,
-    "odd_ids": _odd_ids,
-    "mixed_pathology": _mixed,
-    "shared_image": _shared,
-    "leaking_patient": _leaking,
-    "zero_scores": _zero_scores,
-    "without_callback": _without_callback,
-}
+    match name:
+        case "several_lesions":
+            for number in range(2, int(rng.integers(3, 9))):
+                film.lesions.append(_lesion(rng, first.kind, first.subset, number, first.pathology))
+        case "odd_ids":
+            first.number = int(rng.integers(2, 5))
+        case "mixed_pathology":
+            first.pathology = "BENIGN"
+            film.lesions.append(_lesion(rng, first.kind, first.subset, 2, "MALIGNANT"))
+        case "shared_image":
+            film.lesions.append(_lesion(rng, "calc" if first.kind == "mass" else "mass", first.subset, 1))
+        case "leaking_patient":
+            film.lesions.append(_lesion(rng, "calc", "test", 1))
+        case "zero_scores":
+            film.density, first.assessment = 0, 0
+        case "without_callback":
+            first.pathology = "BENIGN_WITHOUT_CALLBACK"
+        case _:
+            first.quirks.add(name)
 
 
 def table_texts(films: Sequence[FilmPlan], seed: int) -> dict[str, str]:

@@ -269,7 +269,7 @@ def _write_image(output: Path, plan: ImagePlan, seed: int, size: int, write_trut
 
 
 def _summarise(
-    plans: list[ImagePlan], lines_per_image: list[tuple[str, ...]], quirks: frozenset[str]
+    plans: list[ImagePlan], lines_per_image: list[tuple[str, ...]], quirks: Collection[str]
 ) -> PhantomSummary:
     fields = [line.split() for lines in lines_per_image for line in lines]
     placed = {
