@@ -73,8 +73,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """Examples keep their lines, and values are named by their type."""
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        named = {Path: "PATH", int: "N", float: "X"}
-        return named.get(action.type) or super()._get_default_metavar_for_optional(action)  # type: ignore[arg-type]
+        named: dict[Any, str] = {Path: "PATH", int: "N", float: "X"}
+        return named.get(action.type) or super()._get_default_metavar_for_optional(action)
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
