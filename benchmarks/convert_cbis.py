@@ -112,7 +112,7 @@ def straight_loop(source: Path, output: Path, max_size: int, compression: int) -
 def convert(source: Path, output: Path, max_size: int, jobs: int) -> None:
     """Our converter."""
     options = cbis_ddsm.CbisOptions(
-        abnormality="mass", image=ImageOptions(max_size=max_size or None), jobs=jobs, progress=False
+        abnormality="mass", image=ImageOptions(max_size=max_size), jobs=jobs, progress=False
     )
     cbis_ddsm.convert(source, output, options)
 

@@ -15,7 +15,7 @@ import torch
 from mammodet.config import load_config
 from mammodet.data.dataset import LesionDataset, make_loader
 from mammodet.data.sampling import EpochSampler, usable_indices
-from mammodet.engine.prepare import prepare
+from mammodet.engine.checked_run import prepare
 from mammodet.modeling.build import build_model
 
 
@@ -32,14 +32,14 @@ def main() -> None:
         run.train,
         run.root,
         data.image,
-        run.config.targets,
+        run.config.model.targets,
         with_masks=run.config.model.with_masks,
         box_masks=data.box_masks,
         augment=data.augment,
     )
     sampler = EpochSampler(
         run.train,
-        usable_indices(run.train, run.config.targets),
+        usable_indices(run.train, run.config.model.targets),
         batch_size=data.batch_size,
         seed=0,
         negative_fraction=data.negative_fraction,

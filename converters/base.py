@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from mammodet.converters.options import SplitOptions
 
 import mammodet
 from mammodet.data.coco import data_hash, write_coco
@@ -25,24 +29,32 @@ from mammodet.files import csv_text, remove_leftovers, write_json, write_text
 from mammodet.records import SUBSETS, Dataset, ImageRecord
 
 
+class Reason(StrEnum):
+    """Why something was left out."""
+
+    UNREADABLE = "unreadable"  # its file
+    NO_FILE = "no_file"
+    NO_ROW = "no_row"  # in no table
+    BAD_ROW = "bad_row"  # or one that speaks of no image
+    BAD_NAME = "bad_name"  # that no file of the archive has
+    DUPLICATE = "duplicate"
+    OUTSIDE = "outside"  # its place is outside of the image
+    NO_PLACE = "no_place"  # its place, or its outline, cannot be used
+    OTHER_SIZE = "other_size"
+    CONTRADICTION = "contradiction"
+    IMAGE_LOST = "image_lost"  # the image that it is on is left out
+    CHOICE = "choice"  # an option leaves it out
+
+
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """Something left out of the data set, and why. `what`: `image`, `circle`, `line`, `lesion`, ..."""
 
+    kind: Reason
     what: str
     name: str
     reason: str
     file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SplitOptions:
-    """How patients are divided: shares of patients, number of folds (0: none), seed of the shuffle."""
-
-    test_fraction: float = 0.2
-    val_fraction: float = 0.16
-    folds: int = 0
-    seed: int = 0
 
 
 @dataclass
@@ -64,6 +76,10 @@ class Summary:
     quarantine: list[Quarantined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def by_kind(self) -> dict[str, int]:
+        """Reasons of the quarantine, and how often each occurs."""
+        return dict(sorted(Counter(str(item.kind) for item in self.quarantine).items()))
+
     def to_text(self) -> str:
         """A table for the screen."""
         lines = [f"{self.archive}: {self.source} -> {self.output}"]
@@ -71,7 +87,8 @@ class Summary:
             if isinstance(value, Mapping):
                 value = ", ".join(f"{key} {number}" for key, number in value.items())
             lines.append(f"  {name:<22} {value}")
-        lines.append(f"  {'quarantine':<22} {len(self.quarantine)}")
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.by_kind().items())
+        lines.append(f"  {'quarantine':<22} {len(self.quarantine)}{f' ({kinds})' if kinds else ''}")
         lines += [f"    {item.what} {item.name}: {item.reason}" for item in self.quarantine[:20]]
         if len(self.quarantine) > 20:
             lines.append(f"    ... {len(self.quarantine) - 20} more in quarantine.csv")
@@ -190,11 +207,11 @@ def write_outputs(
     write_splits(output, splits)
     remove_leftovers(output, names=(SPLITS, SUMMARY, QUARANTINE, *(f"{subset}.json" for subset in SUBSETS)))
     remove_leftovers(output / IMAGES)
-    rows = [[item.what, item.name, item.file, item.reason] for item in summary.quarantine]
-    write_text(output / QUARANTINE, csv_text([["what", "name", "file", "reason"], *rows]))
+    rows = [[item.what, item.name, item.file, item.reason, item.kind.value] for item in summary.quarantine]
+    write_text(output / QUARANTINE, csv_text([["what", "name", "file", "reason", "kind"], *rows]))
     summary.checks["split hash"] = splits.hash[:12]
     summary.checks["data hash"] = data_hash(Dataset(tuple(categories), tuple(placed)))[:12]
-    write_json(output / SUMMARY, asdict(summary), indent=1)
+    write_json(output / SUMMARY, {**asdict(summary), "quarantined": summary.by_kind()}, indent=1)
 
 
 def remove_tables(output: Path) -> None:

@@ -37,14 +37,22 @@ def sections(tree: ast.Module) -> dict[str, ast.ClassDef]:
 def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[str]) -> list[str]:
     """Markdown of a section and of those below it."""
     node = classes[name]
+    above = [each for each in node.bases if isinstance(each, ast.Name) and each.id in classes]
+    inherited = [field for each in above for field in classes[each.id].body]
     table: list[str] = []
     below: list[str] = []
     shared = ""
-    for field in node.body:
+    for field in [*node.body, *inherited]:
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name) or field.value is None:
             continue
         key = f"{prefix}{field.target.id}"
         kind = ast.unparse(field.annotation)
+        if kind.startswith("ClassVar"):
+            continue
+        if kind == "ModelConfig":
+            for each in ("DetectorModelConfig", "ClassifierModelConfig"):
+                below += rows(each, f"{key}.", classes, lines)
+            continue
         if kind in classes:
             below += rows(kind, f"{key}.", classes, lines)
             continue
@@ -52,13 +60,15 @@ def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[s
             below += rows(named, f"{key}.NAME.", classes, lines)
         if kind.startswith("DataFiles") and key == "data.train":
             below += rows("DataFileConfig", f"{key}[].", classes, lines)
-        comment, above = [], field.lineno - 2
-        while lines[above].strip().startswith("#:"):
-            comment.insert(0, lines[above].strip().removeprefix("#:").strip())
-            above -= 1
+        comment, line = [], field.lineno - 2
+        while lines[line].strip().startswith("#:"):
+            comment.insert(0, lines[line].strip().removeprefix("#:").strip())
+            line -= 1
         shared = " ".join(comment) or f"{shared.removesuffix(' (as above)')}{' (as above)' if shared else ''}"
         table.append(f"| `{key}` | {cell(readable(kind))} | {cell(default(field.value))} | {cell(shared)} |")
     title = prefix.rstrip(".") or "top level"
+    if title == "model":
+        title += f", `kind: {name.removesuffix('ModelConfig').lower()}`"
     text = " ".join((ast.get_docstring(node) or "").split())
     head = [f"## {title}", "", text, "", "| key | type | default | meaning |", "|---|---|---|---|"]
     return [*head, *table, "", *below]

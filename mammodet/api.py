@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.converters.base import Summary
-from mammodet.data.checks import check_new_name
 from mammodet.data.coco import read_coco
 from mammodet.data.doubts import doubts_of, read_with_doubts
 from mammodet.data.images import Pixels, read_image, to_display
+from mammodet.data.json_values import check_new_name
 from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
 from mammodet.engine import predict as engine
 from mammodet.engine.ensemble import Ensemble
@@ -142,7 +142,7 @@ class Predictor:
             images: an image or DICOM file, a folder (searched to its depth), a data set's JSON file or `Dataset`; an
                 array, grey (H, W), uint8 or uint16 with tissue bright; or a list of files and arrays.
             root: folder that the image names of a `Dataset` start from.
-            num_workers: processes that read files.
+            num_workers: processes that read files; arrays need none.
         Returns:
             a result for each image; those that cannot be read are in `skipped`.
         Raises:
@@ -150,7 +150,9 @@ class Predictor:
         """
         chosen = _choose(images, Path(root) if root is not None else None, self.categories)
         results, skipped = [], list(chosen.unreadable)
-        for found in self._model.predict(chosen.dataset, chosen.root, num_workers=num_workers, read=chosen.read):
+        # each task of a process carries `read`, which must then hold no images
+        how: dict[str, Any] = {"read": chosen.read} if chosen.arrays else {"num_workers": num_workers}
+        for found in self._model.predict(chosen.dataset, chosen.root, **how):
             if isinstance(found, engine.Skipped):
                 skipped.append(found)
                 continue
@@ -166,8 +168,8 @@ def load(
     """A trained model.
 
     Args:
-        name: `starter`, the model that comes with the package; `best.ckpt` of a training or a packed model; or several
-            of them, which answer together.
+        name: `starter`, the model that comes with the package; `best.ckpt` of a training, a packed model, or one that
+            `mammodet export` wrote (`model.onnx`), which needs no torch; or several of them, which answer together.
         device: `auto`, `cpu`, `cuda`, ...
     Raises:
         InputError: no such model, damaged, or a device that is not there.
@@ -222,7 +224,7 @@ def train(config: str | Path, *overrides: str, resume: bool = False, overwrite: 
         the best checkpoint.
     """
     from mammodet.config import load_config
-    from mammodet.engine.prepare import prepare
+    from mammodet.engine.checked_run import prepare
     from mammodet.engine.train import train as run
 
     return run(prepare(load_config(Path(config), overrides)), resume=resume, overwrite=overwrite)

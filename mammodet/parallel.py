@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool as BrokenPool
 from contextlib import contextmanager
+from multiprocessing import parent_process
+from threading import Thread
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
@@ -18,6 +23,7 @@ from mammodet.errors import InputError
 
 T = TypeVar("T")
 
+OUT_OF_MEMORY = "a worker process was ended from outside, as a rule for lack of memory"
 BACKENDS = ("loky", "dask", "ray")
 FIRST_WAIT, WAIT = 15.0, 60.0  # seconds between lines of progress
 
@@ -108,13 +114,49 @@ def in_processes(
         )
         yield from bar
     except (BrokenProcessPool, BrokenPipeError) as error:
-        raise InputError(
-            f"{name}: a worker process was ended from outside, as a rule for lack of memory; lower {option} "
-            f"({type(error).__name__})"
-        ) from None
+        raise InputError(f"{name}: {OUT_OF_MEMORY}; lower {option} ({type(error).__name__})") from None
     finally:
         if results is not None:
             results.close()
+
+
+def read_ahead(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs: int) -> Iterator[T]:
+    """Results of `work(*task)` in the order of the tasks, a few made in advance by `jobs` processes.
+
+    With no job, or one task, the work is done here: a process costs more than it saves.
+    """
+    jobs = min(jobs, len(tasks) - 1)
+    if jobs < 1:
+        yield from (work(*task) for task in tasks)
+        return
+    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, *task))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenPool as error:
+            raise InputError(f"{OUT_OF_MEMORY}; lower --num-workers ({type(error).__name__})") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One thread for OpenCV, whose threads would hinder those of the other processes; and an end with the parent."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # returns where the parent was killed, too: the pool's queue would be waited for for ever
+        os._exit(1)
 
 
 @contextmanager

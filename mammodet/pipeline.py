@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.dataset_files import check_dataset
 from mammodet.data.images import read_image, to_display
+from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, read_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.admission import admit
@@ -46,6 +47,7 @@ def evaluate_files(
     options: Options | None = None,
     allow: Collection[str] = (),
     train_json: Path | None = None,
+    patient_key: Path | None = None,
     calibrations: Sequence[Path] = (),
     history: Path | None = None,
     report: bool = True,
@@ -63,11 +65,13 @@ def evaluate_files(
         names: of the models; by default from the files' paths.
         allow: refusals to override, keys of `mammodet.evaluation.admission.REFUSALS`.
         train_json: what the models were trained on, where their predictions do not say.
+        patient_key: file that the patient ids of the models are hashed under.
         calibrations: one file of mammodet calibrate per predictions file, or none.
     Raises:
         InputError: faulty files, or a reason to refuse that is not allowed: each with its ids.
     """
     options = options or Options()
+    key = PatientKey(patient_key) if patient_key is not None else None
     _check_output(output, [ground_truth, *predictions, train_json, *calibrations, history])
     names = _model_names(predictions, names)
     dataset = read_coco(ground_truth)
@@ -81,7 +85,7 @@ def evaluate_files(
     entries, overrides, refusals = [], [], []
     for name, path, calibration in zip(names, predictions, fitted, strict=True):
         try:
-            entry, overridden = _entry(name, path, dataset, ground_truth, train, calibration, allow)
+            entry, overridden = _entry(name, path, dataset, ground_truth, train, calibration, allow, key)
         except InputError as error:
             refusals.append(str(error))
             continue
@@ -187,6 +191,7 @@ def _entry(
     train: Dataset | None,
     fitted: tuple[Path, Calibration] | None,
     allow: Collection[str],
+    key: PatientKey | None,
 ) -> tuple[Entry, tuple[str, ...]]:
     repairs = Repairs()
     predictions = read_predictions(path, repairs)
@@ -202,6 +207,7 @@ def _entry(
         train=train,
         calibration=calibration.provenance if calibration else None,
         allow=allow,
+        key=key,
     )
     model = predictions.model
     kind = model.get("kind") or "detector"

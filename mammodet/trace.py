@@ -114,20 +114,53 @@ class Trace:
         resized = self.image_forward(mask.astype(np.float32))
         return np.asarray(resized >= 0.5)
 
+    def patch_forward(self, patch: NDArray[np.generic], corner_xy: tuple[int, int]) -> Mask:
+        """As `mask_forward`, of a mask that is empty but for a part (h, w) that begins at native pixel `corner_xy`.
+
+        Only what the part covers is ever resized: of a small lesion on a large film hardly anything.
+        """
+        height, width = self.native_size_hw
+        (x, y), part = corner_xy, patch.astype(np.float64)
+        for step in self.steps:
+            if step.name == "crop":
+                left, top, width, height = step.values
+                x, y = x - left, y - top
+                part = part[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
+                x, y = max(x, 0), max(y, 0)
+            elif step.name == "flip":
+                part, x = part[:, ::-1], width - x - part.shape[1]
+            elif step.values != (height, width):
+                shrinks = step.values[0] <= height and step.values[1] <= width
+                y, rows = _weights(y, part.shape[0], height, step.values[0], shrinks)
+                x, columns = _weights(x, part.shape[1], width, step.values[1], shrinks)
+                part = np.asarray(rows @ part @ columns.T, dtype=np.float32)
+                height, width = step.values
+        mask = np.zeros((height, width), dtype=bool)
+        mask[y : y + part.shape[0], x : x + part.shape[1]] = part >= 0.5
+        return mask
+
     def mask_backward(self, mask: NDArray[np.generic], threshold: float = 0.5) -> Rle:
         """An output mask (height, width), binary or of probabilities, as run lengths in native pixels.
 
         Only the part of the native image that the mask's tight box covers is ever resized.
         """
         self._check(mask, self.output_size_hw)
+        return self.patch_backward(mask, (0, 0), threshold)
+
+    def patch_backward(self, mask: NDArray[np.generic], corner_xy: tuple[int, int], threshold: float = 0.5) -> Rle:
+        """As `mask_backward`, of a part (h, w) of an output mask that begins at `corner_xy`; the rest is empty."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return patch_to_rle(np.zeros((0, 0), dtype=bool), (0, 0), self.native_size_hw)
         scale, shift = self.affine()
         # One pixel of margin, so that the interpolation at the rim sees the zeros around the mask.
-        top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, mask.shape[0])
-        left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, mask.shape[1])
-        patch = np.ascontiguousarray(mask[top:bottom, left:right], dtype=np.float32)
+        (x, y), (height, width) = corner_xy, self.output_size_hw
+        inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        first_y, first_x = y + int(rows[0]), x + int(columns[0])
+        top, bottom = max(first_y - 1, 0), min(first_y + inner.shape[0] + 1, height)
+        left, right = max(first_x - 1, 0), min(first_x + inner.shape[1] + 1, width)
+        patch = np.zeros((bottom - top, right - left), dtype=np.float32)
+        patch[first_y - top :, first_x - left :][: inner.shape[0], : inner.shape[1]] = inner
         ((x1, y1, x2, y2),) = _map_boxes(np.array([[left, top, right, bottom]], float), 1 / scale, -shift / scale)
         # Sample the patch at the native pixel centres that it covers. A centre, not a corner, decides: a crop's border
         # at 9.9999999 through rounding must not take in pixel 9.
@@ -178,6 +211,25 @@ def _map_boxes(boxes: Boxes, scale: NDArray[np.float64], shift: NDArray[np.float
     first = boxes[:, :2] * scale + shift
     second = boxes[:, 2:] * scale + shift
     return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
+
+
+def _weights(low: int, cells: int, side: int, new: int, shrinks: bool) -> tuple[int, NDArray[np.float32]]:
+    """How `_resize` makes the pixels of a side of `new` from the `cells` pixels from `low` on of one of `side`.
+
+    Returns:
+        the first pixel that they reach, and weights (pixels, cells) of it and those after it.
+    """
+    scale = side / new
+    if shrinks:  # shares of areas
+        pixels = np.arange(int(low / scale), min(int(np.ceil((low + cells) / scale)), new))
+        ends = np.minimum((pixels[:, None] + 1) * scale, low + np.arange(1, cells + 1))
+        weights = np.clip(ends - np.maximum(pixels[:, None] * scale, low + np.arange(cells)), 0, None) / scale
+    else:  # linear between centres, the outermost pixels beyond the rim
+        reached = int((low - 0.5) / scale - 1), int(np.ceil((low + cells + 0.5) / scale))
+        pixels = np.arange(max(reached[0], 0), min(reached[1] + 1, new))
+        centres = np.clip((pixels[:, None] + 0.5) * scale - 0.5, 0, side - 1)
+        weights = np.clip(1 - np.abs(centres - (low + np.arange(cells))), 0, None)
+    return int(pixels[0]) if len(pixels) else 0, weights.astype(np.float32)
 
 
 def _resize(pixels: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:

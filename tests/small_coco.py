@@ -8,7 +8,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mammodet.converters.coco import add_arguments, convert, options_from
+from mammodet.converters.coco import CocoOptions, convert
+from mammodet.converters.options import add_arguments
 
 from mammodet.data.coco import read_coco
 
@@ -45,23 +46,15 @@ def write_json(path: Path, images, annotations=(), categories=MASS, *, with_file
 def command_line(*arguments: object) -> argparse.Namespace:
     """As the tool parses it: the common options and the converter's own."""
     parser = argparse.ArgumentParser()
-    for name, kind, default in (
-        ("--test-fraction", float, 0.2),
-        ("--val-fraction", float, 0.0),
-        ("--folds", int, 0),
-        ("--seed", int, 0),
-        ("--jobs", int, 1),
-    ):
-        parser.add_argument(name, type=kind, default=default)
-    add_arguments(parser)
-    return parser.parse_args([str(argument) for argument in arguments])
+    add_arguments(parser, CocoOptions)
+    return parser.parse_args(["--val-fraction", "0", "--jobs", "1", *map(str, arguments)])
 
 
 def run(source: Path, *arguments: object, output: Path | None = None):
     """Summary and records by the stem of their names; by default the set is not divided."""
     output = output or source.parent / "out"
     chosen = arguments if "--pattern" in arguments or "--preset" in arguments else ("--pattern", PATTERN, *arguments)
-    summary = convert(source, output, options_from(command_line(*chosen)))
+    summary = convert(source, output, CocoOptions.of(command_line(*chosen)))
     dataset = read_coco(output / "all.json")
     return summary, {Path(record.file_name).stem: record for record in dataset.images}, dataset
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from mammodet.engine.checked_run import Run
 from mammodet.engine.module import TrainingModule
-from mammodet.engine.prepare import Run
 from mammodet.engine.run_folder import LAST
 from mammodet.engine.train import train
 from mammodet.modeling.mammo_rcnn import MammoRCNN
+from mammodet.modeling.masks import paste_mask
 
 #: Overrides of two epochs on small images.
 SHORT = (
@@ -59,12 +61,21 @@ def assert_overfits_four_images(model: MammoRCNN) -> None:
     for found, target in zip(output.detections[:3], targets[:3], strict=True):
         assert found["scores"][0] > 0.5
         assert (found["boxes"][0] - target["boxes"][0]).abs().max() < 4
-        overlap = (found["masks"][0, 0] > 0.5) & target["masks"][0].bool()
-        union = (found["masks"][0, 0] > 0.5) | target["masks"][0].bool()
+        (mask,) = pasted(found["masks"][:1], found["boxes"][:1], tuple(target["masks"].shape[1:])) > 0.5
+        overlap, union = (mask & target["masks"][0].bool()), (mask | target["masks"][0].bool())
         assert overlap.sum() / union.sum() > 0.6
     assert (output.detections[3]["scores"] < 0.5).all()
     assert output.logits is not None
     assert ((torch.sigmoid(output.logits) > 0.5).float() == torch.tensor(labels)).all()
+
+
+def pasted(masks: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Masks (n, 1, M, M) on the grids of boxes (n, 4) at the pixels of an image: (n, H, W)."""
+    whole = torch.zeros((len(masks), *size_hw))
+    for place, mask, box in zip(whole, masks, boxes, strict=True):
+        patch, (x, y) = paste_mask(mask[0].numpy(), box.numpy(), size_hw)
+        place[y : y + patch.shape[0], x : x + patch.shape[1]] = torch.from_numpy(patch)
+    return whole
 
 
 def read_rows(output: Path) -> list[dict[str, str]]:

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from mammodet.config import AggregationConfig
 from mammodet.errors import InputError
@@ -36,19 +35,18 @@ from mammodet.records import Detections, ImagePrediction
     ],
 )
 def test_detection_rules_give_the_scores_worked_out_by_hand(scores, strongest, any_of_them, mean_of_two):
-    values = torch.tensor(scores)
-    assert max_score(values).item() == strongest
-    assert noisy_or(values).item() == pytest.approx(any_of_them)
-    assert top_k_mean(values, 2).item() == pytest.approx(mean_of_two)
-    assert max_score(values).shape == noisy_or(values).shape == top_k_mean(values, 2).shape == ()
+    values = np.array(scores, dtype=np.float32)
+    assert max_score(values) == strongest
+    assert noisy_or(values) == pytest.approx(any_of_them)
+    assert top_k_mean(values, 2) == pytest.approx(mean_of_two)
 
 
 def test_top_k_mean_with_k_one_is_the_strongest():
-    assert top_k_mean(torch.tensor([0.25, 0.75]), 1).item() == 0.75
+    assert top_k_mean(np.array([0.25, 0.75], dtype=np.float32), 1) == 0.75
 
 
 def test_noisy_or_of_many_certain_detections_stays_in_range():
-    scores, _ = image_scores(torch.full((500,), 0.9999999), {}, AggregationConfig(rule="noisy_or"))
+    scores, _ = image_scores(np.full(500, 0.9999999), {}, AggregationConfig(rule="noisy_or"))
     assert scores == {"tumor": 1.0}
 
 
@@ -166,7 +164,7 @@ def test_stack_inputs_are_head_scores_and_the_detections_tumor_scores():
 # One image.
 
 HEAD = {"tumor": 0.125, "malignant": 0.0625}
-SCORES = torch.tensor([0.5, 0.25])
+SCORES = np.array([0.5, 0.25])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +189,7 @@ def test_image_scores_without_head_speak_of_tumor_only(rule, tumor):
 
 
 def test_image_scores_without_detections_are_zero_but_for_the_head():
-    chosen, by_rule = image_scores(torch.zeros(0), HEAD, AggregationConfig(rule="max"))
+    chosen, by_rule = image_scores(np.zeros(0), HEAD, AggregationConfig(rule="max"))
     assert chosen == {"tumor": 0.0, "malignant": 0.0625}
     assert [by_rule[rule] for rule in ("max", "noisy_or", "top_k_mean")] == [{"tumor": 0.0}] * 3
 
@@ -208,7 +206,7 @@ def test_image_scores_fall_back_where_the_stack_lacks_a_question():
 
 def test_image_scores_show_a_stack_that_was_not_chosen():
     stack = LogisticStack(("max",), (0.0,), (1.0,), {"tumor": ((0.0,), 0.0)}, {})
-    chosen, by_rule = image_scores(torch.tensor([0.25]), {}, AggregationConfig(rule="max"), stack)
+    chosen, by_rule = image_scores(np.array([0.25]), {}, AggregationConfig(rule="max"), stack)
     assert chosen == {"tumor": 0.25}
     assert by_rule["learned"] == {"tumor": 0.5}
 

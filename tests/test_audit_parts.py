@@ -282,7 +282,7 @@ def test_gallery_gives_every_finding_its_turn():
 
 def audit_of(findings, images):
     source = Source(Path(HOSTILE), HOSTILE, Dataset(("lesion",), tuple(one.record for one in images)), is_own=True)
-    return Audit(tuple(findings), (Checked(HOSTILE, findings),), tuple(images), (source,), 1.0)
+    return Audit(tuple(findings), (Checked(HOSTILE, findings),), tuple(images), (source,))
 
 
 def test_page_escapes_what_a_file_says_and_draws_its_suspects(tmp_path):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL
 
 from mammodet.config import load_config
+from mammodet.engine.answers import answers_to_predictions
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.roi_heads import GIOU_WEIGHT, RegionHeads, in_ignored
-from mammodet.modeling.second_boxes import SecondBoxes, inside_others, softened
+from mammodet.modeling.second_boxes import inside_others, softened
+from mammodet.records import Detections, ImageRecord
+from mammodet.trace import Trace
 
 
 def small(*overrides: str) -> MammoRCNN:
@@ -67,59 +71,48 @@ def test_levels_with_different_numbers_of_anchors_train_and_detect(sizes: str) -
 
 
 def test_nested_detections_are_dropped_and_drop_no_other() -> None:
-    boxes = torch.tensor(
+    boxes = np.array(
         [[0, 0, 20, 20], [5, 5, 10, 10], [18, 18, 28, 28], [5, 5, 10, 10], [0, 0, 21, 21], [60, 60, 70, 70]],
-        dtype=torch.float32,
+        dtype=float,
     )
-    labels = torch.tensor([1, 1, 1, 2, 1, 1])
+    labels = np.array([1, 1, 1, 2, 1, 1])
     assert inside_others(boxes, labels, 0.8).tolist() == [False, True, False, False, True, False]
     # Were the dropped second box still counted, it would drop the third, which the first does not touch.
-    chain = torch.tensor([[0, 0, 10, 10], [0, 0, 16, 10], [12, 0, 16, 10]], dtype=torch.float32)
-    assert inside_others(chain, torch.ones(3), 0.9).tolist() == [False, True, False]
+    chain = np.array([[0, 0, 10, 10], [0, 0, 16, 10], [12, 0, 16, 10]], dtype=float)
+    assert inside_others(chain, np.ones(3, dtype=int), 0.9).tolist() == [False, True, False]
     assert inside_others(boxes[:0], labels[:0], 0.8).tolist() == []
-
-
-def test_containment_threshold_applies_to_a_models_detections() -> None:
-    model = small("model.detector.score_threshold=0", "model.detector.nms_threshold=1").eval()
-    image = torch.rand(1, 96, 64)
-    with torch.no_grad():
-        every = model([image]).detections[0]
-        model.second_boxes = SecondBoxes(containment_threshold=0.5)
-        kept = model([image]).detections[0]
-    keep = ~inside_others(every["boxes"], every["labels"], 0.5)
-    assert 0 < int(keep.sum()) < len(keep)
-    for name in every:
-        assert torch.equal(kept[name], every[name][keep])
 
 
 def test_soft_suppression_by_hand() -> None:
     # The second shares half of its union with the first, and is lowered below the third, which it overlaps by as much.
-    boxes = torch.tensor([[0, 0, 30, 10], [10, 0, 40, 10], [20, 0, 50, 10], [10, 0, 40, 10]], dtype=torch.float32)
-    labels, scores = torch.tensor([1, 1, 1, 2]), torch.tensor([0.9, 0.8, 0.7, 0.6])
+    boxes = np.array([[0, 0, 30, 10], [10, 0, 40, 10], [20, 0, 50, 10], [10, 0, 40, 10]], dtype=float)
+    labels, scores = np.array([1, 1, 1, 2]), np.array([0.9, 0.8, 0.7, 0.6])
     far, near = 0.2**2, 0.5**2  # the squared IoU of the first and the third, of neighbours
     third = 0.7 * math.exp(-far / 0.5)
     second = 0.8 * math.exp(-near / 0.5) * math.exp(-near / 0.5)
     assert softened(boxes, labels, scores, 0.5).tolist() == pytest.approx([0.9, second, third, 0.6])
     assert softened(boxes[:0], labels[:0], scores[:0], 0.5).tolist() == []
-    found = {"boxes": boxes, "labels": labels, "scores": scores}
-    left = SecondBoxes(soft_nms_sigma=0.5, score_threshold=0.6)(found)
-    assert left["scores"].tolist() == pytest.approx([0.9, third, 0.6])
-    assert torch.equal(left["boxes"], boxes[[0, 2, 3]])
-    assert SecondBoxes()(found) is found
 
 
-def test_soft_suppression_applies_to_a_models_detections() -> None:
-    model = small("model.detector.score_threshold=0", "model.detector.soft_nms_sigma=0.5").eval()
-    image = torch.rand(1, 96, 64)
-    with torch.no_grad():
-        found = model([image]).detections[0]
-        model.second_boxes = SecondBoxes()
-        plain = model([image]).detections[0]
-    lowered = softened(plain["boxes"], plain["labels"], plain["scores"], 0.5)
-    assert not torch.equal(lowered, plain["scores"])
-    order = lowered.argsort(descending=True)
-    for name in plain:
-        assert torch.equal(found[name], (plain | {"scores": lowered})[name][order])
+def answers(*overrides: str) -> Detections:
+    """What becomes of three boxes: the second nearly inside of the first, the third beside them."""
+    found = {
+        "boxes": np.array([[0, 0, 30, 10], [5, 0, 29, 10], [20, 0, 50, 10]], dtype=np.float32),
+        "labels": np.array([1, 1, 1]),
+        "scores": np.array([0.9, 0.8, 0.7], dtype=np.float32),
+    }
+    record, trace = ImageRecord(1, "a.png", (64, 64)), Trace((64, 64))
+    changed = load_config(None, [*SMALL, "model.detector.arch=faster_rcnn", *overrides])
+    logits = np.zeros((1, len(changed.model.targets)), dtype=np.float32)
+    return answers_to_predictions([found], logits, [record], [trace], changed)[0].detections
+
+
+def test_second_boxes_are_dropped_or_lowered_in_predictions() -> None:
+    assert answers().scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert answers("model.detector.containment_threshold=0.5").scores.tolist() == pytest.approx([0.9, 0.7])
+    softer = answers("model.detector.soft_nms_sigma=0.5", "model.detector.score_threshold=0.5")
+    assert softer.scores.tolist() == pytest.approx([0.9, 0.7 * math.exp(-(0.2**2) / 0.5)])
+    assert softer.boxes_xyxy[:, 0].tolist() == [0, 20]
 
 
 def test_boxes_in_regions_to_ignore() -> None:

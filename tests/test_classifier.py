@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from mammodet.config import ClassHeadConfig, ClassifierConfig, CnnConfig, Config, make_config
+from mammodet.engine.answers import probabilities
 from mammodet.errors import InputError
 from mammodet.modeling.build import build_model
 from mammodet.modeling.classifier import ImageClassifier, answer_loss
@@ -108,9 +110,8 @@ def test_images_are_padded_with_black_at_the_right_and_the_bottom():
 
 
 def test_probabilities_are_sigmoid_for_labels_and_softmax_for_classes():
-    model = classifier([Target("tumor"), Target("density", ("A", "B", "C"))])
-    logits = torch.tensor([[0.0, math.log(2), math.log(1), math.log(5)]])
-    tumor, density = model.probabilities(logits)
+    logits = np.array([[0.0, math.log(2), math.log(1), math.log(5)]])
+    tumor, density = probabilities(logits, [Target("tumor"), Target("density", ("A", "B", "C"))])
     assert tumor.tolist() == [0.5]
     assert density[0].tolist() == pytest.approx([2 / 8, 1 / 8, 5 / 8])
 

@@ -17,24 +17,24 @@ from mammodet.config import Config, load_config
 from mammodet.data.coco import data_hash, read_coco, to_json, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.data.predictions import read_predictions
+from mammodet.engine.answers import answers_to_predictions
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import load_model, read_facts
 from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.folds import read_folds, train_folds
 from mammodet.engine.fusion import mean_of
 from mammodet.engine.module import TrainingModule
-from mammodet.engine.outputs import classified
 from mammodet.engine.predict import Predictor, Skipped, predict_to_folder
-from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import train
 from mammodet.engine.unsafe_split import make_unsafe_split
 from mammodet.errors import InputError
 from mammodet.evaluation.validation import classifier_figures
 from mammodet.modeling.classifier import ImageClassifier
-from mammodet.modeling.mammo_rcnn import ModelOutput
 from mammodet.phantom.mias import write_mias_archive
 from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
+from mammodet.trace import Trace
 
 CNN = (
     "model.kind=classifier",
@@ -234,10 +234,8 @@ def test_collapses_and_heads_of_one_label_stand_side_by_side():
             "model.classifier.heads.class={classes: [b, m], collapse: {malignant: [m], tumor: [b, m]}}",
         ),
     )
-    model = ImageClassifier(_Fixed(), config.targets, config.model.classifier.heads, side=32)
-    logits = torch.tensor([[0.0, np.log(0.25), np.log(0.75)]])
-    record = ImageRecord(1, "1.png", (8, 8))
-    (found,) = classified(model, ModelOutput({}, [], logits), [record], config.model.classifier)
+    logits = np.array([[0.0, np.log(0.25), np.log(0.75)]], np.float32)
+    (found,) = answers_to_predictions([], logits, [ImageRecord(1, "1.png", (8, 8))], [Trace((8, 8))], config)
     assert found.scores == {"malignant": 0.5, "tumor": 1.0}
     assert found.scores_by_rule["head"] == {"malignant": 0.5}
     assert found.scores_by_rule["sum over class"] == pytest.approx({"malignant": 0.75, "tumor": 1.0})
@@ -252,16 +250,10 @@ def test_density_is_summed_over_pathology():
             "model.classifier.heads={density+malignant: {classes: [A benign, A malignant, B benign], collapse: {}}}",
         ),
     )
-    model = ImageClassifier(_Fixed(), config.targets, config.model.classifier.heads, side=32)
-    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
-    record = ImageRecord(1, "1.png", (8, 8))
-    (found,) = classified(model, ModelOutput({}, [], logits), [record], config.model.classifier)
+    logits = np.log(np.array([[0.5, 0.25, 0.25]], np.float32))
+    (found,) = answers_to_predictions([], logits, [ImageRecord(1, "1.png", (8, 8))], [Trace((8, 8))], config)
     assert found.class_scores["density"] == {"A": 0.75, "B": 0.25}
     assert found.scores == {}
-
-
-class _Fixed(torch.nn.Module):
-    out_features = 1
 
 
 # refusals

@@ -212,7 +212,7 @@ def test_override_below_a_value_is_told(tmp_path):
         (
             {"model": {"zzz": 1}},
             "model.zzz: unknown key; known here: kind, detector, detectron2, image_head, aggregation, test_time, "
-            "classifier, pixels, weights",
+            "pixels, weights",
         ),
     ],
 )
@@ -286,7 +286,14 @@ def classifier(settings: dict | None = None, **model: object) -> dict:
         ),
         ({"data": {"unsafe_split": "rotated_copies", "fold": 1}}, "unsafe_split splits at random: leave out data.fold"),
         (classifier(weights="coco"), "weights 'coco' are a detector's"),
-        (classifier(test_time={"flip": True}), "model.test_time is for detectors"),
+        (
+            classifier(test_time={"flip": True}),
+            "model.test_time: is for detectors (model.kind=detector), and this model is a",
+        ),
+        (classifier(detector={}), "model.detector: is for detectors"),
+        ({"model": {"classifier": {}}}, "model.classifier: is for classifiers (model.kind=classifier)"),
+        ({"model": {"kind": "oracle"}}, "model.kind: 'oracle': expected detector or classifier"),
+        (classifier(aggregation={"rule": "max"}), "model.aggregation.rule: unknown key; known here: over_images"),
         (classifier({"network": "efficientnet_b0", "norm": "BN"}), "efficientnet_b0 has norms of its own"),
         (classifier({"network": "resnet18", "trainable_layers": 3}), "trainable_layers=3: is for timm's networks"),
         (classifier({"network": "cnn"}, weights="imagenet"), "do not exist for network=cnn"),
@@ -343,6 +350,23 @@ def test_combinations_that_work_are_taken():
         {"kind": "classifier", "weights": "imagenet", "classifier": {"network": "efficientnet_b0"}},
     ):
         assert make_config({"model": values}, where="x").model is not None
+
+
+def test_settings_of_the_other_kind_are_dropped_from_what_version_0_1_wrote_if_they_are_defaults():
+    detector, other = Config().to_dict(), load_config(None, ["model.kind=classifier"]).to_dict()
+    whole = {"kind": "classifier", **{key: value for key, value in detector["model"].items() if key != "kind"}}
+    whole["classifier"] = other["model"]["classifier"]
+    for key in ("test_time", "pixels"):  # the oldest had none
+        del whole[key]
+    assert make_config({"model": whole}, where="config.yaml") == load_config(None, ["model.kind=classifier"])
+    assert make_config({"model": {**whole, "kind": "detector"}}, where="config.yaml") == Config()
+    whole["detector"]["max_detections"] = 7
+    with pytest.raises(InputError, match=r"model\.detector: is for detectors"):
+        make_config({"model": whole}, where="config.yaml")
+    part = {"kind": "classifier", "aggregation": {"rule": "learned", "top_k": 3, "over_images": "mean"}, "detector": {}}
+    assert make_config({"model": part}, where="old.ckpt", stored=True).model.aggregation.over_images == "mean"
+    with pytest.raises(InputError, match=r"model\.detector: is for detectors"):
+        make_config({"model": part}, where="mine.yaml")
 
 
 def test_config_comes_back_from_its_yaml():

@@ -427,7 +427,7 @@ def rename_and_die(*paths):
         os.kill(os.getpid(), 9)  # the temporary file is there, its name not yet
     rename(*paths)
 os.replace = rename_and_die
-options = CocoOptions(JoinRule(pattern=r"(?P<patient>\\d+)_"), progress=False)
+options = CocoOptions(join=JoinRule(pattern=r"(?P<patient>\\d+)_"), progress=False)
 convert(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), options)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mammodet.converters.base import SplitOptions
-from mammodet.converters.coco import PRESETS, CocoOptions, convert, options_from
+from mammodet.converters.coco import PRESETS, CocoOptions, convert
 from mammodet.converters.coco.join import JoinRule
 from small_coco import JOIN, PATTERN, cases, command_line, entry, mark, one_image, run, write_image, write_json
 
@@ -274,7 +274,7 @@ def test_table_can_hold_the_patients(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("file,woman,eye\nx.png,7,L\nY.PNG,7,R\n")
     keys = ("--image-key", "patient_id=woman", "--image-key", "laterality=eye")
-    options = options_from(command_line("--table", table, "--on", "file={file_name}", *keys))
+    options = CocoOptions.of(command_line("--table", table, "--on", "file={file_name}", *keys))
     convert(source, tmp_path / "out", options)
     assert [(r.patient_id, r.laterality) for r in read_coco(tmp_path / "out/all.json").images] == [
         ("7", "L"),

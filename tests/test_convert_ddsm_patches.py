@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mammodet.converters.base import SplitOptions, Summary
-from mammodet.converters.ddsm_patches import CLASSES, PatchOptions, add_arguments, convert, options_from
+from mammodet.converters.ddsm_patches import CLASSES, PatchOptions, convert
+from mammodet.converters.options import add_arguments
 
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
@@ -289,10 +290,10 @@ def test_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
 
 def test_command_line_becomes_options() -> None:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(["--split", "combined", "--size", "64"])
-    vars(args).update(test_fraction=0.1, val_fraction=0.2, folds=3, seed=4, jobs=5)
-    assert options_from(args) == PatchOptions(64, "combined", SplitOptions(0.1, 0.2, 3, 4), 5)
+    add_arguments(parser, PatchOptions)
+    line = "--split combined --size 64 --test-fraction 0.1 --val-fraction 0.2 --folds 3 --seed 4 --jobs 5"
+    expected = PatchOptions(size=64, split="combined", splits=SplitOptions(0.1, 0.2, 3, 4), jobs=5)
+    assert PatchOptions.of(parser.parse_args(line.split())) == expected
 
 
 def test_phantom_archive_is_converted_as_it_says(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from mammodet.converters.base import SplitOptions, Summary
-from mammodet.converters.folder import FolderOptions, Meaning, add_arguments, convert, options_from, read_name
-from mammodet.converters.folder.options import ClassRule, read_map
+from mammodet.converters.folder import FolderOptions, Meaning, convert, read_name
 from mammodet.converters.folder.patients import guess_persons, stem_of
+from mammodet.converters.folder.rules import ClassRule, read_map
 from mammodet.converters.folder.tree import TreeImage, subset_of
+from mammodet.converters.options import add_arguments
 
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
@@ -280,10 +281,9 @@ def test_two_folders_of_one_class_must_mean_the_same(source: Path) -> None:
 
 def options_of(*texts: str) -> FolderOptions:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(texts)
-    vars(args).update(test_fraction=0.1, val_fraction=0.2, folds=3, seed=4, jobs=5)
-    return options_from(args)
+    add_arguments(parser, FolderOptions)
+    common = ["--test-fraction", "0.1", "--val-fraction", "0.2", "--folds", "3", "--seed", "4", "--jobs", "5"]
+    return FolderOptions.of(parser.parse_args([*texts, *common]))
 
 
 def test_command_line_becomes_options(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from mammodet.converters import rsna
 from mammodet.converters.base import SplitOptions, Summary
+from mammodet.converters.options import add_arguments
 from mammodet.converters.rsna import PixelOptions, RsnaOptions
 from mammodet.converters.rsna import converter as converter_module
 from mammodet.converters.rsna.image import contradictions
@@ -424,10 +425,10 @@ def test_two_jobs_give_what_one_gives(clean, tmp_path, pixels):
     [
         ({"views": "some"}, "--views some: expected one of all, standard"),
         ({"negatives": "none"}, "--negatives none: expected one of all, birads1"),
-        ({"pixels": PixelOptions("jpg")}, "--format jpg: expected one of reference, png16"),
-        ({"pixels": PixelOptions("png16", 8)}, "--max-size 8: expected at least 16 px"),
-        ({"pixels": PixelOptions("reference", 512)}, "--max-size: --format reference refers to the archive's own"),
-        ({"pixels": PixelOptions("reference", None, True)}, "--crop: --format reference"),
+        ({"pixels": {"file_format": "jpg"}}, "--format jpg: expected one of reference, png16"),
+        ({"pixels": {"file_format": "png16", "max_size": 8}}, "--max-size 8: expected at least 16 px"),
+        ({"pixels": {"max_size": 512}}, "--max-size: --format reference refers to the archive's own"),
+        ({"pixels": {"crop": True}}, "--crop: --format reference"),
         ({"limit_patients": 0}, "--limit-patients 0: expected at least 1"),
         ({"jobs": 0}, "--jobs 0: expected at least 1"),
         ({"splits": SplitOptions(folds=1)}, "1 folds"),
@@ -484,34 +485,33 @@ def test_contradiction_needs_a_header_and_a_row_that_both_say_something(clean, t
 
 
 def test_contradictions_are_told_by_name():
-    from mammodet.converters.rsna.image import ImageFacts
     from mammodet.converters.rsna.table import ImageRow
 
     row = ImageRow(line=2, patient=7, image=70, laterality="L", view="CC", cancer=0)
-    facts = ImageFacts("a.dcm", (2, 2), None, None, None, {"laterality": "R", "view": "CC", "patient": "7"}, {})
-    assert contradictions(row, facts) == {"laterality": "7_70 (R in the header, L in the table)"}
+    assert contradictions(row, {"laterality": "R", "view": "CC", "patient": "7"}) == {
+        "laterality": "7_70 (R in the header, L in the table)"
+    }
 
 
 def test_command_line_gives_the_options():
     parser = argparse.ArgumentParser()
-    rsna.add_arguments(parser)
-    common = {"test_fraction": 0.1, "val_fraction": 0.3, "folds": 5, "seed": 7, "jobs": 3}
-    parser.set_defaults(**common)
-    assert rsna.options_from(parser.parse_args([])) == RsnaOptions(splits=SplitOptions(0.1, 0.3, 5, 7), jobs=3)
+    add_arguments(parser, RsnaOptions)
+    common = ["--test-fraction", "0.1", "--val-fraction", "0.3", "--folds", "5", "--seed", "7", "--jobs", "3"]
+    assert RsnaOptions.of(parser.parse_args(common)) == RsnaOptions(splits=SplitOptions(0.1, 0.3, 5, 7), jobs=3)
     line = ["--table", "t.csv", "--format", "png16", "--crop", "--views", "standard"]
     line += ["--negatives", "birads1", "--limit-patients", "9"]
-    chosen = rsna.options_from(parser.parse_args(line))
-    assert chosen.pixels == PixelOptions("png16", 2048, True)
+    chosen = RsnaOptions.of(parser.parse_args(line))
+    assert chosen.pixels == PixelOptions("png16", None, True)
+    assert chosen.pixels.longest_side == 2048
     assert (chosen.table, chosen.views, chosen.negatives, chosen.limit_patients) == (
         Path("t.csv"),
         "standard",
         "birads1",
         9,
     )
-    assert rsna.options_from(parser.parse_args(["--format", "png16", "--max-size", "0"])).pixels.max_size is None
-    refused = rsna.options_from(parser.parse_args(["--max-size", "512"]))
+    assert RsnaOptions.of(parser.parse_args(["--format", "png16", "--max-size", "0"])).pixels.longest_side is None
     with pytest.raises(InputError, match="--max-size: --format reference"):
-        rsna.convert(Path("missing"), Path("out"), refused)
+        RsnaOptions.of(parser.parse_args(["--max-size", "512"]))
 
 
 def test_phantom_depends_on_its_seed_and_not_on_the_number_of_processes(tmp_path):

@@ -19,8 +19,8 @@ from mammodet.commands import train as train_net
 from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.predictions import read_predictions
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import KEY, load_model
-from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
 from mammodet.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, SMALL_DETECTRON2
+from conftest import SMALL_DETECTRON2
 from torch import Tensor
 
 from mammodet.config import load_config
@@ -124,23 +124,6 @@ def test_checkpoint_of_ours_starts_a_detector_with_its_image_head(tmp_path: Path
     second = small(f"model.weights={tmp_path / 'a'}", seed=2)
     for name, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
-
-
-@pytest.mark.parametrize("norm", ["GN", "BN"])
-def test_checkpoint_of_the_torchvision_backend_starts_a_detectron2_network(tmp_path: Path, norm: str) -> None:
-    torch.manual_seed(1)
-    options = (f"model.detector.backbone.norm={norm}", "model.detector.fpn_channels=32")
-    first = build_model(load_config(None, (*SMALL, *options)), 1)
-    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in first.state_dict().items()}}, tmp_path / "a")
-    opts = next(each for each in SMALL_DETECTRON2 if "opts" in each)
-    if norm == "BN":
-        opts = opts.replace("NORM, GN", "NORM, BN").replace("FPN.NORM, BN", "FPN.NORM, ''")
-    second = small(opts, f"model.weights={tmp_path / 'a'}")
-    image = torch.rand(1, 64, 96)
-    with torch.no_grad():
-        one, other = (model.eval().detector([image]).features for model in (first, second))
-    for level, again in zip(one, other, strict=True):
-        torch.testing.assert_close(level, again, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_trained_with_batch_norm_are_refused_by_group_norm(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.data.predictions import read_predictions
+from mammodet.engine.answers import to_detections
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import KEY, load_model, read_facts
 from mammodet.engine.module import NonFiniteLossError, lr_factor, make_optimizer
-from mammodet.engine.outputs import to_detections
 from mammodet.engine.predict import Predictor, Skipped, folder_dataset, predict_to_folder
-from mammodet.engine.prepare import prepare
 from mammodet.engine.resume import Start
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import Machines, train
@@ -390,15 +390,13 @@ def test_backbone_learns_at_its_own_rate() -> None:
 
 def test_predictions_return_to_native_pixels_by_hand() -> None:
     trace = Trace((100, 80)).then("crop", 10, 20, 60, 60).then("resize", 30, 30)
-    masks = torch.zeros(1, 1, 30, 30)
-    masks[0, 0, 5:15, 10:20] = 1.0
     found = {
-        "boxes": torch.tensor([[10.0, 5.0, 20.0, 15.0]]),
-        "scores": torch.tensor([0.5]),
-        "labels": torch.tensor([1]),
-        "masks": masks,
+        "boxes": np.array([[10.0, 5.0, 20.0, 15.0]]),
+        "scores": np.array([0.5]),
+        "labels": np.array([1]),
+        "masks": np.ones((1, 1, 28, 28)),
     }
-    detections = to_detections(found, trace, with_masks=True)
+    detections = to_detections(found, trace)
     assert detections.boxes_xyxy.tolist() == [[30.0, 30.0, 50.0, 50.0]]
     assert detections.rles is not None
     from mammodet.geometry import rle_to_mask

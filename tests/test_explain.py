@@ -19,8 +19,8 @@ from mammodet.config import Config, ImageConfig, load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.images import write_png
 from mammodet.data.preprocess import prepare_image
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.predict import Predictor
-from mammodet.engine.prepare import prepare
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.explain.answers import Answer, all_answers, choose_answers

@@ -9,19 +9,18 @@ import pytest
 import torch
 from conftest import SMALL
 
-from mammodet.config import load_config
+from mammodet.config import Config, load_config
 from mammodet.data.coco import read_coco
-from mammodet.data.dataset import LesionDataset
+from mammodet.data.prepared import prepare_record
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.ensemble import Ensemble
-from mammodet.engine.fusion import View, fuse, fuse_detections, views_of
+from mammodet.engine.fusion import Look, View, fuse, fuse_detections, views_of
 from mammodet.engine.predict import Predictor
-from mammodet.engine.prepare import prepare
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_to_mask
-from mammodet.modeling.mammo_rcnn import MammoRCNN
-from mammodet.modeling.second_boxes import SecondBoxes, softened
-from mammodet.records import Detections, ImagePrediction
+from mammodet.modeling.second_boxes import softened
+from mammodet.records import Dataset, Detections, ImagePrediction
 
 
 def found(*rows: tuple[float, float, float, float, float], category: int = 1, masks: bool = False) -> Detections:
@@ -84,12 +83,18 @@ def test_scores_are_the_mean_and_one_answer_stays_as_it_is() -> None:
     assert fuse(answers[:1], 0.5) is answers[0]
 
 
+def look(dataset: Dataset, root: Path, config: Config) -> Look:
+    """The first image of a data set, as a network sees it."""
+    record = dataset.images[0]
+    return Look(*prepare_record(root, config.data.image, record), record)
+
+
 def test_versions_lead_back_to_the_same_native_pixels(phantom_root: Path) -> None:
     config = load_config(
         None, ["data.image.max_size=96", "model.test_time.flip=true", "model.test_time.scales=[1, 1.5]"]
     )
     dataset = read_coco(phantom_root / "train.json")
-    sample = LesionDataset(dataset, phantom_root, config.data.image, (), with_masks=False)[0]
+    sample = look(dataset, phantom_root, config)
     views = views_of(config.model.test_time)
     assert views == [View(), View(flip=True), View(scale=1.5), View(flip=True, scale=1.5)]
     box = np.array([[30.0, 40.0, 50.0, 70.0]])
@@ -97,7 +102,7 @@ def test_versions_lead_back_to_the_same_native_pixels(phantom_root: Path) -> Non
         seen = view.of(sample)
         assert seen.trace.output_size_hw == tuple(seen.image.shape[-2:])
         assert seen.trace.boxes_backward(seen.trace.boxes_forward(box)) == pytest.approx(box)
-    assert torch.equal(views[1].of(sample).image, sample.image.flip(-1))
+    assert np.array_equal(views[1].of(sample).image, sample.image[..., ::-1])
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +132,9 @@ def test_predictor_fuses_the_versions_of_an_image(checkpoint: Path, phantom_root
     plain = Ensemble.from_checkpoints([checkpoint], "cpu")
     settings = load_config(None, ["model.test_time.flip=true"]).model.test_time
     flipped = Ensemble.from_checkpoints([checkpoint], "cpu", settings)
-    samples = LesionDataset(dataset, phantom_root, plain.config.data.image, (), with_masks=False)
-    (answer,) = flipped._run([samples[0]])
-    parts = [plain._run([view.of(samples[0])])[0] for view in (View(), View(flip=True))]
+    seen = look(dataset, phantom_root, plain.config)
+    (answer,) = flipped._run([seen])
+    parts = [plain._run([view.of(seen)])[0] for view in (View(), View(flip=True))]
     expected = fuse(parts, 0.5)
     assert answer.scores == expected.scores
     assert np.array_equal(answer.detections.boxes_xyxy, expected.detections.boxes_xyxy)
@@ -141,19 +146,13 @@ def test_scores_are_softened_once_versions_are_fused(checkpoint: Path, phantom_r
     plain, soft = (Ensemble.from_checkpoints([checkpoint], "cpu", settings) for _ in range(2))
     detector = soft.config.model.detector.model_copy(update={"soft_nms_sigma": 0.4})
     soft.config = soft.config.model_copy(update={"model": soft.config.model.model_copy(update={"detector": detector})})
-    assert isinstance(soft.model, MammoRCNN)
-    soft.model.second_boxes = SecondBoxes(soft_nms_sigma=0.4)
-    samples = LesionDataset(
-        read_coco(phantom_root / "test.json"), phantom_root, plain.config.data.image, (), with_masks=False
-    )
-    (fused,), (answer,) = plain._run([samples[0]]), soft._run([samples[0]])
-    boxes, categories = torch.from_numpy(fused.detections.boxes_xyxy), torch.from_numpy(fused.detections.category_ids)
-    lowered = softened(boxes, categories, torch.from_numpy(fused.detections.scores), 0.4).numpy()
+    seen = look(read_coco(phantom_root / "test.json"), phantom_root, plain.config)
+    (fused,), (answer,) = plain._run([seen]), soft._run([seen])
+    lowered = softened(fused.detections.boxes_xyxy, fused.detections.category_ids, fused.detections.scores, 0.4)
     assert not np.array_equal(lowered, fused.detections.scores)
     kept = lowered[lowered >= detector.score_threshold]
     assert answer.detections.scores.tolist() == pytest.approx(-np.sort(-kept), rel=1e-6)
     assert answer.scores == fused.scores
-    assert soft.model.second_boxes.soft_nms_sigma == 0.4
 
 
 def test_detectors_answer_together(checkpoint: Path, phantom_root: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def archive(folder: Path, *lines: str, names: tuple[str, ...] | None = None, suf
 
 
 def run(source: Path, output: Path, categories: str = "lesion", splits: SplitOptions = NO_SPLIT, **more):
-    options = MiasOptions(categories, splits, jobs=1, progress=False, **({"table_size": SIZE} | more))
+    options = MiasOptions(categories=categories, splits=splits, jobs=1, progress=False, **({"table_size": SIZE} | more))
     summary = convert(source, output, options)
     dataset = read_coco(output / "all.json")
     return summary, {Path(record.file_name).stem: record for record in dataset.images}, dataset
@@ -311,7 +311,7 @@ def test_too_few_masses_prove_nothing_unless_the_user_says_it(tmp_path, monkeypa
         run(source, tmp_path / "out", table_size=None)
     _, records, _ = run(source, tmp_path / "out", table_size=256)
     assert records["mdb001"].lesions[0].attributes["circle_xyr"] == [50.25, 57.75, 10]
-    with pytest.raises(InputError, match="--table-size 3: expected the side"):
+    with pytest.raises(InputError, match="--table-size 3: expected at least 16 px"):
         run(source, tmp_path / "out", table_size=3)
 
 
@@ -384,7 +384,7 @@ def test_circle_that_cannot_be_is_quarantined_and_the_image_stays_positive(tmp_p
     assert reason in item.reason
     assert record.notes == (f"circle quarantined: {item.reason}",)
     text = (tmp_path / "out" / "quarantine.csv").read_text().split("\n")
-    assert text[0] == "what,name,file,reason"
+    assert text[0] == "what,name,file,reason,kind"
     assert len(text) == 3
 
 
@@ -427,8 +427,8 @@ def test_abnormality_scheme_has_six_categories(tmp_path):
 
 
 def test_unknown_scheme_is_refused(tmp_path):
-    with pytest.raises(InputError, match="categories 'all': expected one of lesion, mass, abnormality"):
-        convert(tmp_path, tmp_path / "out", MiasOptions("all"))
+    with pytest.raises(InputError, match="--categories all: expected one of lesion, mass, abnormality"):
+        convert(tmp_path, tmp_path / "out", MiasOptions(categories="all"))
 
 
 # Files

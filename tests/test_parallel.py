@@ -2,11 +2,12 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from mammodet.errors import InputError
-from mammodet.parallel import in_parallel, in_processes, on_backend
+from mammodet.parallel import in_parallel, in_processes, on_backend, read_ahead
 
 
 def square(number: int) -> tuple[int, int]:
@@ -22,6 +23,26 @@ def fail(number: int) -> int:
 
 TASKS = [(number,) for number in range(12)]
 SQUARES = [number * number for number in range(12)]
+
+
+def note(folder: Path, number: int) -> tuple[int, int]:
+    (folder / str(number)).touch()
+    return number, os.getpid()
+
+
+@pytest.mark.parametrize("jobs", [0, 2])
+def test_reading_ahead_keeps_the_order_and_is_few_tasks_ahead(jobs: int, tmp_path: Path) -> None:
+    results = read_ahead(note, [(tmp_path, number) for number in range(40)], jobs=jobs)
+    first, process = next(results)
+    assert first == 0
+    assert (process == os.getpid()) == (jobs == 0)
+    assert len(list(tmp_path.iterdir())) <= 2 * jobs + 1
+    assert [number for number, _ in results] == list(range(1, 40))
+
+
+def test_reading_ahead_says_when_a_process_was_ended() -> None:
+    with pytest.raises(InputError, match=r"ended from outside.*lower --num-workers"):
+        list(read_ahead(os._exit, [(9,), (9,)], jobs=1))
 
 
 def test_threads_keep_the_order():

@@ -15,7 +15,7 @@ from small_calibration import write_checkpoint
 
 from mammodet.data.coco import read_coco
 from mammodet.data.predictions import read_predictions
-from mammodet.engine.outputs import to_float32
+from mammodet.engine.answers import to_float32
 from mammodet.engine.predict import Predictor, folder_dataset, predict_to_folder
 from mammodet.errors import InputError
 from mammodet.files import locked

@@ -15,8 +15,8 @@ from test_engine import config_for
 from mammodet.config import ImageConfig
 from mammodet.data.images import write_png
 from mammodet.data.prepared import DiskCache, MemoryCache, Prepared, prepare_record
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.loaders import Loaders
-from mammodet.engine.prepare import prepare
 from mammodet.engine.train import Machines, Pace, RunLog, _trainer
 from mammodet.errors import InputError
 from mammodet.records import ImageRecord

@@ -10,8 +10,8 @@ from small_training import read_rows
 from test_engine import config_for
 
 from mammodet.engine import progress
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.module import TrainingModule
-from mammodet.engine.prepare import prepare
 from mammodet.engine.progress import Pace, RunLog
 from mammodet.engine.train import train
 from mammodet.parallel import LineClock, reported

@@ -224,19 +224,25 @@ def test_lesion_label_says_abnormality_and_pathology():
     assert overlay.lesion_text(known) == "calcification, malignant"
 
 
-def test_draw_predictions_keeps_to_threshold_and_count():
+BARE = OverlayOptions(captions=False)
+
+
+def test_predictions_keep_to_threshold_and_count():
     prediction = make_prediction(((5, 30, 20, 45), 0.9), ((30, 30, 45, 45), 0.6), ((55, 70, 70, 85), 0.2))
-    canvas = overlay.draw_predictions(grey(), prediction)
+    canvas = overlay.draw_overlay(grey(), None, prediction, BARE)
     marked = where(canvas, overlay.PREDICTION)
     assert marked[44, 5:20].all()
     assert marked[44, 30:45].all()
     assert not marked[65:, 50:].any()
-    one = where(overlay.draw_predictions(grey(), prediction, OverlayOptions(max_detections=1)), overlay.PREDICTION)
+    one = where(
+        overlay.draw_overlay(grey(), None, prediction, OverlayOptions(captions=False, max_detections=1)),
+        overlay.PREDICTION,
+    )
     assert not one[30:, 25:].any()
 
 
-def test_draw_predictions_fills_the_mask():
-    canvas = overlay.draw_predictions(grey(value=100), make_prediction(((20, 40, 60, 80), 0.9), masks=True))
+def test_predictions_fill_the_mask():
+    canvas = overlay.draw_overlay(grey(value=100), None, make_prediction(((20, 40, 60, 80), 0.9), masks=True), BARE)
     expected = np.round(100 + (np.array(overlay.PREDICTION, float) - 100) * overlay.FILL_ALPHA)
     assert (canvas[60, 40] == expected).all()
 

@@ -15,7 +15,7 @@ import torch
 
 from mammodet.config import ON_RESUME, Config, DataConfig, TrainConfig, load_config, on_resume
 from mammodet.data.coco import read_coco, write_coco
-from mammodet.engine.prepare import prepare
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import train
 from mammodet.errors import InputError

@@ -16,8 +16,8 @@ import torch
 from test_engine import config_for
 
 from mammodet.data.coco import read_coco, write_coco
+from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import KEY, RunFacts, load_model, read_facts
-from mammodet.engine.prepare import prepare
 from mammodet.engine.run_folder import BEST, LAST, TABLE, only_writer
 from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from mammodet.config import SamplingConfig
-from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, SampleKey, breasts_of, usable_indices
+from mammodet.data.breasts import breasts_of
+from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, SampleKey, usable_indices
 from mammodet.errors import InputError
 from mammodet.records import Dataset, ImageRecord
 from mammodet.targets import Target

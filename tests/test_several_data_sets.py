@@ -25,10 +25,10 @@ from mammodet.data.sampling import ClassSampler, EpochSampler
 from mammodet.data.several import map_categories
 from mammodet.data.sources import SourceFile, seen_patients, sources_of
 from mammodet.data.subset import Filter, write_subset
+from mammodet.engine.checked_run import Run, prepare
 from mammodet.engine.checkpoint import KEY, read_facts
 from mammodet.engine.folds import read_folds
 from mammodet.engine.predict import Predictor, predict_to_folder
-from mammodet.engine.prepare import Run, prepare
 from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
@@ -243,7 +243,7 @@ def test_faulty_mappings_are_refused_together(two: Path) -> None:
 def test_a_label_that_a_set_does_not_know_is_unknown_there(two: Path) -> None:
     write_set(two / "bb/train.json", "bb1", archive="bb", labels={"implant": 1})
     run = run_of(two, *BOTH, "model.image_head.targets=[tumor,malignant]")
-    samples = LesionDataset(run.train, run.root, run.config.data.image, run.config.targets, with_masks=False)
+    samples = LesionDataset(run.train, run.root, run.config.data.image, run.config.model.targets, with_masks=False)
     assert samples[0].labels.tolist() == [1, 0]
     assert samples[3].labels.isnan().all()
 

@@ -177,6 +177,15 @@ def test_probabilities_do_not_fade_at_the_border():
     assert back.sum() == 61 * 50
 
 
+def test_patch_backward_is_the_mask_around_which_nothing_is():
+    trace = Trace((90, 70)).then("crop", 10, 20, 50, 60).then("flip").then("resize", 30, 25)
+    patch = np.random.default_rng(0).random((12, 9)).astype(np.float32)
+    for x, y in ((0, 0), (5, 7), (16, 18)):  # at one corner of the mask, inside, at the other corner
+        mask = np.zeros((30, 25), dtype=np.float32)
+        mask[y : y + 12, x : x + 9] = patch
+        assert trace.patch_backward(patch, (x, y)) == trace.mask_backward(mask)
+
+
 def test_mask_backward_refuses_another_size():
     with pytest.raises(ValueError, match="expected an array of"):
         Trace((20, 20)).then("resize", 10, 10).mask_backward(np.zeros((20, 20), bool))
@@ -238,3 +247,28 @@ def test_trace_refuses_a_bad_native_size(size_hw):
 def test_trace_from_broken_json_raises_what_it_promises(value):
     with pytest.raises((KeyError, TypeError, ValueError)):
         Trace.from_json(value)
+
+
+@pytest.mark.parametrize("steps", [
+    (("resize", 20, 30),), (("resize", 100, 150),), (("crop", 10, 5, 40, 30), ("flip",), ("resize", 13, 21)),
+    (("crop", 30, 20, 20, 20),), (("flip",), ("crop", 1, 2, 50, 30), ("resize", 77, 91)),
+])  # fmt: skip
+@pytest.mark.parametrize("corner_xy", [(0, 0), (20, 11), (48, 28)])
+def test_patch_forward_is_mask_forward_of_the_whole(steps, corner_xy):
+    trace = Trace((40, 60))
+    for name, *values in steps:
+        trace = trace.then(name, *values)
+    rows, columns = np.ogrid[:12, :12]
+    patch = (rows - 5.4) ** 2 + (columns - 5.2) ** 2 < 33
+    whole = np.zeros((40, 60), dtype=bool)
+    x, y = corner_xy
+    whole[y : y + 12, x : x + 12] = patch
+    assert np.array_equal(trace.patch_forward(patch, corner_xy), trace.mask_forward(whole))
+
+
+def test_patch_forward_averages_areas_by_hand():
+    """Two pixels of four make a half; one does not."""
+    trace = Trace((4, 4)).then("resize", 2, 2)
+    assert trace.patch_forward(np.array([[1, 1]]), (2, 1)).tolist() == [[False, True], [False, False]]
+    assert not trace.patch_forward(np.array([[1]]), (2, 1)).any()
+    assert not trace.patch_forward(np.zeros((0, 0)), (0, 0)).any()

@@ -17,8 +17,6 @@ from small_weights import fill, resnet_state, torchvision_state
 from torch import Tensor, nn
 
 from mammodet.errors import InputError
-from mammodet.modeling.layouts import to_detectron2
-from mammodet.modeling.pixel_norms import DETECTRON2_MSRA, TORCHVISION
 from mammodet.modeling.weight_files import HEADER, layout_of, read_weights
 
 STEM = "backbone.bottom_up.stem.conv1.weight"
@@ -186,9 +184,9 @@ def test_checkpoint_of_torchvisions_training_script_is_read(tmp_path: Path) -> N
 
 def test_facts_are_what_the_file_says_of_itself(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    header = {"layout": "torchvision", "stride_in_1x1": True, "pixels": TORCHVISION.to_json(), "source": "x.pkl"}
+    header = {"layout": "torchvision", "stride_in_1x1": True, "pixels": {"std": [58.395]}, "source": "x.pkl"}
     torch.save({"model": torchvision_state(), HEADER: header, "matching_heuristics": False}, path)
-    facts = {"stride_in_1x1": True, "pixels": TORCHVISION.to_json(), "matching_heuristics": False}
+    facts = {"stride_in_1x1": True, "pixels": {"std": [58.395]}, "matching_heuristics": False}
     assert read_weights(path).facts == facts
     torch.save(
         {"state_dict": {"model.network.body.conv1.weight": torch.ones(1)}, "mammodet": {"config": {"seed": 1}}}, path
@@ -201,12 +199,11 @@ def test_facts_are_what_the_file_says_of_itself(tmp_path: Path) -> None:
 
 def states() -> dict[str, dict[str, Tensor]]:
     state = torchvision_state()
-    ways = {"source": TORCHVISION, "target": DETECTRON2_MSRA}
     return {
         "torchvision": state,
         "torchvision resnet": resnet_state("resnet18"),
-        "detectron2": to_detectron2(state, **ways),
-        "detectron2 resnet": to_detectron2(resnet_state(), **ways),
+        "detectron2": {STEM: torch.ones(1), "backbone.fpn_lateral2.bias": torch.ones(1)},
+        "detectron2 resnet": {"stem.conv1.weight": torch.ones(1), "res2.0.conv1.norm.bias": torch.ones(1)},
         "caffe2": {"conv1_w": torch.ones(1), "res_conv1_bn_s": torch.ones(1)},
         "mammodet": {f"detector.model.{name}": tensor for name, tensor in state.items()},
         "unknown": {"encoder.weight": torch.ones(1), "roi_heads.box_predictor.cls_score.weight": torch.ones(1)},

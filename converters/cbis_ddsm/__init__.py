@@ -1,24 +1,9 @@
 """CBIS-DDSM (docs/cbis_ddsm.md)."""
 
-from mammodet.converters.cbis_ddsm.converter import (
-    CATEGORY_SCHEMES,
-    DEFAULT_MAX_SIZE,
-    FORMATS,
-    JOURNAL,
-    CbisOptions,
-    convert,
-)
+from mammodet.converters.cbis_ddsm.converter import CbisDdsm, CbisOptions, convert
 from mammodet.converters.cbis_ddsm.image import ImageOptions
-from mammodet.converters.cbis_ddsm.options import add_arguments, options_from
+from mammodet.converters.skeleton import JOURNAL
 
-__all__ = [
-    "CATEGORY_SCHEMES",
-    "DEFAULT_MAX_SIZE",
-    "FORMATS",
-    "JOURNAL",
-    "CbisOptions",
-    "ImageOptions",
-    "add_arguments",
-    "convert",
-    "options_from",
-]
+ARCHIVE = CbisDdsm
+
+__all__ = ["ARCHIVE", "JOURNAL", "CbisDdsm", "CbisOptions", "ImageOptions", "convert"]

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mammodet.data.checks import check_file_name
 from mammodet.data.dicom import read_header
 from mammodet.data.images import IMAGE_SUFFIXES, is_dicom
+from mammodet.data.json_values import check_file_name
 from mammodet.errors import InputError
 
 _CASE = r"(?:Mass|Calc)-(?:Training|Test)_P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO)(?:_\d+)?"

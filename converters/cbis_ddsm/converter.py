@@ -7,137 +7,125 @@ decides what it is, and every lesion is either converted or quarantined with its
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from mammodet.converters.base import (
-    ARCHIVE_LINK,
-    Quarantined,
-    SplitOptions,
-    Summary,
-    check_folders,
-    link_archive,
-    remove_tables,
-    split_records,
-    write_outputs,
-)
+from mammodet.converters.base import Quarantined, Reason, Summary
 from mammodet.converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
-from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, ImageOptions, ImageResult, ImageTask, convert_image
+from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, NAME, ImageOptions, ImageTask, convert_image
 from mammodet.converters.cbis_ddsm.table import RoiRow, Tables, read_tables
-from mammodet.converters.journal import Journal, files_fingerprint
+from mammodet.converters.options import Flag, Options
+from mammodet.converters.skeleton import Converter, Made
 
-import mammodet
-from mammodet.data.coco import from_json, to_json
-from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
-from mammodet.files import canonical_hash
-from mammodet.parallel import in_processes, on_backend
-from mammodet.records import Dataset, ImageRecord
-from mammodet.synthetic import is_synthetic
-
-CATEGORY_SCHEMES = ("abnormality", "lesion", "pathology")
-FORMATS = ("png16", "jpg", "reference")
-DEFAULT_MAX_SIZE = 2048
-JOURNAL = "converted.jsonl"
+from mammodet.records import ImageRecord
 
 
-@dataclass(frozen=True, slots=True)
-class CbisOptions:
+class CbisOptions(Options):
     """What is converted, and how.
 
     Attributes:
-        abnormality: `mass`, `calc` or `both`.
-        image: pixels and lesions of one image.
-        split: `official` (the archive's own test set) or `holdout` (shares of `splits`).
-        resolve_leaks: side to which patients go that the official split has on both, None refuses them.
-        tables: files or folders of the tables; none: they are looked for in the archive.
-        jobs, backend, scheduler: processes, and the cluster that runs them (`mammodet.parallel.on_backend`).
+        resolve_leaks: None refuses patients that the official split has on both sides.
     """
 
-    abnormality: str = "both"
-    image: ImageOptions = field(default_factory=ImageOptions)
-    split: str = "official"
-    resolve_leaks: str | None = None
-    tables: tuple[Path, ...] = ()
-    splits: SplitOptions = field(default_factory=SplitOptions)
-    jobs: int = 2
-    backend: str | None = None
-    scheduler: str | None = None
-    progress: bool = True
+    tables: Annotated[tuple[Path, ...], Flag("the CSVs, where they lie outside --source")] = ()
+    abnormality: Annotated[Literal["mass", "calc", "both"], Flag("what is converted")] = "both"
+    image: ImageOptions = ImageOptions()
+    split: Annotated[
+        Literal["official", "holdout"],
+        Flag("'official': the archive's test set; 'holdout': --test-fraction of the patients"),
+    ] = "official"
+    resolve_leaks: Annotated[
+        Literal["train", "test"] | None,
+        Flag(
+            "where patients go that the official split has on both sides, when mass and calc are pooled",
+            default="refuse them; test without a value",
+            const="test",
+        ),
+    ] = None
+    backend: Annotated[Literal["loky", "dask", "ray"] | None, Flag("run on a cluster by this backend of joblib")] = None
+    scheduler: Annotated[str | None, Flag("of the cluster, for instance tcp://host:8786", metavar="ADDRESS")] = None
+
+    @property
+    def divides_test(self) -> bool:
+        return self.split != "official"
 
 
-def convert(source: Path, output: Path, options: CbisOptions) -> Summary:
-    """Convert a CBIS-DDSM folder, or the part of it that is there; goes on where an earlier run was stopped.
+class CbisDdsm(Converter[CbisOptions, ImageTask]):
+    """CBIS-DDSM, or the part of it that is there."""
 
-    Raises:
-        InputError: no archive or no tables there, nothing that can be converted, or options that cannot be met.
-    """
-    _check_options(options)
-    source, output = Path(os.path.abspath(source)), Path(os.path.abspath(output))  # the same on a cluster's machines
-    check_folders(source, output)
-    tables = read_tables(options.tables or [source])
-    selected = [row for row in tables.rows if options.abnormality in ("both", row.abnormality)]
-    if not selected:
-        names = ", ".join(path.name for path in tables.files)
-        raise InputError(f"{names}: no row for --abnormality {options.abnormality}; are the other tables missing?")
-    archive = find_archive(source)
-    given = _official_sides(selected, options) if options.split == "official" else None
+    NAME = NAME
+    options_type = CbisOptions
+    keeps_journal = True
 
-    tasks, absent = _tasks(tables, selected, archive)
-    if not tasks:
-        raise InputError(
-            f"{source}: {archive.layout_text()}, but not one full image of the {len(selected)} rows for --abnormality "
-            f"{options.abnormality}; expected for instance a folder {selected[0].image_case}"
-        )
-    image_options, name = _named(options.image, source, tables)
-    summary = Summary(name, str(source), str(output), quarantine=[*tables.quarantine, *absent])
-    results = _convert_all(tasks, source, output, image_options, options)
-    facts: Counter[str] = Counter()
-    records: list[ImageRecord] = []
-    for result in results:
-        facts.update(result.facts)
-        summary.quarantine.extend(result.quarantine)
-        if result.record is not None:
-            records.append(result.record)
-    if not records:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in summary.quarantine[:3])
-        raise InputError(f"{source}: no image could be converted ({reasons})")
-    if image_options.file_format == "reference":
-        link_archive(source, output, "--format png16 or jpg")
-    prefix = image_options.patient_prefix
-    sides = {f"{prefix}{patient}": subset for patient, subset in given.items()} if given else None
-    splits = split_records(records, options.splits, sides)
-    _count(summary, archive, tables, selected, records, facts)
-    _warn(summary, tables, selected, absent, records, options)
-    _warn_of_cases_without_row(summary, tables, archive, options.abnormality)
-    write_outputs(output, _categories(options), records, splits, summary)
-    return summary
+    def find(self) -> None:
+        options = self.options
+        self.categories = _categories(options)
+        self.tables = read_tables(options.tables or [self.source])
+        self.selected = [row for row in self.tables.rows if options.abnormality in ("both", row.abnormality)]
+        if not self.selected:
+            names = ", ".join(path.name for path in self.tables.files)
+            raise InputError(f"{names}: no row for --abnormality {options.abnormality}; are the other tables missing?")
+        self.archive = find_archive(self.source)
+        self.sides = _official_sides(self.selected, options) if options.split == "official" else None
+
+    def synthetic_folders(self) -> set[Path]:
+        files = self.tables.files
+        return {self.source, *(path.parent for path in files), *(path.parent.parent for path in files)}
+
+    def rows(self) -> list[ImageTask]:
+        tasks, self.absent = _tasks(self.tables, self.selected, self.archive)
+        if not tasks:
+            raise InputError(
+                f"{self.source}: {self.archive.layout_text()}, but not one full image of the {len(self.selected)} rows "
+                f"for --abnormality {self.options.abnormality}; expected for instance a folder "
+                f"{self.selected[0].image_case}"
+            )
+        self.quarantine += [*self.tables.quarantine, *self.absent]
+        return tasks
+
+    def how(self) -> Any:
+        return self.source, self.output, self.options.image, self.phantom
+
+    def refers(self) -> bool:
+        return self.options.image.file_format == "reference"
+
+    def uses_processes(self) -> bool:
+        return True
+
+    def key(self, row: ImageTask) -> str:
+        return row.name
+
+    def fingerprint(self, row: ImageTask) -> Any:
+        rows = [[asdict(each) for each in rows] for rows in (row.rows, row.left_out)]
+        return [*rows, row.incomplete, row.paths()]
+
+    def settings(self) -> Any:
+        return [asdict(self.options.image), self.phantom, self.categories]
+
+    @staticmethod
+    def convert_one(row: ImageTask, how: Any) -> Made:
+        source, output, options, phantom = how
+        return convert_image(row, source, output, options, phantom=phantom)
+
+    def given(self) -> dict[str, str] | None:
+        prefix = "phantom_" if self.phantom else ""
+        return {f"{prefix}{patient}": side for patient, side in self.sides.items()} if self.sides is not None else None
+
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[ImageTask, Made]]) -> None:
+        facts: Counter[str] = Counter()
+        for _, made in done:
+            facts.update(made.facts)
+        _count(self.summary, self.archive, self.tables, self.selected, records, facts)
+        both = sum(bool(task.left_out) for task, _ in done)
+        _warn(self.summary, self.tables, self.selected, self.absent, both, self.options)
+        _warn_of_cases_without_row(self.summary, self.tables, self.archive, self.options.abnormality)
 
 
-def _check_options(options: CbisOptions) -> None:
-    chosen = options.splits
-    for name, value, allowed in (
-        ("abnormality", options.abnormality, ("mass", "calc", "both")),
-        ("categories", options.image.categories, CATEGORY_SCHEMES),
-        ("format", options.image.file_format, FORMATS),
-        ("without-callback", options.image.without_callback, ("benign", "unknown")),
-        ("split", options.split, ("official", "holdout")),
-        ("resolve-leaks", options.resolve_leaks, (None, "train", "test")),
-    ):
-        if value not in allowed:
-            raise InputError(f"--{name} {value}: expected one of {', '.join(str(choice) for choice in allowed)}")
-    if options.image.max_size is not None and options.image.max_size < 16:
-        raise InputError(f"--max-size {options.image.max_size}: expected at least 16 px, or 0 for the archive's size")
-    if options.image.file_format == "reference" and options.image.max_size:
-        raise InputError("--format reference: refers to the archive's own files, which --max-size cannot resize")
-    official = options.split == "official"
-    check_shares(
-        test_fraction=0.0 if official else chosen.test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds
-    )
+convert = CbisDdsm.convert
 
 
 def _official_sides(rows: Sequence[RoiRow], options: CbisOptions) -> dict[str, str]:
@@ -176,8 +164,9 @@ def _tasks(tables: Tables, selected: Sequence[RoiRow], archive: Archive) -> tupl
                 cases[row.image_case] = tuple(archive.files(row.image_case, [row.image_path]))
         if not any(cases.values()):
             reason = f"the archive has no file for {' or '.join(cases)}"
-            absent.append(Quarantined("image", "_".join(rows[0].image_case.split("_")[1:]), reason))
-            absent.extend(Quarantined("lesion", row.name, f"its image is missing: {reason}") for row in rows)
+            absent.append(Quarantined(Reason.NO_FILE, "image", "_".join(rows[0].image_case.split("_")[1:]), reason))
+            lost = f"its image is missing: {reason}"
+            absent.extend(Quarantined(Reason.IMAGE_LOST, "lesion", row.name, lost) for row in rows)
             continue
         tasks.append(
             ImageTask(
@@ -189,78 +178,6 @@ def _tasks(tables: Tables, selected: Sequence[RoiRow], archive: Archive) -> tupl
             )
         )
     return tasks, absent
-
-
-def _named(options: ImageOptions, source: Path, tables: Tables) -> tuple[ImageOptions, str]:
-    """Whose patients these are."""
-    near = {source, *(path.parent for path in tables.files), *(path.parent.parent for path in tables.files)}
-    if is_synthetic(near):
-        return replace(options, source_name="phantom", patient_prefix="phantom_"), "phantom"
-    return options, "CBIS-DDSM"
-
-
-def _convert_all(
-    tasks: Sequence[ImageTask], source: Path, output: Path, image: ImageOptions, options: CbisOptions
-) -> list[ImageResult]:
-    """Results in the order of the tasks; what an earlier run has finished is taken from its journal."""
-    results: dict[int, ImageResult] = {}
-    fingerprints = [canonical_hash([_task_facts(task), files_fingerprint(task.paths())]) for task in tasks]
-    settings = [mammodet.__version__, asdict(image), str(source)]
-    categories = _categories(options)
-    with Journal(output / JOURNAL, settings) as journal:
-        for number, task in enumerate(tasks):
-            entry = journal.get(task.name, fingerprints[number])
-            result = _from_entry(entry, output)
-            if result is not None:
-                results[number] = result
-        waiting = [(number, task, source, output, image) for number, task in enumerate(tasks) if number not in results]
-        if waiting:
-            # Until the new tables are written: images change under the old ones.
-            remove_tables(output)
-        with on_backend(options.backend if waiting else None, options.scheduler if waiting else None):
-            for number, result in in_processes(
-                _convert_numbered,
-                waiting,
-                jobs=options.jobs,
-                name="cbis_ddsm",
-                progress=options.progress,
-                done=len(results),
-            ):
-                journal.put(tasks[number].name, fingerprints[number], _to_entry(result, categories))
-                results[number] = result
-    return [results[number] for number in range(len(tasks))]
-
-
-def _convert_numbered(
-    number: int, task: ImageTask, source: Path, output: Path, image: ImageOptions
-) -> tuple[int, ImageResult]:
-    return number, convert_image(task, source, output, image)
-
-
-def _task_facts(task: ImageTask) -> list[Any]:
-    return [[asdict(row) for row in task.rows], [asdict(row) for row in task.left_out], task.incomplete]
-
-
-def _to_entry(result: ImageResult, categories: Sequence[str]) -> dict[str, Any]:
-    record = result.record
-    return {
-        "dataset": to_json(Dataset(tuple(categories), (record,))) if record else None,
-        "quarantine": [asdict(item) for item in result.quarantine],
-        "facts": dict(result.facts),
-    }
-
-
-def _from_entry(entry: Any, output: Path) -> ImageResult | None:
-    """A result of the journal; None where there is none, its image file is gone, or one of its files was refused.
-
-    What refused a file may have been mended without a change of the file: its permissions, a disk, a missing decoder.
-    """
-    if entry is None or any(item["file"] for item in entry["quarantine"]):
-        return None
-    record = from_json(entry["dataset"], where=JOURNAL).images[0] if entry["dataset"] else None
-    if record and not record.file_name.startswith(ARCHIVE_LINK) and not (output / record.file_name).is_file():
-        return None
-    return ImageResult(record, tuple(Quarantined(**item) for item in entry["quarantine"]), entry["facts"])
 
 
 def _categories(options: CbisOptions) -> tuple[str, ...]:
@@ -307,9 +224,10 @@ def _warn(
     tables: Tables,
     rows: Sequence[RoiRow],
     absent: Sequence[Quarantined],
-    records: Sequence[ImageRecord],
+    marked: int,
     options: CbisOptions,
 ) -> None:
+    """`marked`: images that also hold what is not converted."""
     missing = sum(item.what == "image" for item in absent)
     if missing:
         wanted = len({row.image_key for row in rows})
@@ -326,7 +244,6 @@ def _warn(
         )
     if options.abnormality != "both":
         other = "calc" if options.abnormality == "mass" else "mass"
-        marked = sum(any(note.startswith("also holds") for note in record.notes) for record in records)
         if any(row.abnormality == other for row in tables.rows):
             summary.counts[f"also hold a {ABNORMALITIES[other]}"] = marked
         else:

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from mammodet.converters.base import ARCHIVE_LINK, Quarantined
+from mammodet.converters.base import ARCHIVE_LINK, Quarantined, Reason
 from mammodet.converters.cbis_ddsm.archive import SourceFile
 from mammodet.converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resize_mask, two_valued
 from mammodet.converters.cbis_ddsm.table import RoiRow
+from mammodet.converters.options import Flag
+from mammodet.converters.skeleton import Made
 from numpy.typing import NDArray
 
 from mammodet.data.breast import find_breast
@@ -25,28 +27,49 @@ from mammodet.geometry import mask_to_rle, rle_box
 from mammodet.records import ImageRecord, Lesion
 from mammodet.trace import Trace
 
+NAME, DEFAULT_MAX_SIZE = "CBIS-DDSM", 2048
 ABNORMALITIES = {"mass": "mass", "calc": "calcification"}
-#: Name of the link to the archive in a data set that refers to the archive's own files.
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """What the pixels and the lesions of an image become.
+    """What the pixels and the lesions of an image become; nothing is enlarged."""
 
-    Attributes:
-        file_format: `png16` (lossless, in the depth of the archive's file), `jpg` (8 bit) or `reference` (no copy).
-        max_size: longest side of the written image in pixels; None keeps the archive's size. Nothing is enlarged.
-        categories: `abnormality` (mass, calcification), `lesion` (one for all) or `pathology` (benign, malignant).
-        without_callback: what BENIGN_WITHOUT_CALLBACK means: `benign` or `unknown`.
-        source_name, patient_prefix: what the records say of their origin.
-    """
+    categories: Annotated[
+        Literal["abnormality", "lesion", "pathology"],
+        Flag("'abnormality': mass, calcification; 'lesion': all in one; 'pathology': benign, malignant"),
+    ] = "abnormality"
+    file_format: Annotated[
+        Literal["png16", "jpg", "reference"],
+        Flag(
+            "'png16': lossless, in the depth of the archive's file; 'jpg': 8 bit; 'reference': no copies, the data set "
+            "links to the archive's files",
+            name="format",
+        ),
+    ] = "png16"
+    max_size: Annotated[
+        int | None,
+        Flag(
+            "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
+            metavar="PX",
+            default=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
+        ),
+    ] = None
+    without_callback: Annotated[
+        Literal["benign", "unknown"], Flag("what the pathology BENIGN_WITHOUT_CALLBACK means")
+    ] = "benign"
 
-    file_format: str = "png16"
-    max_size: int | None = 2048
-    categories: str = "abnormality"
-    without_callback: str = "benign"
-    source_name: str = "CBIS-DDSM"
-    patient_prefix: str = ""
+    def __post_init__(self) -> None:
+        if self.max_size and self.max_size < 16:
+            raise InputError(f"--max-size {self.max_size}: expected at least 16 px, or 0 for the archive's size")
+        if self.file_format == "reference" and self.max_size:
+            raise InputError("--format reference: refers to the archive's own files, which --max-size cannot resize")
+
+    @property
+    def longest_side(self) -> int | None:
+        """Of the images that are written; None keeps the archive's."""
+        usual = None if self.file_format == "reference" else DEFAULT_MAX_SIZE
+        return usual if self.max_size is None else self.max_size or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +101,8 @@ class ImageTask:
         return [file.path for files in groups for file in files]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageResult:
-    """What became of an image; `record` is None where it could not be read. `facts` are counts for the summary."""
-
-    record: ImageRecord | None
-    quarantine: tuple[Quarantined, ...]
-    facts: Mapping[str, int]
-
-
-def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOptions) -> ImageResult:
-    """Convert one image; what cannot be converted is in the result's quarantine, with its reason."""
+def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOptions, *, phantom: bool) -> Made:
+    """Convert one image; what cannot be converted is in the result's quarantine; `facts` are counts for the summary."""
     cv2.setNumThreads(1)  # the processes share the cores already
     facts: Counter[str] = Counter()
     quarantine: list[Quarantined] = []
@@ -97,16 +111,16 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
         absent = [f"no file for {case}" for case, files in task.cases.items() if not files]
         reason = _relative("; ".join([*faults, *absent]), source)
         images = [file for group in task.cases.values() for file in group]
-        quarantine = [Quarantined("image", task.name, reason, _names(images, source))]
+        quarantine = [Quarantined(Reason.UNREADABLE, "image", task.name, reason, _names(images, source))]
         for row, files in zip(task.rows, task.roi_files, strict=True):
             text = f"its image cannot be read: {reason}"
-            quarantine.append(Quarantined("lesion", row.name, text, _names(files, source)))
-        return ImageResult(None, tuple(quarantine), facts)
+            quarantine.append(Quarantined(Reason.IMAGE_LOST, "lesion", row.name, text, _names(files, source)))
+        return Made(None, tuple(quarantine), facts)
     # The image stands in the other set too, but the user's copy of this file is damaged all the same.
-    quarantine.extend(Quarantined("file", task.name, _relative(fault, source)) for fault in faults)
+    quarantine += [Quarantined(Reason.UNREADABLE, "file", task.name, _relative(fault, source)) for fault in faults]
     other_images = {case: _difference(pixels, files) for case, files in task.cases.items() if case != base and files}
     facts["images in both sets"] += len(task.cases) > 1
-    stored, trace = _fit_size(pixels, options.max_size)
+    stored, trace = _fit_size(pixels, options.longest_side)
     lesions: list[Lesion] = []
     unlocalized = task.incomplete
     notes = ["a row of the tables that belongs to this image cannot be used"] if task.incomplete else []
@@ -117,7 +131,7 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
             roi = read_roi(files, pixels)
         except LesionError as fault:
             reason = _relative(str(fault), source)
-            quarantine.append(Quarantined("lesion", row.name, reason, _names(files, source)))
+            quarantine.append(Quarantined(Reason.NO_PLACE, "lesion", row.name, reason, _names(files, source)))
             notes.append(f"lesion {row.name} quarantined: {reason}")
             unlocalized = True
             continue
@@ -125,9 +139,9 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
         lesions.append(lesion)
         _count(facts, row, roi)
     file_name = _write(stored, task.name, path, source, output, options)
-    return ImageResult(
+    return Made(
         replace(
-            _record(task, stored.shape[:2], trace, options),
+            _record(task, stored.shape[:2], trace, options, phantom=phantom),
             file_name=file_name,
             breast_box_xyxy=find_breast(stored).box_xyxy,
             unlocalized=unlocalized or any(lesion.ignore for lesion in lesions),
@@ -244,7 +258,7 @@ def _lesion(row: RoiRow, roi: Roi, size_hw: tuple[int, ...], options: ImageOptio
 
 def _count(facts: Counter[str], row: RoiRow, roi: Roi) -> None:
     if roi.note:
-        facts["masks placed by their crop" if "crop" in roi.note else "masks rescaled"] += 1
+        facts["masks placed by their crop" if roi.by_crop else "masks rescaled"] += 1
     written = PurePosixPath(row.crop_path).parts
     facts["crop and mask swapped in the table"] += bool(written) and roi.mask_path.parts[-len(written) :] == written
     if roi.crop_agrees is not None:
@@ -252,7 +266,9 @@ def _count(facts: Counter[str], row: RoiRow, roi: Roi) -> None:
         facts["crop has another size"] += not roi.crop_agrees
 
 
-def _record(task: ImageTask, size_hw: tuple[int, ...], trace: Trace | None, options: ImageOptions) -> ImageRecord:
+def _record(
+    task: ImageTask, size_hw: tuple[int, ...], trace: Trace | None, options: ImageOptions, *, phantom: bool
+) -> ImageRecord:
     """Everything about the image that its rows tell."""
     first = task.rows[0]
     patient = int(first.patient.split("_")[1])
@@ -263,13 +279,13 @@ def _record(task: ImageTask, size_hw: tuple[int, ...], trace: Trace | None, opti
         image_id=patient * 4 + 2 * (first.laterality == "R") + (first.view == "MLO"),
         file_name=task.name,
         size_hw=(size_hw[0], size_hw[1]),
-        patient_id=f"{options.patient_prefix}{first.patient}",
+        patient_id=f"{'phantom_' if phantom else ''}{first.patient}",
         laterality=first.laterality,
         view=first.view,
         density=max(densities) if densities else None,
         birads=str(max(assessments)) if assessments else None,
         labels={"tumor": 1, "malignant": _malignant(task, options)},
-        source=options.source_name,
+        source="phantom" if phantom else NAME,
         trace=trace.to_json() if trace else None,
     )
 

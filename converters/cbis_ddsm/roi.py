@@ -40,13 +40,14 @@ class Roi:
     Attributes:
         mask: bool (height, width) in native pixels of the image.
         mask_path: the file that proved to be the mask.
-        note: how it was brought to the image's size, None where it had it.
+        note: how it was brought to the image's size, None where it had it; by_crop: its crop said where it lies.
         crop_agrees: whether the crop has the size of the mask's box, None where there is no crop.
     """
 
     mask: Mask
     mask_path: Path
     note: str | None
+    by_crop: bool
     crop_agrees: bool | None
 
 
@@ -95,7 +96,7 @@ def read_roi(files: Sequence[SourceFile], image: NDArray[Any]) -> Roi:
         _check_covered(mask, file.path)
         crops = [path for path in sizes if path != file.path]
         crop_path = min(crops, key=lambda path: sizes[path]) if crops else None
-        placed, note = _to_image(mask, image, crop_path)
+        placed, note, by_crop = _to_image(mask, image, crop_path)
         agrees = _same_size(placed, sizes[crop_path]) if crop_path else None
         covered = np.count_nonzero(placed) / placed.size
         if agrees is False and crop_path and covered > 0.5:
@@ -104,7 +105,7 @@ def read_roi(files: Sequence[SourceFile], image: NDArray[Any]) -> Roi:
                 f"its mask {file.path.name} covers {100 * covered:.0f} % of the image, its crop has only "
                 f"{height}x{width} pixels: is the mask inverted?"
             )
-        return Roi(placed, file.path, note, agrees)
+        return Roi(placed, file.path, note, by_crop, agrees)
     for file in files:
         if file.path in sizes and file not in candidates:
             height, width = sizes[file.path]
@@ -164,18 +165,18 @@ def _check_covered(mask: Mask, path: Path) -> None:
         raise LesionError(f"its mask {path.name} covers {100 * covered:.0f} % of the image")
 
 
-def _to_image(mask: Mask, image: NDArray[Any], crop_path: Path | None) -> tuple[Mask, str | None]:
-    """The mask at the image's size, and what was done to it."""
+def _to_image(mask: Mask, image: NDArray[Any], crop_path: Path | None) -> tuple[Mask, str | None, bool]:
+    """The mask at the image's size, what was done to it, and whether its crop told its place."""
     size_hw, found_hw = (image.shape[0], image.shape[1]), (mask.shape[0], mask.shape[1])
     if found_hw == size_hw:
-        return mask, None
+        return mask, None, False
     text = f"{found_hw[0]}x{found_hw[1]}"
     fault = f"its mask has {text} pixels, the image {size_hw[0]}x{size_hw[1]} (height x width)"
     rescaled = resize_mask(mask, size_hw) if is_uniform_scale(found_hw, size_hw) else None
     note = f"mask rescaled from {text}"
     if crop_path is None:
         if rescaled is not None:
-            return rescaled, note
+            return rescaled, note, False
         raise LesionError(f"{fault}: no uniform scale, and there is no crop to tell its place")
     try:
         crop = read_pixels(crop_path)
@@ -184,18 +185,18 @@ def _to_image(mask: Mask, image: NDArray[Any], crop_path: Path | None) -> tuple[
     place = locate(crop, image)
     if place is None:
         if rescaled is not None and _has_size_of(rescaled, crop, image, size_hw[0] / found_hw[0]):
-            return rescaled, note
+            return rescaled, note, False
         raise LesionError(f"{fault}, and its crop is not found on the image")
     try:
         placed = _place_by_crop(mask, image, crop.shape, place, fault)
     except LesionError:
         if rescaled is not None and not _part_outside(rescaled, place, crop.shape):
-            return rescaled, note  # a crop with a wide margin
+            return rescaled, note, False  # a crop with a wide margin
         raise
     # A frame that was cut or padded can have the image's shape all the same: where the crop lies tells.
     if rescaled is not None and _apart(rescaled, place, crop.shape) <= _apart(placed, place, crop.shape) + 1:
-        return rescaled, note
-    return placed, f"mask of {text} placed by its crop"
+        return rescaled, note, False
+    return placed, f"mask of {text} placed by its crop", True
 
 
 def _has_size_of(rescaled: Mask, crop: NDArray[Any], image: NDArray[Any], scale: float) -> bool:

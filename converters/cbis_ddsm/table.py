@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 
 from mammodet.errors import InputError, raise_faults
 
@@ -155,7 +155,7 @@ def read_tables(places: Sequence[Path]) -> Tables:
         used.append(path)
         rows.extend(found[0])
         for place, bad in found[1]:
-            quarantine.append(Quarantined("row", place, str(bad)))
+            quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, str(bad)))
             incomplete |= {bad.image_key} if bad.image_key else set()
     raise_faults(faults, where="tables", advice="Download the tables again from the archive's page.")
     if not used:
@@ -335,5 +335,6 @@ def _without_doubles(
         first = seen.setdefault(row.name, row)
         if replace(first, place=row.place) != row:
             incomplete.add(row.image_key)
-            quarantine.append(Quarantined("row", row.place, f"{row.name} occurs in {first.place} already"))
+            reason = f"{row.name} occurs in {first.place} already"
+            quarantine.append(Quarantined(Reason.DUPLICATE, "row", row.place, reason))
     return list(seen.values())

@@ -1,6 +1,7 @@
 """CDD-CESM: low-energy and subtracted contrast-enhanced mammograms with outlines (docs/cdd_cesm.md)."""
 
-from mammodet.converters.cdd_cesm.converter import convert
-from mammodet.converters.cdd_cesm.options import CesmOptions, add_arguments, options_from
+from mammodet.converters.cdd_cesm.converter import CddCesm, CesmOptions, convert
 
-__all__ = ["CesmOptions", "add_arguments", "convert", "options_from"]
+ARCHIVE = CddCesm
+
+__all__ = ["ARCHIVE", "CddCesm", "CesmOptions", "convert"]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 
 from mammodet.data.images import IMAGE_SUFFIXES
 from mammodet.errors import InputError
@@ -67,12 +67,13 @@ def open_archive(source: Path, kind: str) -> Archive:
         name = parse_name(path.name)
         if name is None:
             reason = "its name is not like P105_L_DM_MLO (patient, side, DM or CM, CC or MLO)"
-            quarantine.append(Quarantined(what, str(place), reason, str(path)))
+            quarantine.append(Quarantined(Reason.BAD_NAME, what, str(place), reason, str(path)))
         elif kind not in (name.kind, "both"):
             other += not is_mask
         elif name in found[is_mask]:
             first = found[is_mask][name].relative_to(source)
-            quarantine.append(Quarantined(what, str(place), f"{name} is also {first}, which was taken", str(path)))
+            reason = f"{name} is also {first}, which was taken"
+            quarantine.append(Quarantined(Reason.DUPLICATE, what, str(place), reason, str(path)))
         else:
             found[is_mask][name] = path
     images, masks = found[False], found[True]
@@ -84,7 +85,7 @@ def open_archive(source: Path, kind: str) -> Archive:
             + f"; expected the archive's folders. Found: {', '.join(there) or 'an empty folder'}"
         )
     for name in sorted(set(masks) - set(images)):
-        quarantine.append(Quarantined("mask", str(name), "has no image", str(masks.pop(name))))
+        quarantine.append(Quarantined(Reason.NO_FILE, "mask", str(name), "has no image", str(masks.pop(name))))
     tables = [
         path for path in files if path.suffix.lower() == ".csv" and "hand_drawn_segmentation" in path.name.lower()
     ]

@@ -14,35 +14,97 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from mammodet.converters.base import (
-    Quarantined,
-    Summary,
-    check_folders,
-    note_stretched,
-    remove_tables,
-    split_records,
-    write_outputs,
-)
+from mammodet.converters.base import Quarantined, Reason, Summary, note_stretched
 from mammodet.converters.cdd_cesm.archive import Archive, ImageName, open_archive
-from mammodet.converters.cdd_cesm.options import CATEGORIES, KINDS, CesmOptions
 from mammodet.converters.cdd_cesm.regions import Region, Regions, draw, read_regions
-from mammodet.converters.cdd_cesm.shape import Outline, components, kind_of, measure, skin_depth
+from mammodet.converters.cdd_cesm.shape import MassRule, Outline, components, kind_of, measure, rule_from, skin_depth
 from mammodet.converters.cdd_cesm.table import ImageFacts, Table, read_table
+from mammodet.converters.options import Flag, Options
+from mammodet.converters.skeleton import Converter, Made, refused
+from pydantic import BeforeValidator, model_validator
 
 from mammodet.data.breast import Breast, find_breast
 from mammodet.data.images import read_image, read_size_hw, write_png
-from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.geometry import patch_to_rle, rle_box
-from mammodet.parallel import in_parallel
 from mammodet.records import Geometry, ImageRecord, Lesion
 
 NAME = "CDD-CESM"
 _THRESHOLD = 127  # masks are JPEG files: black and white with noise at the edges
 _MOST_GREY = 0.05  # share of a mask that may be neither black nor white; the most in the archive's masks is 0.014
+
+
+def _rule(value: Any) -> Any:
+    """A rule, or numbers of it as a command line gives them."""
+    return rule_from(value) if isinstance(value, list | tuple) else value
+
+
+class CesmOptions(Options):
+    """What is converted, and how.
+
+    Attributes:
+        all_findings: None: `rule` says which outlines are masses, the others are regions to ignore.
+        background: kinds of outlines that are neither lesions nor regions to ignore, but left out.
+    """
+
+    kind: Annotated[
+        Literal["DM", "CM", "both"],
+        Flag("'DM': low-energy images, like ordinary mammograms; 'CM': subtracted contrast images"),
+    ] = "DM"
+    table: Annotated[
+        Path | None,
+        Flag(
+            "the archive's Radiology-manual-annotations.xlsx, or its sheet 'all' as CSV: pathology, density, BI-RADS",
+            metavar="FILE",
+        ),
+    ] = None
+    segmentations: Annotated[
+        Path | None,
+        Flag(
+            "the archive's Radiology_hand_drawn_segmentations_v2.csv, where it does not lie in --source", metavar="CSV"
+        ),
+    ] = None
+    malignant_without_table: Annotated[
+        bool,
+        Flag("without --table: every image with a finding is malignant; only for a copy of which that is known"),
+    ] = False
+    all_findings: Annotated[
+        Literal["mass", "lesion"] | None,
+        Flag(
+            "take every outline as a lesion of this category",
+            default="compact ones as 'mass', regions to ignore of the others",
+        ),
+    ] = None
+    background: Annotated[
+        tuple[Literal["band", "small"], ...],
+        Flag(
+            "leave out bands along the skin, or outlines too small for the rule, as no masses: more images teach boxes "
+            "then, since those with regions to ignore do not",
+            default="regions to ignore",
+        ),
+    ] = ()
+    rule: Annotated[
+        MassRule,
+        BeforeValidator(_rule),
+        Flag(
+            "numbers of the rule that tells masses, such as min_solidity=0.8 max_aspect=1.8 (docs/cdd_cesm.md)",
+            name="mass-rule",
+            metavar="NAME=NUMBER",
+            many=True,
+            default="",
+        ),
+    ] = MassRule()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.all_findings and self.background:
+            raise InputError("--all-findings takes every outline, --background leaves some out; give one of them")
+        if self.table and self.malignant_without_table:
+            raise InputError("--malignant-without-table is for copies without a table; leave it out, --table says more")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,68 +131,46 @@ class _Found:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Converted:
-    record: ImageRecord
-    quarantine: tuple[Quarantined, ...]
-    specks: int
+class CddCesm(Converter[CesmOptions, _Task]):
+    """The archive, or a copy of it with masks."""
+
+    NAME = NAME
+    options_type = CesmOptions
+
+    def find(self) -> None:
+        options = self.options
+        self.categories = (options.all_findings or "mass",)
+        self.archive = open_archive(self.source, options.kind)
+        self.table = read_table(options.table) if options.table else None
+
+    def rows(self) -> list[_Task]:
+        archive, table = self.archive, self.table
+        path = self.options.segmentations or (None if archive.masks else archive.segmentations)
+        regions = read_regions(path) if path else None
+        self.quarantine += [*archive.quarantine, *(table.quarantine if table else ())]
+        if regions is not None:
+            _check_originals(archive)
+            self.quarantine += regions.quarantine
+            self.quarantine += [
+                Quarantined(Reason.NO_FILE, "region", str(name), "has no image")
+                for name in sorted(regions.by_image)
+                if name not in archive.images and self.options.kind in (name.kind, "both")
+            ]
+        return _tasks(archive, regions, table)
+
+    @staticmethod
+    def convert_one(row: _Task, how: tuple[Path, CesmOptions]) -> Made:
+        return _convert_image(row, *how)
+
+    def complete(self, done: Sequence[tuple[_Task, Made]]) -> list[ImageRecord]:
+        return note_stretched(super().complete(done))
+
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[_Task, Made]]) -> None:
+        _count(self.summary, self.archive, records, specks=sum(made.facts for _, made in done))
+        _warn(self.summary, records, self.table, self.options, stretched=records != super().complete(done))
 
 
-def convert(source: Path, output: Path, options: CesmOptions) -> Summary:
-    """Convert the archive, or a copy of it with masks.
-
-    Raises:
-        InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
-    """
-    _check_options(options)
-    check_folders(source, output)
-    archive = open_archive(source, options.kind)
-    table = read_table(options.table) if options.table else None
-    path = options.segmentations or (None if archive.masks else archive.segmentations)
-    regions = read_regions(path) if path else None
-    if regions is not None:
-        _check_originals(archive)
-    quarantine = [*archive.quarantine, *(table.quarantine if table else ())]
-    if regions is not None:
-        quarantine += regions.quarantine
-        quarantine += [
-            Quarantined("region", str(name), "has no image")
-            for name in sorted(regions.by_image)
-            if name not in archive.images and options.kind in (name.kind, "both")
-        ]
-    remove_tables(output)
-    tasks = [(task, output, options) for task in _tasks(archive, regions, table)]
-    converted: list[_Converted] = []
-    for item in in_parallel(_convert_image, tasks, jobs=options.jobs, name="cdd_cesm", progress=options.progress):
-        if isinstance(item, Quarantined):
-            quarantine.append(item)
-        else:
-            converted.append(item)
-            quarantine.extend(item.quarantine)
-    if not converted:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in quarantine[:3])
-        raise InputError(f"{source}: no image could be converted ({reasons})")
-    plain = [item.record for item in converted]
-    records = note_stretched(plain)
-    summary = Summary(NAME, str(source), str(output), quarantine=quarantine)
-    _count(summary, archive, converted)
-    _warn(summary, records, table, stretched=records != plain, options=options)
-    category = options.all_findings or "mass"
-    write_outputs(output, (category,), records, split_records(records, options.splits), summary)
-    return summary
-
-
-def _check_options(options: CesmOptions) -> None:
-    chosen = options.splits
-    check_shares(test_fraction=chosen.test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds)
-    if options.kind not in KINDS:
-        raise InputError(f"--kind {options.kind}: expected one of {', '.join(KINDS)}")
-    if options.all_findings not in (None, *CATEGORIES):
-        raise InputError(f"--all-findings {options.all_findings}: expected one of {', '.join(CATEGORIES)}")
-    if options.all_findings and options.background:
-        raise InputError("--all-findings takes every outline, --background leaves some out; give one of them")
-    if options.table and options.malignant_without_table:
-        raise InputError("--malignant-without-table is for copies without a table; leave it out, --table says more")
+convert = CddCesm.convert
 
 
 def _check_originals(archive: Archive) -> None:
@@ -171,18 +211,19 @@ def _tasks(archive: Archive, regions: Regions | None, table: Table | None) -> li
     return tasks
 
 
-def _convert_image(task: _Task, output: Path, options: CesmOptions) -> _Converted | Quarantined:
+def _convert_image(task: _Task, output: Path, options: CesmOptions) -> Made:
+    """`facts`: specks that were dropped."""
     try:
         pixels = read_image(task.path)
     except InputError as error:
-        return Quarantined("image", str(task.name), str(error), str(task.path))
+        return refused("image", str(task.name), error, task.path)
     size_hw = (pixels.shape[0], pixels.shape[1])
     found = _drawn(task, size_hw) if task.drawn is not None else _masked(task, size_hw, options)
     breast = find_breast(pixels)
     contradicts = task.facts is not None and task.facts.pathology == "normal" and bool(found.outlines or found.lost)
     if contradicts:
         reason = "the table says Normal, but a finding is outlined; its labels are not known, its outlines are ignored"
-        found.quarantine.append(Quarantined("label", str(task.name), reason))
+        found.quarantine.append(Quarantined(Reason.CONTRADICTION, "label", str(task.name), reason))
     labels = _labels(task.facts, bool(found.outlines), contradicts, options)
     lesions = _lesions(found, breast, task.facts, contradicts, options)
     file_name = f"images/{task.name}.png"
@@ -207,7 +248,7 @@ def _convert_image(task: _Task, output: Path, options: CesmOptions) -> _Converte
         notes=tuple(notes + [f"{item.what} quarantined: {item.reason}" for item in found.quarantine]),
         lesions=tuple(lesions),
     )
-    return _Converted(record, tuple(found.quarantine), found.specks)
+    return Made(record, tuple(found.quarantine), found.specks)
 
 
 def _masked(task: _Task, size_hw: tuple[int, int], options: CesmOptions) -> _Found:
@@ -225,7 +266,7 @@ def _masked(task: _Task, size_hw: tuple[int, int], options: CesmOptions) -> _Fou
             raise InputError(f"is no mask: {100 * grey:.0f} % of it is neither black nor white")
     except InputError as error:
         found.lost = True
-        found.quarantine.append(Quarantined("mask", str(task.name), str(error), str(task.mask)))
+        found.quarantine.append(Quarantined(Reason.UNREADABLE, "mask", str(task.name), str(error), str(task.mask)))
         return found
     outlines, found.specks = components(pixels > _THRESHOLD, options.rule.min_pixels)
     found.outlines = [(outline, "contour") for outline in outlines]
@@ -239,7 +280,7 @@ def _drawn(task: _Task, size_hw: tuple[int, int]) -> _Found:
             found.outlines.append((draw(region, size_hw), region.geometry))
         except ValueError as error:
             found.lost = True
-            found.quarantine.append(Quarantined("region", f"{task.name} ({region.place})", str(error)))
+            found.quarantine.append(Quarantined(Reason.NO_PLACE, "region", f"{task.name} ({region.place})", str(error)))
     return found
 
 
@@ -289,8 +330,7 @@ def _lesions(
     return lesions
 
 
-def _count(summary: Summary, archive: Archive, converted: Sequence[_Converted]) -> None:
-    records = [item.record for item in converted]
+def _count(summary: Summary, archive: Archive, records: Sequence[ImageRecord], *, specks: int) -> None:
     lesions = [lesion for record in records for lesion in record.lesions]
     shapes = Counter(str(lesion.attributes["shape"]) for lesion in lesions)
     summary.counts.update(
@@ -303,7 +343,7 @@ def _count(summary: Summary, archive: Archive, converted: Sequence[_Converted]) 
             "by shape": {kind: shapes[kind] for kind in ("mass", "spread", "band", "small")},
             "lesions": sum(not lesion.ignore for lesion in lesions),
             "ignored regions": sum(lesion.ignore for lesion in lesions),
-            "specks dropped": sum(item.specks for item in converted),
+            "specks dropped": specks,
             "images with lesions": sum(any(not one.ignore for one in record.lesions) for record in records),
             "of these complete": sum(bool(record.lesions) and record.has_complete_boxes for record in records),
             "unlocalized images": sum(record.unlocalized for record in records),
@@ -314,7 +354,7 @@ def _count(summary: Summary, archive: Archive, converted: Sequence[_Converted]) 
 
 
 def _warn(
-    summary: Summary, records: Sequence[ImageRecord], table: Table | None, *, stretched: bool, options: CesmOptions
+    summary: Summary, records: Sequence[ImageRecord], table: Table | None, options: CesmOptions, *, stretched: bool
 ) -> None:
     warn = summary.warnings.append
     if stretched:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
 from mammodet.converters.cdd_cesm.shape import Outline
 from mammodet.converters.cdd_cesm.sheet import read_rows
 from pycocotools import mask as coco_mask
 
-from mammodet.data.checks import is_finite, short
+from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.geometry import rle_box, rle_to_mask
 from mammodet.records import Geometry
@@ -68,12 +68,12 @@ def read_regions(path: Path) -> Regions:
         place = f"{path.name} line {line}"
         if len(cells) != len(header):
             reason = f"{len(cells)} cells, the header has {len(header)}"
-            regions.quarantine.append(Quarantined("region", place, reason))
+            regions.quarantine.append(Quarantined(Reason.BAD_ROW, "region", place, reason))
             continue
         name = parse_name(cells[file_at])
         if name is None:
             reason = f"file name {short(cells[file_at])} is not like P105_L_DM_MLO.jpg"
-            regions.quarantine.append(Quarantined("region", place, reason))
+            regions.quarantine.append(Quarantined(Reason.BAD_ROW, "region", place, reason))
             continue
         try:
             shape = json.loads(cells[shape_at] or "{}")
@@ -82,7 +82,7 @@ def read_regions(path: Path) -> Regions:
             corners, geometry = _corners(shape)
         except (ValueError, RecursionError) as error:
             regions.faulty.add(name)
-            regions.quarantine.append(Quarantined("region", f"{name} ({place})", str(error)))
+            regions.quarantine.append(Quarantined(Reason.NO_PLACE, "region", f"{name} ({place})", str(error)))
             continue
         regions.by_image.setdefault(name, []).append(Region(corners, geometry, place))
     return regions

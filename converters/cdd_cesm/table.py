@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
 from mammodet.converters.cdd_cesm.sheet import read_rows
 
@@ -75,12 +75,12 @@ def read_table(path: Path) -> Table:
         name = parse_name(cell("name") or "")
         if name is None:
             reason = f"Image_name {cell('name')!r} is not like P105_L_DM_MLO"
-            table.quarantine.append(Quarantined("row", place, reason))
+            table.quarantine.append(Quarantined(Reason.BAD_NAME, "row", place, reason))
             continue
         pathology = (cell("pathology") or "").lower()
         if pathology not in PATHOLOGIES:
             reason = f"{name}: pathology {cell('pathology')!r}, expected Normal, Benign or Malignant; not known then"
-            table.quarantine.append(Quarantined("row", place, reason))
+            table.quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, reason))
         density = (cell("density") or "").upper()
         facts = ImageFacts(
             pathology=pathology if pathology in PATHOLOGIES else None,

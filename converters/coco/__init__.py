@@ -1,6 +1,8 @@
 """COCO files that others made (docs/coco.md)."""
 
-from mammodet.converters.coco.converter import convert
-from mammodet.converters.coco.options import PRESETS, CocoOptions, add_arguments, options_from
+from mammodet.converters.coco.converter import Coco, CocoOptions, convert
+from mammodet.converters.coco.official import PRESETS
 
-__all__ = ["PRESETS", "CocoOptions", "add_arguments", "convert", "options_from"]
+ARCHIVE = Coco
+
+__all__ = ["ARCHIVE", "PRESETS", "Coco", "CocoOptions", "convert"]

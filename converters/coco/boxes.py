@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
 
-from mammodet.data.checks import Checker, is_finite, read_id, read_segmentation, short
+from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
 from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy
@@ -159,7 +159,7 @@ def read_boxes(
         )
         if content in seen:
             reason = f"is the same as {seen[content]}"
-            boxes.quarantine.append(Quarantined("annotation", f"{image.name}, {name}", reason, label))
+            boxes.quarantine.append(Quarantined(Reason.DUPLICATE, "annotation", f"{image.name}, {name}", reason, label))
             continue
         seen[content] = name
         checker, outline = Checker(), Checker()
@@ -168,11 +168,11 @@ def read_boxes(
             boxes.lesions.append(lesion)
             for fault in outline.faults:
                 reason = fault.removeprefix(": ") + "; its box is kept"
-                boxes.quarantine.append(Quarantined("outline", f"{image.name}, {name}", reason, label))
+                boxes.quarantine.append(Quarantined(Reason.NO_PLACE, "outline", f"{image.name}, {name}", reason, label))
             continue
         checker.faults += outline.faults
         reason = "; ".join(fault.removeprefix(": ") for fault in checker.faults)
-        boxes.quarantine.append(Quarantined("annotation", f"{image.name}, {name}", reason, label))
+        boxes.quarantine.append(Quarantined(Reason.NO_PLACE, "annotation", f"{image.name}, {name}", reason, label))
         boxes.lost.append(_category(item, categories))
     return boxes
 

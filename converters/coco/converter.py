@@ -7,25 +7,27 @@ what stands in quarantine, for images and for annotations.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
-from mammodet.converters.base import Quarantined, Summary, check_folders, note_stretched, split_records, write_outputs
+from mammodet.converters.base import Quarantined, Reason, note_stretched
 from mammodet.converters.coco.boxes import Categories, HowToRead, check_units, crowd_means, plan_categories
 from mammodet.converters.coco.finder import Found, ImageFinder
 from mammodet.converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
-from mammodet.converters.coco.join import Joined, check_rule, join_images
-from mammodet.converters.coco.official import check_official
-from mammodet.converters.coco.options import CROWD, PRESETS, UNITS, CocoOptions
+from mammodet.converters.coco.join import Joined, JoinRule, check_rule, join_images
+from mammodet.converters.coco.official import PRESETS, check_official
 from mammodet.converters.coco.source import CocoFile, SourceImage, find_coco_files
 from mammodet.converters.coco.summary import MOST_NAMES, count, warn_of
+from mammodet.converters.options import Flag, Options, Pairs, pairs
+from mammodet.converters.skeleton import Converter, Made
+from pydantic import BeforeValidator, Field, model_validator
 
-from mammodet.data.splits import check_shares
+from mammodet.data.json_values import CLIP_PX
+from mammodet.data.splits import Splits
 from mammodet.errors import InputError, raise_faults
-from mammodet.parallel import in_parallel
 from mammodet.records import SUBSETS, ImageRecord
 
 
@@ -38,94 +40,206 @@ class _Entry:
     image: SourceImage
 
 
-def convert(source: Path, output: Path, options: CocoOptions) -> Summary:
-    """Convert COCO files and their images.
+def _annotation(value: Any) -> Any:
+    """`train=a.json`, or a path alone, which may hold a `=` itself."""
+    if not isinstance(value, str):
+        return value
+    subset, sign, path = value.partition("=")
+    if sign and subset in SUBSETS:
+        return subset, Path(path)
+    if sign and not Path(value).exists() and "/" not in subset:
+        raise InputError(f"--annotations {value}: expected FILE.json or SUBSET=FILE.json with {', '.join(SUBSETS)}")
+    return None, Path(value)
 
-    Raises:
-        InputError: no COCO file there, images that do not meet their tables, patients in two subsets, nothing that can
-            be converted, or options that cannot be met.
+
+class CocoOptions(Options):
+    """What is converted, and how.
+
+    Attributes:
+        annotations: (subset or None, JSON file); none: every COCO file below the source.
+        categories: (old name, new name), the new one empty to drop it; others get their name in lower case.
+        join: what file names and tables say of the images, beside a preset.
     """
-    _check_options(options)
-    check_folders(source, output)
-    if (output / "images").resolve().is_relative_to(source.resolve()):
-        raise InputError(f"{output / 'images'}: leads into the archive {source}; choose another --output")
-    files = find_coco_files(source, options.annotations)
-    categories = plan_categories(files, options.categories)
-    entries = [_Entry(number, file, image) for number, file in enumerate(files) for image in file.images]
-    if not entries:
-        raise InputError(f"{source}: {', '.join(file.label for file in files)}: no image listed")
-    check_units(files, options.boxes)
-    found, quarantine = _find_images(source, entries)
-    paths = {position: file.path for position, file in found.items()}
-    entries = [
-        replace(entry, image=replace(entry.image, name=found[position].name)) if position in found else entry
-        for position, entry in enumerate(entries)
-    ]
-    joined = join_images(options.join, [(entry.file.label, entry.image) for entry in entries])
-    kind = _split_kind(files, options)
-    given, leaking = _given(entries, joined, options) if kind == "given" else (None, {})
 
-    read = [HowToRead(crowd_means(file, options.crowd), options.boxes, options.clip_boxes) for file in files]
-    tasks = _tasks(entries, paths, joined, categories, read)
-    unmatched = {(item.file, item.name): item.reason for item in joined.quarantine}
-    for position, entry in enumerate(entries):
-        reason = unmatched.get((entry.file.label, entry.image.name))
-        if reason is not None and position in paths:
-            quarantine.extend(set_aside(entry.image, entry.file.label, reason))
-    orphans = sum(len(file.quarantine) for file in files)
-    name = options.name or source.resolve().name
-    how = HowToConvert(output, name, options.images, options.without_boxes, has_orphans=orphans > 0)
-    results = list(
-        in_parallel(
-            convert_image, [(task, how) for task in tasks], jobs=options.jobs, name="coco", progress=options.progress
-        )
+    annotations: Annotated[
+        tuple[Annotated[tuple[str | None, Path], BeforeValidator(_annotation)], ...],
+        Flag(
+            "the COCO files, for instance train=a.json test=b.json",
+            metavar="[SUBSET=]FILE.json",
+            group="files",
+            default="all below --source",
+        ),
+    ] = ()
+    categories: Annotated[
+        Pairs,
+        pairs("--category", empty=True),
+        Flag(
+            "rename or merge a category; OLD= makes its findings regions to ignore",
+            name="category",
+            metavar="OLD=NEW",
+            group="files",
+            default="its name in lower case",
+            each=True,
+        ),
+    ] = ()
+    images: Annotated[Literal["copy", "link"], Flag("'link': symbolic links, no copies", group="files")] = "copy"
+    without_boxes: Annotated[
+        Literal["unknown", "normal"],
+        Flag("what an image without boxes and rows is: not known, or looked at and found normal", group="files"),
+    ] = "unknown"
+    crowd: Annotated[
+        Literal["auto", "ignore", "lesion"],
+        Flag(
+            "what iscrowd means: a region to ignore, or a lesion as run lengths; 'auto': a lesion where every "
+            "annotation of a file has it, as CVAT marks brush masks",
+            group="files",
+        ),
+    ] = "auto"
+    boxes: Annotated[Literal["pixels", "fractions"], Flag("what boxes and polygons are counted in", group="files")] = (
+        "pixels"
     )
-    records = [result.record for result in results if result.record is not None]
-    for file in files:
-        quarantine.extend(file.quarantine)
-    quarantine.extend(item for result in results for item in result.quarantine)
-    if not records:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in quarantine if item.what == "image")
-        raise InputError(f"{source}: no image could be converted ({reasons[:600]})")
+    clip_boxes: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        Flag(
+            "boxes that pass the border by up to this are cut to the image, others are faulty",
+            metavar="PX",
+            group="files",
+        ),
+    ] = CLIP_PX
+    name: Annotated[
+        str | None, Flag("of the data set, kept with every image", group="files", default="the name of the folder")
+    ] = None
+    preset: Annotated[
+        Literal["cbis_ddsm_mass", "cbis_ddsm_calc"] | None,
+        Flag("all of this group, for a known archive", group="what file names and tables say"),
+    ] = None
+    join: JoinRule = JoinRule()
+    split: Annotated[
+        Literal["given", "holdout"] | None,
+        Flag(
+            "'given': as files or folders are named; 'holdout': --test-fraction of the patients",
+            group="subsets",
+            default="given where every file is told",
+        ),
+    ] = None
+    resolve_leaks: Annotated[
+        Literal["test", "train"] | None,
+        Flag(
+            "where patients go that are given to two subsets: to the one nearer to test, or nearer to train",
+            group="subsets",
+        ),
+    ] = None
 
-    summary = Summary(how.source_name, str(source), str(output), quarantine=quarantine)
-    if options.preset:
-        records = note_stretched(records)
-    count(summary, files, categories, joined, tasks, results)
-    warn_of(summary, files, joined, records, tasks, results, options, kind)
-    if given is not None and leaking:
-        moved = ", ".join(f"{patient} (to {given[patient]})" for patient in leaking)
-        summary.warnings.append(
-            f"{len(leaking)} patients stood in two subsets and were moved to one: {moved}; figures do not compare with "
-            "those of the given test set"
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.preset and not self.join.tables:
+            raise InputError(
+                f"--preset {self.preset}: needs the archive's tables; name them, or their folder, by --tables"
+            )
+        return self
+
+    @property
+    def rule(self) -> JoinRule:
+        """What joins images and tables, of the preset and the user."""
+        return self.join.over(PRESETS[self.preset][1]) if self.preset else self.join
+
+    @property
+    def divides_test(self) -> bool:
+        return self.split != "given"
+
+
+class Coco(Converter[CocoOptions, ImageTask]):
+    """COCO files and their images."""
+
+    NAME = "coco"
+    options_type = CocoOptions
+
+    def find(self) -> None:
+        options = self.options
+        check_rule(options.rule)
+        if (self.output / "images").resolve().is_relative_to(self.source.resolve()):
+            raise InputError(f"{self.output / 'images'}: leads into the archive {self.source}; choose another --output")
+        self.files = find_coco_files(self.source, options.annotations)
+        self.plan = plan_categories(self.files, options.categories)
+        self.categories = self.plan.names
+        self.entries = [_Entry(number, file, image) for number, file in enumerate(self.files) for image in file.images]
+        if not self.entries:
+            raise InputError(f"{self.source}: {', '.join(file.label for file in self.files)}: no image listed")
+        check_units(self.files, options.boxes)
+        preset = PRESETS[options.preset][0] if options.preset else None
+        self.summary.archive = options.name or preset or self.source.resolve().name
+
+    def synthetic_folders(self) -> set[Path]:
+        return set()
+
+    def rows(self) -> list[ImageTask]:
+        options, files = self.options, self.files
+        found, quarantine = _find_images(self.source, self.entries)
+        paths = {position: file.path for position, file in found.items()}
+        entries = self.entries = [
+            replace(entry, image=replace(entry.image, name=found[position].name)) if position in found else entry
+            for position, entry in enumerate(self.entries)
+        ]
+        joined = self.joined = join_images(options.rule, [(entry.file.label, entry.image) for entry in entries])
+        self.kind = _split_kind(files, options)
+        self.sides: Mapping[str, str] | None = None
+        self.leaking: Mapping[str, Sequence[str]] = {}
+        if self.kind == "given":
+            self.sides, self.leaking = _given(entries, joined, options)
+        read = [HowToRead(crowd_means(file, options.crowd), options.boxes, options.clip_boxes) for file in files]
+        tasks = _tasks(entries, paths, joined, self.plan, read)
+        unmatched = {(item.file, item.name): item for item in joined.quarantine}
+        for position, entry in enumerate(entries):
+            lost = unmatched.get((entry.file.label, entry.image.name))
+            if lost is not None and position in paths:
+                quarantine.extend(set_aside(entry.image, entry.file.label, lost.kind, lost.reason))
+        self.quarantine += [*quarantine, *(item for file in files for item in file.quarantine)]
+        return tasks
+
+    def how(self) -> HowToConvert:
+        options = self.options
+        return HowToConvert(
+            self.output,
+            self.summary.archive,
+            options.images,
+            options.without_boxes,
+            has_orphans=any(file.quarantine for file in self.files),
         )
-    if options.preset:
-        sides = [(entry.file.subset, facts) for entry, facts in zip(entries, joined.facts, strict=True) if facts]
-        check_official(summary, sides, joined)
-    _split_and_write(output, categories, records, given, summary, options)
-    return summary
+
+    @staticmethod
+    def convert_one(row: ImageTask, how: HowToConvert) -> Made:
+        return convert_image(row, how)
+
+    def complete(self, done: Sequence[tuple[ImageTask, Made]]) -> list[ImageRecord]:
+        records = super().complete(done)
+        return note_stretched(records) if self.options.preset else records
+
+    def given(self) -> Mapping[str, str] | None:
+        return self.sides
+
+    def split(self, records: Sequence[ImageRecord]) -> Splits:
+        splits = super().split(records)
+        if self.sides is not None and "test" not in splits.holdout.values():
+            self.warnings.append("no file is told to be the test set: there is none (--split holdout makes one)")
+        return splits
+
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[ImageTask, Made]]) -> None:
+        seen = [(task, made.facts) for task, made in done]
+        count(self.summary, self.files, self.plan, self.joined, records, seen)
+        warn_of(self.summary, self.files, self.joined, records, seen, self.options.crowd, self.kind)
+        if self.sides is not None and self.leaking:
+            moved = ", ".join(f"{patient} (to {self.sides[patient]})" for patient in self.leaking)
+            self.warnings.append(
+                f"{len(self.leaking)} patients stood in two subsets and were moved to one: {moved}; figures do not "
+                "compare with those of the given test set"
+            )
+        if self.options.preset:
+            facts = zip(self.entries, self.joined.facts, strict=True)
+            check_official(self.summary, [(entry.file.subset, each) for entry, each in facts if each], self.joined)
 
 
-def _check_options(options: CocoOptions) -> None:
-    chosen = options.splits
-    for name, value, allowed in (
-        ("split", options.split, (None, "given", "holdout")),
-        ("resolve-leaks", options.resolve_leaks, (None, "train", "test")),
-        ("images", options.images, ("copy", "link")),
-        ("without-boxes", options.without_boxes, ("unknown", "normal")),
-        ("preset", options.preset, (None, *PRESETS)),
-        ("crowd", options.crowd, CROWD),
-        ("boxes", options.boxes, UNITS),
-    ):
-        if value not in allowed:
-            raise InputError(f"--{name} {value}: expected one of {', '.join(str(choice) for choice in allowed)}")
-    if options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: expected at least 1")
-    if not 0 <= options.clip_boxes < math.inf:
-        raise InputError(f"--clip-boxes {options.clip_boxes}: expected a number of pixels from 0")
-    test_fraction = 0.0 if options.split == "given" else chosen.test_fraction
-    check_shares(test_fraction=test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds)
-    check_rule(options.join)
+convert = Coco.convert
 
 
 def _find_images(source: Path, entries: Sequence[_Entry]) -> tuple[dict[int, Found], list[Quarantined]]:
@@ -146,13 +260,13 @@ def _find_images(source: Path, entries: Sequence[_Entry]) -> tuple[dict[int, Fou
             paths[position] = finder.find(entry.file.path.parent, entry.image.name)
             meant[paths[position].path.resolve()] += 1
         except LookupError as error:
-            quarantine.extend(set_aside(entry.image, entry.file.label, str(error.args[0])))
+            quarantine.extend(set_aside(entry.image, entry.file.label, Reason.NO_FILE, str(error.args[0])))
     for position, found in list(paths.items()):
         entry, path = entries[position], found.path.resolve()
         if meant[path] > 1 and not found.exact:
             del paths[position]
             reason = f"its path is not here, and {meant[path]} entries could mean {found.name}; name the folder"
-            quarantine.extend(set_aside(entry.image, entry.file.label, reason))
+            quarantine.extend(set_aside(entry.image, entry.file.label, Reason.DUPLICATE, reason))
             continue
         first = owners.setdefault(path, entry)
         if first is not entry:
@@ -261,17 +375,3 @@ def _targets(entries: Sequence[_Entry]) -> list[str]:
     advice = "Rename one of each: names that differ in case alone, or in images/ before them, meet in one file."
     raise_faults(twice, where="file names in the data set", advice=advice)
     return targets
-
-
-def _split_and_write(
-    output: Path,
-    categories: Categories,
-    records: Sequence[ImageRecord],
-    given: Mapping[str, str] | None,
-    summary: Summary,
-    options: CocoOptions,
-) -> None:
-    splits = split_records(records, options.splits, given)
-    if given is not None and "test" not in splits.holdout.values():
-        summary.warnings.append("no file is told to be the test set: there is none (--split holdout makes one)")
-    write_outputs(output, categories.names, records, splits, summary)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from mammodet.converters.coco.source import SUBSET_WORDS
 
-from mammodet.data.checks import check_file_name
+from mammodet.data.json_values import check_file_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined, link_file
+from mammodet.converters.base import Quarantined, Reason, link_file
 from mammodet.converters.coco.boxes import Boxes, Category, HowToRead, read_boxes
 from mammodet.converters.coco.join import ImageFacts
 from mammodet.converters.coco.source import CocoId, SourceImage
+from mammodet.converters.skeleton import Made
 
 from mammodet.data.breast import find_breast
-from mammodet.data.checks import is_finite, short
 from mammodet.data.images import read_image, read_orientation
+from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.files import write_bytes
 from mammodet.records import ImageRecord, Lesion
@@ -53,33 +54,31 @@ class HowToConvert:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageResult:
-    """`record` is None where the image is quarantined; `mismatch`: boxes and rows, where their numbers differ."""
+class Seen:
+    """Facts of an image: counts, and boxes and rows where their numbers differ."""
 
-    record: ImageRecord | None
-    quarantine: tuple[Quarantined, ...]
-    facts: Counter[str]
+    counts: Counter[str]
     mismatch: tuple[int, int] | None = None
 
 
-def set_aside(image: SourceImage, label: str, reason: str) -> tuple[Quarantined, ...]:
+def set_aside(image: SourceImage, label: str, kind: Reason, reason: str) -> tuple[Quarantined, ...]:
     """The quarantine entries of an image and of everything on it."""
     lost = [
-        Quarantined("annotation", f"{image.name}, {name}", f"its image is left out: {reason}", label)
+        Quarantined(Reason.IMAGE_LOST, "annotation", f"{image.name}, {name}", f"its image is left out: {reason}", label)
         for name, _ in image.annotations
     ]
-    return Quarantined("image", image.name, reason, label), *lost
+    return Quarantined(kind, "image", image.name, reason, label), *lost
 
 
-def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
+def convert_image(task: ImageTask, how: HowToConvert) -> Made:
     """Check an image, write it to the output, and make its record."""
     try:
         pixels, orientation = read_image(task.path), read_orientation(task.path)
     except InputError as error:
-        return ImageResult(None, set_aside(task.image, task.label, str(error)), Counter())
+        return Made(None, set_aside(task.image, task.label, Reason.UNREADABLE, str(error)), Seen(Counter()))
     height, width = pixels.shape
     if fault := _size_fault(task.image, (height, width), orientation):
-        return ImageResult(None, set_aside(task.image, task.label, fault), Counter())
+        return Made(None, set_aside(task.image, task.label, Reason.OTHER_SIZE, fault), Seen(Counter()))
     boxes = read_boxes(task.image, (height, width), task.categories, task.label, task.read)
     target = how.output / task.target
     if how.images == "link":
@@ -112,7 +111,7 @@ def convert_image(task: ImageTask, how: HowToConvert) -> ImageResult:
         notes=tuple(notes),
         lesions=tuple(boxes.lesions),
     )
-    return ImageResult(record, tuple(boxes.quarantine), boxes.facts, mismatch)
+    return Made(record, tuple(boxes.quarantine), Seen(boxes.facts, mismatch))
 
 
 def _size_fault(image: SourceImage, size_hw: tuple[int, int], orientation: int) -> str | None:

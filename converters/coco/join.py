@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import SourceImage
 from mammodet.converters.coco.tables import Row, Tables, column_name, fold, read_tables
+from mammodet.converters.options import Flag, Pairs, pairs
 
 from mammodet.errors import InputError, raise_faults
 
@@ -27,7 +29,7 @@ PATHOLOGY_WORDS = {
     "NORMAL": "normal",
 }
 PATHOLOGIES = ("benign", "malignant", "normal", "unknown")
-UNMATCHED = ("refuse", "skip", "keep")
+_GROUP = "what file names and tables say"
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 _ALWAYS = ("file_name", "stem", "side", "side_word")
 
@@ -37,33 +39,109 @@ class JoinRule:
     """How images meet what is known of them.
 
     Attributes:
-        pattern: regular expression, searched in the file name's stem; its named groups fill the templates. `patient`,
-            `laterality` and `view` have meanings of their own.
-        patient: template of the patient's id.
-        tables: CSV files, or folders with them.
-        on: (column, template); where: (column, value), the rows that are meant.
-        attributes: (name, column) of the lesions; `pathology` is put into words by `pathology_words`.
-        image_keys: (one of `IMAGE_KEYS`, column).
-        constants: (name, value), attributes of every lesion.
-        pathology_words: the column's word to one of `PATHOLOGIES`.
-        unknown: (image key, word): a word that says nothing there.
-        rows: what a row is: a lesion of the image (`lesions`), or facts about the image alone (`images`).
-        unmatched: images whose name does not match, or that have no row: `refuse`, `skip` (quarantine), or `keep`
-            those without a row, with what is known without it.
+        on: (column, template); where: (column, value); attributes, image_keys: (name, column);
+            constants: (name, value); pathology: (word, one of `PATHOLOGIES`); unknown: (image key, word).
     """
 
-    pattern: str | None = None
-    patient: str = "{patient}"
-    tables: tuple[Path, ...] = ()
-    on: tuple[tuple[str, str], ...] = ()
-    where: tuple[tuple[str, str], ...] = ()
-    attributes: tuple[tuple[str, str], ...] = ()
-    image_keys: tuple[tuple[str, str], ...] = ()
-    constants: tuple[tuple[str, str], ...] = ()
-    pathology_words: Mapping[str, str] = field(default_factory=lambda: dict(PATHOLOGY_WORDS))
-    unknown: tuple[tuple[str, str], ...] = ()
-    rows: str = "lesions"
-    unmatched: str = "refuse"
+    pattern: Annotated[
+        str | None,
+        Flag(
+            "searched in the file name without its suffix; groups 'patient', 'laterality', 'view', and any others",
+            metavar="REGEX",
+            group=_GROUP,
+        ),
+    ] = None
+    patient: Annotated[str, Flag("the patient's id", metavar="TEMPLATE", group=_GROUP)] = "{patient}"
+    tables: Annotated[
+        tuple[Path, ...], Flag("tables, or folders of tables", name="table tables", metavar="CSV", group=_GROUP)
+    ] = ()
+    on: Annotated[
+        Pairs,
+        pairs("--on"),
+        Flag(
+            "a row belongs to an image where this column is this; templates hold groups of --pattern, {stem}, "
+            "{file_name}, {side} (L, R), {side_word} (LEFT, RIGHT)",
+            metavar="COLUMN=TEMPLATE",
+            group=_GROUP,
+            each=True,
+        ),
+    ] = ()
+    where: Annotated[
+        Pairs,
+        pairs("--where"),
+        Flag("rows that are meant", metavar="COLUMN=VALUE", group=_GROUP, each=True),
+    ] = ()
+    attributes: Annotated[
+        Pairs,
+        pairs("--attribute"),
+        Flag("an attribute of the lesions", name="attribute", metavar="NAME=COLUMN", group=_GROUP, each=True),
+    ] = ()
+    image_keys: Annotated[
+        Pairs,
+        pairs("--image-key"),
+        Flag(
+            "density, birads, view, laterality or patient_id of the image",
+            name="image-key",
+            metavar="KEY=COLUMN",
+            group=_GROUP,
+            each=True,
+        ),
+    ] = ()
+    constants: Annotated[
+        Pairs,
+        pairs("--set"),
+        Flag("an attribute of every lesion", name="set", metavar="NAME=VALUE", group=_GROUP, each=True),
+    ] = ()
+    pathology: Annotated[
+        Pairs,
+        pairs("--pathology"),
+        Flag(
+            f"what a word of the attribute 'pathology' means: {', '.join(PATHOLOGIES)}",
+            metavar="WORD=MEANING",
+            group=_GROUP,
+            each=True,
+        ),
+    ] = ()
+    without_callback: Annotated[
+        Literal["benign", "unknown", "malignant"],
+        Flag("what the pathology BENIGN_WITHOUT_CALLBACK means", group=_GROUP),
+    ] = "benign"
+    unknown: Annotated[
+        Pairs,
+        pairs("--unknown"),
+        Flag("a word that says nothing: density=0", metavar="KEY=WORD", group=_GROUP, each=True),
+    ] = ()
+    rows: Annotated[
+        Literal["lesions", "images"],
+        Flag("what a row is: a lesion, or facts about an image, with a lesion or without", group=_GROUP),
+    ] = "lesions"
+    unmatched: Annotated[
+        Literal["refuse", "skip", "keep"],
+        Flag(
+            "images whose name does not match or that have no row: 'skip' quarantines them, 'keep' also keeps those "
+            "that only lack a row",
+            group=_GROUP,
+        ),
+    ] = "refuse"
+
+    @property
+    def words(self) -> dict[str, str]:
+        """A word of the column of pathologies to one of `PATHOLOGIES`."""
+        return {**PATHOLOGY_WORDS, "BENIGN_WITHOUT_CALLBACK": self.without_callback, **dict(self.pathology)}
+
+    def over(self, base: JoinRule) -> JoinRule:
+        """This rule with what it leaves to a preset."""
+        return replace(
+            self,
+            pattern=self.pattern or base.pattern,
+            patient=base.patient if self.patient == JoinRule().patient else self.patient,
+            on=self.on or base.on,
+            where=tuple(dict.fromkeys((*base.where, *self.where))),
+            attributes=tuple({**dict(base.attributes), **dict(self.attributes)}.items()),
+            image_keys=tuple({**dict(base.image_keys), **dict(self.image_keys)}.items()),
+            constants=tuple({**dict(base.constants), **dict(self.constants)}.items()),
+            unknown=tuple(dict.fromkeys((*base.unknown, *self.unknown))),
+        )
 
     def column(self, name: str) -> str | None:
         """The column of an attribute."""
@@ -147,13 +225,9 @@ def check_rule(rule: JoinRule) -> None:
     for name, _ in (*rule.image_keys, *rule.unknown):
         if name not in IMAGE_KEYS:
             raise InputError(f"--image-key {name}: expected one of {', '.join(IMAGE_KEYS)}")
-    for word, meaning in rule.pathology_words.items():
+    for word, meaning in rule.words.items():
         if meaning not in PATHOLOGIES:
             raise InputError(f"--pathology {word}={meaning}: expected one of {', '.join(PATHOLOGIES)}")
-    if rule.unmatched not in UNMATCHED:
-        raise InputError(f"--unmatched {rule.unmatched}: expected one of {', '.join(UNMATCHED)}")
-    if rule.rows not in ("lesions", "images"):
-        raise InputError(f"--rows {rule.rows}: expected lesions or images")
     if rule.tables and not rule.on:
         raise InputError("--table: which rows belong to an image? Say it by --on 'COLUMN=TEMPLATE'")
     if not rule.tables and (rule.on or rule.attributes or rule.image_keys or rule.where):
@@ -197,7 +271,7 @@ def join_images(rule: JoinRule, images: Sequence[tuple[str, SourceImage]]) -> Jo
         except _UnmatchedError as error:
             facts.append(None)
             faults.setdefault(label, []).append(f"{image.name}: {error}")
-            quarantine.append(Quarantined("image", image.name, str(error), label))
+            quarantine.append(Quarantined(Reason.NO_ROW, "image", image.name, str(error), label))
     if rule.unmatched == "refuse" or not any(facts):
         _refuse(faults, tables)
     used = Counter(id(row) for found in facts if found for row in found.rows)
@@ -378,7 +452,7 @@ def _number_or_text(text: str) -> str | int:
 
 def _pathology(rule: JoinRule, row: Row, column: str | None) -> str:
     word = row.word(column) if column else None
-    known = {fold(key): meaning for key, meaning in rule.pathology_words.items()}
+    known = {fold(key): meaning for key, meaning in rule.words.items()}
     return known.get(fold(word), "unknown") if word is not None else "unknown"
 
 
@@ -387,10 +461,8 @@ def _check_pathologies(rule: JoinRule, tables: Tables) -> None:
     column = rule.column("pathology")
     if column is None:
         return
-    known = {fold(key) for key in rule.pathology_words}
+    known = {fold(key) for key in rule.words}
     words = Counter(word for row in tables.rows if (word := row.word(column)) is not None)
     faults = [f"{word!r} ({count} rows)" for word, count in sorted(words.items()) if fold(word) not in known]
-    advice = (
-        f"Say what they mean: --pathology WORD={'|'.join(PATHOLOGIES)}; known are {', '.join(rule.pathology_words)}."
-    )
+    advice = f"Say what they mean: --pathology WORD={'|'.join(PATHOLOGIES)}; known are {', '.join(rule.words)}."
     raise_faults(faults, where=f"words in the column {column!r}", advice=advice)

@@ -1,4 +1,4 @@
-"""CBIS-DDSM's own split, as its tables have it, against the folders of a COCO edition of it."""
+"""COCO editions of CBIS-DDSM: what joins them with its tables, and its own split against their folders."""
 
 from __future__ import annotations
 
@@ -6,8 +6,34 @@ import re
 from collections.abc import Sequence
 
 from mammodet.converters.base import Summary
-from mammodet.converters.coco.join import ImageFacts, Joined
+from mammodet.converters.coco.join import ImageFacts, Joined, JoinRule
 from mammodet.converters.coco.tables import Row
+
+
+def _cbis_rule(kind: str, more: Sequence[tuple[str, str]]) -> JoinRule:
+    return JoinRule(
+        pattern=r"(?<!\d)(?P<patient>\d{5})_(?P<laterality>LEFT|RIGHT)_(?P<view>CC|MLO)(?![a-zA-Z])",
+        patient="P_{patient}",
+        on=(("patient id", "P_{patient}"), ("left or right breast", "{laterality}"), ("image view", "{view}")),
+        where=(("abnormality type", kind),),
+        attributes=(("pathology", "pathology"), ("subtlety", "subtlety"), ("assessment", "assessment"), *more),
+        image_keys=(("density", "breast density"), ("birads", "assessment")),
+        constants=(("abnormality", kind),),
+        unknown=(("density", "0"),),
+    )
+
+
+#: Name of the data set and rule. Patient ids are those of `mammodet convert cbis_ddsm`: leaks between both show.
+PRESETS: dict[str, tuple[str, JoinRule]] = {
+    "cbis_ddsm_mass": (
+        "CBIS-DDSM",
+        _cbis_rule("mass", (("shape", "mass shape"), ("margins", "mass margins"))),
+    ),
+    "cbis_ddsm_calc": (
+        "CBIS-DDSM",
+        _cbis_rule("calcification", (("calc_type", "calc type"), ("calc_distribution", "calc distribution"))),
+    ),
+}
 
 
 def official_side(row: Row) -> str | None:

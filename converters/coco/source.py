@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 
-from mammodet.data.checks import read_id, short
+from mammodet.data.json_values import read_id, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json
 
@@ -160,7 +160,9 @@ def _read(path: Path, label: str, subset: str | None, value: Any, faults: list[s
     for position, item in enumerate(lists["annotations"]):
         if not isinstance(item, dict):
             name = f"annotation at position {position}"
-            quarantine.append(Quarantined("annotation", name, f"is {short(item)}; expected an object", label))
+            quarantine.append(
+                Quarantined(Reason.BAD_ROW, "annotation", name, f"is {short(item)}; expected an object", label)
+            )
             continue
         name = f"annotation {short(item['id'])}" if "id" in item else f"annotation at position {position}"
         repeated += "id" in item and repr(item["id"]) in ids
@@ -168,7 +170,7 @@ def _read(path: Path, label: str, subset: str | None, value: Any, faults: list[s
         image_id = read_id(item.get("image_id"))
         if image_id is None or image_id not in owned:
             reason = f"its image_id {short(item.get('image_id'))} is not among the images"
-            quarantine.append(Quarantined("annotation", name, reason, label))
+            quarantine.append(Quarantined(Reason.BAD_ROW, "annotation", name, reason, label))
             continue
         owned[image_id].append((name, item))
     images = tuple(

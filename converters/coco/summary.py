@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from mammodet.converters.base import Summary
 from mammodet.converters.coco.boxes import Categories
-from mammodet.converters.coco.image import TURNED, ImageResult, ImageTask
+from mammodet.converters.coco.image import TURNED, ImageTask, Seen
 from mammodet.converters.coco.join import IMAGE_KEYS, Joined
-from mammodet.converters.coco.options import CocoOptions
 from mammodet.converters.coco.source import CocoFile, SourceImage
 
 from mammodet.records import ImageRecord
@@ -25,12 +24,11 @@ def count(
     files: Sequence[CocoFile],
     categories: Categories,
     joined: Joined,
-    tasks: Sequence[ImageTask],
-    results: Sequence[ImageResult],
+    records: Sequence[ImageRecord],
+    seen: Sequence[tuple[ImageTask, Seen]],
 ) -> None:
-    """Add the counts to a summary whose quarantine is complete; `results` in the order of `tasks`."""
+    """Add the counts to a summary whose quarantine is complete; `seen` in the order of `records`."""
     images = [image for file in files for image in file.images]
-    records = [result.record for result in results if result.record is not None]
     lesions = [lesion for record in records for lesion in record.lesions]
     aside = Counter(item.what for item in summary.quarantine)
     annotations = sum(file.annotation_count for file in files)
@@ -42,7 +40,7 @@ def count(
         "quarantined": aside["annotation"],
     }
     summary.counts["patients"] = len({record.patient_id for record in records})
-    told = Counter(task.subset or "not told" for task, result in zip(tasks, results, strict=True) if result.record)
+    told = Counter(task.subset or "not told" for task, _ in seen)
     summary.counts["images as told"] = dict(sorted(told.items()))
     summary.counts["category"] = dict(Counter(lesion.category for lesion in lesions if not lesion.ignore))
     if ignored := sum(lesion.ignore for lesion in lesions):
@@ -50,8 +48,8 @@ def count(
     if categories.unused:
         summary.counts["unused categories"] = ", ".join(categories.unused)
     facts: Counter[str] = Counter()
-    for result in results:
-        facts.update(result.facts)
+    for _, found in seen:
+        facts.update(found.counts)
     summary.counts |= {name: count for name, count in sorted(facts.items()) if count}
     for name in ("tumor", "malignant"):
         labels = Counter({1: "yes", 0: "no", None: "not known"}[record.label(name)] for record in records)
@@ -93,19 +91,18 @@ def warn_of(
     files: Sequence[CocoFile],
     joined: Joined,
     records: Sequence[ImageRecord],
-    tasks: Sequence[ImageTask],
-    results: Sequence[ImageResult],
-    options: CocoOptions,
+    seen: Sequence[tuple[ImageTask, Seen]],
+    crowd_option: str,
     kind: str,
 ) -> None:
     """Add what the user should look at; `kind`: `given` or `holdout`."""
     warn = summary.warnings.append
     mismatches = [
-        f"{task.image.name} ({result.mismatch[0]} boxes, {result.mismatch[1]} rows)"
-        for task, result in zip(tasks, results, strict=True)
-        if result.mismatch and result.record
+        f"{task.image.name} ({found.mismatch[0]} boxes, {found.mismatch[1]} rows)"
+        for task, found in seen
+        if found.mismatch
     ]
-    if options.join.tables:
+    if joined.tables:
         summary.checks["boxes and rows differ"] = len(mismatches)
     if mismatches:
         warn(f"{len(mismatches)} images have another number of boxes than of rows: {_names(mismatches, 20)}")
@@ -121,7 +118,7 @@ def warn_of(
         warn(f"tables left aside: {'; '.join(joined.tables.skipped)}")
     if joined.unmatched:
         warn(f"{joined.unmatched} images have no row; they are kept with what their boxes and names say (notes)")
-    if turned := sum(result.facts[TURNED] for result in results):
+    if turned := sum(found.counts[TURNED] for _, found in seen):
         warn(
             f"{turned} images are stored turned (Exif or TIFF orientation): they are read upright, and their boxes are "
             "taken to lie on the upright picture, as viewers show it; remove the Exif data if they were drawn otherwise"
@@ -135,13 +132,13 @@ def warn_of(
         )
     if outlines := sum(item.what == "outline" for item in summary.quarantine):
         warn(f"{outlines} outlines cannot be read, their boxes are kept without one (quarantine.csv)")
-    facts = sum((result.facts for result in results), Counter[str]())
+    facts = sum((found.counts for _, found in seen), Counter[str]())
     if crowd := facts["crowd taken as lesions"]:
         warn(
             f"{crowd} annotations are marked iscrowd and were taken as lesions"
             + (
                 " (--crowd lesion)"
-                if options.crowd == "lesion"
+                if crowd_option == "lesion"
                 else ", since all of their file are, as CVAT marks masks; if they are regions to ignore: --crowd ignore"
             )
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.ddsm_patches.tfrecord import (
     Place,
     index_records,
@@ -109,9 +109,9 @@ def open_archive(source: Path) -> Archive:
         index = index_records(path)
         records[path] = index.places
         if index.fault:
-            quarantine.append(Quarantined("rest of a file", name, str(index.fault), str(path)))
+            quarantine.append(Quarantined(Reason.UNREADABLE, "rest of a file", name, str(index.fault), str(path)))
         elif not index.places:
-            quarantine.append(Quarantined("file", name, f"{name}: is empty", str(path)))
+            quarantine.append(Quarantined(Reason.UNREADABLE, "file", name, f"{name}: is empty", str(path)))
     opened: dict[str, ArrayFile] = {}
     for subset, prefix in (("val", "cv"), ("test", "test")):
         data, labels = (arrays.get(f"{prefix}{version}_{kind}.npy") for kind in ("data", "labels"))
@@ -188,7 +188,7 @@ def _open_array(data_path: Path, labels_path: Path) -> tuple[ArrayFile, list[Qua
     lost = []
     if len(data) < rows:
         reason = f"{data_path.name}: is cut short: {len(data)} of {rows} patches are whole; fetch it again"
-        lost.append(Quarantined("rest of a file", data_path.name, reason, str(data_path)))
+        lost.append(Quarantined(Reason.UNREADABLE, "rest of a file", data_path.name, reason, str(data_path)))
     return ArrayFile(data_path, data, labels), lost
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict, cast
 
-from mammodet.converters.base import Quarantined, Summary, check_folders, remove_tables, split_records, write_outputs
+from mammodet.converters.base import Summary
 from mammodet.converters.ddsm_patches.archive import (
     CLASSES,
     Archive,
@@ -25,21 +25,34 @@ from mammodet.converters.ddsm_patches.archive import (
     patches_of,
     read_patch,
 )
-from mammodet.converters.ddsm_patches.options import SPLITS, PatchOptions
-from mammodet.converters.journal import Journal, files_fingerprint
+from mammodet.converters.journal import files_fingerprint
+from mammodet.converters.options import Flag, Options
+from mammodet.converters.skeleton import Converter, Made, refused
+from pydantic import Field
 
-import mammodet
 from mammodet.data.images import write_png
-from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
-from mammodet.parallel import in_parallel
 from mammodet.records import SUBSETS, ImageRecord
-from mammodet.synthetic import is_synthetic
 
-JOURNAL = "converted.jsonl"
-NAME = "DDSM patches"
 _MALIGNANT = (3, 4)
+
+
+class PatchOptions(Options):
+    """What is converted, and how."""
+
+    size: Annotated[int, Field(ge=1), Flag("side of the patches; others are quarantined", metavar="PX")] = 299
+    split: Annotated[
+        Literal["given", "combined"],
+        Flag(
+            "'given': cv10 is validation (calcifications only), test10 is test (masses only); 'combined': both are "
+            "test, and validation comes from the training patches by --val-fraction"
+        ),
+    ] = "combined"
+
+    @property
+    def divides_test(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,154 +63,112 @@ class _Task:
     number: int
     patch: Patch
     fingerprint: str
+    source_name: str
 
     @property
     def target(self) -> str:
         return f"images/{self.subset}/{self.number:06d}.png"
 
 
-@dataclass(frozen=True, slots=True)
-class _Converted:
-    """A patch whose image is written; `pixel_hash`: SHA-256 of its pixels."""
+class _Facts(TypedDict):
+    """Of a converted patch; `pixel_hash`: SHA-256 of its pixels."""
 
-    task: _Task
     label: int
     pixel_hash: str
 
 
-def convert(source: Path, output: Path, options: PatchOptions) -> Summary:
-    """Convert the archive; a run that was ended goes on where it was.
+class DdsmPatches(Converter[PatchOptions, _Task]):
+    """The archive."""
 
-    Raises:
-        InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
-    """
-    _check_options(options)
-    check_folders(source, output)
-    archive = open_archive(source)
-    tasks = _tasks(archive)
-    if not tasks:
-        reasons = "; ".join(item.reason for item in archive.quarantine) or "all files are empty"
-        raise InputError(f"{source}: no patch could be found ({reasons})")
-    converted, lost = _convert_all(tasks, source, output, options)
-    quarantine = [*archive.quarantine, *lost]
-    if not converted:
-        reasons = "; ".join(item.reason for item in quarantine[:3])
-        raise InputError(f"{source}: no patch could be converted ({reasons})")
+    NAME = "DDSM patches"
+    options_type = PatchOptions
+    has_lesions = False
+    knows_patients = False
+    keeps_journal = True
 
-    name = _name(source)
-    records = _records(converted, name, options.size)
-    summary = Summary(f"{name} (patients not known)", str(source), str(output), quarantine=quarantine)
-    _count(summary, archive, tasks, converted)
-    _check_copies(summary, converted)
-    _warn(summary, archive, converted, options)
-    given = {
-        str(record.patient_id): _side(item.task.subset, options.split)
-        for record, item in zip(records, converted, strict=True)
-    }
-    splits = split_records(records, options.splits, given)
-    write_outputs(output, ("lesion",), records, splits, summary, has_lesions=False, knows_patients=False)
-    return summary
+    def find(self) -> None:
+        self.archive = open_archive(self.source)
+        self.quarantine += self.archive.quarantine
 
+    def rows(self) -> list[_Task]:
+        archive = self.archive
+        numbers: Counter[str] = Counter()
+        facts: dict[Path, list[Any]] = {path: files_fingerprint([path]) for path in archive.records}
+        for array in archive.arrays.values():
+            facts[array.path] = [*files_fingerprint([array.path]), canonical_hash(array.labels.tolist())]
+        prints = {path: canonical_hash(value) for path, value in facts.items()}
+        name = "phantom" if self.phantom else self.NAME
+        self.summary.archive = f"{name} (patients not known)"
+        self.tasks: list[_Task] = []
+        for subset, patch in patches_of(archive):
+            fingerprint = f"{prints[patch.path]} {patch.number} {patch.offset}"
+            self.tasks.append(_Task(subset, numbers[subset], patch, fingerprint, name))
+            numbers[subset] += 1
+        return self.tasks
 
-def _check_options(options: PatchOptions) -> None:
-    if options.split not in SPLITS:
-        raise InputError(f"--split {options.split}: expected one of {', '.join(SPLITS)}")
-    if options.size < 1:
-        raise InputError(f"--size {options.size}: expected the side of the patches in pixels")
-    if options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: expected at least 1")
-    chosen = options.splits
-    check_shares(test_fraction=0.0, val_fraction=chosen.val_fraction, folds=chosen.folds)
+    def key(self, row: _Task) -> str:
+        return row.target
 
+    def fingerprint(self, row: _Task) -> str:
+        return row.fingerprint
 
-def _side(subset: str, split: str) -> str:
-    return "test" if split == "combined" and subset == "val" else subset
+    def settings(self) -> int:
+        return self.options.size
 
-
-def _tasks(archive: Archive) -> list[_Task]:
-    numbers: Counter[str] = Counter()
-    facts: dict[Path, list[Any]] = {path: files_fingerprint([path]) for path in archive.records}
-    for array in archive.arrays.values():
-        facts[array.path] = [*files_fingerprint([array.path]), canonical_hash(array.labels.tolist())]
-    prints = {path: canonical_hash(value) for path, value in facts.items()}
-    tasks: list[_Task] = []
-    for subset, patch in patches_of(archive):
-        fingerprint = f"{prints[patch.path]} {patch.number} {patch.offset}"
-        tasks.append(_Task(subset, numbers[subset], patch, fingerprint))
-        numbers[subset] += 1
-    return tasks
-
-
-def _convert_all(
-    tasks: Sequence[_Task], source: Path, output: Path, options: PatchOptions
-) -> tuple[list[_Converted], list[Quarantined]]:
-    """Converted patches in the order of the tasks; what an earlier run has finished is taken from its journal."""
-    done: dict[str, _Converted] = {}
-    lost: list[Quarantined] = []
-    with Journal(output / JOURNAL, [mammodet.__version__, options.size, str(source)]) as journal:
-        for task in tasks:
-            entry = journal.get(task.target, task.fingerprint)
-            if entry is not None and (output / task.target).is_file():
-                done[task.target] = _Converted(task, *entry)
-        waiting = [(task, output, options.size) for task in tasks if task.target not in done]
-        if waiting:
-            # Until the new tables are written: images change under the old ones.
-            remove_tables(output)
-        for result in in_parallel(
-            _convert_patch, waiting, jobs=options.jobs, name="ddsm_patches", progress=options.progress
-        ):
-            if isinstance(result, Quarantined):
-                lost.append(result)
-                continue
-            journal.put(result.task.target, result.task.fingerprint, [result.label, result.pixel_hash])
-            done[result.task.target] = result
-    for left in (output / "images").glob("*/.*.tmp.png"):  # of a run that was killed while it wrote
-        left.unlink(missing_ok=True)
-    return [done[task.target] for task in tasks if task.target in done], lost
-
-
-def _convert_patch(task: _Task, output: Path, size: int) -> _Converted | Quarantined:
-    try:
-        pixels, label = read_patch(task.patch, size)
-    except InputError as error:
-        return Quarantined("image", task.patch.name, str(error), str(task.patch.path))
-    write_png(output / task.target, pixels)
-    return _Converted(task, label, hashlib.sha256(pixels.tobytes()).hexdigest())
-
-
-def _name(source: Path) -> str:
-    return "phantom" if is_synthetic([source]) else NAME
-
-
-def _records(converted: Sequence[_Converted], name: str, size: int) -> list[ImageRecord]:
-    """A record for each patch; patches of one subset with equal pixels share a patient, so that no fold parts them."""
-    prefix = "phantom_patch" if name == "phantom" else "ddsm_patch"
-    owners: dict[tuple[str, str], int] = {}
-    records: list[ImageRecord] = []
-    for image_id, item in enumerate(converted, start=1):
-        subset = item.task.subset
-        owner = owners.setdefault((subset, item.pixel_hash), item.task.number)
-        tumor, malignant = int(item.label > 0), int(item.label in _MALIGNANT)
-        records.append(
-            ImageRecord(
-                image_id=image_id,
-                file_name=item.task.target,
-                size_hw=(size, size),
-                patient_id=f"{prefix}_{subset}_{owner:06d}",
-                labels={"tumor": tumor, "malignant": malignant},
-                class_name=CLASSES[item.label],
-                source=name,
-                breast_box_xyxy=(0.0, 0.0, float(size), float(size)),
-                unlocalized=tumor == 1,
-            )
+    @staticmethod
+    def convert_one(row: _Task, how: tuple[Path, PatchOptions]) -> Made:
+        output, options = how
+        try:
+            pixels, label = read_patch(row.patch, options.size)
+        except InputError as error:
+            return refused("image", row.patch.name, error, row.patch.path)
+        write_png(output / row.target, pixels)
+        side = float(options.size)
+        record = ImageRecord(
+            image_id=1,
+            file_name=row.target,
+            size_hw=(options.size, options.size),
+            labels={"tumor": int(label > 0), "malignant": int(label in _MALIGNANT)},
+            class_name=CLASSES[label],
+            source=row.source_name,
+            breast_box_xyxy=(0.0, 0.0, side, side),
+            unlocalized=label > 0,
         )
-    return records
+        return Made(record, facts=_Facts(label=label, pixel_hash=hashlib.sha256(pixels.tobytes()).hexdigest()))
+
+    def complete(self, done: Sequence[tuple[_Task, Made]]) -> list[ImageRecord]:
+        """Patches of one subset with equal pixels share a patient, so that no fold parts them."""
+        prefix = "phantom_patch" if self.phantom else "ddsm_patch"
+        owners: dict[tuple[str, str], int] = {}
+        records: list[ImageRecord] = []
+        self.sides: dict[str, str] = {}
+        for number, (row, made) in enumerate(done, start=1):
+            owner = owners.setdefault((row.subset, made.facts["pixel_hash"]), row.number)
+            patient = f"{prefix}_{row.subset}_{owner:06d}"
+            combined = self.options.split == "combined" and row.subset == "val"
+            self.sides[patient] = "test" if combined else row.subset
+            if made.record is not None:
+                records.append(replace(made.record, image_id=number, patient_id=patient))
+        return records
+
+    def given(self) -> dict[str, str]:
+        return self.sides
+
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[_Task, Made]]) -> None:
+        converted = [(row, cast(_Facts, made.facts)) for row, made in done]
+        _count(self.summary, self.archive, self.tasks, converted)
+        _check_copies(self.summary, converted)
+        _warn(self.summary, self.archive, converted, self.options)
+
+
+convert = DdsmPatches.convert
+_Converted = tuple[_Task, _Facts]
 
 
 def _labels(converted: Sequence[_Converted]) -> dict[str, list[int]]:
     labels: dict[str, list[int]] = {}
-    for item in converted:
-        labels.setdefault(item.task.subset, []).append(item.label)
+    for row, facts in converted:
+        labels.setdefault(row.subset, []).append(facts["label"])
     return labels
 
 
@@ -220,27 +191,29 @@ def _check_copies(summary: Summary, converted: Sequence[_Converted]) -> None:
     """Count patches with equal pixels: within a subset, and between two."""
     places: dict[str, list[_Converted]] = {}
     for item in converted:
-        places.setdefault(item.pixel_hash, []).append(item)
+        places.setdefault(item[1]["pixel_hash"], []).append(item)
     groups = [group for group in places.values() if len(group) > 1]
     counts: Counter[str] = Counter()
     crossing: list[str] = []
     for group in groups:
-        by_subset = Counter(item.task.subset for item in group)
+        by_subset = Counter(row.subset for row, _ in group)
         for subset, count in by_subset.items():
             counts[f"more in {subset}"] += count - 1
         subsets = sorted(by_subset, key=SUBSETS.index)
         if len(subsets) > 1:
             counts[" and ".join(subsets)] += 1
-            crossing.append(" = ".join(f"{item.task.subset}/{item.task.number:06d}" for item in group[:3]))
+            crossing.append(" = ".join(f"{row.subset}/{row.number:06d}" for row, _ in group[:3]))
     summary.checks["identical patches"] = {name: count for name, count in sorted(counts.items()) if count} or "none"
     if crossing:
         summary.warnings.append(
             f"{len(crossing)} patches lie with equal pixels on several sides of the split: {', '.join(crossing[:5])}"
             f"{' ...' if len(crossing) > 5 else ''}; they count as what they are: known to the model"
         )
-    torn = [group for group in groups if len({item.label for item in group}) > 1]
+    torn = [group for group in groups if len({facts["label"] for _, facts in group}) > 1]
     if torn:
-        names = [" = ".join(f"{item.task.target} ({CLASSES[item.label]})" for item in group[:2]) for group in torn[:3]]
+        names = [
+            " = ".join(f"{row.target} ({CLASSES[facts['label']]})" for row, facts in group[:2]) for group in torn[:3]
+        ]
         summary.warnings.append(f"{len(torn)} patches with equal pixels have different classes: {', '.join(names)}")
 
 

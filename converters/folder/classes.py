@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.folder.options import ClassRule, FolderOptions, rules_by_name
+from mammodet.converters.folder.rules import ClassRule, rules_by_name
 from mammodet.converters.folder.tree import Tree, choose_level, class_folder
 from mammodet.converters.folder.words import Meaning, fold_name, read_name, without_numbers
 
@@ -41,15 +41,17 @@ class Classes:
         return str(self.of(str(class_folder(folders, self.level))))
 
 
-def plan_classes(source: Path, tree: Tree, options: FolderOptions) -> Classes:
-    """Find the class folders and what they mean.
+def plan_classes(
+    source: Path, tree: Tree, given: Sequence[ClassRule], wanted: int | str | None, numbers: str | None
+) -> Classes:
+    """Find the class folders and what they mean; `wanted`: the level that the user names.
 
     Raises:
         InputError: they cannot be told, there is only one, a rule names no folder, or two rules of one class differ.
     """
-    rules = rules_by_name(options.rules)
+    rules = rules_by_name(given)
     try:
-        level = choose_level(tree, options.level, lambda name: fold_name(name) in rules or read_name(name) is not None)
+        level = choose_level(tree, wanted, lambda name: fold_name(name) in rules or read_name(name) is not None)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     spelled: dict[str, list[str]] = {}
@@ -61,7 +63,7 @@ def plan_classes(source: Path, tree: Tree, options: FolderOptions) -> Classes:
         there = ", ".join(sorted(names[0] for names in spelled.values()))
         raise InputError(f"{source}: no class folder {', '.join(map(repr, strange))} with images; there are {there}")
     numbered = _numbered(spelled, rules)
-    if numbered and options.numbers is None:
+    if numbered and numbers is None:
         first, second = numbered[0][:2]
         groups = "; ".join(", ".join(spelled[name][0] for name in group) for group in numbered)
         raise InputError(
@@ -78,7 +80,7 @@ def plan_classes(source: Path, tree: Tree, options: FolderOptions) -> Classes:
         if rule is not None and rule.skip:
             names[folded] = None
             continue
-        name, meaning = _meaning(spellings[0], rule, options.numbers if folded in of_numbers else None)
+        name, meaning = _meaning(spellings[0], rule, numbers if folded in of_numbers else None)
         if meanings.setdefault(name, meaning) != meaning:
             raise InputError(
                 f"{source}: class {name!r} means '{meanings[name]}' in one folder and '{meaning}' in another"

@@ -7,25 +7,27 @@ means, whose image it is, and what lies on both sides of a split.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from mammodet.converters.base import Quarantined, Summary, check_folders, link_file, write_outputs
+from mammodet.converters.base import Quarantined, Reason, Summary, link_file
 from mammodet.converters.folder.classes import Classes, plan_classes
 from mammodet.converters.folder.duplicates import Cleaned, Entry, clean, given_subsets
-from mammodet.converters.folder.options import NUMBERS, FolderOptions
 from mammodet.converters.folder.patients import Copies, compile_patient, guess_persons, read_persons
+from mammodet.converters.folder.rules import RULE_KEYS, ClassRule, read_map, rule_of_text
 from mammodet.converters.folder.tree import Tree, class_folder, read_tree, told_subsets
+from mammodet.converters.options import Flag, Options
+from mammodet.converters.skeleton import Converter, Made, refused
+from pydantic import BeforeValidator, model_validator
 
 from mammodet.data.breast import find_breast
 from mammodet.data.images import read_image
-from mammodet.data.splits import Splits, check_shares, make_splits
+from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import write_bytes
-from mammodet.parallel import in_parallel
 from mammodet.records import SUBSETS, ImageRecord
-from mammodet.synthetic import is_synthetic
 
 _MOST_NAMES = 5
 
@@ -43,74 +45,174 @@ class _Plan:
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
-class _How:
-    """What every image needs: `name` of the data set, `prefix` of its patients."""
-
-    name: str
-    prefix: str
-    output: Path
-    classes: Classes
-    options: FolderOptions
+_Row = tuple[int, Entry]
 
 
-def convert(source: Path, output: Path, options: FolderOptions) -> Summary:
-    """Convert a tree of folders.
+def _rules(value: Any) -> Any:
+    """Rules, or texts of a command line."""
+    return tuple(rule_of_text(each) if isinstance(each, str) else each for each in value)
 
-    Raises:
-        InputError: no classes, classes or patients that cannot be told, what lies on two sides of a given split,
-            nothing that can be converted, or options that cannot be met.
+
+def _level(value: Any) -> Any:
+    if value is None or value == "all" or (str(value).isdecimal() and int(value) > 0):
+        return int(value) if str(value).isdecimal() else value
+    raise InputError(f"--level {value}: expected a number from 1, or 'all'")
+
+
+class FolderOptions(Options):
+    """What is converted, and how.
+
+    Attributes:
+        rules: classes that the user explains; the others are read from their folders' names.
+        map: a file with more rules, which are in `rules` once it is read.
+        patient: None: every image with its copies is a patient.
     """
-    _check_options(options)
-    check_folders(source, output)
-    if (output / "images").resolve().is_relative_to(source.resolve()):
-        raise InputError(f"{output / 'images'}: leads into the archive {source}; choose another --output")
-    tree = read_tree(source)
-    classes = plan_classes(source, tree, options)
-    plan = _plan(tree, classes, options)
-    phantom = is_synthetic([source])
-    name = "phantom" if phantom else options.name or source.resolve().name
-    how = _How(name, "phantom_" if phantom else "", output, classes, options)
-    tasks = [(number, entry, how) for number, entry in enumerate(plan.entries, start=1)]
-    quarantine = list(plan.quarantine)
-    records: list[ImageRecord] = []
-    for result in in_parallel(_convert_image, tasks, jobs=options.jobs, name="folder", progress=options.progress):
-        if isinstance(result, Quarantined):
-            quarantine.append(result)
-        else:
-            records.append(result)
-    if not records:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in quarantine[:3])
-        raise InputError(f"{source}: no image could be converted ({reasons})")
 
-    summary = Summary(name, str(source), str(output), quarantine=quarantine)
-    given = None if plan.given is None else {how.prefix + patient: side for patient, side in plan.given.items()}
-    splits = _split(records, options, given)
-    _count(summary, tree, classes, plan, records)
-    _warn(summary, tree, classes, plan, records, options)
-    if plan.given is not None and "test" not in splits.holdout.values():
-        summary.warnings.append("no folder is named test: there is no test set (--split holdout makes one)")
-    write_outputs(
-        output, ("lesion",), records, splits, summary, has_lesions=False, knows_patients=options.patient is not None
-    )
-    return summary
+    rules: Annotated[
+        tuple[ClassRule, ...],
+        BeforeValidator(_rules),
+        Flag(
+            "what a folder means, for instance stage2=malignant:1,density:B,name:late or junk=skip; keys: "
+            f"{', '.join(RULE_KEYS)}",
+            name="class",
+            metavar="FOLDER=KEY:VALUE,...",
+            group="classes",
+            default="known words of its name",
+            each=True,
+        ),
+    ] = ()
+    map: Annotated[Path | None, Flag("the same for many folders, as YAML", metavar="FILE.yaml", group="classes")] = None
+    numbers: Annotated[
+        Literal["count", "class"] | None,
+        Flag(
+            "folders that differ in a number alone (x_0, x_1): 'count': one class in parts; 'class': classes without "
+            "labels",
+            group="classes",
+            default="refused unless --class says what each means",
+        ),
+    ] = None
+    level: Annotated[
+        int | str | None,
+        BeforeValidator(_level),
+        Flag(
+            "the class is the N-th folder below --source, not counting train and test; 'all': all folders together",
+            metavar="N",
+            group="classes",
+            default="the one whose names are understood",
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        Flag("of the data set, kept with every image", group="classes", default="the name of the folder"),
+    ] = None
+    patient: Annotated[
+        str | None,
+        Flag(
+            r"searched in the path below --source; its group is the patient, for instance '(P_\d{5})'; groups "
+            "'laterality' and 'view' are read too",
+            metavar="REGEX",
+            group="images and patients",
+            default="every image, with its copies, is a patient",
+        ),
+    ] = None
+    images: Annotated[
+        Literal["copy", "link"], Flag("'link': symbolic links, no copies", group="images and patients")
+    ] = "copy"
+    crop: Annotated[
+        Literal["breast", "whole"],
+        Flag(
+            "'breast': look for the breast, for training to crop to; 'whole': images are patches",
+            group="images and patients",
+        ),
+    ] = "breast"
+    split: Annotated[
+        Literal["given", "holdout"] | None,
+        Flag(
+            "'given': by folders train, val, test; 'holdout': --test-fraction of the patients",
+            group="subsets",
+            default="given where there are such folders",
+        ),
+    ] = None
+    resolve_leaks: Annotated[
+        Literal["test", "train"] | None,
+        Flag(
+            "where patients and identical files go that are given to two subsets: to the one nearer to test, or nearer "
+            "to train",
+            group="subsets",
+        ),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_map(cls, values: Any) -> Any:
+        values = dict(values)
+        if path := values.pop("map", None):
+            values["rules"] = (*_rules(values.get("rules", ())), *read_map(Path(path)))
+        return values
+
+    @property
+    def divides_test(self) -> bool:
+        return self.split != "given"
 
 
-def _check_options(options: FolderOptions) -> None:
-    for name, value, allowed in (
-        ("split", options.split, (None, "given", "holdout")),
-        ("resolve-leaks", options.resolve_leaks, (None, "train", "test")),
-        ("images", options.images, ("copy", "link")),
-        ("crop", options.crop, ("breast", "whole")),
-        ("numbers", options.numbers, (None, *NUMBERS)),
-    ):
-        if value not in allowed:
-            raise InputError(f"--{name} {value}: expected one of {', '.join(str(choice) for choice in allowed)}")
-    if options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: expected at least 1")
-    chosen = options.splits
-    test_fraction = 0.0 if options.split == "given" else chosen.test_fraction
-    check_shares(test_fraction=test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds)
+class Folder(Converter[FolderOptions, _Row]):
+    """A tree of folders."""
+
+    NAME = "folder"
+    options_type = FolderOptions
+    has_lesions = False
+
+    def find(self) -> None:
+        options = self.options
+        self.knows_patients = options.patient is not None
+        if (self.output / "images").resolve().is_relative_to(self.source.resolve()):
+            raise InputError(f"{self.output / 'images'}: leads into the archive {self.source}; choose another --output")
+        self.tree = read_tree(self.source)
+        self.classes = plan_classes(self.source, self.tree, options.rules, options.level, options.numbers)
+        self.plan = _plan(self.tree, self.classes, options)
+
+    def rows(self) -> list[_Row]:
+        self.quarantine += self.plan.quarantine
+        if not self.phantom:
+            self.summary.archive = self.options.name or self.source.resolve().name
+        return list(enumerate(self.plan.entries, start=1))
+
+    def how(self) -> Any:
+        return self.output, self.options, self.classes, self.summary.archive, self._prefix
+
+    @property
+    def _prefix(self) -> str:
+        return "phantom_" if self.phantom else ""
+
+    @staticmethod
+    def convert_one(row: _Row, how: Any) -> Made:
+        return _convert_image(*row, *how)
+
+    def given(self) -> dict[str, str] | None:
+        given = self.plan.given
+        return None if given is None else {self._prefix + patient: side for patient, side in given.items()}
+
+    def split(self, records: Sequence[ImageRecord]) -> Splits:
+        """Divide the patients, stratified by the classes that each has."""
+        found: dict[str, set[str]] = {}
+        for record in records:
+            found.setdefault(str(record.patient_id), set()).add(str(record.class_name))
+        given = self.given()
+        splits = make_splits(
+            {patient: " + ".join(sorted(names)) for patient, names in found.items()},
+            **asdict(self.options.splits),
+            given={patient: given[patient] for patient in found} if given is not None else None,
+        )
+        if given is not None and "test" not in splits.holdout.values():
+            self.warnings.append("no folder is named test: there is no test set (--split holdout makes one)")
+        return splits
+
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[_Row, Made]]) -> None:
+        _count(self.summary, self.tree, self.classes, self.plan, records)
+        _warn(self.summary, self.tree, self.classes, self.plan, records, self.options)
+
+
+convert = Folder.convert
 
 
 def _plan(tree: Tree, classes: Classes, options: FolderOptions) -> _Plan:
@@ -119,7 +221,9 @@ def _plan(tree: Tree, classes: Classes, options: FolderOptions) -> _Plan:
     for image in tree.images:
         folder = class_folder(image.folders, classes.level)
         if folder is None:
-            quarantine.append(Quarantined("image", image.relative, "lies in no class folder", str(image.path)))
+            quarantine.append(
+                Quarantined(Reason.NO_ROW, "image", image.relative, "lies in no class folder", str(image.path))
+            )
         elif classes.of(folder) is None:
             skipped += 1
         else:
@@ -150,52 +254,39 @@ def _refuse_equal_names(entries: Sequence[Entry]) -> None:
     raise_faults(twice, where="file names that differ in case alone", advice="Rename one of each.")
 
 
-def _convert_image(number: int, entry: Entry, how: _How) -> ImageRecord | Quarantined:
+def _convert_image(
+    number: int, entry: Entry, output: Path, options: FolderOptions, classes: Classes, name: str, prefix: str
+) -> Made:
     """Read an image, copy it or link to it, and make its record."""
     image, person = entry.image, entry.person
     try:
         pixels = read_image(image.path)
     except InputError as error:
-        return Quarantined("image", image.relative, str(error), str(image.path))
+        return refused("image", image.relative, error, image.path)
     height, width = pixels.shape
     target = f"images/{image.relative}"
-    if how.options.images == "link":
-        link_file(how.output / target, image.path)
+    if options.images == "link":
+        link_file(output / target, image.path)
     else:
-        write_bytes(how.output / target, image.path.read_bytes())
-    meaning = how.classes.meanings[entry.class_name]
+        write_bytes(output / target, image.path.read_bytes())
+    meaning = classes.meanings[entry.class_name]
     whole = (0.0, 0.0, float(width), float(height))
-    return ImageRecord(
+    record = ImageRecord(
         image_id=number,
         file_name=target,
         size_hw=(height, width),
-        patient_id=how.prefix + person.patient,
+        patient_id=prefix + person.patient,
         laterality=person.laterality,
         view=person.view,
         density=meaning.density,
         birads=meaning.birads,
         labels={"tumor": meaning.tumor, "malignant": meaning.malignant},
         class_name=entry.class_name,
-        source=how.name,
-        breast_box_xyxy=whole if how.options.crop == "whole" else find_breast(pixels).box_xyxy,
+        source=name,
+        breast_box_xyxy=whole if options.crop == "whole" else find_breast(pixels).box_xyxy,
         unlocalized=meaning.tumor == 1,
     )
-
-
-def _split(records: Sequence[ImageRecord], options: FolderOptions, given: Mapping[str, str] | None) -> Splits:
-    """Divide the patients, stratified by the classes that each has."""
-    found: dict[str, set[str]] = {}
-    for record in records:
-        found.setdefault(str(record.patient_id), set()).add(str(record.class_name))
-    chosen = options.splits
-    return make_splits(
-        {patient: " + ".join(sorted(names)) for patient, names in found.items()},
-        test_fraction=chosen.test_fraction,
-        val_fraction=chosen.val_fraction,
-        folds=chosen.folds,
-        seed=chosen.seed,
-        given={patient: given[patient] for patient in found} if given is not None else None,
-    )
+    return Made(record)
 
 
 def _count(summary: Summary, tree: Tree, classes: Classes, plan: _Plan, records: Sequence[ImageRecord]) -> None:

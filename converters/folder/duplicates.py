@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.folder.patients import Person
 from mammodet.converters.folder.tree import TreeImage
 
@@ -72,7 +72,7 @@ def clean(entries: Sequence[Entry], *, given: bool, resolve_leaks: str | None, j
         for patient in patients[1:]:
             owner[_root(owner, patient)] = _root(owner, patients[0])
     quarantine = [
-        Quarantined("image", entries[place].image.relative, reason, str(entries[place].image.path))
+        Quarantined(Reason.DUPLICATE, "image", entries[place].image.relative, reason, str(entries[place].image.path))
         for place, reason in sorted(lost.items())
     ]
     cleaned = [

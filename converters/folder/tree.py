@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined
-from mammodet.converters.folder.options import ALL_LEVELS
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.folder.words import fold_name
 
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
@@ -87,7 +86,7 @@ def read_tree(source: Path) -> Tree:
             if not is_image(source / relative):
                 others[Path(name).suffix.lower() or "without suffix"] += 1
             elif (fault := _name_fault(relative)) is not None:
-                quarantine.append(Quarantined("image", ascii(relative), fault))
+                quarantine.append(Quarantined(Reason.BAD_NAME, "image", ascii(relative), fault))
             else:
                 images.append(TreeImage(source / relative, relative, inner, subset))
                 for depth in range(len(inner) + 1):
@@ -151,7 +150,7 @@ def choose_level(tree: Tree, level: int | str | None, understood: Callable[[str]
         )
     if isinstance(level, int) and level > deepest:
         raise InputError(f"--level {level}: the images lie {deepest} folders deep\n{_levels_text(tree, deepest)}")
-    if level == ALL_LEVELS:
+    if level == "all":
         return None
     if isinstance(level, int):
         return level

@@ -15,24 +15,25 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
-from mammodet.converters.base import Quarantined, SplitOptions, Summary, check_folders, split_records, write_outputs
+from mammodet.converters.base import Quarantined, Reason, Summary
 from mammodet.converters.mias.scale import TABLE_SIZE, find_scales
 from mammodet.converters.mias.table import MASSES, FilmEntry, Finding, parse_info
+from mammodet.converters.options import Flag, Options
+from mammodet.converters.skeleton import Converter, Made, refused
 from numpy.typing import NDArray
+from pydantic import Field
 
 from mammodet.data.breast import find_breast
 from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
-from mammodet.data.splits import check_shares
 from mammodet.errors import InputError
 from mammodet.geometry import circle_mask, mask_to_rle, rle_box
-from mammodet.parallel import in_parallel
 from mammodet.records import ImageRecord, Lesion
-from mammodet.synthetic import is_synthetic
 
 SPACING_MM = 0.2
 ABNORMALITIES = {
@@ -53,43 +54,36 @@ CATEGORY_SCHEMES: dict[str, dict[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MiasOptions:
-    """`categories`: a key of `CATEGORY_SCHEMES`; `jobs`: threads.
+class MiasOptions(Options):
+    """What is converted, and how."""
 
-    `table_size`: side of the films whose pixels the table counts; None: 1024, and of a phantom its own.
-    """
-
-    categories: str = "lesion"
-    splits: SplitOptions = field(default_factory=SplitOptions)
-    jobs: int = 2
-    progress: bool = True
-    table_size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Archive:
-    """Whose patients these are: synthetic ones must never be taken for mini-MIAS's, by a leakage check above all."""
-
-    name: str
-    patient_prefix: str
-    table_size: int | None
-
-    @staticmethod
-    def of(table: Path) -> _Archive:
-        """By the licence that lies beside the table."""
-        if is_synthetic([table.parent]):
-            return _Archive("phantom", "phantom", None)
-        return _Archive("mini-MIAS", "mias", TABLE_SIZE)
+    categories: Annotated[
+        Literal["lesion", "mass", "abnormality"],
+        Flag(
+            "'lesion': all in one; 'mass': masses only, other findings become regions to ignore; "
+            "'abnormality': six types"
+        ),
+    ] = "lesion"
+    table_size: Annotated[
+        int | None,
+        Field(ge=16),
+        Flag(
+            "side of the films that Info.txt was written for; circles on square films of another size are rescaled "
+            f"({TABLE_SIZE}; other films only where their masses prove that they were resized)",
+            metavar="PX",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Film:
-    """A converted film, and what its pixels said of its circles."""
+    """A film to convert. `scale`: of its circles; `name`, `prefix`: of the archive and its patients."""
 
-    record: ImageRecord
-    quarantine: tuple[Quarantined, ...]
-    brighter: tuple[tuple[bool, bool], ...]  # for each mass: with the bottom-left, with the top-left origin
+    entry: FilmEntry
+    path: Path
+    scale: float
+    name: str
+    prefix: str
 
 
 def find_archive(source: Path) -> tuple[Path, Path]:
@@ -127,68 +121,63 @@ def _is_film(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and re.fullmatch(r"mdb\d+", path.stem.lower()) is not None
 
 
-def convert(source: Path, output: Path, options: MiasOptions) -> Summary:
-    """Convert a mini-MIAS folder.
+class Mias(Converter[MiasOptions, _Film]):
+    """mini-MIAS, and phantoms of it."""
 
-    Raises:
-        InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
-    """
-    if options.table_size is not None and options.table_size < 16:
-        raise InputError(f"--table-size {options.table_size}: expected the side of the films in pixels, from 16")
-    if options.categories not in CATEGORY_SCHEMES:
-        raise InputError(f"categories {options.categories!r}: expected one of {', '.join(CATEGORY_SCHEMES)}")
-    chosen = options.splits
-    check_shares(test_fraction=chosen.test_fraction, val_fraction=chosen.val_fraction, folds=chosen.folds)
-    check_folders(source, output)
-    table, folder = find_archive(source)
-    entries, quarantine = parse_info(table.read_text(encoding="utf-8-sig", errors="replace"), table.name)
-    if not entries:
-        raise InputError(f"{table}: no line like 'mdb001 G CIRC B 535 425 197' or 'mdb003 D NORM'")
-    files = _films(folder)
-    for name in sorted(set(entries) - set(files)):
-        quarantine.append(Quarantined("image", name, f"has a line in {table.name} but no image file"))
-    for name in sorted(set(files) - set(entries)):
-        quarantine.append(
-            Quarantined("image", name, f"{files[name].name} has no line in {table.name}, or none that can be read")
+    NAME = "mini-MIAS"
+    options_type = MiasOptions
+
+    def find(self) -> None:
+        self.table, self.folder = find_archive(self.source)
+        self.categories = tuple(dict.fromkeys(CATEGORY_SCHEMES[self.options.categories].values()))
+
+    def synthetic_folders(self) -> set[Path]:
+        return {self.table.parent}
+
+    def rows(self) -> list[_Film]:
+        table = self.table
+        entries, quarantine = parse_info(table.read_text(encoding="utf-8-sig", errors="replace"), table.name)
+        if not entries:
+            raise InputError(f"{table}: no line like 'mdb001 G CIRC B 535 425 197' or 'mdb003 D NORM'")
+        files = _films(self.folder)
+        for name in sorted(set(entries) - set(files)):
+            reason = f"has a line in {table.name} but no image file"
+            quarantine.append(Quarantined(Reason.NO_FILE, "image", name, reason))
+        for name in sorted(set(files) - set(entries)):
+            reason = f"{files[name].name} has no line in {table.name}, or none that can be read"
+            quarantine.append(Quarantined(Reason.NO_ROW, "image", name, reason))
+        for path in sorted(self.folder.iterdir()):
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.lower().startswith("mdb") and not _is_film(path):
+                kind = "of the full MIAS database" if _FULL_NAME.fullmatch(path.stem.lower()) else "that no film has"
+                reason = f"{path.name} is a name {kind}; expected mdb001 ..."
+                quarantine.append(Quarantined(Reason.BAD_NAME, "image", path.stem, reason))
+        scales, other, self.resized = find_scales(
+            {name: entries[name] for name in sorted(set(entries) & set(files))},
+            files,
+            self.options.table_size,
+            None if self.phantom else TABLE_SIZE,
+            table.name,
         )
+        self.quarantine += [*quarantine, *other]
+        name, prefix = ("phantom", "phantom") if self.phantom else (self.NAME, "mias")
+        return [_Film(entries[film], files[film], scale, name, prefix) for film, scale in scales.items()]
 
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.lower().startswith("mdb") and not _is_film(path):
-            kind = "of the full MIAS database" if _FULL_NAME.fullmatch(path.stem.lower()) else "that no film has"
-            quarantine.append(Quarantined("image", path.stem, f"{path.name} is a name {kind}; expected mdb001 ..."))
-    names = sorted(set(entries) & set(files))
-    archive = _Archive.of(table)
-    scales, other, resized = find_scales(
-        {name: entries[name] for name in names}, files, options.table_size, archive.table_size, table.name
-    )
-    quarantine += other
-    tasks = [(entries[name], files[name], output, options.categories, archive, scale) for name, scale in scales.items()]
-    films: list[_Film] = []
-    for film in in_parallel(_convert_film, tasks, jobs=options.jobs, name="mias", progress=options.progress):
-        if isinstance(film, Quarantined):
-            quarantine.append(film)
-        else:
-            films.append(film)
-            quarantine.extend(film.quarantine)
-    if not films:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in quarantine[:3])
-        raise InputError(f"{source}: no image could be converted ({reasons})")
+    @staticmethod
+    def convert_one(row: _Film, how: tuple[Path, MiasOptions]) -> Made:
+        return _convert_film(row, *how)
 
-    records = [film.record for film in films]
-    splits = split_records(records, chosen)
-    summary = Summary(archive.name, str(source), str(output), quarantine=quarantine)
-    _count(summary, records, [entries[Path(record.file_name).stem] for record in records])
-    _check_origin(summary, films)
-    outside = sum("outside the image" in item.reason for item in quarantine)
-    if outside:
-        summary.warnings.append(
-            f"{outside} circles lie outside their images: if {table.name} was written for films of another size, every "
-            "circle is misplaced; say for which by --table-size"
-        )
-    summary.warnings += resized
-    scheme = CATEGORY_SCHEMES[options.categories]
-    write_outputs(output, tuple(dict.fromkeys(scheme.values())), records, splits, summary)
-    return summary
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[_Film, Made]]) -> None:
+        _count(self.summary, records, [row.entry for row, _ in done])
+        _check_origin(self.summary, [pair for _, made in done for pair in made.facts])
+        if outside := self.summary.by_kind().get(Reason.OUTSIDE):
+            self.warnings.append(
+                f"{outside} circles lie outside their images: if {self.table.name} was written for films of another "
+                "size, every circle is misplaced; say for which by --table-size"
+            )
+        self.warnings += self.resized
+
+
+convert = Mias.convert
 
 
 def _films(folder: Path) -> dict[str, Path]:
@@ -201,15 +190,15 @@ def _films(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _convert_film(
-    entry: FilmEntry, path: Path, output: Path, categories: str, archive: _Archive, scale: float
-) -> _Film | Quarantined:
+def _convert_film(film: _Film, output: Path, options: MiasOptions) -> Made:
+    """`facts`: for each mass, whether it is brighter than its surround with the bottom-left and the top-left origin."""
+    entry, scale = film.entry, film.scale
     try:
-        pixels = read_image(path)
+        pixels = read_image(film.path)
     except InputError as error:
-        return Quarantined("image", entry.name, str(error))
+        return refused("image", entry.name, error, film.path)
     height, width = pixels.shape
-    scheme = CATEGORY_SCHEMES[categories]
+    scheme = CATEGORY_SCHEMES[options.categories]
     breast = find_breast(pixels)
     breast_mask = breast.mask_at((height, width))
     lesions: list[Lesion] = []
@@ -223,11 +212,12 @@ def _convert_film(
         x, y, radius = (number * scale for number in finding.circle)
         centre_xy = (x + scale / 2, height - scale / 2 - y)
         disc = circle_mask(centre_xy, radius, (height, width))
-        reason = _circle_fault(finding.circle[2], scale, disc, breast_mask)
-        if reason:
+        if fault := _circle_fault(finding.circle[2], scale, disc, breast_mask):
             unlocalized = True
             x, y, radius = finding.circle
-            quarantine.append(Quarantined("circle", f"{entry.name} ({x:g}, {y:g}, radius {radius:g})", reason))
+            quarantine.append(
+                Quarantined(fault[0], "circle", f"{entry.name} ({x:g}, {y:g}, radius {radius:g})", fault[1])
+            )
             continue
         if finding.kind in MASSES:
             flipped = (x + scale / 2, y + scale / 2)
@@ -257,32 +247,34 @@ def _convert_film(
         image_id=entry.number,
         file_name=file_name,
         size_hw=(height, width),
-        patient_id=f"{archive.patient_prefix}_{entry.patient:03d}",
+        patient_id=f"{film.prefix}_{entry.patient:03d}",
         laterality="R" if entry.number % 2 else "L",
         view="MLO",
         density=entry.tissue,
         labels=labels,
-        source=archive.name,
+        source=film.name,
         spacing_mm_rc=(SPACING_MM * 1024 / height, SPACING_MM * 1024 / width),
         breast_box_xyxy=breast.box_xyxy,
         unlocalized=unlocalized,
         notes=tuple(notes + [f"circle quarantined: {item.reason}" for item in quarantine]),
         lesions=tuple(lesions),
     )
-    return _Film(record, tuple(quarantine), tuple(brighter))
+    return Made(record, tuple(quarantine), brighter)
 
 
-def _circle_fault(radius: float, scale: float, disc: NDArray[np.bool_], breast_mask: NDArray[np.bool_]) -> str | None:
+def _circle_fault(
+    radius: float, scale: float, disc: NDArray[np.bool_], breast_mask: NDArray[np.bool_]
+) -> tuple[Reason, str] | None:
     height, width = disc.shape
     if not disc.any():
-        return f"lies outside the image ({height}x{width} px, height x width)"
+        return Reason.OUTSIDE, f"lies outside the image ({height}x{width} px, height x width)"
     if radius < 1:
-        return "has no radius"
+        return Reason.NO_PLACE, "has no radius"
     if 2 * radius * scale > max(height, width):
-        return f"is larger than the image ({height}x{width} px, height x width)"
+        return Reason.NO_PLACE, f"is larger than the image ({height}x{width} px, height x width)"
     inside = float(breast_mask[disc].mean())
     if inside < 0.1:
-        return f"lies on background: {100 * inside:.0f} % of it on the breast"
+        return Reason.NO_PLACE, f"lies on background: {100 * inside:.0f} % of it on the breast"
     return None
 
 
@@ -321,9 +313,8 @@ def _count(summary: Summary, records: Sequence[ImageRecord], entries: Sequence[F
     )
 
 
-def _check_origin(summary: Summary, films: Sequence[_Film]) -> None:
+def _check_origin(summary: Summary, pairs: Sequence[tuple[bool, bool]]) -> None:
     """The y-origin contrast test: masses are brighter than their surround, so the right origin finds more of them."""
-    pairs = [pair for film in films for pair in film.brighter]
     bottom, top = (sum(pair[side] for pair in pairs) for side in (0, 1))
     summary.checks["masses brighter"] = {
         "of": len(pairs),

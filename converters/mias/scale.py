@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.mias.table import MASSES, FilmEntry
 
 from mammodet.data.contrast import surround_contrast
@@ -50,7 +50,7 @@ def find_scales(
             squares[name] = height
         else:
             reason = f"is {height}x{width} (height x width); the circles of {table} fit films of {side}x{side} alone"
-            refused.append(Quarantined("image", name, reason))
+            refused.append(Quarantined(Reason.OTHER_SIZE, "image", name, reason))
     if not squares:
         return scales, refused, []
     fault = None if told else _why_not_resized({name: entries[name] for name in squares}, files, squares, side)
@@ -60,7 +60,7 @@ def find_scales(
                 f"is {found}x{found}, and the circles of {table} count pixels of {side}x{side}: {fault}; if the films "
                 f"were resized, say --table-size {side}, if {table} was written for these, --table-size {found}"
             )
-            refused.append(Quarantined("image", name, reason))
+            refused.append(Quarantined(Reason.OTHER_SIZE, "image", name, reason))
         return scales, refused, [f"{len(squares)} films are not {side}x{side} and were left out: {fault}"]
     sizes = ", ".join(f"{count} of {found}x{found}" for found, count in sorted(Counter(squares.values()).items()))
     warning = f"films are resized copies ({sizes}): their circles were rescaled from {side}x{side}"

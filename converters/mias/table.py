@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 
 #: In front of an entry: the number of a row that a program saved with it.
 _INDEX = re.compile(r"\d+ (?=mdb\d)", re.IGNORECASE)
@@ -76,22 +76,31 @@ def parse_info(text: str, where: str = "Info.txt") -> tuple[dict[str, FilmEntry]
         match = _LINE.fullmatch(fields)
         place = f"{where} line {number}"
         if match is None:
-            broken.append(Quarantined("line", place, f"cannot be read: {fields[:200]!r}"))
+            broken.append(Quarantined(Reason.BAD_ROW, "line", place, f"cannot be read: {fields[:200]!r}"))
             unread.add(start[0].lower())
             continue
         name = match["name"].lower()
         if tissue.setdefault(name, match["tissue"].upper()) != match["tissue"].upper():
-            broken.append(Quarantined("line", place, f"{name}: another tissue than on an earlier line; kept the first"))
+            broken.append(
+                Quarantined(
+                    Reason.CONTRADICTION,
+                    "line",
+                    place,
+                    f"{name}: another tissue than on an earlier line; kept the first",
+                )
+            )
         if match["normal"]:
             normal.add(name)
             continue
         circle = (float(match["x"]), float(match["y"]), float(match["radius"])) if match["x"] else None
         finding = Finding(match["kind"].upper(), match["severity"].upper(), circle)
         if finding in findings[name]:
-            broken.append(Quarantined("line", place, f"{name}: the same finding stands twice; kept once"))
+            broken.append(
+                Quarantined(Reason.DUPLICATE, "line", place, f"{name}: the same finding stands twice; kept once")
+            )
             continue
         findings[name].append(finding)
     for name in sorted(normal & {name for name, items in findings.items() if items}):
-        broken.append(Quarantined("line", name, "both NORM and a finding; kept the finding"))
+        broken.append(Quarantined(Reason.CONTRADICTION, "line", name, "both NORM and a finding; kept the finding"))
     entries = {name: FilmEntry(name, tissue[name], tuple(findings[name])) for name in sorted(set(tissue) - unread)}
     return entries, broken

@@ -1,17 +1,9 @@
 """The RSNA screening archive (docs/rsna.md)."""
 
-from mammodet.converters.rsna.converter import JOURNAL, convert
+from mammodet.converters.rsna.converter import Rsna, RsnaOptions, convert
 from mammodet.converters.rsna.image import PixelOptions
-from mammodet.converters.rsna.options import FORMATS, NEGATIVES, VIEWS, RsnaOptions, add_arguments, options_from
+from mammodet.converters.skeleton import JOURNAL
 
-__all__ = [
-    "FORMATS",
-    "JOURNAL",
-    "NEGATIVES",
-    "VIEWS",
-    "PixelOptions",
-    "RsnaOptions",
-    "add_arguments",
-    "convert",
-    "options_from",
-]
+ARCHIVE = Rsna
+
+__all__ = ["ARCHIVE", "JOURNAL", "PixelOptions", "Rsna", "RsnaOptions", "convert"]

@@ -8,114 +8,153 @@ to, unless PNGs are asked for; and every row is converted, left out by an option
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from mammodet.converters.base import Quarantined, Summary, check_folders, link_archive, remove_tables, write_outputs
-from mammodet.converters.journal import Journal, files_fingerprint
+from mammodet.converters.base import Quarantined, Reason, Summary
+from mammodet.converters.options import Flag, Options
 from mammodet.converters.rsna.archive import Archive, find_images
-from mammodet.converters.rsna.image import (
-    ImageFacts,
-    RecordOptions,
-    contradictions,
-    convert_image,
-    make_record,
-    quarantined,
-)
-from mammodet.converters.rsna.options import FORMATS, NEGATIVES, VIEWS, RsnaOptions
+from mammodet.converters.rsna.image import PixelOptions, contradictions, convert_image
 from mammodet.converters.rsna.table import STANDARD_VIEWS, ImageRow, Table, find_table, read_table
+from mammodet.converters.skeleton import Converter, Made
+from pydantic import Field
 
-import mammodet
-from mammodet.data.splits import Splits, check_shares, make_splits
+from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
-from mammodet.files import canonical_hash
-from mammodet.parallel import in_parallel, in_processes
 from mammodet.records import ImageRecord
-from mammodet.synthetic import is_synthetic
 
-JOURNAL = "converted.jsonl"
-_CATEGORIES = ("lesion",)
+
+class RsnaOptions(Options):
+    """What is converted, and how."""
+
+    table: Annotated[Path | None, Flag("train.csv or test.csv, where it does not lie in --source", metavar="CSV")] = (
+        None
+    )
+    pixels: PixelOptions = PixelOptions()
+    views: Annotated[Literal["all", "standard"], Flag("'standard': CC and MLO only, others are left out")] = "all"
+    negatives: Annotated[
+        Literal["all", "birads1"],
+        Flag(
+            "what is no tumor: 'all' images without cancer, benign findings among them, or only those with BI-RADS 1; "
+            "of the others it is not known then"
+        ),
+    ] = "all"
+    limit_patients: Annotated[
+        int | None, Field(ge=1), Flag("convert N women only, the same ones on every machine", metavar="N")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """Rows that are converted, each with its file, and what became of the others."""
 
-    rows: tuple[ImageRow, ...]
-    files: tuple[Path, ...]
+    rows: tuple[tuple[ImageRow, Path], ...]
     absent: tuple[ImageRow, ...]
     other_views: int
     beyond_limit: int
 
 
-def convert(source: Path, output: Path, options: RsnaOptions) -> Summary:
-    """Convert the archive, or the part of it that is there; goes on where an earlier run was stopped.
-
-    Raises:
-        InputError: no archive or no table there, nothing that can be converted, or options that cannot be met.
-    """
-    _check_options(options)
-    source, output = Path(os.path.abspath(source)), Path(os.path.abspath(output))
-    check_folders(source, output)
-    table = read_table(options.table or find_table(source))
-    if not table.labelled and options.splits.folds:
-        raise InputError(f"--folds {options.splits.folds}: {table.path} has no labels; all its images go to test.json")
-    archive = find_images(source, "train" if table.labelled else "test")
-    chosen = _choose(table, archive, options)
-    if not chosen.rows:
-        raise InputError(
-            f"{source}: none of the {len(archive.files)} images there has a row in {table.path} (with --views "
-            f"{options.views}); is it the table of another archive?"
-        )
-    meaning = _meaning(source, table, options)
-    summary = Summary(meaning.source_name, str(source), str(output), quarantine=list(table.quarantine))
-    summary.quarantine += [
-        Quarantined("image", row.name, f"has a row (line {row.line} of {table.path.name}) but no file")
-        for row in chosen.absent
-    ]
-    results = _convert_all(chosen, source, output, options)
-    done: list[tuple[ImageRow, ImageFacts]] = []
-    for row, path, result in zip(chosen.rows, chosen.files, results, strict=True):
-        if isinstance(result, str):
-            summary.quarantine.append(quarantined(row, path, source, result))
-        else:
-            done.append((row, result))
-    if not done:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in summary.quarantine[-3:])
-        raise InputError(f"{source}: no image could be converted ({reasons})")
-    if options.pixels.file_format == "reference":
-        link_archive(source, output, "--format png16")
-    records = [make_record(row, facts, meaning) for row, facts in done]
-    _count(summary, table, chosen, done, records)
-    _warn(summary, table, archive, chosen, done, options)
-    _warn_of_sites(summary, [row for row, _ in done], records)
-    write_outputs(output, _CATEGORIES, records, _split(done, meaning, options), summary, has_lesions=False)
-    return summary
+_Row = tuple[ImageRow, Path]
+_Done = Sequence[tuple[_Row, Made]]
 
 
-def _check_options(options: RsnaOptions) -> None:
-    pixels, splits = options.pixels, options.splits
-    for name, value, allowed in (
-        ("format", pixels.file_format, FORMATS),
-        ("views", options.views, VIEWS),
-        ("negatives", options.negatives, NEGATIVES),
-    ):
-        if value not in allowed:
-            raise InputError(f"--{name} {value}: expected one of {', '.join(allowed)}")
-    if pixels.max_size is not None and pixels.max_size < 16:
-        raise InputError(f"--max-size {pixels.max_size}: expected at least 16 px, or 0 for the archive's size")
-    for name, given in (("--max-size", pixels.max_size is not None), ("--crop", pixels.crop)):
-        if given and pixels.file_format == "reference":
-            raise InputError(f"{name}: --format reference refers to the archive's own files; use --format png16")
-    if options.limit_patients is not None and options.limit_patients < 1:
-        raise InputError(f"--limit-patients {options.limit_patients}: expected at least 1")
-    if options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: expected at least 1")
-    check_shares(test_fraction=splits.test_fraction, val_fraction=splits.val_fraction, folds=splits.folds)
+class Rsna(Converter[RsnaOptions, _Row]):
+    """The archive, or the part of it that is there."""
+
+    NAME = "RSNA"
+    options_type = RsnaOptions
+    has_lesions = False
+    keeps_journal = True
+
+    def find(self) -> None:
+        options = self.options
+        self.table = read_table(options.table or find_table(self.source))
+        if not self.table.labelled and options.splits.folds:
+            raise InputError(
+                f"--folds {options.splits.folds}: {self.table.path} has no labels; all its images go to test.json"
+            )
+        self.archive = find_images(self.source, "train" if self.table.labelled else "test")
+        self.chosen = _choose(self.table, self.archive, options)
+        if not self.chosen.rows:
+            raise InputError(
+                f"{self.source}: none of the {len(self.archive.files)} images there has a row in {self.table.path} "
+                f"(with --views {options.views}); is it the table of another archive?"
+            )
+
+    def synthetic_folders(self) -> set[Path]:
+        return {self.source, *self.source.glob("*/"), self.table.path.resolve().parent}
+
+    def rows(self) -> Sequence[_Row]:
+        table = self.table
+        self.quarantine += table.quarantine
+        for row in self.chosen.absent:
+            reason = f"has a row (line {row.line} of {table.path.name}) but no file"
+            self.quarantine.append(Quarantined(Reason.NO_FILE, "image", row.name, reason))
+        return self.chosen.rows
+
+    def how(self) -> Any:
+        return self.source, self.output, self.options.pixels
+
+    def refers(self) -> bool:
+        return self.options.pixels.file_format == "reference"
+
+    def uses_processes(self) -> bool:
+        # A header is read faster than it is passed to a process and back (benchmarks/convert_rsna.py).
+        return not self.refers()
+
+    def key(self, row: _Row) -> str:
+        return row[0].name
+
+    def fingerprint(self, row: _Row) -> Path:
+        return row[1]
+
+    def settings(self) -> Any:
+        return asdict(self.options.pixels)
+
+    @staticmethod
+    def convert_one(row: _Row, how: Any) -> Made:
+        return convert_image(*row, *how)
+
+    def complete(self, done: _Done) -> list[ImageRecord]:
+        """The rows' facts: other labels cost no image."""
+        return [
+            replace(
+                record,
+                patient_id=self._patient(row),
+                laterality=row.laterality,
+                view=row.view,
+                density=row.density,
+                birads=row.birads,
+                labels=_labels(row, self.table, self.options),
+                source=self.summary.archive,
+                unlocalized=row.cancer == 1,  # where the cancer is, nobody says
+                notes=_notes(row, self.table),
+            )
+            for ((row, _), _), record in zip(done, super().complete(done), strict=True)
+        ]
+
+    def _patient(self, row: ImageRow) -> str:
+        return f"{'phantom_rsna_' if self.phantom else 'rsna_'}{row.patient}"
+
+    def describe(self, records: Sequence[ImageRecord], done: _Done) -> None:
+        self.strata: dict[str, str] = {}
+        for (row, _), _ in done:
+            patient = self._patient(row)
+            self.strata[patient] = max(self.strata.get(patient, ""), f"cancer {row.cancer} site {row.site}")
+        _count(self.summary, self.table, self.chosen, done, records)
+        _warn(self.summary, self.table, self.archive, self.chosen, done, self.options)
+        _warn_of_sites(self.summary, [row for (row, _), _ in done], records)
+
+    def split(self, records: Sequence[ImageRecord]) -> Splits:
+        """Women of each site with and without cancer, in equal shares; a table without labels is the test set."""
+        given = None if self.table.labelled else dict.fromkeys(self.strata, "test")
+        return make_splits(self.strata, **asdict(self.options.splits), given=given)
+
+
+convert = Rsna.convert
 
 
 def _choose(table: Table, archive: Archive, options: RsnaOptions) -> _Chosen:
@@ -131,77 +170,35 @@ def _choose(table: Table, archive: Archive, options: RsnaOptions) -> _Chosen:
     inside = [row for row in rows if row.patient in women]
     present = [row for row in inside if (row.patient, row.image) in archive.files]
     return _Chosen(
-        rows=tuple(present),
-        files=tuple(archive.files[row.patient, row.image] for row in present),
+        rows=tuple((row, archive.files[row.patient, row.image]) for row in present),
         absent=tuple(row for row in inside if (row.patient, row.image) not in archive.files),
         other_views=len(table.rows) - len(rows),
         beyond_limit=len(rows) - len(inside),
     )
 
 
-def _meaning(source: Path, table: Table, options: RsnaOptions) -> RecordOptions:
-    """Also whose patients these are."""
-    meaning = RecordOptions(negatives=options.negatives, labelled=table.labelled)
-    if is_synthetic({source, *source.glob("*/"), table.path.resolve().parent}):
-        return replace(meaning, source_name="phantom", patient_prefix="phantom_rsna_")
-    return meaning
+def _labels(row: ImageRow, table: Table, options: RsnaOptions) -> dict[str, int | None]:
+    """`tumor`, `malignant`, and what else the archive says by 0 and 1; of a table without labels, that nothing is."""
+    if not table.labelled:
+        return {"tumor": None, "malignant": None}
+    tumor = row.cancer
+    if row.cancer == 0 and options.negatives == "birads1" and row.birads != "1":
+        tumor = None  # a benign tumor may be there
+    return {
+        "tumor": tumor,
+        "malignant": row.cancer,
+        "biopsy": row.biopsy,
+        "invasive": row.invasive,
+        "implant": row.implant,
+        "difficult_negative_case": row.difficult_negative,
+    }
 
 
-def _convert_all(chosen: _Chosen, source: Path, output: Path, options: RsnaOptions) -> list[ImageFacts | str]:
-    """Facts, or the reason why there are none, in the order of the rows; what an earlier run has finished is taken
-    from its journal."""
-    reference = options.pixels.file_format == "reference"
-    results: dict[int, ImageFacts | str] = {}
-    fingerprints = [canonical_hash(files_fingerprint([path])) for path in chosen.files]
-    with Journal(output / JOURNAL, [mammodet.__version__, asdict(options.pixels), str(source)]) as journal:
-        for number, row in enumerate(chosen.rows):
-            entry = journal.get(row.name, fingerprints[number])
-            if entry is not None and (reference or (output / entry["file_name"]).is_file()):
-                results[number] = ImageFacts.from_json(entry)
-        tasks = [
-            (number, row, path, source, output, options.pixels)
-            for number, (row, path) in enumerate(zip(chosen.rows, chosen.files, strict=True))
-            if number not in results
-        ]
-        if tasks:
-            # Until the new tables are written: images change under the old ones.
-            remove_tables(output)
-        how: dict[str, Any] = {"jobs": options.jobs, "name": "rsna", "progress": options.progress}
-        # A header is read faster than it is passed to a process and back (benchmarks/convert_rsna.py).
-        loop = (
-            in_parallel(_convert_numbered, tasks, **how)
-            if reference
-            else in_processes(_convert_numbered, tasks, done=len(results), **how)
-        )
-        for number, result in loop:
-            results[number] = result
-            if not isinstance(result, str):
-                # What refused a file may be mended without a change of the file: a permission, a missing decoder.
-                journal.put(chosen.rows[number].name, fingerprints[number], asdict(result))
-    for left in (output / "images").glob("*/.*.tmp.png"):  # of a run that was killed while it wrote
-        left.unlink(missing_ok=True)
-    return [results[number] for number in range(len(chosen.rows))]
-
-
-def _convert_numbered(number: int, *task: Any) -> tuple[int, ImageFacts | str]:
-    return number, convert_image(*task)
-
-
-def _split(done: Sequence[tuple[ImageRow, ImageFacts]], meaning: RecordOptions, options: RsnaOptions) -> Splits:
-    """Women of each site with and without cancer, in equal shares; a table without labels is the test set."""
-    strata: dict[str, str] = {}
-    for row, _ in done:
-        patient = f"{meaning.patient_prefix}{row.patient}"
-        strata[patient] = max(strata.get(patient, ""), f"cancer {row.cancer} site {row.site}")
-    chosen = options.splits
-    return make_splits(
-        strata,
-        test_fraction=chosen.test_fraction,
-        val_fraction=chosen.val_fraction,
-        folds=chosen.folds,
-        seed=chosen.seed,
-        given=None if meaning.labelled else dict.fromkeys(strata, "test"),
-    )
+def _notes(row: ImageRow, table: Table) -> tuple[str, ...]:
+    facts = {"age": row.age, "site": row.site, "machine": row.machine}
+    if not table.labelled:
+        facts["implant"] = row.implant
+    return tuple(f"{name} {value:g}" for name, value in facts.items() if value is not None)
 
 
 def _counts_of(values: Sequence[Any]) -> dict[str, int]:
@@ -212,10 +209,10 @@ def _count(
     summary: Summary,
     table: Table,
     chosen: _Chosen,
-    done: Sequence[tuple[ImageRow, ImageFacts]],
+    done: _Done,
     records: Sequence[ImageRecord],
 ) -> None:
-    rows = [row for row, _ in done]
+    rows = [row for (row, _), _ in done]
     positive = [row for row in rows if row.cancer == 1]
     bad_rows = len(table.quarantine)
     summary.counts.update(
@@ -245,7 +242,9 @@ def _count(
         }
     )
     for name in ("transfer syntax", "photometric", "window", "bits stored"):
-        summary.counts[name] = _counts_of([facts.kinds[name] for _, facts in done if name in facts.kinds])
+        summary.counts[name] = _counts_of(
+            [made.facts["kinds"][name] for _, made in done if name in made.facts["kinds"]]
+        )
     left = chosen.other_views + chosen.beyond_limit
     lost = sum(item.what in ("row", "image") for item in summary.quarantine)
     if len(records) + left + lost != summary.counts["rows"]:
@@ -257,7 +256,7 @@ def _warn(
     table: Table,
     archive: Archive,
     chosen: _Chosen,
-    done: Sequence[tuple[ImageRow, ImageFacts]],
+    done: _Done,
     options: RsnaOptions,
 ) -> None:
     warn = summary.warnings.append
@@ -267,7 +266,7 @@ def _warn(
         warn(f"{len(table.quarantine)} rows of the table cannot be used (quarantine.csv)")
     _warn_of_files(summary, table, archive)
     _warn_of_headers(summary, done)
-    others = [row.name for row, facts in done if "bits stored" not in facts.kinds]
+    others = [row.name for (row, _), made in done if "bits stored" not in made.facts["kinds"]]
     if others:
         warn(
             f"{len(others)} images are no DICOM files: how they were windowed, reduced or inverted is not known, nor "
@@ -307,15 +306,15 @@ def _warn_of_files(summary: Summary, table: Table, archive: Archive) -> None:
         summary.warnings.append(f"{len(extra)} files have no usable row in {table.path.name}: {shown}")
 
 
-def _warn_of_headers(summary: Summary, done: Sequence[tuple[ImageRow, ImageFacts]]) -> None:
+def _warn_of_headers(summary: Summary, done: _Done) -> None:
     """Headers that say something else than the table."""
     found: Mapping[str, list[str]] = {name: [] for name in ("laterality", "view", "patient")}
-    for row, facts in done:
-        for name, text in contradictions(row, facts).items():
+    for (row, _), made in done:
+        for name, text in contradictions(row, made.facts["said"]).items():
             found[name].append(text)
-    summary.checks["headers"] = {f"{name} said by": sum(name in facts.said for _, facts in done) for name in found} | {
-        f"{name} contradicts": len(texts) for name, texts in found.items()
-    }
+    summary.checks["headers"] = {
+        f"{name} said by": sum(name in made.facts["said"] for _, made in done) for name in found
+    } | {f"{name} contradicts": len(texts) for name, texts in found.items()}
     for name, texts in found.items():
         if texts:
             summary.warnings.append(

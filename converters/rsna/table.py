@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 
 from mammodet.errors import InputError
 
@@ -125,14 +125,16 @@ def read_table(path: Path) -> Table:
     for line, cells in _cells(path, lines, delimiter):
         place = f"{path.name} line {line}"
         if len(cells) != len(names):
-            quarantine.append(Quarantined("row", place, f"{len(cells)} cells, the header has {len(names)}"))
+            quarantine.append(
+                Quarantined(Reason.BAD_ROW, "row", place, f"{len(cells)} cells, the header has {len(names)}")
+            )
             continue
         row, faults = _row(line, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), labelled)
         if row is not None and row.cancer is not None:
             # Of a row that cannot be used, too: what it says of its breast contradicts the others all the same.
             labels.setdefault(row.breast, set()).add(row.cancer)
         if faults or row is None:
-            quarantine.append(Quarantined("row", place, "; ".join(faults)))
+            quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, "; ".join(faults)))
         else:
             rows.append(row)
     if not rows and not quarantine:
@@ -281,7 +283,7 @@ def _without_doubles(path: Path, rows: Sequence[ImageRow], quarantine: list[Quar
             continue
         others = ", ".join(str(other.line) for other in same[:5] if other is not row)
         reason = f"image_id {row.image} also stands in line {others}, {'with other facts' if differ else 'as here'}"
-        quarantine.append(Quarantined("row", f"{path.name} line {row.line}", reason))
+        quarantine.append(Quarantined(Reason.DUPLICATE, "row", f"{path.name} line {row.line}", reason))
     return kept
 
 
@@ -298,5 +300,5 @@ def _with_one_label(
             kept.append(row)
             continue
         reason = f"the rows of breast {row.patient} {row.laterality} say both cancer 0 and cancer 1"
-        quarantine.append(Quarantined("row", f"{path.name} line {row.line}", reason))
+        quarantine.append(Quarantined(Reason.CONTRADICTION, "row", f"{path.name} line {row.line}", reason))
     return kept

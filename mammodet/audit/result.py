@@ -39,14 +39,12 @@ class Audit:
         checks: in the order of the page.
         images: of the audited file and of those that it was compared with, with what was measured.
         sources: the files, the audited one first.
-        seconds: how long reading and checking took.
     """
 
     findings: tuple[Finding, ...]
     checks: tuple[Checked, ...]
     images: tuple[AuditedImage, ...]
     sources: tuple[Source, ...]
-    seconds: float
 
     @property
     def is_clean(self) -> bool:

@@ -24,8 +24,8 @@ COMMANDS = {
     "visualize": ("visualize", "draw ground truth and predictions on the images"),
     "explain": ("explain", "show what a network looks at: layers, Grad-CAM, input, curves"),
     "import": ("import_predictions", "read another program's detections"),
+    "export": ("export", "export a model to ONNX Runtime or OpenVINO, which predict without torch"),
     "pack": ("pack", "pack a checkpoint with calibration and card into one small file"),
-    "convert-weights": ("convert_weights", "convert weights between torchvision and detectron2"),
     "phantoms": ("phantoms", "draw synthetic mammograms in the layout of an archive"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
         choices=OVER_IMAGES,
         help="how scores of a breast's images are joined (as the model does, else max)",
     )
+    main.add_argument(
+        "--patient-key",
+        type=Path,
+        metavar="FILE",
+        help="key file of hashed patient ids (docs/leakage.md)",
+    )
     main.add_argument("--allow-test", action="store_true", help="allow a test set; reports say so")
     return main
 
@@ -61,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Fit, write, print."""
     chosen = parser().parse_args(arguments)
     from mammodet.data.coco import read_coco
+    from mammodet.data.patient_keys import PatientKey, known_patients
     from mammodet.data.predictions import match_to_dataset, read_predictions
     from mammodet.evaluation.admission import seen_before
     from mammodet.evaluation.calibration_file import write_calibration
@@ -69,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     dataset = read_coco(chosen.ground_truth)
     predictions = read_predictions(chosen.predictions)
+    key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
+    ids = [record.patient_id for record in dataset.images]
+    predictions = replace(predictions, model=known_patients(predictions.model, ids, key))
     provenance = provenance_of(
         dataset,
         predictions,
@@ -80,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     _, unchecked = seen_before(dataset, predictions, str(chosen.predictions))
     for reason in unchecked:
         print(f"whether the model was trained on these patients could not be checked: {reason}", file=sys.stderr)
+    if key is not None:
+        provenance = replace(provenance, patients=tuple(sorted(map(key.hash, provenance.patients))))
     matched = match_to_dataset(predictions.images, dataset)
     calibration = fit_calibration(
         dataset, matched, provenance, method=chosen.method, goals=chosen.goal, levels=chosen.levels

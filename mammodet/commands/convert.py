@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mammodet.cli import Parser
-from mammodet.errors import InputError
 
 if TYPE_CHECKING:
     from mammodet.converters.base import Summary
@@ -49,31 +48,21 @@ def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> a
     common = Parser(add_help=False)
     common.add_argument("--source", type=Path, required=True, help="folder of the unpacked archive")
     common.add_argument("--output", type=Path, required=True, help="folder for the data set")
-    common.add_argument(
-        "--test-fraction", type=float, default=0.2, help="share of patients in the test set (%(default)s)"
-    )
-    common.add_argument(
-        "--val-fraction", type=float, default=0.16, help="share of patients in the validation set (%(default)s)"
-    )
-    common.add_argument(
-        "--folds", type=int, default=0, help="folds over the patients outside the test set; 0: none (%(default)s)"
-    )
-    common.add_argument("--seed", type=int, default=0, help="seed of the splits (%(default)s)")
-    common.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
     for name, text in ARCHIVES.items():
         one = archives.add_parser(name, parents=[common], help=text, description=text, epilog=EXAMPLE, raises=raises)
         if name in named:
-            module = importlib.import_module(f"mammodet.converters.{name}")
-            module.add_arguments(one)
-            one.set_defaults(module=module)
+            from mammodet.converters.options import add_arguments  # here: it imports pydantic
+
+            converter = importlib.import_module(f"mammodet.converters.{name}").ARCHIVE
+            add_arguments(one, converter.options_type)
+            one.set_defaults(converter=converter)
     return main
 
 
 def convert_chosen(chosen: argparse.Namespace) -> Summary:
     """Convert as a command line says."""
-    if chosen.jobs < 1:
-        raise InputError(f"--jobs {chosen.jobs}: expected at least 1")
-    summary: Summary = chosen.module.convert(chosen.source, chosen.output, chosen.module.options_from(chosen))
+    converter = chosen.converter
+    summary: Summary = converter.convert(chosen.source, chosen.output, converter.options_type.of(chosen))
     return summary
 
 

@@ -68,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--train-json", type=Path, help="training set, if the predictions do not name its patients")
     main.add_argument(
+        "--patient-key",
+        type=Path,
+        metavar="FILE",
+        help="key file of hashed patient ids (docs/leakage.md)",
+    )
+    main.add_argument(
         "--allow",
         nargs="+",
         default=(),
@@ -128,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         options=options,
         allow=chosen.allow,
         train_json=chosen.train_json,
+        patient_key=chosen.patient_key,
         calibrations=chosen.calibration,
         history=chosen.history,
         report=not chosen.no_report,

@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
         default=[Path("starter")],
         nargs="+",
         metavar="FILE",
-        help="best.ckpt of a training, or a packed model; several (folds, seeds) answer together: mean scores, fused "
-        "detections (starter: the model that comes with mammodet)",
+        help="best.ckpt of a training, a packed or an exported model; several (folds, seeds) answer together: mean "
+        "scores, fused detections (starter: the model that comes with mammodet)",
     )
     main.add_argument(
         "--input",
@@ -54,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow a calibration of another checkpoint; the predictions say so",
     )
+    main.add_argument(
+        "--patient-key",
+        type=Path,
+        metavar="FILE",
+        help="key file: write hashed patient ids (docs/leakage.md)",
+    )
     main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left to right")
     main.add_argument(
         "--scales",
@@ -61,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="S",
         help="sizes at which detectors look at each image, relative to that of the training, for instance 1 1.25 (1)",
+    )
+    main.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnx", "openvino"),
+        default="auto",
+        help="what runs the network; onnx and openvino run exported models, without torch (auto: by the kind of file)",
     )
     main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
@@ -74,15 +86,19 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.no_labels and chosen.calibration is not None:
         main_parser.error("--no-labels and --calibration: give one of them")
     from mammodet.data.coco import read_coco
+    from mammodet.data.patient_keys import PatientKey
     from mammodet.engine.ensemble import Ensemble
     from mammodet.engine.predict import Skipped, folder_dataset, predict_to_folder
     from mammodet.evaluation.calibration_file import read_calibration
     from mammodet.files import read_json
     from mammodet.models import STARTER, starter_path
 
+    key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
     calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
     paths = [starter_path() if path == Path(STARTER) else path for path in chosen.checkpoint]
-    predictor = Ensemble.from_checkpoints(paths, chosen.device, _test_time(chosen))
+    predictor = Ensemble.from_checkpoints(
+        paths, chosen.device, _test_time(chosen), None if chosen.engine == "auto" else chosen.engine
+    )
     if paths != chosen.checkpoint:
         print(starter_line(predictor.card))
     if calibration is None and not chosen.no_labels:
@@ -90,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     unreadable: list[Skipped] = []
     if chosen.input.suffix.lower() == ".json":
         dataset, root = read_coco(chosen.input), chosen.input.parent
-        if predictor.config.model.kind == "detector" and dataset.categories != predictor.facts.categories:
+        if predictor.config.model.detects and dataset.categories != predictor.facts.categories:
             print(
                 f"warning: {chosen.input}: its categories are {list(dataset.categories)}, those of the model "
                 f"{list(predictor.facts.categories)}: mammodet evaluate will refuse to compare them. Rename its "
@@ -109,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         unreadable=unreadable,
         calibration=calibration,
         allow_other_checkpoint=chosen.allow_other_checkpoint,
+        key=key,
     )
     if calibration is not None:
         print(label_table(read_json(path)))

@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     if speaks:  # before the imports, which take long on a busy machine
         files = [str(each.path) for subset in ("train", "val") for each in config.data.files(subset)]
         print(f"reading {', '.join(files)}", flush=True)
-    from mammodet.engine.prepare import prepare
+    from mammodet.engine.checked_run import prepare
     from mammodet.engine.run_folder import TABLE
     from mammodet.engine.train import Machines, train
 
@@ -133,9 +133,9 @@ def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
             "one device, or train the folds at the same time with data.fold=K and an output_dir each"
         )
     path, truth = train_folds(config, resume=chosen.resume, overwrite=chosen.overwrite, machines=machines)
-    evaluate_files(truth, [path], path.parent, command=command)
+    evaluate_files(truth, [path], path.parent, command=command, patient_key=config.data.patient_key)
     checkpoints = sorted(str(best) for best in config.output_dir.glob("fold*/best.ckpt"))
-    if config.model.kind == "detector":  # boxes of several detectors are not joined
+    if config.model.detects:  # boxes of several detectors are not joined
         return 0
     print("next: the mean of the folds' models on images that none of them has seen")
     print(_command("predict", "--checkpoint", *checkpoints, "--input", "FOLDER", "--output", path.parent / "preds"))
@@ -150,6 +150,7 @@ def _evaluate(config: Config, command: str, device: str) -> int:
             "--eval-only: data.test is null; name a file below data.root, for instance data.test=test.json"
         )
     from mammodet.data.coco import read_coco
+    from mammodet.engine.checked_run import patient_key
     from mammodet.engine.predict import Predictor, predict_to_folder
     from mammodet.engine.unsafe_split import make_unsafe_split
     from mammodet.pipeline import clear_evaluation, evaluate_files
@@ -163,7 +164,8 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     output = config.output_dir / (f"eval_{truth.stem}" if plain else f"eval_{truth.parent.name}_{truth.stem}")
     dataset = read_coco(truth, skip_invalid=config.data.skip_invalid)
     clear_evaluation(output)  # that of older predictions must not stand beside new ones
-    path, skipped = predict_to_folder(predictor, dataset, truth.parent, output, num_workers=config.data.num_workers)
+    workers, key = config.data.num_workers, patient_key(config)
+    path, skipped = predict_to_folder(predictor, dataset, truth.parent, output, num_workers=workers, key=key)
     for item in skipped:
         print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
     evaluate_files(
@@ -171,6 +173,7 @@ def _evaluate(config: Config, command: str, device: str) -> int:
         [path],
         output,
         history=Path(config.model.weights).parent / "metrics.csv",
+        patient_key=config.data.patient_key,
         command=command,
     )
     return 1 if skipped else 0

@@ -16,7 +16,7 @@ from mammodet.config.detector import (
     TestTimeConfig,
 )
 from mammodet.config.detectron2 import Detectron2Config
-from mammodet.config.experiment import Config, ModelConfig
+from mammodet.config.experiment import ClassifierModelConfig, Config, DetectorModelConfig, ModelConfig, PixelsConfig
 from mammodet.config.on_resume import ON_RESUME, on_resume
 from mammodet.config.read import changes, differences, load_config, make_config
 from mammodet.config.train import TrainConfig
@@ -30,14 +30,17 @@ __all__ = [
     "BackboneConfig",
     "ClassHeadConfig",
     "ClassifierConfig",
+    "ClassifierModelConfig",
     "CnnConfig",
     "Config",
     "DataConfig",
     "DetectorConfig",
+    "DetectorModelConfig",
     "Detectron2Config",
     "ImageConfig",
     "ImageHeadConfig",
     "ModelConfig",
+    "PixelsConfig",
     "SamplingConfig",
     "TestTimeConfig",
     "TrainConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,3 +19,7 @@ class Section(BaseModel):
     """Keys of one section; others are refused."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    def change(self, **values: Any) -> Self:
+        """This section with other values, checked as a whole."""
+        return type(self).model_validate({**dict(self), **values})

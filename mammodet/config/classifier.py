@@ -64,7 +64,7 @@ class ClassHeadConfig(Section):
 
 
 class ClassifierConfig(Section):
-    """An image classifier: `model.kind: classifier`."""
+    """An image classifier."""
 
     #: `cnn`, `resnet18|34|50|101`, `resnext50_32x4d`, `efficientnet_b0` ... `b7` (torchvision's), or `timm/NAME`.
     network: str = "resnet18"

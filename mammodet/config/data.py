@@ -162,6 +162,9 @@ class DataConfig(Section):
     val: DataFiles | None = None
     #: File under `root` that `--eval-only` evaluates on, whatever the fold.
     test: str | None = "test.json"
+    #: File with a key: checkpoints and predictions hold HMAC-SHA256 hashes under it in place of patient ids, so that no
+    #: id leaves, and leakage is still found where the same file is given (docs/leakage.md). null stores the ids.
+    patient_key: Path | None = None
     #: Drop faulty records of the JSON files instead of refusing the file; what was dropped is listed.
     skip_invalid: bool = False
     image: ImageConfig = ImageConfig()

@@ -21,7 +21,7 @@ class BackboneConfig(Section):
     #: those features as well, and so on.
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
     #: The stride of a stage's first block in its 1x1 instead of its 3x3 convolution (resnet50 and resnet101 only): for
-    #: weights from detectron2's model zoo, which were trained so (docs/weights.md).
+    #: weights that were trained so, as most of detectron2's model zoo (docs/weights.md).
     stride_in_1x1: bool = False
 
     @model_validator(mode="after")
@@ -147,12 +147,17 @@ class TestTimeConfig(Section):
     fuse_iou: Share = 0.5
 
 
-class AggregationConfig(Section):
+class OverImagesConfig(Section):
+    """From the scores of images to one of a breast and a patient."""
+
+    #: How the scores of a breast's views, and of a patient's breasts, are joined.
+    over_images: Literal["max", "mean"] = "max"
+
+
+class AggregationConfig(OverImagesConfig):
     """From detections and head to one score an image, a breast and a patient."""
 
     #: See docs/model.md.
     rule: AggregationRule = "learned"
     #: The k of `top_k_mean`.
     top_k: AtLeastOne = 3
-    #: How the scores of a breast's views, and of a patient's breasts, are joined.
-    over_images: Literal["max", "mean"] = "max"

@@ -41,6 +41,7 @@ ON_RESUME: Mapping[str, Meaning] = {
     "data.train": _FILES,
     "data.val": _FILES,
     "data.test": Meaning("no effect", "--eval-only reads it"),
+    "data.patient_key": Meaning("applies", "to what is written from now on"),
     "data.skip_invalid": _FILES,
     "data.image": Meaning("refused", "the network learnt from images prepared otherwise"),
     "data.augment": _NEXT,
@@ -75,7 +76,7 @@ ON_RESUME: Mapping[str, Meaning] = {
     "train.validate_every": _NEXT,
     "train.accelerator": Meaning("no effect", "but for rounding"),
     "train.devices": _STEPS,
-    "train.log_every": _SPEED,
+    "train.loggers": _SPEED,
 }
 
 

@@ -12,8 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import mammodet
+from mammodet.config.base import Section
+from mammodet.config.detector import AggregationConfig, OverImagesConfig
 from mammodet.config.detectron2 import DETECTRON2_KEYS
-from mammodet.config.experiment import Config
+from mammodet.config.experiment import MODELS, Config
 from mammodet.errors import InputError, raise_faults, short_repr
 from mammodet.files import check_is_file, check_tree
 
@@ -73,14 +75,44 @@ def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield (DETECTRON2_KEYS.get(key, key.lower()) if key == key.upper() else key), value
 
 
-def make_config(values: Mapping[str, Any], *, where: str) -> Config:
-    """Check plain values, for instance those of a checkpoint."""
+def make_config(values: Mapping[str, Any], *, where: str, stored: bool = False) -> Config:
+    """Check plain values.
+
+    Args:
+        stored: they are of a checkpoint, which of version 0.1 names the keys of both kinds of models.
+    """
+    model = values.get("model")
+    # A run's config.yaml of version 0.1, which is the only file that names all of these.
+    if isinstance(model, dict) and (stored or {"detector", "detectron2", "image_head", "classifier"} <= model.keys()):
+        values = {**values, "model": _without_other_kind(model)}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         faults = [_explain(dict(item)) for item in error.errors()]
         raise_faults(faults, where=f"config {where}", advice="docs/config.md lists every key.")
         raise
+
+
+def _without_other_kind(model: dict[str, Any]) -> dict[str, Any]:
+    """A model's settings without those of the other kind that have their defaults."""
+    kind = str(model.get("kind", "detector"))
+    other = MODELS["classifier" if kind == "detector" else "detector"]
+    usual = {key: info.default for key, info in other.model_fields.items()}
+    if kind in MODELS:
+        usual = {key: value for key, value in usual.items() if key not in MODELS[kind].model_fields}
+    kept = {key: value for key, value in model.items() if not (key in usual and _is_default(value, usual[key]))}
+    if kind == "classifier" and isinstance(rules := kept.get("aggregation"), dict):
+        default = AggregationConfig().model_dump()
+        own = OverImagesConfig.model_fields
+        kept["aggregation"] = {key: rules[key] for key in rules if key in own or rules[key] != default.get(key)}
+    return kept
+
+
+def _is_default(value: Any, default: Section) -> bool:
+    try:
+        return type(default).model_validate(value) == default
+    except ValidationError:
+        return False
 
 
 def changes(then: Any, now: Any, place: str = "") -> list[tuple[str, Any, Any]]:
@@ -170,13 +202,9 @@ def _explain(error: dict[str, Any]) -> str:
     place = [part for part in error["loc"] if isinstance(part, int) or (isinstance(part, str) and part[:1] != "(")]
     key = ".".join(str(part) for part in place)
     if error["type"] == "extra_forbidden":
-        known = _fields_at(place[:-1])
-        places = _places_of(str(place[0])) if len(place) == 1 else []
-        if places:
-            return f"{key}: unknown key; did you mean {' or '.join(places)}?"
-        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
+        return f"{key}: {_unknown(place, [str(part) for part in error['loc']])}"
+    if error["type"] == "union_tag_invalid":
+        return f"{key}.kind: {error['ctx']['tag'][1:-1]!r:.60}: expected {' or '.join(MODELS)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "model_type":
         message = "expected a section of keys"
@@ -187,7 +215,26 @@ def _explain(error: dict[str, Any]) -> str:
     return f"{key}: {message}" if key else message
 
 
-def _fields_at(place: Sequence[str | int]) -> list[str]:
+def _unknown(place: Sequence[str | int], tagged: Sequence[str]) -> str:
+    """What to do about an unknown key.
+
+    Args:
+        place: the key's parts.
+        tagged: the same with the tags of values that may be of several kinds.
+    """
+    name = str(place[-1])
+    if len(place) == 1 and (places := list(dict.fromkeys(_places_of(name)))):
+        return f"unknown key; did you mean {' or '.join(places)}?"
+    kind = next((part[1:-1] for part in tagged if part[:1] == "(" and part[1:-1] in MODELS), None)
+    other = next((each for each in MODELS if each != kind and name in MODELS[each].model_fields), None)
+    if kind is not None and len(place) == 2 and other is not None:
+        return f"is for {other}s (model.kind={other}), and this model is a {kind}; leave it out"
+    known = _fields_at(place[:-1], kind)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known here: {', '.join(known)}"
+
+
+def _fields_at(place: Sequence[str | int], kind: str | None) -> list[str]:
     model: type[BaseModel] = Config
     members: type[BaseModel] | None = None
     for part in place:
@@ -200,27 +247,26 @@ def _fields_at(place: Sequence[str | int]) -> list[str]:
         if typing.get_origin(annotation) is dict:
             members = typing.get_args(annotation)[1]
             continue
-        section = _section_in(annotation)
-        if section is None:
+        sections = [MODELS[kind]] if model is Config and part == "model" and kind else list(_sections_in(annotation))
+        if not sections:
             return []
-        model = section
+        model = sections[0]
     return list(model.model_fields)
 
 
-def _places_of(name: str, model: type[BaseModel] = Config, above: str = "") -> list[str]:
+def _places_of(name: str, model: type[BaseModel] = Config, above: str = "") -> Iterator[str]:
     """The keys that end in this name."""
-    found = []
     for field, info in model.model_fields.items():
         if field == name and above:
-            found.append(above + field)
-        section = _section_in(info.annotation)
-        if section is not None and typing.get_origin(info.annotation) is not dict:
-            found += _places_of(name, section, f"{above}{field}.")
-    return found
+            yield above + field
+        if typing.get_origin(info.annotation) is not dict:
+            for section in _sections_in(info.annotation):
+                yield from _places_of(name, section, f"{above}{field}.")
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The first section that a type holds."""
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a type holds."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for item in typing.get_args(annotation) if (found := _section_in(item)) is not None), None)
+        yield annotation
+    for item in typing.get_args(annotation):
+        yield from _sections_in(item)

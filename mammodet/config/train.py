@@ -50,8 +50,16 @@ class TrainConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     #: Processes on this machine; null means one. `--num-gpus` has precedence.
     devices: AtLeastOne | None = None
-    #: Steps from one entry in TensorBoard to the next.
-    log_every: AtLeastOne = 10
+    #: Where the figures of each epoch go (docs/experiments.md): `csv` to metrics.csv, `tensorboard` to its folder in
+    #: the output folder, `mlflow` to MLFLOW_TRACKING_URI or `mlruns` in the output folder, `wandb` to the account that
+    #: is logged in.
+    loggers: list[Literal["csv", "tensorboard", "mlflow", "wandb"]] = Field(default=["csv", "tensorboard"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, values: Any) -> Any:
+        """Version 0.1 had `log_every`, which had no effect."""
+        return {key: each for key, each in values.items() if key != "log_every"} if isinstance(values, dict) else values
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mammodet.data.checks import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
 from mammodet.data.dataset_files import check_dataset, find_view
+from mammodet.data.json_values import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash, read_json, write_json
 from mammodet.geometry import clip_boxes, rle_area

@@ -18,12 +18,14 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mammodet.config import AugmentConfig, ImageConfig
 from mammodet.data.augment import augment, build_augment, tight_boxes
+from mammodet.data.breasts import breast_key
 from mammodet.data.mix import Mixer, Scene
 from mammodet.data.prepared import MemoryCache, Prepared, prepare_record
-from mammodet.data.sampling import EpochSampler, SampleKey, breast_key
+from mammodet.data.sampling import EpochSampler, SampleKey
 from mammodet.errors import InputError
-from mammodet.geometry import BoxShape, clip_boxes, lesion_rle, rle_to_mask
+from mammodet.geometry import BoxShape, Mask, clip_boxes, lesion_rle, rle_box
 from mammodet.records import Dataset, ImageRecord, Lesion, Rle
+from mammodet.run_lengths import mask_patch
 from mammodet.targets import Target
 from mammodet.trace import Trace
 
@@ -199,7 +201,7 @@ class LesionDataset(TorchDataset[Sample]):
         numbers = [IGNORED if lesion.ignore else self.dataset.category_id(lesion.category) for lesion in lesions]
         labels = torch.tensor(numbers, dtype=torch.int64)
         if self.with_masks:
-            arrays = [trace.mask_forward(rle_to_mask(self._mask(lesion, record))) for lesion in lesions]
+            arrays = [_patch_forward(self._mask(lesion, record), trace) for lesion in lesions]
             masks = torch.from_numpy(np.stack(arrays).astype(np.uint8)) if arrays else torch.zeros((0, *size_hw))
             masks = masks.to(torch.uint8)
             keep = masks.flatten(1).bool().any(dim=1)
@@ -217,6 +219,11 @@ class LesionDataset(TorchDataset[Sample]):
             )
         shape: BoxShape = "ellipse" if self.box_masks == "ellipse" and not lesion.ignore else "box"
         return lesion_rle(lesion, record.size_hw, shape)
+
+
+def _patch_forward(rle: Rle, trace: Trace) -> Mask:
+    x1, y1, x2, y2 = (int(side) for side in rle_box(rle))
+    return trace.patch_forward(mask_patch(rle, (x1, y1, x2, y2)), (x1, y1))
 
 
 def make_loader(

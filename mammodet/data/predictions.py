@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mammodet.data.checks import check_file_name
+from mammodet.data.json_values import check_file_name
 from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json, write_json

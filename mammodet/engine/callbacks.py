@@ -1,10 +1,7 @@
-"""One progress bar, one line an epoch, metrics.csv, and checkpoints that are whole or not there."""
+"""One progress bar, early stopping, and checkpoints that are whole or not there."""
 
 from __future__ import annotations
 
-import csv
-import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,7 @@ from tqdm import tqdm
 
 from mammodet.config import TrainConfig
 from mammodet.engine.checkpoint import save_torch
-from mammodet.engine.progress import Pace, RunLog
-from mammodet.errors import InputError
-from mammodet.files import csv_text, write_text
+from mammodet.engine.progress import Pace
 from mammodet.parallel import has_terminal
 
 
@@ -103,52 +98,3 @@ class Patience(EarlyStopping):
             return str(self.stopping_reason_message)
         times = f"{self.wait_count} {'validation' if self.wait_count == 1 else 'validations'}"
         return f"{self.monitor} did not improve on {float(self.best_score):.4g} in {times} (train.early_stopping)"
-
-
-class MetricsTable(L.Callback):
-    """metrics.csv, one row an epoch, and a line of it on screen.
-
-    A resumed run goes on in the same file; rows past the epoch it resumes from are dropped.
-    """
-
-    def __init__(self, path: Path, shown: tuple[str, ...], log: RunLog, pace: Pace) -> None:
-        self.path, self.shown, self.run_log, self.pace = path, shown, log, pace
-        self.rows: list[dict[str, Any]] = []
-        self.began = 0.0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the rows of an interrupted run."""
-        self.began = time.monotonic()
-        if trainer.current_epoch > 0 and self.path.exists():
-            try:
-                with open(self.path, encoding="utf-8", newline="") as file:
-                    self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
-            except (ValueError, KeyError, TypeError, csv.Error) as error:
-                raise InputError(
-                    f"{self.path}: cannot be read ({error}); restore it, or remove it and lose the curves so far"
-                ) from None
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add a row; written whole each time."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "loss"}
-        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        row: dict[str, Any] = {
-            "epoch": trainer.current_epoch + 1,
-            "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "seconds": round(time.monotonic() - self.began, 1),
-        }
-        row |= {
-            name: f"{value:.6g}"
-            for name, value in sorted(values.items())
-            if math.isfinite(value) and (validated or not name.startswith("val/"))
-        }
-        self.rows.append(row)
-        if not trainer.is_global_zero:
-            return
-        columns = list(dict.fromkeys(key for item in self.rows for key in item))
-        write_text(self.path, csv_text([columns, *([item.get(key) for key in columns] for item in self.rows)]))
-        shown = "   ".join(f"{name} {float(row[name]):.4g}" for name in self.shown if name in row)
-        left = tqdm.format_interval(self.pace.left())
-        pace = f"{row['seconds']:.0f} s   {self.pace.images_per_second:.3g} images/s   {left} left"
-        self.run_log.say(f"epoch {row['epoch']}/{trainer.max_epochs}   step {row['step']}   {shown}   {pace}")

@@ -6,123 +6,25 @@ import copy
 import errno
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import mammodet
-from mammodet.config import Config, differences, make_config
+from mammodet.config import Config, DetectorModelConfig, differences, make_config
 from mammodet.config.classifier import RESNETS
-from mammodet.data.seen_images import SeenImages
-from mammodet.data.sources import SourceFile, joined_sources, sources_of
-from mammodet.errors import InputError, raise_faults, short_repr
-from mammodet.files import atomic_path, check_tree
+from mammodet.engine.facts import RunFacts as RunFacts
+from mammodet.errors import InputError, raise_faults
+from mammodet.files import atomic_path
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
 from mammodet.modeling.weight_files import KEY, read_torch, state_of
 from mammodet.modeling.weights import without_sequences
 
-FORMAT = "mammodet-checkpoint/1"
 _MARGIN = 2**30  # bytes: the temporary file is gone when the free space is read
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """Where a model comes from.
-
-    Attributes:
-        config: the experiment, with everything that was `auto` filled in.
-        categories: what it detects.
-        data_hash, split_hash: of the training data (`mammodet.data.coco.data_hash`) and of its split; of several files
-            joined, that hash is None where their splits differ.
-        patients: of the training and validation set, so that an evaluation can refuse to meet them again.
-        files: that the two sets were read from, and those of trainings before this one.
-        unknown_patients: images of these sets without a patient id; None in checkpoints that do not say.
-        unknown_start: name of the weights that a training started from, if nothing says which patients they saw.
-        stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
-        packed_from: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
-        images: of the two sets, as `mammodet.data.seen_images.SeenImages.to_json`; empty where not recorded.
-    """
-
-    config: Mapping[str, Any]
-    categories: tuple[str, ...]
-    data_hash: str
-    split_hash: str | None
-    patients: tuple[str, ...] = ()
-    files: tuple[SourceFile, ...] = ()
-    unknown_patients: int | None = None
-    unknown_start: str | None = None
-    stack: Mapping[str, Any] | None = None
-    packed_from: tuple[str, ...] = ()
-    images: Mapping[str, str] = field(default_factory=dict)
-    version: str = mammodet.__version__
-    format: str = field(default=FORMAT)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        lists = {name: list(getattr(self, name)) for name in _TEXTS}
-        return {**asdict(self), **lists, "files": [file.to_json() for file in self.files]}
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any], path: Path) -> RunFacts:
-        """The inverse of `to_json`."""
-        check_tree(value, f"{path}: its facts")
-        if value.get("format") != FORMAT:
-            raise InputError(f"{path}: format is {value.get('format')!r}; this version reads {FORMAT!r}")
-        known = {key: item for key, item in value.items() if key in RunFacts.__dataclass_fields__}
-        try:
-            if known.get("stack") is not None:
-                LogisticStack.from_json(known["stack"])
-            lists = {name: _texts(known, name) for name in _TEXTS}
-            _check_kinds(known)
-            SeenImages.from_json(known.get("images", {}))
-            return RunFacts(**{**known, **lists, "files": sources_of(value)})
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: its facts are damaged ({type(error).__name__}: {error})") from None
-
-    def with_earlier(self, earlier: RunFacts) -> RunFacts:
-        """Facts that also name what a model saw before: it does not forget."""
-        counts = [count for count in (self.unknown_patients, earlier.unknown_patients) if count is not None]
-        same = self.data_hash == earlier.data_hash
-        unknown = (max if same else sum)(counts) if len(counts) == 2 or any(counts) else None
-        return replace(
-            self,
-            patients=tuple(sorted({*self.patients, *earlier.patients})),
-            files=joined_sources(self.files, earlier.files),
-            unknown_patients=unknown,
-            unknown_start=earlier.unknown_start or self.unknown_start,
-            images=SeenImages.from_json(self.images).joined(SeenImages.from_json(earlier.images)).to_json(),
-        )
-
-
-_TEXTS = ("categories", "patients", "packed_from")
-_KINDS: Mapping[str, Any] = {
-    "config": Mapping,
-    "data_hash": str,
-    "split_hash": str | None,
-    "version": str,
-    "unknown_patients": int | None,
-    "unknown_start": str | None,
-}
-
-
-def _check_kinds(known: Mapping[str, Any]) -> None:
-    for name, kind in _KINDS.items():
-        if name in known and not isinstance(known[name], kind):
-            raise ValueError(f"{name} is {short_repr(known[name])}")
-    if isinstance(count := known.get("unknown_patients"), bool) or (count or 0) < 0:
-        raise ValueError(f"unknown_patients is {count}")
-
-
-def _texts(known: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    found = known.get(name, []) if name == "packed_from" else known[name]
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"{name} are {short_repr(found)}, expected a list of texts")
-    return tuple(found)
 
 
 def save_torch(content: Any, path: Path) -> None:
@@ -165,8 +67,12 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
             from `wanted`.
     """
     content, facts = read_facts(path)
-    config = make_config(config_of_today(facts.config), where=f"in {path}")
-    if config.model.from_detectron2 and config.model.detectron2.resolved is None:
+    config = config_of(facts, path)
+    if (
+        isinstance(config.model, DetectorModelConfig)
+        and config.model.from_detectron2
+        and config.model.detectron2.resolved is None
+    ):
         raise InputError(
             f"{path}: names detectron2's config {config.model.detectron2.config}, but does not hold its network "
             "(model.detectron2.resolved), as every checkpoint of a training does; it is not read from elsewhere, since "
@@ -184,16 +90,19 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     return model.eval(), config, facts
 
 
-def config_of_today(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone."""
-    values = copy.deepcopy(config)
+def config_of(facts: RunFacts, path: Path) -> Config:
+    """The config of a checkpoint, with the defaults of keys that the version which wrote it did not have.
+
+    Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone.
+    """
+    values = copy.deepcopy(facts.config)
     model = values.get("model") if isinstance(values, dict) else None
     if isinstance(model, dict) and "pixels" not in model:
         model["pixels"] = asdict(CLASSIFIER_0_1 if model.get("kind") == "classifier" else IMAGENET)
         classifier = model.get("classifier")
         if isinstance(classifier, dict) and str(classifier.get("network")) not in RESNETS:
             classifier["norm"] = "auto"
-    return values
+    return make_config(values, where=f"in {path}", stored=True)
 
 
 def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -207,45 +116,23 @@ def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.T
         check_fits(build_model(config, num_categories, load_weights=False), state, path)
 
 
-#: Settings that change what is done with a trained model, and not the model.
-_FREE = ("score_threshold", "nms_threshold", "containment_threshold", "soft_nms_sigma", "max_detections")
-
-
 def _take_over(config: Config, wanted: Config, path: Path) -> Config:
-    own, other = config.to_dict(), wanted.to_dict()
-    if config.model.kind == "classifier":
-        _fill_in_heads(own["model"]["classifier"], other["model"]["classifier"])
-    for key in _FREE:
-        own["model"]["detector"][key] = other["model"]["detector"][key]
-    for key in ("aggregation", "test_time"):
-        own["model"][key] = other["model"][key]
-    for key in ("mean", "std"):
-        if other["model"]["pixels"][key] == "auto":
-            other["model"]["pixels"][key] = own["model"]["pixels"][key]
-    if other["model"]["detector"]["anchors"]["sizes"] == "auto":
-        other["model"]["detector"]["anchors"]["sizes"] = own["model"]["detector"]["anchors"]["sizes"]
-    if other["model"]["detectron2"]["resolved"] is None:
-        for key in ("resolved", "masks"):
-            other["model"]["detectron2"][key] = own["model"]["detectron2"][key]
-    sections = ("classifier",) if config.model.kind == "classifier" else ("detector", "detectron2", "image_head")
-    faults = differences(own["model"]["kind"], other["model"]["kind"], "model.kind")
-    for section in (*sections, "pixels"):
-        faults += differences(own["model"][section], other["model"][section], f"model.{section}")
-    faults += differences(own["data"]["image"], other["data"]["image"], "data.image")
+    """The config of a model, with the settings of another that are free."""
+    faults = differences(config.model.kind, wanted.model.kind, "model.kind")
+    if not faults:
+        # of one kind, which no type checker knows
+        other: Any = wanted.model.filled_from(config.model)  # type: ignore[arg-type]
+        config = config.change(model=config.model.with_settings_of(other))
+        then, now = (model.model_dump(mode="json", exclude={"weights"}) for model in (config.model, other))
+        faults = differences(then, now, "model")
+    then, now = (each.data.image.model_dump(mode="json") for each in (config, wanted))
+    faults += differences(then, now, "data.image")
     raise_faults(
         faults,
         where=f"{path}: is of another model than the config (checkpoint -> config)",
         advice="Use the config that trained it (config.yaml beside the checkpoint).",
     )
-    return make_config(own, where=f"in {path}")
-
-
-def _fill_in_heads(own: dict[str, Any], other: dict[str, Any]) -> None:
-    """What a config leaves to the training set is taken from the checkpoint."""
-    for name, head in other["heads"].items():
-        for key in ("classes", "collapse", "class_weights"):
-            if head[key] in ("auto", "balanced") and name in own["heads"]:
-                head[key] = own["heads"][name][key]
+    return config
 
 
 def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:

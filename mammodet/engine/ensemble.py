@@ -8,14 +8,15 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from mammodet.config import TestTimeConfig, differences
-from mammodet.data.dataset import Sample
-from mammodet.engine.checkpoint import RunFacts
-from mammodet.engine.fusion import fuse, soften_answer
+from mammodet.config import DetectorModelConfig, TestTimeConfig, differences
+from mammodet.engine.facts import RunFacts
+from mammodet.engine.fusion import Look, fused
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
 from mammodet.records import ImagePrediction
+
+EXPORTED = (".onnx", ".xml")  # endings of models for engines other than torch
 
 
 class Ensemble(Predictor):
@@ -35,7 +36,7 @@ class Ensemble(Predictor):
             faults += [f"{_name(member)}: differs from {_name(first)}: {line}" for line in lines]
         raise_faults(faults, where="an ensemble of checkpoints")
         self.members = list(members)
-        self.model, self.config, self.device, self.stack = first.model, first.config, first.device, None
+        self.config, self.device, self.stack = first.config, first.device, None
         facts = reduce(RunFacts.with_earlier, (member.facts for member in members))
         self.facts = replace(facts, packed_from=())
         self.calibration, self.card = None, None  # each member's is of its own scores
@@ -45,29 +46,27 @@ class Ensemble(Predictor):
 
     @staticmethod
     def from_checkpoints(
-        paths: Sequence[Path], device: str = "auto", test_time: TestTimeConfig | None = None
+        paths: Sequence[Path], device: str = "auto", test_time: TestTimeConfig | None = None, engine: str | None = None
     ) -> Predictor:
-        """One predictor of one or several checkpoints.
+        """One predictor of one or several checkpoints or exported models.
 
         Args:
+            engine: `torch`, `onnx` or `openvino`; None for that of each file's kind.
             test_time: versions of the images that detectors look at, instead of what their configs say.
         """
         doubled = sorted({str(path) for path in paths if list(paths).count(path) > 1})
         if doubled:
             raise InputError(f"checkpoints {doubled}: given more than once")
-        members = [Predictor.from_checkpoint(path, device) for path in paths]
+        members = [_opened(path, device, engine) for path in paths]
         for member in members if test_time is not None else ():
-            if member.config.model.kind != "detector":
+            if not isinstance(member.config.model, DetectorModelConfig):
                 raise InputError("--flip, --scales: are for detectors; leave them out")
-            model = member.config.model.model_copy(update={"test_time": test_time})
-            member.config = member.config.model_copy(update={"model": model})
+            member.config = member.config.change(model=member.config.model.change(test_time=test_time))
         return members[0] if len(members) == 1 else Ensemble(members)
 
-    def _run(self, samples: Sequence[Sample], *, soften: bool = True) -> list[ImagePrediction]:
-        parts = [member._run(samples, soften=False) for member in self.members]
-        model = self.config.model
-        fused = [fuse(answers, model.test_time.fuse_iou) for answers in zip(*parts, strict=True)]
-        return [soften_answer(each, model.detector) for each in fused]
+    def _run(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
+        parts = [member._run(looks, soften=False) for member in self.members]
+        return fused(parts, self.config.model, soften=True)
 
     def describe(self) -> dict[str, Any]:
         """As of one model, with its members."""
@@ -76,26 +75,26 @@ class Ensemble(Predictor):
         return {**super().describe(), "ensemble": [{key: member[key] for key in kept} for member in members]}
 
 
+def _opened(path: Path, device: str, engine: str | None) -> Predictor:
+    exported = path.suffix.lower() in EXPORTED
+    if engine == "torch" and exported:
+        raise InputError(f"{path}: is an exported model, --engine torch takes a checkpoint or a packed model")
+    if exported or engine not in (None, "torch"):
+        from mammodet.export.onnx_predict import ExportedPredictor  # here, since it builds on this package
+
+        return ExportedPredictor(path, engine, device)
+    return Predictor.from_checkpoint(path, device)
+
+
 def _name(member: Predictor) -> str:
     return str(member.checkpoint[0]) if member.checkpoint else "a model in memory"
 
 
 def _differences(first: Predictor, other: Predictor) -> list[str]:
     """What keeps two models from being asked together: how images are prepared, and what is answered."""
-    then, now = first.config.to_dict(), other.config.to_dict()
-    lines = differences(then["model"]["kind"], now["model"]["kind"], "model.kind")
-    lines += differences(then["data"]["image"], now["data"]["image"], "data.image")
-    if first.config.model.kind == "detector":
+    then, now = first.config, other.config
+    lines = differences(then.model.kind, now.model.kind, "model.kind")
+    lines += differences(then.data.image.model_dump(mode="json"), now.data.image.model_dump(mode="json"), "data.image")
+    if then.model.detects:
         lines += differences(list(first.facts.categories), list(other.facts.categories), "categories")
-        lines += differences(then["model"]["aggregation"], now["model"]["aggregation"], "model.aggregation")
-        lines += differences(list(first.config.model.targets), list(other.config.model.targets), "image_head.targets")
-        return lines + differences(
-            first.config.model.with_masks, other.config.model.with_masks, "whether there are masks"
-        )
-    answers = [
-        {name: (head["classes"], head["collapse"]) for name, head in values["model"]["classifier"]["heads"].items()}
-        for values in (then, now)
-    ]
-    lines += differences(answers[0], answers[1], "model.classifier.heads")
-    views = [values["model"]["classifier"]["views"] != "none" for values in (then, now)]
-    return lines + differences(views[0], views[1], "whether model.classifier.views are joined")
+    return lines if lines else differences(then.model.agreed, now.model.agreed, "model")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mammodet.config import Config, make_config
+from mammodet.config import Config
 from mammodet.data.dataset_files import FOLDS, fold_file, fold_numbers
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
+from mammodet.engine.checked_run import Run, data_faults, make_run, patient_key, read_dataset
 from mammodet.engine.predict import Predictor, predict_to_folder
-from mammodet.engine.prepare import Run, data_faults, make_run, read_dataset
 from mammodet.engine.resume import asked_changes
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import Machines, train
@@ -66,13 +66,10 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
     for number in range(count):
         chooser = (number + 1) % count
         teachers = [part for place, part in enumerate(parts) if place not in (number, chooser)]
-        values = config.to_dict()
-        values["output_dir"] = str(config.output_dir / f"fold{number}")
-        values["data"]["fold"] = number
         folds.append(
             Fold(
                 number,
-                make_config(values, where="with --all-folds"),
+                config.change(output_dir=config.output_dir / f"fold{number}", data=config.data.change(fold=number)),
                 join(teachers, f"fold{number}", "train"),
                 join([parts[chooser]], f"fold{number}", "val"),
                 join([parts[number]], f"fold{number}", "test"),
@@ -145,6 +142,7 @@ def _predict(best: Path, fold: Fold, machines: Machines | None) -> Predictions:
         fold.config.data.root,
         best.parent / OUT_OF_FOLD,
         num_workers=fold.config.data.num_workers,
+        key=patient_key(fold.config),
     )
     if skipped:
         faults = [f"{item.file_name}: {item.reason}" for item in skipped]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from mammodet.config import DetectorConfig, TestTimeConfig
-from mammodet.data.dataset import Sample
-from mammodet.engine.outputs import to_float32
+from mammodet.config import DetectorConfig, DetectorModelConfig, ModelConfig, TestTimeConfig
+from mammodet.engine.answers import to_float32
 from mammodet.geometry import box_iou, mask_to_rle, rle_to_mask
-from mammodet.modeling.build import Model
-from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.second_boxes import softened
-from mammodet.records import Detections, ImagePrediction, Rle
+from mammodet.records import Detections, ImagePrediction, ImageRecord, Rle
+from mammodet.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """An image as a network sees it: float32 (C, H, W) in [0, 1], and the trace that leads back."""
+
+    image: NDArray[np.float32]
+    trace: Trace
+    record: ImageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +32,15 @@ class View:
     flip: bool = False
     scale: float = 1.0
 
-    def of(self, sample: Sample) -> Sample:
-        """The sample in this version; its trace leads back to the same native pixels."""
-        image, trace = sample.image, sample.trace
+    def of(self, look: Look) -> Look:
+        """The image in this version; its trace leads back to the same native pixels."""
+        steps = Trace(look.trace.output_size_hw)
         if self.flip:
-            image, trace = image.flip(-1), trace.then("flip")
+            steps = steps.then("flip")
         if self.scale != 1:
-            height, width = (max(round(side * self.scale), 1) for side in image.shape[-2:])
-            resized = functional.interpolate(
-                image[None], (height, width), mode="bilinear", align_corners=False, antialias=True
-            )
-            image, trace = resized[0].clamp(0, 1), trace.then("resize", height, width)
-        return replace(sample, image=image, trace=trace)
+            steps = steps.then("resize", *(max(round(side * self.scale), 1) for side in steps.native_size_hw))
+        image = np.stack([steps.image_forward(channel) for channel in look.image])
+        return replace(look, image=image, trace=replace(look.trace, steps=(*look.trace.steps, *steps.steps)))
 
 
 def views_of(config: TestTimeConfig) -> list[View]:
@@ -60,6 +61,14 @@ def fuse(answers: Sequence[ImagePrediction], iou: float) -> ImagePrediction:
         if len(answers) > 1
         else first
     )
+
+
+def fused(parts: Sequence[Sequence[ImagePrediction]], model: ModelConfig, *, soften: bool) -> list[ImagePrediction]:
+    """Answers of several versions or models about the same images as one each; with `soften` by `soften_answer`."""
+    answers = [fuse(each, model.test_time.fuse_iou) for each in zip(*parts, strict=True)]
+    if soften and isinstance(model, DetectorModelConfig):
+        return [soften_answer(each, model.detector) for each in answers]
+    return answers
 
 
 def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:
@@ -106,8 +115,7 @@ def soften_answer(answer: ImagePrediction, config: DetectorConfig) -> ImagePredi
     found = answer.detections
     if config.soft_nms_sigma is None or not len(found):
         return answer
-    boxes, categories = torch.from_numpy(found.boxes_xyxy), torch.from_numpy(found.category_ids)
-    scores = softened(boxes, categories, torch.from_numpy(found.scores), config.soft_nms_sigma).numpy()
+    scores = softened(found.boxes_xyxy, found.category_ids, found.scores, config.soft_nms_sigma)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= config.score_threshold]
     return replace(
@@ -119,20 +127,6 @@ def soften_answer(answer: ImagePrediction, config: DetectorConfig) -> ImagePredi
             [found.rles[index] for index in order] if found.rles is not None else None,
         ),
     )
-
-
-@contextmanager
-def unsoftened(model: Model) -> Iterator[None]:
-    """A model that answers without softened scores while the block runs."""
-    if not isinstance(model, MammoRCNN):
-        yield
-        return
-    rule = model.second_boxes
-    model.second_boxes = replace(rule, soft_nms_sigma=None)
-    try:
-        yield
-    finally:
-        model.second_boxes = rule
 
 
 def _weighted(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

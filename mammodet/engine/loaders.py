@@ -8,10 +8,11 @@ from dataclasses import replace
 import lightning as L
 from torch.utils.data import DataLoader
 
+from mammodet.data.breasts import breasts_of
 from mammodet.data.dataset import LesionDataset, Sample, make_loader
 from mammodet.data.prepared import DiskCache, MemoryCache
-from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, breasts_of, usable_indices
-from mammodet.engine.prepare import Run
+from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, usable_indices
+from mammodet.engine.checked_run import Run
 from mammodet.records import Dataset, ImageRecord
 
 
@@ -31,7 +32,7 @@ class Loaders(L.LightningDataModule):
             self.caches = dict.fromkeys((True, False), DiskCache(data.cache_folder, run.root, data.image))
         elif data.cache == "memory":
             self.caches = {training: MemoryCache(run.root, data.image) for training in (True, False)}
-        self.joins_views = run.config.model.kind == "classifier" and run.config.model.classifier.views != "none"
+        self.joins_views = run.config.model.joins_views
 
     def prepare_data(self) -> None:
         """Fill the cache on disk; Lightning calls this in one process of a machine, and lets the others wait."""
@@ -85,8 +86,8 @@ class Loaders(L.LightningDataModule):
         return make_loader(samples, batch_size=1, num_workers=data.num_workers, batches=mine)
 
     def _usable(self) -> list[int]:
-        boxes = self.run.config.model.kind == "detector"
-        return usable_indices(self.run.train, self.run.config.targets, boxes=boxes)
+        model = self.run.config.model
+        return usable_indices(self.run.train, model.targets, boxes=model.detects)
 
     def _sampler(self, indices: list[int]) -> EpochSampler:
         data, trainer = self.run.config.data, self.trainer
@@ -105,7 +106,7 @@ class Loaders(L.LightningDataModule):
                 rank=rank,
                 world_size=size,
             )
-        target = next((each for each in self.run.config.targets if each.name == data.sampling.target), None)
+        target = next((each for each in self.run.config.model.targets if each.name == data.sampling.target), None)
         return ClassSampler(
             self.run.train,
             indices,
@@ -125,7 +126,7 @@ class Loaders(L.LightningDataModule):
             dataset,
             self.run.root,
             data.image,
-            self.run.config.targets,
+            self.run.config.model.targets,
             with_masks=model.with_masks and training,
             box_masks=data.box_masks,
             augment=data.augment if training else None,

@@ -15,12 +15,10 @@ from mammodet.config import Config, TrainConfig
 from mammodet.data.dataset import Batch
 from mammodet.data.sampling import stable_seed
 from mammodet.engine.checkpoint import RunFacts
-from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.engine.resume import Start, adapt_callbacks, adapt_optimizer
+from mammodet.engine.tasks import run_model, task_of, to_predictions
 from mammodet.errors import InputError
-from mammodet.evaluation.validation import classifier_figures, detector_figures
 from mammodet.modeling.build import Model, backbone_of
-from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.weight_files import KEY
 from mammodet.records import Dataset, ImagePrediction
 
@@ -62,7 +60,7 @@ class TrainingModule(L.LightningModule):
         draws as an uninterrupted one.
         """
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
-        output = run_model(self.model, batch)
+        output = run_model(self.config, self.model, batch)
         loss = torch.stack([value.float() for value in output.losses.values()]).sum()
         if not torch.isfinite(loss):
             parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in output.losses.items())
@@ -73,18 +71,12 @@ class TrainingModule(L.LightningModule):
             )
         size = len(batch)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        # Loggers get a row an epoch from `EpochRows`.
+        mean: dict[str, Any] = {"on_step": False, "on_epoch": True, "logger": False, "sync_dist": True}
+        self.log("train/loss", loss.detach(), batch_size=size, **mean)
         for name, value in output.losses.items():
             # Of the first process alone: names differ with the batch, and a process would wait for a name of another's.
-            self.log(
-                f"train/{name}",
-                value.detach(),
-                on_step=False,
-                on_epoch=True,
-                batch_size=size,
-                sync_dist=True,
-                rank_zero_only=True,
-            )
+            self.log(f"train/{name}", value.detach(), batch_size=size, rank_zero_only=True, **mean)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -93,11 +85,13 @@ class TrainingModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict a batch."""
-        output = run_model(self.model, batch)
+        output = run_model(self.config, self.model, batch)
         if output.losses:
             loss = torch.stack([value.float() for value in output.losses.values()]).sum()
-            self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
-        self._predictions += to_predictions(self.model, output, batch, self.config.model)
+            self.log(
+                "val/loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=len(batch), sync_dist=True
+            )
+        self._predictions += to_predictions(output, batch, self.config)
 
     def on_validation_epoch_end(self) -> None:
         """Score the predictions of all processes."""
@@ -107,11 +101,11 @@ class TrainingModule(L.LightningModule):
             torch.distributed.all_gather_object(gathered, self._predictions)
         by_id = {prediction.image_id: prediction for part in gathered for prediction in part}
         ordered = [by_id[record.image_id] for record in self.validation.images]
-        classifier = isinstance(self.model, ImageClassifier)
-        figures = (classifier_figures if classifier else detector_figures)(self.validation, ordered)
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=False)
+        task = task_of(self.config)
+        figures = task.figures(self.validation, ordered)
+        self.log_dict({f"val/{name}": value for name, value in figures.items()}, logger=False)
         monitor = self.config.train.monitor
-        names = sorted({*figures, *(["loss"] if classifier else [])})
+        names = sorted({*figures, *task.validation_losses})
         if monitor.startswith("val/") and monitor.removeprefix("val/") not in names:
             raise InputError(
                 f"train.monitor={monitor}: not among the figures of this validation set: "

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mammodet.data.patient_keys import is_hashed
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import check_belongs, checkpoints_of, read_calibration
@@ -67,6 +68,12 @@ def pack_model(
     if calibration is not None:
         fitted = read_calibration(calibration)
         check_belongs(fitted, made_by, str(calibration))
+    patients = predictor.facts.patients
+    if fitted is not None and is_hashed(patients) and not is_hashed(fitted.provenance.patients):
+        raise InputError(
+            f"{calibration or checkpoint}: names patients by their ids, the model by hashes: fit it with mammodet "
+            "calibrate --patient-key FILE"
+        )
     shown = read_card(card) if card is not None else predictor.card
     if shown is None and (name is not None or metrics is not None):
         raise InputError(f"{checkpoint}: has no card; --name and --metrics go into one, give its text by --card FILE")

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mammodet.config import Config
 from mammodet.data.dataset import Batch
-from mammodet.engine.outputs import run_model
+from mammodet.engine.tasks import run_model
 from mammodet.modeling.build import build_model
 from mammodet.records import ImageRecord
 from mammodet.trace import Trace
@@ -35,7 +35,7 @@ def fastest_on_cpu(config: Config, num_categories: int) -> tuple[Literal["32", "
 
         def step(reduced: bool) -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-                losses = run_model(model, batch).losses
+                losses = run_model(config, model, batch).losses
             torch.stack([value.float() for value in losses.values()]).sum().backward()
 
         whole, reduced = _seconds(lambda: step(False)), _seconds(lambda: step(True))
@@ -69,7 +69,7 @@ def _noise(config: Config) -> Batch:
         [torch.rand(len(config.data.image.channels), *size_hw) for _ in range(count)],
         [dict(target) for _ in range(count)],
         [True] * count,
-        torch.zeros((count, len(config.targets))),
+        torch.zeros((count, len(config.model.targets))),
         tuple(ImageRecord(number, f"{number}.png", size_hw) for number in range(count)),
         (Trace(size_hw),) * count,
     )

@@ -1,4 +1,7 @@
-"""Predict images with a checkpoint, one at a time, going on after an interruption."""
+"""Predict images with a trained model, one at a time, going on after an interruption.
+
+torch is imported where a checkpoint is loaded: other engines (mammodet/export) do without.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,35 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 import mammodet
-from mammodet.config import Config
-from mammodet.data.checks import check_new_name
+from mammodet.config import Config, ImageConfig
+from mammodet.data.breasts import breasts_of
 from mammodet.data.coco import data_hash
-from mammodet.data.dataset import LesionDataset, Sample, collate, in_shared_memory
 from mammodet.data.doubts import read_with_doubts
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, Pixels, is_dicom, is_image, read_size_hw
+from mammodet.data.json_values import check_new_name
+from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
-from mammodet.data.prepared import Prepared, prepare_record
-from mammodet.data.sampling import breasts_of
+from mammodet.data.prepared import prepare_record
 from mammodet.data.seen_images import SeenImages
-from mammodet.engine.checkpoint import RunFacts, load_model
-from mammodet.engine.fusion import fuse, soften_answer, unsoftened, views_of
-from mammodet.engine.outputs import run_model, to_predictions
-from mammodet.engine.packed import read_packed
+from mammodet.engine.facts import RunFacts
+from mammodet.engine.fusion import Look, fused, views_of
 from mammodet.errors import InputError, printable
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json, write_text
 from mammodet.modeling.aggregation import LogisticStack, joined_scores
-from mammodet.modeling.build import Model
-from mammodet.modeling.classifier import ImageClassifier
 from mammodet.models.card import ModelCard
+from mammodet.parallel import read_ahead
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
+
+if TYPE_CHECKING:
+    from mammodet.modeling.build import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Predictor:
         calibration, card: that a packed model brings along; else None.
     """
 
+    device: Any  # torch's, or its name
     calibration: Calibration | None = None
     card: ModelCard | None = None
 
@@ -73,6 +75,8 @@ class Predictor:
         checkpoint: tuple[Path, str] | None = None,
         device: str = "auto",
     ) -> None:
+        import torch
+
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
             self.device = torch.device(name)
@@ -91,9 +95,11 @@ class Predictor:
         Raises:
             InputError: unreadable, another architecture, a device that is not there, or a rule it cannot do.
         """
+        from mammodet.engine.checkpoint import load_model
+        from mammodet.engine.packed import read_packed
+
         model, own, facts = load_model(path, config)
-        learned = own.model.kind == "detector" and own.model.aggregation.rule == "learned"
-        if learned and facts.stack is None:
+        if own.model.learns_aggregation and facts.stack is None:
             settings = shlex.quote(str(path.with_name("config.yaml")))
             raise InputError(
                 f"{path}: its aggregation 'learned' was not fitted, since its training did not end. Finish it:\n"
@@ -121,45 +127,47 @@ class Predictor:
         Args:
             read: gives pixels, and what is doubtful about them.
         """
-        samples = _Tolerant(LesionDataset(dataset, root, self.config.data.image, (), with_masks=False), read)
-        batches = list(breasts_of(dataset.images).values()) if self.joins_views else None
-        loader: DataLoader[Any] = DataLoader(
-            samples,
-            **({"batch_size": batch_size} if batches is None else {"batch_sampler": batches}),
-            num_workers=max(min(num_workers, len(samples) - 1), 0),  # a process for one image costs more than it saves
-            collate_fn=_as_read,
-            pin_memory=self.device.type == "cuda",
-        )
-        for items in loader:
-            good = [item for item, _ in items if isinstance(item, Sample)]
-            found = iter(self._run(good))
+        prepare = partial(_looks, root, self.config.data.image, read)
+        count = len(dataset.images)
+        rows = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+        groups = breasts_of(dataset.images).values() if self.joins_views else rows
+        tasks = [([dataset.images[row] for row in group],) for group in groups]
+        for items in read_ahead(prepare, tasks, jobs=num_workers):
+            found = iter(self._run([item for item, _ in items if isinstance(item, Look)]))
             for item, doubts in items:
                 yield item if isinstance(item, Skipped) else replace(next(found), warnings=tuple(doubts))
 
     @property
     def joins_views(self) -> bool:
         """Whether the images of a breast are answered for together."""
-        return isinstance(self.model, ImageClassifier) and self.model.views != "none"
+        return self.config.model.joins_views
 
-    @torch.inference_mode()
-    def _run(self, samples: Sequence[Sample], *, soften: bool = True) -> list[ImagePrediction]:
+    def _run(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
         """Predictions; of several versions, scores are softened once they are fused, and not without `soften`."""
-        if not samples:
+        if not looks:
             return []
-        settings = self.config.model.test_time
-        views = [[view.of(sample) for sample in samples] for view in views_of(settings)]
-        if len(views) == 1 and soften:
-            return self._answer(views[0])
-        with unsoftened(self.model):
-            fused = [fuse(answers, settings.fuse_iou) for answers in zip(*map(self._answer, views), strict=True)]
-        return [soften_answer(each, self.config.model.detector) for each in fused] if soften else fused
-
-    def _answer(self, samples: Sequence[Sample]) -> list[ImagePrediction]:
-        batch = collate(samples).to(self.device)
+        views = [[view.of(look) for look in looks] for view in views_of(self.config.model.test_time)]
         try:
-            return to_predictions(self.model, run_model(self.model, batch), batch, self.config.model, self.stack)
+            if len(views) == 1 and soften:
+                return self._answer(views[0])
+            answers = [self._answer(view, soften=False) for view in views]
         except InputError as error:
             raise InputError(f"{self.checkpoint[0] if self.checkpoint else 'the model'}: {error}") from None
+        return fused(answers, self.config.model, soften=soften)
+
+    def _answer(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
+        """What the network answers for images, of one breast where views are joined."""
+        import torch
+
+        from mammodet.data.dataset import Batch
+        from mammodet.engine.tasks import run_model, to_predictions
+
+        images = [torch.from_numpy(look.image).to(self.device) for look in looks]
+        records, traces = tuple(look.record for look in looks), tuple(look.trace for look in looks)
+        batch = Batch(images, [], [], torch.zeros((len(images), 0)), records, traces)
+        with torch.inference_mode():
+            output = run_model(self.config, self.model, batch)
+            return to_predictions(output, batch, self.config, self.stack, soften=soften)
 
     def describe(self) -> dict[str, Any]:
         """What goes into a predictions file about the model."""
@@ -185,36 +193,27 @@ class Predictor:
         return Predictions(tuple(images), self.facts.categories, self.describe(), breasts, patients)
 
 
-class _Tolerant(TorchDataset[Any]):
-    """Samples, with `Skipped` in place of an image that cannot be read; and what is doubtful about each."""
+def _looks(
+    root: Path,
+    image: ImageConfig,
+    read: Callable[[Path], tuple[Pixels, list[str]]],
+    records: Sequence[ImageRecord],
+) -> list[tuple[Look | Skipped, list[str]]]:
+    """Images ready for the network, or `Skipped` where one cannot be read, and what is doubtful about each."""
+    found: list[tuple[Look | Skipped, list[str]]] = []
+    for record in records:
+        doubts: list[str] = []
 
-    def __init__(self, dataset: LesionDataset, read: Callable[[Path], tuple[Pixels, list[str]]]) -> None:
-        self.dataset, self._read_with_doubts = dataset, read
-        self._doubts: list[str] = []
-        dataset.prepared = self._prepare
+        def noted(path: Path, doubts: list[str] = doubts) -> Pixels:
+            pixels, said = read(path)
+            doubts += said
+            return pixels
 
-    def _prepare(self, record: ImageRecord) -> Prepared:
-        return prepare_record(self.dataset.root, self.dataset.image, record, self._read)
-
-    def _read(self, path: Path) -> Pixels:
-        pixels, self._doubts = self._read_with_doubts(path)
-        return pixels
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Sample | Skipped, list[str]]:
         try:
-            return self.dataset[index], self._doubts
+            found.append((Look(*prepare_record(root, image, record, noted), record), doubts))
         except InputError as error:
-            return Skipped(self.dataset.dataset.images[index].file_name, str(error)), []
-
-
-def _as_read(items: list[tuple[Sample | Skipped, list[str]]]) -> list[tuple[Sample | Skipped, list[str]]]:
-    """What a worker has read, side by side."""
-    samples = [item for item, _ in items if isinstance(item, Sample)]
-    in_shared_memory(each for item in samples for each in (item.image, item.labels, *item.target.values()))
-    return items
+            found.append((Skipped(record.file_name, str(error)), []))
+    return found
 
 
 def predict_to_folder(
@@ -228,6 +227,7 @@ def predict_to_folder(
     unreadable: Sequence[Skipped] = (),
     calibration: Calibration | None = None,
     allow_other_checkpoint: bool = False,
+    key: PatientKey | None = None,
 ) -> tuple[Path, list[Skipped]]:
     """Predict a data set and write `predictions.json` (and `skipped.json` where images could not be read).
 
@@ -238,13 +238,16 @@ def predict_to_folder(
         unreadable: images that were found to be so before, to be listed with those found here.
         calibration: adds labels and probabilities to the scores.
         allow_other_checkpoint: take a calibration that was fitted for another checkpoint.
+        key: hashes the patient ids that are written.
     Raises:
         InputError: no image can be predicted, or the calibration belongs to another model.
     """
     if calibration is not None:
         check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
     with locked(output, "another prediction writes there; wait for it, or choose another --output"):
-        return _predict_locked(predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress)
+        return _predict_locked(
+            predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress, key
+        )
 
 
 def _predict_locked(
@@ -256,10 +259,11 @@ def _predict_locked(
     skipped: list[Skipped],
     num_workers: int,
     progress: bool,
+    key: PatientKey | None,
 ) -> tuple[Path, list[Skipped]]:
     partial = output / "predictions.partial.jsonl"
-    key = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve()), _stamps(dataset, root)])
-    done = _read_partial(partial, key)
+    task = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve()), _stamps(dataset, root)])
+    done = _read_partial(partial, task)
     if predictor.joins_views:  # a breast is predicted as a whole
         done = _whole_breasts(done, dataset)
     rest = tuple(record for record in dataset.images if record.image_id not in done)
@@ -269,7 +273,7 @@ def _predict_locked(
     with open(partial, "a", encoding="utf-8") as file, _say_on_interrupt(partial):
         if not done:
             file.truncate(0)
-            file.write(json.dumps({"key": key}) + "\n")
+            file.write(json.dumps({"key": task}) + "\n")
         results = predictor.predict(remaining, root, num_workers=num_workers)
         for result in tqdm(results, total=len(rest), desc="predict", unit="image", disable=None if progress else True):
             if isinstance(result, Skipped):
@@ -284,6 +288,10 @@ def _predict_locked(
         reasons = "; ".join(item.reason for item in skipped[:3])
         raise InputError(f"{root}: no image could be predicted ({reasons})")
     images = [done[record.image_id] for record in dataset.images if record.image_id in done]
+    if key is not None:
+        images = [
+            each if each.patient_id is None else replace(each, patient_id=key.hash(each.patient_id)) for each in images
+        ]
     path = output / "predictions.json"
     predictions = predictor.to_file(images)
     # so that an evaluation can tell when it meets another truth; a bare folder has none

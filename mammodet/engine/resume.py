@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
-from mammodet.config import Config, TrainConfig, changes, make_config, on_resume
+from mammodet.config import Config, TrainConfig, changes, on_resume
 from mammodet.data.sources import SourceFile
-from mammodet.engine.checkpoint import RunFacts, config_of_today
+from mammodet.engine.checkpoint import RunFacts, config_of
 from mammodet.errors import InputError
 
 #: What Lightning resumes from.
@@ -50,17 +50,12 @@ class Start:
         epoch, steps = content.get("epoch"), content.get("global_step")
         if not _is_count(epoch) or not _is_count(steps):
             raise not_resumable(path, f"epoch {epoch!r:.40}, global_step {steps!r:.40}; expected numbers from 0 on")
-        return Start(path, epoch + 1, steps, config_then(then, path).train)
+        return Start(path, epoch + 1, steps, config_of(then, path).train)
 
 
 def not_resumable(path: Path, reason: str) -> InputError:
     """The error for a checkpoint that is damaged."""
     return InputError(f"{path}: cannot be resumed from: {reason}; restore it, or start anew with --overwrite")
-
-
-def config_then(facts: RunFacts, path: Path) -> Config:
-    """The config of a checkpoint, with the defaults of keys that the version which wrote it did not have."""
-    return make_config(config_of_today(facts.config), where=f"in {path}")
 
 
 def asked_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mammodet.engine.checkpoint import RunFacts, read_facts
-from mammodet.engine.resume import Start, changed_data, changed_settings, config_then
+from mammodet.engine.checkpoint import RunFacts, config_of, read_facts
+from mammodet.engine.resume import Start, changed_data, changed_settings
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import locked, remove_leftovers
 
@@ -53,7 +53,7 @@ def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bo
     content, then = read_facts(last)
     start = Start.of(last, content, then)
     data = [] if force_data else changed_data(then, facts)
-    settings, notes = changed_settings(config_then(then, last), facts.config)
+    settings, notes = changed_settings(config_of(then, last), facts.config)
     wanted = facts.config["train"]["epochs"]
     if start.epochs > wanted:
         settings.append(f"{start.epochs} epochs are done, more than train.epochs={wanted}")

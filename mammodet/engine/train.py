@@ -14,18 +14,18 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
 from mammodet.data.sources import SourceFile
-from mammodet.engine.callbacks import AtomicCheckpointIO, MetricsTable, OneBar, Patience
+from mammodet.engine.callbacks import AtomicCheckpointIO, OneBar, Patience
+from mammodet.engine.checked_run import Run, patient_key
 from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
 from mammodet.engine.loaders import Loaders
+from mammodet.engine.loggers import EpochRows, make_loggers, read_rows
 from mammodet.engine.module import TrainingModule, make_optimizer
 from mammodet.engine.precision import fastest_on_cpu
 from mammodet.engine.predict import Predictor, Skipped
-from mammodet.engine.prepare import Run
 from mammodet.engine.progress import Pace, ProgressLines, RunLog
 from mammodet.engine.resume import Start, check_content, not_resumable
 from mammodet.engine.run_folder import BEST, LAST, LOG, TABLE, clear, only_writer, starting_point
@@ -65,7 +65,7 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
     earlier = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(earlier, dict):
         return replace(facts, unknown_start=path.name)
-    if "format" not in earlier:  # of mammodet convert-weights, which keeps what the checkpoint said of its patients
+    if "format" not in earlier:  # of version 0.1's convert-weights, which kept what the checkpoint said of its patients
         files = earlier.get("files") or [SourceFile(weights).to_json()] * bool(earlier.get("patients"))
         kept = {"data_hash": "", "patients": [], "unknown_patients": None, **earlier, "files": files}
         earlier = {**facts.to_json(), **kept}
@@ -99,7 +99,7 @@ def train(
         log, pace = RunLog(output / LOG), Pace(config.train.epochs, config.train.validate_every)
         run = _with_precision(run, start, machines or Machines(), log)
         config = run.config
-        facts = _with_earlier_patients(run.facts, start.path, config.model.weights)
+        facts = _with_earlier_patients(run.facts, start.path, config.model.weights).hashed(patient_key(config))
         trainer = _trainer(config, machines or Machines(), log, pace)
         log.speaks = trainer.is_global_zero
         loaders = Loaders(run, log.progress)
@@ -113,6 +113,9 @@ def train(
             content, _ = read_facts(start.path)
             check_content(start, content, trainer, module, make_optimizer(model, config.train))
             del content  # as large as three models
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, EpochRows):
+                    callback.earlier = read_rows(output / TABLE, start.epochs)
         # Everything was checked: only now is anything in the folder changed.
         if overwrite:
             clear(output)
@@ -168,8 +171,7 @@ def _fit(trainer: L.Trainer, module: TrainingModule, data: Loaders, start: Path 
 
 def finish(best: Path, run: Run, log: RunLog) -> None:
     """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
-    model = run.config.model
-    if model.kind == "classifier" or model.aggregation.rule != "learned":
+    if not run.config.model.learns_aggregation:
         finish_checkpoint(best, None, run.facts)
         return
     stack = fit_on_validation(best, run, log)
@@ -211,7 +213,7 @@ def _with_precision(run: Run, start: Start, machines: Machines, log: RunLog) -> 
         else:
             choice, why = fastest_on_cpu(config, len(run.facts.categories))
             log.say(f"train.precision=auto: {choice}; {why}")
-    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": choice})})
+    config = config.change(train=config.train.change(precision=choice))
     return replace(run, config=config, facts=replace(run.facts, config=config.to_dict()))
 
 
@@ -230,7 +232,7 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
         "val/auc_tumor",
         "val/auc_tumor_head",
         "val/auc_malignant",
-        *(f"val/balanced_accuracy_{name}" for name in config.model.targets),
+        *(f"val/balanced_accuracy_{target.name}" for target in config.model.targets),
     )
     best = ModelCheckpoint(
         dirpath=config.output_dir,
@@ -246,9 +248,9 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    # The table stands before the checkpoints, so that a run killed between them has a row too many, not too few.
-    table = MetricsTable(config.output_dir / TABLE, shown, log, pace)
-    callbacks: list[Callback] = [ProgressLines(log, pace), OneBar(pace), table, best, last]
+    # The rows stand before the checkpoints, so that a run killed between them has a row too many, not too few.
+    rows = EpochRows(config, shown, log, pace)
+    callbacks: list[Callback] = [ProgressLines(log, pace), OneBar(pace), rows, best, last]
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping is not None:
@@ -258,7 +260,6 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*tensorboardX.*")
     return L.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -270,8 +271,7 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
-        logger=TensorBoardLogger(config.output_dir, name="tensorboard", version=""),
-        log_every_n_steps=settings.log_every,
+        logger=make_loggers(config),
         plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

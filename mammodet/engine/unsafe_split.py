@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 import mammodet
-from mammodet.config import Config, make_config
+from mammodet.config import Config
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.dataset_files import ALL
 from mammodet.data.images import Pixels, read_image, write_png
@@ -47,9 +47,7 @@ def make_unsafe_split(config: Config) -> Config:
     if not dataset.images:
         raise InputError(f"{source}: has no images to turn")
     folder, side = config.output_dir / "unsafe_split", data.image.max_size
-    values = config.to_dict()
-    values["data"].update(root=str(folder), train=None, val=None)
-    made = make_config(values, where="with data.unsafe_split")
+    made = config.change(data=data.change(root=folder, train=None, val=None))
     key = canonical_hash([data_hash(dataset), str(data.root.resolve()), data.unsafe_copies, side, config.seed])
     marker = folder / "made.json"
     if marker.is_file() and read_json(marker) == {"key": key}:

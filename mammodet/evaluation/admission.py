@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.data.coco import data_hash
+from mammodet.data.patient_keys import PatientKey, known_patients, not_comparable
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
 from mammodet.data.sources import WORDS, seen_patients, sources_of
 from mammodet.errors import InputError, raise_faults
@@ -59,6 +60,7 @@ def admit(
     train: Dataset | None = None,
     calibration: Provenance | None = None,
     allow: Collection[str] = (),
+    key: PatientKey | None = None,
 ) -> Admitted:
     """Check that predictions belong to a ground truth, and that their model has not seen its patients.
 
@@ -70,6 +72,7 @@ def admit(
         train: the data set that the model was trained on, where its predictions do not say.
         calibration: where probabilities and thresholds come from.
         allow: keys of REFUSALS.
+        key: that patient ids of model and calibration may be hashed under.
     Raises:
         InputError: with every reason to refuse that is not allowed, and the ids.
     """
@@ -82,12 +85,16 @@ def admit(
             f"{list(dataset.categories)}; predict with a model that was trained on the same categories"
         )
     repairs = repairs or Repairs()
+    ids = [record.patient_id for record in dataset.images]
+    predictions = replace(predictions, model=known_patients(predictions.model, ids, key))
     missing, extra = unmatched(predictions.images, dataset)
     folds = _read_folds(predictions, source)
     patients = {record.patient_id for record in dataset.images if record.patient_id}
     seen = _seen(dataset, predictions, folds)
     unsafe = _unsafe_splits(dataset, predictions.model, train)
-    fitted_on = set(calibration.patients) if calibration else set()
+    fitted_on = set(
+        known_patients({"patients": list(calibration.patients if calibration else ())}, ids, key)["patients"]
+    )
     fitted = [f"patient {patient} (of the calibration)" for patient in sorted(fitted_on & patients - seen)]
     reasons = {
         "leakage": _leakage(dataset, predictions, train, seen, folds) + fitted,
@@ -141,6 +148,9 @@ def _unchecked(
     if bare:
         found.append(f"{bare} images of the ground truth do not say whose they are")
     named = all(fold.patients for fold in folds) if folds else bool(model.get("patients"))
+    known = [patient for fold in folds for patient in fold.patients] if folds else model.get("patients") or ()
+    if reason := not_comparable(known, [record.patient_id for record in dataset.images if record.patient_id]):
+        found.append(reason)
     if train is not None:
         bare = sum(not record.patient_id for record in train.images)
         found += [f"{bare} images of --train-json do not say whose they are"] if bare else []

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mammodet
-from mammodet.data.checks import Checker, is_finite, short
+from mammodet.data.json_values import Checker, is_finite, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.evaluation.calibration import METHODS, OperatingPoint, Scaling, parse_goal
 from mammodet.evaluation.cases import LEVELS, OVER_IMAGES

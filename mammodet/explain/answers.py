@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mammodet.config import Config
+from mammodet.config import ClassifierModelConfig, Config
 from mammodet.errors import InputError
 from mammodet.explain.layers import run_alone
 from mammodet.modeling.build import Model
@@ -145,6 +145,7 @@ def _label(name: str, logits_for: tuple[int, ...], against: tuple[int, ...] = ()
 
 
 def _collapse(config: Config, target: Target) -> Mapping[str, Sequence[str]]:
+    assert isinstance(config.model, ClassifierModelConfig)
     rule = config.model.classifier.heads[target.name].collapse
     return rule if isinstance(rule, dict) else {}
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mammodet.config import Config
 from mammodet.data.dataset import LesionDataset, Sample
 from mammodet.data.sampling import SampleKey, stable_seed
-from mammodet.engine.prepare import read_dataset
+from mammodet.engine.checked_run import read_dataset
 from mammodet.errors import InputError
 from mammodet.explain.draw import sheet
 from mammodet.explain.images import choose_images

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from mammodet.data.breast import find_breast
 from mammodet.data.dataset import LesionDataset, Sample, collate
 from mammodet.data.images import read_image, to_display
-from mammodet.engine.outputs import run_model, to_predictions
 from mammodet.engine.predict import Predictor
+from mammodet.engine.tasks import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.explain.answers import Answer, answer_words, choose_answers
 from mammodet.explain.cam import Explainer, padded
@@ -205,7 +205,8 @@ class _Samples:
         """What the model answers for this image alone."""
         batch = collate([sample]).to(self.predictor.device)
         model = self.predictor.model
-        return to_predictions(model, run_model(model, batch), batch, self.predictor.config.model, self.predictor.stack)
+        config = self.predictor.config
+        return to_predictions(run_model(config, model, batch), batch, config, self.predictor.stack)
 
 
 def _truth_lines(record: ImageRecord) -> list[Line]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mammodet.data.checks import is_finite, short
+from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.imports import ImportOptions
 from mammodet.imports.entry import FAULTY, Entry, read_results

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mammodet.data.checks import Checker, check_polygon, is_finite, read_segmentation, short
+from mammodet.data.json_values import Checker, check_polygon, is_finite, read_segmentation, short
 from mammodet.errors import raise_faults
 from mammodet.geometry import rle_box
 from mammodet.imports import ImportOptions

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from mammodet.data.checks import short
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from mammodet.data.json_values import short
 from mammodet.errors import InputError
 from mammodet.records import Dataset, ImageRecord
 

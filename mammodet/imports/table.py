@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mammodet.data.checks import short
+from mammodet.data.json_values import short
 from mammodet.errors import InputError, raise_faults
 from mammodet.imports import ImportOptions
 from mammodet.imports.entry import FAULTY, Entry, read_number

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mammodet.data.checks import is_finite, short
+from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.imports import ImportOptions
 from mammodet.imports.coco import read_list

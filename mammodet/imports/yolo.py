@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mammodet.data.checks import short
+from mammodet.data.json_values import short
 from mammodet.errors import InputError
 from mammodet.imports import ImportOptions
 from mammodet.imports.entry import Entry, read_number

@@ -9,32 +9,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from mammodet.config import AggregationConfig
 from mammodet.errors import InputError
 from mammodet.records import ImagePrediction
 
 DETECTION_RULES = ("max", "noisy_or", "top_k_mean")
+Scores = NDArray[np.float32]
 _EPSILON = 1e-4
 _LEAST = 0.01  # weight of a stack's standardised input: never 0, so that equal scores stay rare
 
 
-def max_score(scores: Tensor) -> Tensor:
-    """The strongest detection: (N,) in [0, 1] to (), 0 where N is 0."""
-    return scores.max() if scores.numel() else scores.new_zeros(())
+def max_score(scores: Scores) -> float:
+    """The strongest detection of (N,) in [0, 1], 0 where N is 0."""
+    return float(scores.max(initial=0))
 
 
-def noisy_or(scores: Tensor) -> Tensor:
-    """Probability that at least one detection is a lesion, if they were independent: (N,) to (), 0 where N is 0."""
-    return 1 - torch.prod(1 - scores)
+def noisy_or(scores: Scores) -> float:
+    """Probability that at least one detection of (N,) is a lesion, if they were independent; 0 where N is 0."""
+    return float(1 - np.prod(1 - scores))
 
 
-def top_k_mean(scores: Tensor, k: int) -> Tensor:
-    """Mean of the k strongest detections, missing ones counted as 0: (N,) to ()."""
-    return scores.topk(min(k, scores.numel())).values.sum() / k if scores.numel() else scores.new_zeros(())
+def top_k_mean(scores: Scores, k: int) -> float:
+    """Mean of the k strongest detections of (N,), missing ones counted as 0."""
+    return float(np.sort(scores)[::-1][:k].sum() / k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +158,7 @@ def stack_inputs(by_rule: Mapping[str, Mapping[str, float]]) -> dict[str, float]
 
 
 def image_scores(
-    detection_scores: Tensor,
+    detection_scores: ArrayLike,
     head: Mapping[str, float],
     config: AggregationConfig,
     stack: LogisticStack | None = None,
@@ -175,11 +174,11 @@ def image_scores(
     Returns:
         scores by the chosen rule, and by every rule.
     """
-    scores = detection_scores.detach().float().cpu()
+    scores = np.asarray(detection_scores, dtype=np.float32)
     by_rule: dict[str, dict[str, float]] = {
-        "max": {"tumor": _number(max_score(scores))},
-        "noisy_or": {"tumor": _number(noisy_or(scores))},
-        "top_k_mean": {"tumor": _number(top_k_mean(scores, config.top_k))},
+        "max": {"tumor": max_score(scores)},
+        "noisy_or": {"tumor": noisy_or(scores)},
+        "top_k_mean": {"tumor": top_k_mean(scores, config.top_k)},
     }
     if head:
         by_rule["head"] = dict(head)
@@ -238,7 +237,3 @@ def joined_scores(
 def _logit(score: float) -> float:
     clipped = min(max(score, _EPSILON), 1 - _EPSILON)
     return math.log(clipped / (1 - clipped))
-
-
-def _number(value: Tensor) -> float:
-    return min(max(float(value), 0.0), 1.0)

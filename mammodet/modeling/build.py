@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mammodet.config import Config, ModelConfig
+from mammodet.config import ClassifierModelConfig, Config, DetectorModelConfig, ModelConfig
 from mammodet.errors import InputError
 from mammodet.modeling.backbones import build_backbone, has_stride_in_1x1
 from mammodet.modeling.classifier import ImageClassifier
@@ -18,7 +18,6 @@ from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.networks import build_network
 from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.pretrained import timm_pixel_stats
-from mammodet.modeling.second_boxes import SecondBoxes
 from mammodet.modeling.torchvision_detector import TorchvisionDetector, build_torchvision
 from mammodet.modeling.weights import (
     between_bodies,
@@ -45,14 +44,14 @@ def build_model(config: Config, num_categories: int, *, load_weights: bool = Tru
     """
     weights = config.model.weights if load_weights else "none"
     model: Model
-    if config.model.kind == "classifier":
-        model = _build_classifier(config, load_pretrained=weights == "imagenet")
+    if isinstance(config.model, ClassifierModelConfig):
+        model = _build_classifier(config, config.model, load_pretrained=weights == "imagenet")
     else:
-        model = _build_detector(config, num_categories, load_pretrained=weights == "imagenet")
-    if isinstance(model, MammoRCNN) and config.model.from_detectron2:
-        if load_weights:
-            start_detectron2(model, config.model)
-        return model
+        model = _build_detector(config, config.model, num_categories, load_pretrained=weights == "imagenet")
+        if config.model.from_detectron2:
+            if load_weights:
+                start_detectron2(model, config.model)
+            return model
     if weights not in ("none", "imagenet"):
         _start(model, config.model)
     # Channels last in memory: about twice as fast on a CPU (benchmarks/training_step.py).
@@ -61,14 +60,14 @@ def build_model(config: Config, num_categories: int, *, load_weights: bool = Tru
 
 def pixel_stats(model: ModelConfig) -> PixelStats:
     """How the network of a config sees pixels."""
-    name = model.detector.backbone.name if model.kind == "detector" else model.classifier.network
+    name = model.network
     usual = timm_pixel_stats(name.removeprefix("timm/")) if name.startswith("timm/") else IMAGENET
     mean, std = model.pixels.mean, model.pixels.std
     return PixelStats(usual.mean if mean == "auto" else mean, usual.std if std == "auto" else std)
 
 
-def _build_classifier(config: Config, *, load_pretrained: bool) -> ImageClassifier:
-    settings = config.model.classifier
+def _build_classifier(config: Config, model: ClassifierModelConfig, *, load_pretrained: bool) -> ImageClassifier:
+    settings = model.classifier
     unset = [
         f"{name}.{key}"
         for name, head in settings.heads.items()
@@ -87,23 +86,25 @@ def _build_classifier(config: Config, *, load_pretrained: bool) -> ImageClassifi
     )
     return ImageClassifier(
         network,
-        config.targets,
+        model.targets,
         settings.heads,
         side=config.data.image.max_size,
         dropout=settings.dropout,
         views=settings.views,
-        pixels=pixel_stats(config.model),
+        pixels=pixel_stats(model),
     )
 
 
-def _build_detector(config: Config, num_categories: int, *, load_pretrained: bool) -> MammoRCNN:
-    detector_config, head_config = config.model.detector, config.model.image_head
+def _build_detector(
+    config: Config, model: DetectorModelConfig, num_categories: int, *, load_pretrained: bool
+) -> MammoRCNN:
+    detector_config, head_config = model.detector, model.image_head
     if detector_config.anchors.sizes == "auto":
         raise InputError("model.detector.anchors.sizes=auto: must be fitted to a training set before a model is built")
     in_channels = len(config.data.image.channels)
     detector: TorchvisionDetector | Detectron2Detector
     if detector_config.backend == "detectron2":
-        detector = build_detectron2(config.model, num_categories=num_categories, in_channels=in_channels)
+        detector = build_detectron2(model, num_categories=num_categories, in_channels=in_channels)
     else:
         backbone = build_backbone(
             detector_config.backbone,
@@ -117,7 +118,7 @@ def _build_detector(config: Config, num_categories: int, *, load_pretrained: boo
             backbone,
             num_categories=num_categories,
             in_channels=in_channels,
-            pixels=pixel_stats(config.model),
+            pixels=pixel_stats(model),
         )
     head = None
     if head_config.enabled:
@@ -134,9 +135,6 @@ def _build_detector(config: Config, num_categories: int, *, load_pretrained: boo
         head_config.targets if head_config.enabled else (),
         head_config.loss_weight,
         with_masks=detector.with_masks,
-        second_boxes=SecondBoxes(
-            detector_config.containment_threshold, detector_config.soft_nms_sigma, detector_config.score_threshold
-        ),
     )
 
 

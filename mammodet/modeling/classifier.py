@@ -68,7 +68,7 @@ class ImageClassifier(nn.Module):
             if breasts is None:
                 raise ValueError("views are joined: the breast of each image is needed")
             members = membership(breasts, features.device)
-            features = self._join(features, members)[torch.tensor(breasts, device=features.device)]
+            features = self.join(features, members)[torch.tensor(breasts, device=features.device)]
             weights = 1 / members.sum(dim=1)[torch.tensor(breasts, device=features.device)]
             if labels is not None:
                 labels = self._breast_labels(labels, members)[torch.tensor(breasts, device=features.device)]
@@ -85,15 +85,7 @@ class ImageClassifier(nn.Module):
             place[:, : image.shape[1], : image.shape[2]] = image
         return batch
 
-    def probabilities(self, logits: Tensor) -> list[Tensor]:
-        """For each question (B,) of a label, or (B, k) of classes, together 1."""
-        parts = logits.detach().float().split(self.widths, dim=1)
-        return [
-            torch.sigmoid(part[:, 0]) if target.classes is None else torch.softmax(part, dim=1)
-            for target, part in zip(self.targets, parts, strict=True)
-        ]
-
-    def _join(self, features: Tensor, members: Tensor) -> Tensor:
+    def join(self, features: Tensor, members: Tensor) -> Tensor:
         """Features of images (B, F) to those of breasts (n, F)."""
         if self.attention is not None:
             return self.attention(features, members) @ features

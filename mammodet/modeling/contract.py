@@ -19,8 +19,8 @@ class DetectorOutput:
         padded_hw: (height, width) of the padded batch.
         losses: name to scalar; empty in eval mode.
         detections: per image `boxes` float (n, 4) xyxy in the input's pixels, `scores` (n,) falling, `labels` int64
-            (n,) 1-based, and with masks `masks` float (n, 1, H, W), probabilities at the image's size; empty in
-            training mode.
+            (n,) 1-based, and with masks `masks` float (n, 1, M, M), probabilities on the grids of their boxes; empty
+            in training mode.
     """
 
     features: list[Tensor]

@@ -52,11 +52,15 @@ class ImageHead(nn.Module):
 
     def forward(self, output: DetectorOutput) -> Tensor:
         """Logits float (B, targets)."""
+        levels = [output.features[level] for level in self.levels]
+        return self.pool(levels, [valid_places(output, level.shape[-2:], level.device) for level in levels])
+
+    def pool(self, levels: Sequence[Tensor], places_valid: Sequence[Tensor]) -> Tensor:
+        """Logits float (B, targets) of P3 to P5, each (B, C, H, W), and which of their places count, bool (B, H, W)."""
         values, scores = [], []
-        for level in self.levels:
-            features = self.project(output.features[level])
+        for level, valid in zip(levels, places_valid, strict=True):
+            features = self.project(level)
             score = self.attention(torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features)))
-            valid = valid_places(output, features.shape[-2:], features.device)
             values.append(features.masked_fill(~valid[:, None], 0).flatten(2))
             scores.append(score.float().masked_fill(~valid[:, None], -torch.inf).flatten(2))
         places = torch.cat(values, dim=2)  # (B, D, N)

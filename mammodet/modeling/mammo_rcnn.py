@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mammodet.modeling.contract import Detector, DetectorOutput
 from mammodet.modeling.image_head import ImageHead, image_loss
-from mammodet.modeling.second_boxes import SecondBoxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,6 @@ class MammoRCNN(nn.Module):
         targets: names of the head's questions.
         head_weight: weight of the head's loss.
         with_masks: whether detections have masks.
-        second_boxes: what is done with the detections of an image; by default nothing.
     """
 
     def __init__(
@@ -40,7 +38,6 @@ class MammoRCNN(nn.Module):
         targets: Sequence[str],
         head_weight: float,
         with_masks: bool,
-        second_boxes: SecondBoxes | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -48,7 +45,6 @@ class MammoRCNN(nn.Module):
         self.targets = tuple(targets)
         self.head_weight = head_weight
         self.with_masks = with_masks
-        self.second_boxes = second_boxes or SecondBoxes()
 
     def forward(
         self,
@@ -71,4 +67,4 @@ class MammoRCNN(nn.Module):
         losses = dict(output.losses)
         if self.training and logits is not None and labels is not None:
             losses["loss_image"] = self.head_weight * image_loss(logits, labels)
-        return ModelOutput(losses, [self.second_boxes(found) for found in output.detections], logits)
+        return ModelOutput(losses, output.detections, logits)

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-from torchvision.ops import box_area, box_iou
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodet.config import DetectorConfig
+from mammodet.geometry import Boxes, as_boxes, box_area, box_iou
+
+#: The detections of an image, as in `DetectorOutput`, as arrays.
+Found = dict[str, NDArray[Any]]
 
 
-@dataclass(slots=True)
-class SecondBoxes:
-    """Drops nested detections, then lowers the scores of overlapping ones.
+def without_second_boxes(found: Found, config: DetectorConfig, *, soften: bool = True) -> Found:
+    """Detections that are left once nested ones are dropped and overlapping ones lowered, in falling order of scores.
 
-    Attributes:
-        containment_threshold: see `inside_others`; 1 drops none.
-        soft_nms_sigma: see `softened`; None lowers none.
-        score_threshold: what falls below is dropped.
+    Args:
+        soften: whether to lower scores, as `soft_nms_sigma` says; what falls below `score_threshold` is dropped.
     """
-
-    containment_threshold: float = 1.0
-    soft_nms_sigma: float | None = None
-    score_threshold: float = 0.0
-
-    def __call__(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The detections of an image, as in `DetectorOutput`, that are left, in falling order of their scores."""
-        if self.containment_threshold < 1:
-            keep = ~inside_others(found["boxes"], found["labels"], self.containment_threshold)
-            found = {name: values[keep] for name, values in found.items()}
-        if self.soft_nms_sigma is not None:
-            scores = softened(found["boxes"], found["labels"], found["scores"], self.soft_nms_sigma)
-            found = {**found, "scores": scores}
-            order = torch.argsort(scores, descending=True, stable=True)
-            order = order[scores[order] >= self.score_threshold]
-            found = {name: values[order] for name, values in found.items()}
-        return found
+    if config.containment_threshold < 1:
+        keep = ~inside_others(found["boxes"], found["labels"], config.containment_threshold)
+        found = {name: values[keep] for name, values in found.items()}
+    if config.soft_nms_sigma is not None and soften:
+        scores = softened(found["boxes"], found["labels"], found["scores"], config.soft_nms_sigma)
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= config.score_threshold]
+        found = {name: values[order] for name, values in {**found, "scores": scores}.items()}
+    return found
 
 
-def inside_others(boxes_xyxy: Tensor, labels: Tensor, threshold: float) -> Tensor:
+def inside_others(boxes_xyxy: Boxes, labels: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
     """Which detections are nested with a stronger one of their category: bool (n,).
 
     Two boxes are nested if their intersection is more than `threshold` of the smaller one's area.
@@ -46,28 +40,31 @@ def inside_others(boxes_xyxy: Tensor, labels: Tensor, threshold: float) -> Tenso
         boxes_xyxy: (n, 4) in falling order of their scores.
         labels: (n,).
     """
-    low = torch.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[None, :, :2])
-    high = torch.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[None, :, 2:])
-    areas = box_area(boxes_xyxy)
-    shares = (high - low).clamp(min=0).prod(dim=2) / torch.minimum(areas[:, None], areas[None, :]).clamp(min=1e-6)
+    boxes = as_boxes(boxes_xyxy)
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    areas = box_area(boxes)
+    shares = np.clip(high - low, 0, None).prod(axis=2) / np.minimum(areas[:, None], areas[None, :]).clip(min=1e-6)
     nested = (shares > threshold) & (labels[:, None] == labels[None, :])
-    dropped = torch.zeros(len(boxes_xyxy), dtype=torch.bool, device=boxes_xyxy.device)
-    for index in range(1, len(boxes_xyxy)):  # a dropped one drops no other
-        dropped[index] = bool((nested[index, :index] & ~dropped[:index]).any())
+    dropped = np.zeros(len(boxes), dtype=bool)
+    for index in range(1, len(boxes)):  # a dropped one drops no other
+        dropped[index] = (nested[index, :index] & ~dropped[:index]).any()
     return dropped
 
 
-def softened(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, sigma: float) -> Tensor:
+def softened(
+    boxes_xyxy: Boxes, labels: NDArray[np.int64], scores: NDArray[np.floating], sigma: float
+) -> NDArray[np.floating]:
     """Scores (n,) after soft non-maximum suppression (Bodla et al., ICCV 2017), in the order given.
 
     The strongest detection stays as it is; the score of each other one of its category is multiplied by
     exp(-IoU^2 / sigma). So with the strongest of the rest, until none is left.
     """
-    lower = torch.exp(-(box_iou(boxes_xyxy, boxes_xyxy) ** 2) / sigma)
+    lower = np.exp(-(box_iou(boxes_xyxy, boxes_xyxy) ** 2) / sigma).astype(scores.dtype)
     lower[labels[:, None] != labels[None, :]] = 1
-    scores, left = scores.clone(), torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    scores, left = scores.copy(), np.ones(len(scores), dtype=bool)
     for _ in range(len(scores)):
-        best = int(torch.where(left, scores, -1).argmax())
+        best = int(np.where(left, scores, -1).argmax())
         left[best] = False
-        scores = torch.where(left, scores * lower[best].to(scores.dtype), scores)
+        scores = np.where(left, scores * lower[best], scores)
     return scores

@@ -19,7 +19,6 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
-from mammodet.modeling.masks import paste_masks
 from mammodet.modeling.pixel_stats import PixelStats
 from mammodet.modeling.roi_heads import IgnoringRPN, RegionHeads
 
@@ -43,15 +42,24 @@ class SizedTransform(GeneralizedRCNNTransform):
         image_shapes: list[tuple[int, int]],
         original_image_sizes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Boxes as they are, masks in the image."""
-        for found, size_hw in zip(result, image_shapes, strict=False):  # none in training
-            if "masks" in found:
-                found["masks"] = paste_masks(found["masks"].float(), found["boxes"], size_hw)
+        """Boxes and masks as they are."""
         return result
 
 
 class FloatAnchors(AnchorGenerator):
-    """Anchors in float32 whatever the features are: bfloat16 tells no odd pixel from an even one beyond 256."""
+    """Anchors in float32 whatever the features are: bfloat16 tells no odd pixel from an even one beyond 256.
+
+    Levels without sides are left out.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> None:
+        self.levels = [level for level, sides in enumerate(sizes) if sides]
+        super().__init__(tuple(tuple(sizes[level]) for level in self.levels), (tuple(ratios),) * len(self.levels))
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """As torchvision's."""
+        anchors: list[Tensor] = super().forward(image_list, [feature_maps[level] for level in self.levels])
+        return anchors
 
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
         """As torchvision's, in float32."""
@@ -91,7 +99,7 @@ class TorchvisionDetector(nn.Module):
     """A torchvision `GeneralizedRCNN`, with its features laid open and images that teach no boxes left out.
 
     Where every image teaches boxes, and nothing is to be ignored, losses and detections are those of the model's own
-    forward, bit for bit; masks are pasted into the image by `paste_masks`.
+    forward, bit for bit; masks stay on the grids of their boxes.
 
     Args:
         model: `MaskRCNN` or `FasterRCNN` that resizes nothing (its inputs come in their size).
@@ -168,7 +176,7 @@ def build_torchvision(
     anchors, ratios = config.anchors.per_level, tuple(config.anchors.ratios)
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
     options: dict[str, Any] = {
-        "rpn_anchor_generator": FloatAnchors(anchors, (ratios,) * len(anchors)),
+        "rpn_anchor_generator": FloatAnchors(anchors, ratios),
         "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
         "rpn_pre_nms_top_n_train": config.rpn_pre_nms_top_n,
         "rpn_pre_nms_top_n_test": config.rpn_pre_nms_top_n,

@@ -23,7 +23,7 @@ from mammodet.modeling.packed_files import is_safetensors, read_parts, read_stat
 from mammodet.modeling.weight_bombs import check_archive, check_stream, check_tensor
 
 Layout = Literal["mammodet", "torchvision", "detectron2", "caffe2", "unknown"]
-#: Where a file that mammodet convert-weights wrote says what it holds.
+#: Where a file of `mammodet convert-weights`, which version 0.1 had, says what it holds.
 HEADER = "mammodet_weights"
 #: Where a checkpoint of ours says where it comes from.
 KEY = "mammodet"
@@ -50,7 +50,7 @@ class WeightFile:
     Attributes:
         state: tensors by name, on the CPU; a leading `model.` (Lightning's) is taken off.
         layout: whose names they are; `mammodet` is a checkpoint of ours, with a detector of either library inside.
-        facts: what the file says of itself, where it does: `stride_in_1x1` and `pixels` (as `PixelNorm.to_json`),
+        facts: what the file says of itself, where it does: `stride_in_1x1` and `pixels` (with a `std` of each colour),
             `author`, `matching_heuristics` (detectron2: names may be ends of a model's names), and of a checkpoint of
             ours its `config` and what it has seen: `patients`, `files`, `unknown_patients` and `unknown_start`.
     """

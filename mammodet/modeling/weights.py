@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mammodet.errors import InputError
 from mammodet.files import file_hash
 from mammodet.modeling.hub import fetch_hub
-from mammodet.modeling.layouts import EPS, from_caffe2, match_ends, modern_names, to_detectron2, with_eps
-from mammodet.modeling.pixel_norms import TORCHVISION, PixelNorm, grey, with_pixels
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET, PixelStats
 from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
 
@@ -28,6 +27,13 @@ _OWN = ("detector.model.", "network.body.")
 #: torchvision's COCO_V1 files (Mask, Faster and Keypoint R-CNN R50-FPN) by the start of their SHA-256, which is part of
 #: their names: their batch norms add nothing to the variance.
 _WITHOUT_EPS = ("bf2d0c1e", "258fb6c6", "fc266e95")
+#: What every batch norm of these libraries adds to the variance, but for those files.
+_EPS = 1e-5
+#: torchvision's names before 2022, and what they are since.
+_OLD_NAMES = (
+    (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
+    (r"(rpn\.head\.conv)\.(weight|bias)", r"\1.0.0.\2"),
+)
 #: Version 0.1 had a timm body's norm and its activation in a sequence.
 _NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 #: Names of norms of torch, torchvision and timm, and so of what is made of them.
@@ -142,12 +148,36 @@ def coco_state() -> dict[str, Tensor]:
     """
     weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
     state = fetch_hub(lambda: weights.get_state_dict(progress=True), "COCO weights", weights.url)
-    return with_eps(modern_names(state), 0.0)
+    return without_eps(modern_names(state))
 
 
-def eps_of(path: Path) -> float:
-    """What the batch norms of a torchvision file add to their variance."""
-    return 0.0 if file_hash(path)[:8] in _WITHOUT_EPS else EPS
+def modern_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's weights under its names of today."""
+    renamed = {}
+    for name, tensor in state.items():
+        for old, new in _OLD_NAMES:
+            name = re.sub(f"^{old}$", new, name)
+        if layer := re.fullmatch(r"roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)", name):
+            name = f"roi_heads.mask_head.{int(layer[1]) - 1}.0.{layer[2]}"
+        renamed[name] = tensor
+    return renamed
+
+
+def without_eps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Batch norms that add 1e-5 to their variance, and answer as these did, which add nothing.
+
+    The variance gives 1e-5 away. Where it would fall below zero it is zero, and the norm's weight takes up the rest.
+    """
+    changed = dict(state)
+    for name, variance in state.items():
+        if not name.endswith(".running_var"):
+            continue
+        wanted = variance.double() - _EPS
+        changed[name] = wanted.clamp(min=0).to(variance.dtype)
+        key = f"{name.removesuffix('.running_var')}.weight"
+        weight, factor = state[key], (_EPS / (wanted + _EPS)).sqrt()
+        changed[key] = torch.where(wanted < 0, (weight.double() * factor).to(weight.dtype), weight)
+    return changed
 
 
 def is_published(weights: str) -> bool:
@@ -178,24 +208,11 @@ def stride_of(file: WeightFile) -> bool | None:
     if "stride_in_1x1" in file.facts:
         return bool(file.facts["stride_in_1x1"])
     model = _setting(file.facts, "config", "model")
-    if _setting(model, "detector", "backend") == "detectron2":
-        stride = _setting(model, "detectron2", "resolved", "MODEL", "RESNETS", "STRIDE_IN_1X1")
-        return None if stride is None else bool(stride)
-    # torchvision has no other than in the 3x3 convolution, and ours only where a config says so.
-    layout = inner(file)[1]
-    return bool(_setting(model, "detector", "backbone", "stride_in_1x1")) if layout == "torchvision" else None
-
-
-def pixels_of(file: WeightFile) -> PixelNorm | None:
-    """How the network sees pixels, where the file says so."""
-    if "pixels" in file.facts:
-        return PixelNorm.from_json(file.facts["pixels"], "weights")
-    if file.layout != "mammodet":
-        return _stored_pixels(file.state)
-    std = _setting(file.facts, "config", "model", "detectron2", "resolved", "MODEL", "PIXEL_STD")
-    if isinstance(std, list) and std:
-        return grey(sum(std) / len(std))
-    return PixelNorm.of(_own_stats(file)) if inner(file)[1] == "torchvision" else None
+    stride = _setting(model, "detectron2", "resolved", "MODEL", "RESNETS", "STRIDE_IN_1X1")
+    if stride is None and inner(file)[1] == "torchvision":
+        # torchvision has no other than in the 3x3 convolution, and ours only where a config says so.
+        stride = _setting(model, "detector", "backbone", "stride_in_1x1") or False
+    return None if stride is None else bool(stride)
 
 
 def _own_stats(file: WeightFile) -> PixelStats:
@@ -206,34 +223,14 @@ def _own_stats(file: WeightFile) -> PixelStats:
     return CLASSIFIER_0_1 if _setting(file.facts, "config", "model", "kind") == "classifier" else IMAGENET
 
 
-def _stored_pixels(state: Mapping[str, Tensor]) -> PixelNorm | None:
-    """Of a detectron2 checkpoint before 2021, which keeps them beside its weights."""
-    if any(name not in state or state[name].numel() != 3 for name in ("pixel_mean", "pixel_std")):
-        return None
-    mean, std = ([float(f"{number:.6g}") for number in state[name].flatten()] for name in ("pixel_mean", "pixel_std"))
-    # Red is the brightest of ImageNet's colours.
-    bgr = mean[0] < mean[2]
-    step = -1 if bgr else 1
-    values = {"name": "of the file", "order": "BGR" if bgr else "RGB", "mean": mean[::step], "std": std[::step]}
-    return PixelNorm.from_json(values, "pixel_mean, pixel_std")
-
-
 def _setting(value: object, *keys: str) -> object:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def convert_command(path: Path, to: str) -> str:
-    """The command that converts a file, for messages."""
-    output = path.with_name(f"{path.stem}_{to}.pth")
-    return f"mammodet convert-weights {shlex.quote(str(path))} {shlex.quote(str(output))} --to {to}"
-
-
 def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelStats = IMAGENET) -> dict[str, Tensor]:
     """Weights that start a network of torchvision's, or of timm's, here.
-
-    A file that mammodet convert-weights wrote is fitted to how our networks see pixels; others are taken as they are.
 
     Args:
         stride_in_1x1: of the network; None where it has no bottlenecks.
@@ -248,8 +245,8 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelSt
     state, layout = inner(file)
     if layout in ("detectron2", "caffe2"):
         raise InputError(
-            f"{path}: is in {layout}'s layout, and this model is torchvision's. Convert it:\n"
-            f"  {convert_command(path, 'torchvision')}\nor choose model.detector.backend=detectron2"
+            f"{path}: is in {layout}'s layout, and this model is torchvision's. Choose model.detector.backend="
+            "detectron2 with model.detectron2.config=NAME of its network, or other weights (docs/weights.md)"
         )
     if layout == "torchvision" and stride_in_1x1 is not None and has_bottlenecks(state):
         _refuse_other_stride(path, bool(stride_of(file)), stride_in_1x1)
@@ -262,18 +259,14 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelSt
         return without_sequences(file.state)
     if layout != "torchvision":
         return file.state
-    state = with_eps(modern_names(state), eps_of(path))
-    source = pixels_of(file)
-    return with_pixels(state, source, PixelNorm.of(pixels)) if source is not None else state
+    state = modern_names(state)
+    return without_eps(state) if file_hash(path)[:8] in _WITHOUT_EPS else state
 
 
 def detectron2_state(
     path: Path, names: Iterable[str] = (), *, stride_in_1x1: bool, pixel_std: float
 ) -> dict[str, Tensor]:
     """Weights that start a network of detectron2's here, which sees every channel alike: pixels of 0 to 255, our mean.
-
-    Files in detectron2's or Caffe2's layout are taken as they are, but for pixels where their header tells of them.
-    torchvision's are converted: those of ours by their settings, others as torchvision's own models see pixels.
 
     Args:
         names: of the network; files with a backbone alone have ends of them.
@@ -282,29 +275,80 @@ def detectron2_state(
     Returns:
         detectron2's names; of a checkpoint of ours `detector.model.` before them, and the image head's as they are.
     Raises:
-        InputError: unreadable, not to be converted, or with the stride elsewhere.
+        InputError: unreadable, in torchvision's layout, with the stride elsewhere, or for other pixels.
     """
     file = read_weights(path)
     state, layout = inner(file)
+    if layout == "torchvision":
+        raise InputError(
+            f"{path}: is in torchvision's layout, and this model is detectron2's. Choose "
+            "model.detector.backend=torchvision, or weights of detectron2's (docs/weights.md)"
+        )
     given = stride_of(file)
     if given is not None and has_bottlenecks(state):
         _refuse_other_stride(path, given, stride_in_1x1, detectron2=True)
-    if layout == "torchvision":
-        source = pixels_of(file) or TORCHVISION
-        state = to_detectron2(state, source=source, target=grey(pixel_std), eps=eps_of(path))
-    elif layout == "caffe2":
-        state = from_caffe2(state)
-    elif layout == "detectron2" and ("pixels" in file.facts or file.layout == "mammodet"):
-        state = with_pixels(state, pixels_of(file) or grey(pixel_std), grey(pixel_std))
-    if file.layout == "mammodet" and any(name.startswith(_OWN[0]) for name in file.state):
+    std = _setting(file.facts, "pixels", "std") or _setting(
+        file.facts, "config", "model", "detectron2", "resolved", "MODEL", "PIXEL_STD"
+    )
+    if isinstance(std, list) and std and not math.isclose(mean := sum(std) / len(std), pixel_std, rel_tol=0.01):
+        raise InputError(
+            f"{path}: its network sees pixels with std {mean:g}, this one with {pixel_std:g}. Set MODEL.PIXEL_STD "
+            f"{std} in model.detectron2.opts"
+        )
+    if file.layout == "mammodet":
         others = {name: tensor for name, tensor in file.state.items() if not name.startswith(_OWN[0])}
         return {f"{_OWN[0]}{name}": tensor for name, tensor in state.items()} | others
+    if layout == "caffe2":
+        state = from_caffe2(state)
     return match_ends(state, names) if _is_part(file, state) else state
 
 
 def _is_part(file: WeightFile, state: Mapping[str, Tensor]) -> bool:
     """Whether names may be ends of a model's names."""
     return bool(file.facts.get("matching_heuristics")) or "stem.conv1.weight" in state
+
+
+def from_caffe2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ResNet of detectron2's zoo under Caffe2's names (`res2_0_branch2a_w`) in detectron2's; others as they are.
+
+    Its batch norms are a scale and a bias alone; mean 0 and variance 1 (less the 1e-5 that are added) complete them.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        found = re.fullmatch(r"(?:(?:res_)?conv1|res(\d)_(\d+)_branch(1|2[abc]))_(w|bn_s|bn_b|bn_rm|bn_riv)", name)
+        if found is None:
+            renamed[name] = tensor
+            continue
+        stage, block, branch, kind = found.groups()
+        place = f"res{stage}.{block}.{_CAFFE2_BRANCHES[branch]}" if stage else "stem.conv1"
+        renamed[f"{place}.{_CAFFE2_KINDS[kind]}"] = tensor
+        if kind == "bn_s":
+            renamed.setdefault(f"{place}.norm.running_mean", torch.zeros_like(tensor))
+            renamed.setdefault(f"{place}.norm.running_var", torch.ones_like(tensor) - _EPS)
+    return renamed
+
+
+_CAFFE2_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+_CAFFE2_KINDS = {
+    "w": "weight", "bn_s": "norm.weight", "bn_b": "norm.bias", "bn_rm": "norm.running_mean",
+    "bn_riv": "norm.running_var",
+}  # fmt: skip
+
+
+def match_ends(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Weights under the names of a model that end in theirs, the longest first; others keep their name.
+
+    As detectron2 does for files that hold a backbone alone (`matching_heuristics`).
+    """
+    matched: dict[str, Tensor] = {}
+    used = set()
+    for name in names:
+        parts = name.split(".")
+        found = next((end for start in range(len(parts)) if (end := ".".join(parts[start:])) in state), None)
+        if found is not None:
+            matched[name] = state[found]
+            used.add(found)
+    return matched | {name: tensor for name, tensor in state.items() if name not in used}
 
 
 def has_bottlenecks(state: Mapping[str, Tensor]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mammodet.data.checks import check_file_name
+from mammodet.data.json_values import check_file_name
 from mammodet.errors import InputError, raise_faults
 from mammodet.phantom import CbisPhantom
 

@@ -38,16 +38,12 @@ def write_overlays(
     image_reader: ImageReader,
     output: Path,
     *,
-    score_threshold: float = 0.3,
     side_by_side: bool = True,
     limit: int | None = None,
-    progress: bool = True,
-    max_detections: int = 10,
-    crop_to_breast: bool = False,
-    panel_height: int | None = 1400,
     suffix: str = ".jpg",
     n_jobs: int = 2,
-    detects: bool = True,
+    progress: bool = True,
+    **drawing: Any,
 ) -> list[Path]:
     """Write one picture per image, and an `index.html` with all of them as thumbnails.
 
@@ -56,14 +52,11 @@ def write_overlays(
         predictions_by_id: image id to prediction; may lack images, may be empty.
         image_reader: gives the image as uint8 (H, W), at the size that the record says.
         output: folder; made where it is missing. Thumbnails go to `output/thumbnails`.
-        score_threshold: detections below it are not drawn; at most `max_detections` are.
         side_by_side: ground truth left and prediction right, else both on one image.
         limit: only the first so many images; None for all.
-        crop_to_breast: show the breast alone, where the data set says where it is.
-        panel_height: of one image in pixels; None for the image's own resolution.
         suffix: `.jpg` or `.png`.
         n_jobs: threads; each holds one image in memory.
-        detects: False where the predictions are a classifier's, which has no detections.
+        drawing: of `OverlayOptions`; panels are 1400 px high.
     Returns:
         the pictures' paths, in the data set's order, without those that failed.
     Raises:
@@ -71,14 +64,7 @@ def write_overlays(
     """
     if suffix not in SUFFIXES:
         raise ValueError(f"suffix {suffix!r}: expected one of {', '.join(SUFFIXES)}")
-    options = OverlayOptions(
-        score_threshold=score_threshold,
-        max_detections=max_detections,
-        crop_to_breast=crop_to_breast,
-        panel_height=panel_height,
-        categories=dataset.categories,
-        detects=detects,
-    )
+    options = OverlayOptions(**{"panel_height": 1400, "categories": dataset.categories, **drawing})
     small = replace(options, captions=False, crop_to_breast=True, panel_height=THUMBNAIL_HEIGHT, emphasis=1.8)
     draw = overlay.side_by_side if side_by_side else overlay.draw_overlay
     records = dataset.images if limit is None else dataset.images[:limit]
@@ -100,7 +86,7 @@ def write_overlays(
     faults = list(in_parallel(work, tasks, jobs=n_jobs, name="pictures", progress=progress))
     done = [(record, name) for record, name, fault in zip(records, names, faults, strict=True) if fault is None]
     entries = [_entry(record, name, predictions_by_id.get(record.image_id), options) for record, name in done]
-    threshold = score_threshold if detects else None
+    threshold = options.score_threshold if options.detects else None
     write_text(output / "index.html", render("index.html.j2", entries=entries, threshold=threshold))
     raise_faults(
         [fault for fault in faults if fault is not None],

@@ -106,23 +106,6 @@ def draw_truth(
     return canvas
 
 
-def draw_predictions(
-    pixels: NDArray[np.uint8],
-    prediction: ImagePrediction,
-    options: OverlayOptions = DEFAULT,
-    *,
-    view: View | None = None,
-) -> Canvas:
-    """The image with the detections at or above the threshold: mask, outline, box and score.
-
-    Arguments and result are those of `draw_truth`.
-    """
-    view = view or View.around(_size_of(pixels, prediction))
-    canvas = view.render(pixels)
-    _add_predictions(canvas, prediction, view, options, [])
-    return canvas
-
-
 def draw_overlay(
     pixels: NDArray[np.uint8],
     record: ImageRecord | None,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mammodet.config import ModelConfig
+from mammodet.config import DetectorModelConfig
 from mammodet.errors import InputError
 from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
 from mammodet.modeling.detectron2_backend.config import fit, instantiate, resolve
@@ -156,7 +156,7 @@ def _to_instances(target: dict[str, Tensor], size_hw: tuple[int, int]) -> Any:
 
 
 def _to_detections(found: Any) -> dict[str, Tensor]:
-    """detectron2's detections in our words: clipped to the image, empty ones gone, masks at the image's size."""
+    """detectron2's detections in our words: clipped to the image, empty ones gone."""
     boxes = found.pred_boxes
     boxes.clip(found.image_size)
     found = found[boxes.nonempty()]
@@ -166,24 +166,12 @@ def _to_detections(found: Any) -> dict[str, Tensor]:
         "labels": found.pred_classes + 1,
     }
     if found.has("pred_masks"):
-        detections["masks"] = _paste(found.pred_masks.float(), detections["boxes"], found.image_size)
+        detections["masks"] = found.pred_masks.float()
     return detections
 
 
-def _paste(masks: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Probabilities (n, 1, M, M) inside boxes to (n, 1, H, W), as detectron2 samples them before it thresholds."""
-    from detectron2.layers.mask_ops import _do_paste_mask
-
-    height, width = int(size_hw[0]), int(size_hw[1])
-    pasted = masks.new_zeros((len(masks), 1, height, width))
-    for index in range(len(masks)):
-        part, region = _do_paste_mask(masks[index : index + 1], boxes[index : index + 1], height, width)
-        pasted[(index, 0, *region)] = part[0]
-    return pasted
-
-
 def build_detectron2(
-    config: ModelConfig,
+    config: DetectorModelConfig,
     *,
     num_categories: int,
     in_channels: int,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mammodet.config import ModelConfig
+from mammodet.config import DetectorModelConfig
 from mammodet.errors import InputError
 from mammodet.modeling.detectron2_backend.config import named_weights
 from mammodet.modeling.detectron2_backend.detector import Detectron2Detector
@@ -19,7 +19,7 @@ from mammodet.modeling.weights import detectron2_state, load_matching
 _OWN = "detector.model."
 
 
-def start_detectron2(model: MammoRCNN, config: ModelConfig) -> None:
+def start_detectron2(model: MammoRCNN, config: DetectorModelConfig) -> None:
     """Give a new model the weights that `model.weights` names; say what was taken.
 
     Raises:
@@ -77,7 +77,7 @@ def _refuse_frozen(network: nn.Module) -> None:
         )
 
 
-def _find(config: ModelConfig) -> tuple[Path, str]:
+def _find(config: DetectorModelConfig) -> tuple[Path, str]:
     """The local file of `model.weights`, downloaded where it is an address, and its name for the screen."""
     from detectron2 import model_zoo
 

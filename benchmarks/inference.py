@@ -1,0 +1,193 @@
+"""Engines side by side: first answer, seconds an image, peak memory, size of the file, and AP50.
+
+Each engine runs in a process of its own, as `mammodet predict` does without workers; the processes take turns, and
+ratios are of one round each. `torchvision` is the same network in torchvision's own forward, with its paste of masks.
+
+example:
+  python benchmarks/inference.py --data data/cbis/test.json --images 40 --rounds 3
+  python benchmarks/inference.py --input some/dicom/folder --engines torch onnx
+  python benchmarks/inference.py --random resnet50 --size 1024 --data data/cbis/test.json --images 3 \\
+      --engines torchvision torch onnx openvino
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mammodet.engine.outputs import to_detections
+
+from mammodet.data.coco import read_coco
+from mammodet.engine.ensemble import Ensemble
+from mammodet.engine.predict import Predictor, folder_dataset
+from mammodet.evaluation.validation import detector_figures
+from mammodet.models import STARTER, starter_path
+from mammodet.records import Dataset, ImagePrediction
+
+ENGINES = ("torchvision", "torch", "onnx", "openvino")
+
+
+def main() -> int:
+    """Make what the engines need, let them take turns, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=Path(STARTER), help="a detector (default: %(default)s)")
+    parser.add_argument("--random", metavar="BACKBONE", help="Mask R-CNN with random weights instead, of one category")
+    parser.add_argument("--size", type=int, default=1024, help="with --random: longest side of the network's input")
+    chosen_input = parser.add_mutually_exclusive_group(required=True)
+    chosen_input.add_argument("--data", type=Path, help="a data set's JSON file; its images are taken evenly")
+    chosen_input.add_argument("--input", type=Path, help="a folder of images without truth")
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES[1:]))
+    parser.add_argument("--child", help=argparse.SUPPRESS)  # JSON of `measure`'s arguments
+    chosen = parser.parse_args()
+    if chosen.child is not None:
+        print(json.dumps(measure(chosen, **json.loads(chosen.child))))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        files = _files(chosen, Path(folder))
+        rounds = [{engine: _run(engine, files[engine]) for engine in chosen.engines} for _ in range(chosen.rounds)]
+    print(f"load average {os.getloadavg()[0]:.1f} at the end, {os.environ.get('OMP_NUM_THREADS', 'all')} threads")
+    base = chosen.engines[0]
+    head = ["engine", "first answer", "s/image", f"{base} / engine", "CPU s/image", f"{base} / engine"]
+    head += ["peak memory", "file", "AP50"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for engine in chosen.engines:
+        runs = [each[engine] for each in rounds]
+        median = {
+            name: statistics.median(run[name] for run in runs) for name in ("first_s", "image_s", "cpu_s", "peak_mb")
+        }
+        cells = [engine, f"{median['first_s']:.1f} s"]
+        for name in ("image_s", "cpu_s"):
+            ratios = [each[base][name] / each[engine][name] for each in rounds]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            cells += [f"{median[name]:.2f}", spread]
+        cells += [f"{median['peak_mb']:.0f} MB", f"{runs[0]['file'] / 1e6:.0f} MB"]
+        cells.append("" if runs[0]["ap50"] is None else f"{runs[0]['ap50']:.3f}")
+        print(f"| {' | '.join(cells)} |")
+    return 0
+
+
+def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) -> dict[str, Any]:
+    """One engine in this process.
+
+    Args:
+        began: when the process was started, seconds since 1970.
+    """
+    if engine == "torchvision":
+        predictor = plain(Predictor.from_checkpoint(Path(path), "cpu"))
+    else:
+        predictor = Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine)
+    dataset, root = _images(chosen, predictor.facts.categories)
+    answers, seconds, work = [], [], []
+    results = predictor.predict(dataset, root)
+    first = 0.0
+    for _ in dataset.images:
+        start, start_work = time.perf_counter(), time.process_time()
+        answers.append(next(results))
+        seconds.append(time.perf_counter() - start)
+        work.append(time.process_time() - start_work)
+        first = first or time.time() - began
+    whole = [answer for answer in answers if isinstance(answer, ImagePrediction)]
+    return {
+        "first_s": first,
+        "image_s": statistics.median(seconds[1:] or seconds),
+        "cpu_s": statistics.median(work[1:] or work),
+        "peak_mb": _peak_mb(),
+        "file": Path(path).stat().st_size,
+        "ap50": detector_figures(dataset, whole).get("bbox_AP50") if chosen.data is not None else None,
+    }
+
+
+def _peak_mb() -> float:
+    """Largest resident memory of this process; Linux only, where getrusage counts what the parent had, too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def plain(predictor: Predictor) -> Predictor:
+    """A predictor whose network runs as torchvision's own: its order of memory, its forward, its paste of masks."""
+    import torch
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    network: Any = predictor.model.detector.model.to(memory_format=torch.contiguous_format)
+
+    def answer(looks: Sequence[Any], *, soften: bool = True) -> list[ImagePrediction]:
+        with torch.no_grad():
+            found = network([torch.from_numpy(look.image) for look in looks])
+        predictions = []
+        for look, each in zip(looks, found, strict=True):
+            masks = each.pop("masks", None)
+            if masks is not None:
+                _ = paste_masks_in_image(masks, each["boxes"], look.trace.output_size_hw) >= 0.5
+            arrays = {name: values.numpy() for name, values in each.items()}
+            record = look.record
+            detections = to_detections(arrays, look.trace)
+            predictions.append(ImagePrediction(record.image_id, record.file_name, record.size_hw, {}, detections))
+        return predictions
+
+    predictor._answer = answer  # type: ignore[method-assign]
+    return predictor
+
+
+def _images(chosen: argparse.Namespace, categories: tuple[str, ...]) -> tuple[Dataset, Path]:
+    if chosen.data is None:
+        dataset, root = folder_dataset(chosen.input, categories)[0], chosen.input
+    else:
+        dataset, root = read_coco(chosen.data), chosen.data.parent
+    step = max(len(dataset.images) // chosen.images, 1)
+    return replace(dataset, images=dataset.images[::step][: chosen.images]), root
+
+
+def _files(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """The checkpoint, made where it is to be random, and the exported model."""
+    checkpoint = starter_path() if str(chosen.checkpoint) == STARTER else chosen.checkpoint
+    if chosen.random is not None:
+        checkpoint = _random(folder / "random.ckpt", chosen.random, chosen.size)
+    files = dict.fromkeys(("torchvision", "torch"), checkpoint)
+    if {"onnx", "openvino"} & set(chosen.engines):
+        from mammodet.export.onnx_export import export_onnx
+
+        export_onnx(checkpoint, folder / "model.onnx")
+        files |= dict.fromkeys(("onnx", "openvino"), folder / "model.onnx")
+    return files
+
+
+def _random(path: Path, backbone: str, size: int) -> Path:
+    import torch
+
+    from mammodet.config import load_config
+    from mammodet.engine.checkpoint import save_torch
+    from mammodet.engine.facts import RunFacts
+    from mammodet.modeling.build import build_model
+    from mammodet.modeling.weight_files import KEY
+
+    torch.manual_seed(0)
+    settings = ["model.detector.backbone.norm=FrozenBN", "model.weights=none.pth", "model.aggregation.rule=max"]
+    settings += [f"model.detector.backbone.name={backbone}", f"data.image.max_size={size}"]
+    config = load_config(None, settings)
+    state = build_model(config, 1, load_weights=False).state_dict()
+    facts = RunFacts(config.to_dict(), ("mass",), "none", None)
+    save_torch({"state_dict": {f"model.{name}": value for name, value in state.items()}, KEY: facts.to_json()}, path)
+    return path
+
+
+def _run(engine: str, path: Path) -> dict[str, Any]:
+    child = json.dumps({"engine": engine, "path": str(path), "began": time.time()})
+    done = subprocess.run([sys.executable, *sys.argv, "--child", child], stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Write a model for ONNX Runtime or OpenVINO, which predict on a CPU without torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mammodet.cli import Parser
+from mammodet.errors import InputError
+
+EXAMPLE = """examples:
+  mammodet export starter --format onnx --output starter.onnx
+  mammodet predict --checkpoint starter.onnx --input films/ --output preds/
+  mammodet export output/run/best.ckpt --format openvino --output model.xml
+"""
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = Parser(description=__doc__, epilog=EXAMPLE)
+    main.add_argument(
+        "checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="best.ckpt, a packed model, or starter"
+    )
+    main.add_argument("--format", choices=tuple(SUFFIXES), default="onnx", help="(default: %(default)s)")
+    main.add_argument("--output", type=Path, required=True, metavar="FILE", help="model.onnx, or model.xml (+ .bin)")
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export and say how near the graph's answers are."""
+    chosen = parser().parse_args(arguments)
+    if len(chosen.checkpoint) > 1:
+        raise InputError(
+            "an ensemble cannot be exported as one model: export each checkpoint, and give all of them to "
+            "mammodet predict --checkpoint"
+        )
+    if chosen.output.suffix.lower() != (suffix := SUFFIXES[chosen.format]):
+        raise InputError(f"--output {chosen.output}: expected a name that ends in {suffix} (--format {chosen.format})")
+    from mammodet.export.onnx_export import export_onnx, export_openvino
+    from mammodet.models import STARTER, starter_path
+
+    (checkpoint,) = chosen.checkpoint
+    checkpoint = starter_path() if str(checkpoint) == STARTER else checkpoint
+    write = export_onnx if chosen.format == "onnx" else export_openvino
+    for line in write(checkpoint, chosen.output):
+        print(line)
+    weights = chosen.output.with_suffix(".bin") if suffix == ".xml" else chosen.output
+    print(f"wrote {chosen.output}: {weights.stat().st_size} bytes")
+    return 0
