@@ -1,4 +1,4 @@
-"""What every tool does around its main function: plain messages for a user's mistakes, and an exit status."""
+"""What every command does around its main function: messages for a user's mistakes, and an exit status."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -20,10 +21,10 @@ _terminated = threading.Event()
 
 
 def run(main: Callable[[list[str] | None], int]) -> NoReturn:
-    """Run a tool and exit: 0 done, 1 something in the data is wrong, 2 wrong input, 130 interrupted, 143 terminated.
+    """Run a command and exit: 0 done, 1 the data have faults, 2 wrong input, 130 interrupted, 143 terminated.
 
-    Errors that a user can act on are printed without a traceback; anything else is a defect of ours and keeps its own.
-    SIGTERM ends a tool as Ctrl-C does: its processes are stopped, and it says how to go on.
+    Errors that a user can act on are printed without a traceback; others are our defects and keep it. SIGTERM ends a
+    command as Ctrl-C does: its processes are stopped, and it says how to go on.
     """
     sys.stdout, sys.stderr = _Printed(sys.stdout), _Printed(sys.stderr)
     signal.signal(signal.SIGTERM, _Terminator(os.getpid()))
@@ -38,15 +39,15 @@ def run(main: Callable[[list[str] | None], int]) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose examples keep their lines, and that names the nearest flag where one is unknown.
+    """A command line that keeps the lines of examples and names the nearest flag for an unknown one.
 
     Args:
-        raises: InputError, where a command line would end.
+        raises: raise InputError instead of exiting.
     """
 
     def __init__(self, *arguments: Any, raises: bool = False, **options: Any) -> None:
         self._raises = raises
-        usual = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": not raises}
+        usual = {"formatter_class": _Help, "allow_abbrev": not raises}
         super().__init__(*arguments, **{**usual, **options})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -55,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, with the nearest flag for one that is unknown, and exit with 2."""
+        """Report the fault and the nearest flags, and exit with 2."""
         known = list(_flags(self))
         hints = []
         for name in (each.partition("=")[0] for each in getattr(self, "_given", ())):
@@ -66,6 +67,14 @@ class Parser(argparse.ArgumentParser):
         if self._raises:
             raise InputError(whole)
         super().error(whole)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Examples keep their lines, and values are named by their type."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        named: dict[Any, str] = {Path: "PATH", int: "N", float: "X"}
+        return named.get(action.type) or super()._get_default_metavar_for_optional(action)
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Errors that a user can act on, and how many faults are told at once."""
+"""Errors that a user can act on; all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def _steers(letter: str) -> bool:
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong; the message says where, what, and what to do."""
+    """Wrong input; the message says where, what, and what to do."""
 
 
 def printable(text: str) -> str:
-    """Text that steers no terminal: control characters, and bytes that are no letters, as `\\x1b`; line ends stay."""
+    """Text with control characters and undecodable bytes escaped (`\\x1b`), except line ends and tabs."""
     return "".join(
         letter if letter in "\n\t" or not _steers(letter) else letter.encode("unicode_escape").decode("ascii")
         for letter in text
@@ -32,18 +32,18 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 120
 
 
 def short_repr(value: Any) -> str:
-    """A value for messages, cut before it is written out: a list that is referenced many times can be endless."""
+    """A shortened repr for messages, safe for values that reference one list many times."""
     return _REPR.repr(value)
 
 
 def raise_faults(faults: Sequence[str], *, where: str, advice: str = "", most: int = 25) -> None:
-    """Raise one `InputError` that lists the faults, or return where there are none.
+    """Raise one `InputError` that lists the faults; return if there are none.
 
     Args:
         faults: one line each, already naming the record and the value.
         where: the file, folder or config that holds them.
         advice: what to do about them.
-        most: how many are printed in full; the rest are counted.
+        most: how many are listed; the rest are counted.
     """
     if not faults:
         return

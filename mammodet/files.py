@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written to a temporary name, then renamed; and CSV that is safe to open."""
+"""Files are written whole or not at all, to a temporary name that is renamed; CSV is safe to open."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _KINDS = {
 
 
 def check_is_file(path: Path, what: str = "a file") -> None:
-    """Refuse what is no regular file before anything opens it: a pipe makes its reader wait, a device never ends.
+    """Refuse what is not a regular file before it is opened: a pipe blocks its reader, a device never ends.
 
     Args:
-        what: is expected there: `a JSON file`, `an image`, ...
+        what: what is expected: `a JSON file`, `an image`, ...
     Raises:
-        InputError: nothing is there; it is a folder, a pipe, a device or a socket; or its kind is unknown.
+        InputError: the path does not exist, or is a folder, pipe, device, socket or of unknown kind.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
@@ -72,9 +72,9 @@ _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{3,8}\.tmp(?P<suffix>\.[^.]*)
 
 
 def remove_leftovers(folder: Path, *, names: Iterable[str] | None = None) -> int:
-    """Remove what `atomic_path` left in a folder when its process was killed; answers how many files.
+    """Remove what a killed `atomic_path` left in a folder; returns the number of files.
 
-    Only for a folder that nobody else writes to at this moment: their temporary files would be lost.
+    Only for a folder without another writer, whose temporary files would be lost.
 
     Args:
         names: files of the folder itself whose temporary ones are meant; None: all, in its folders too. Links to
@@ -98,7 +98,7 @@ def remove_leftovers(folder: Path, *, names: Iterable[str] | None = None) -> int
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as CSV. Text that a spreadsheet would take for a formula gets a leading apostrophe; numbers stay.
+    """Rows as CSV. Text that a spreadsheet would read as a formula gets a leading apostrophe; numbers do not.
 
     See OWASP, CSV injection.
     """
@@ -184,7 +184,9 @@ def parse_json(text: str, where: str) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError as error:
-        raise InputError(f"{where}: holds half a character ({error.object[error.start]!r}), which is no text") from None
+        raise InputError(
+            f"{where}: holds half a character ({error.object[error.start]!r}); expected Unicode text"
+        ) from None
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where}: is not valid JSON, or was cut short: {error.msg} at line {error.lineno}, column {error.colno}"
@@ -199,12 +201,12 @@ def parse_json(text: str, where: str) -> Any:
 
 @contextmanager
 def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Keep other processes that ask for it out of a folder while the block runs; the system lifts a killed one's lock.
+    """Lock a folder against other processes that also lock it; the lock ends with the block or the process.
 
     Args:
-        refusal: what to say where another process holds it.
+        refusal: message if another process holds the lock.
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w", encoding="utf-8") as file:
@@ -221,9 +223,9 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
 
 
 def check_tree(value: Any, where: str, *, most: int = 5 * 10**6, depth: int = 100) -> None:
-    """Refuse plain values that are too many or nested too deep, each counted wherever it stands.
+    """Refuse too many or too deeply nested plain values; a shared value counts each time.
 
-    YAML and pickles can reference one list many times: a few hundred bytes may mean more values than memory holds.
+    YAML and pickles can reference one list many times, so a few hundred bytes may exhaust memory.
 
     Raises:
         InputError: more than `most` values, or deeper than `depth`.

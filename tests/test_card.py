@@ -70,7 +70,7 @@ def test_card_takes_the_figures_of_an_evaluation() -> None:
     assert card.line().startswith(
         "Small <b>: research only; finds masses, trained on digitised film; sensitivity 0.62 "
     )
-    assert f"(0.41 to 0.80) at 1 false positives per image on {card.evaluated_on}" in card.line()
+    assert f"(0.41 to 0.80) at 1 false positive per image on {card.evaluated_on}" in card.line()
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ def test_predict_without_a_checkpoint_takes_the_starter_and_says_so(
     lines = [line for line in capsys.readouterr().out.splitlines() if "starter" in line]
     assert lines == [
         "starter model: Tiny: research only; finds masses, trained on digitised film; sensitivity 0.62 (0.41 to 0.80) "
-        "at 1 false positives per image on test.json, 17 images of 12 patients (docs/starter.md)"
+        "at 1 false positive per image on test.json, 17 images of 12 patients (docs/starter.md)"
     ]
 
 

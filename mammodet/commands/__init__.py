@@ -13,28 +13,28 @@ from mammodet.errors import InputError
 
 #: Sub-command, its module here, and what it does.
 COMMANDS = {
-    "convert": ("convert", "an archive as it was downloaded to COCO JSON, images and splits"),
-    "audit": ("audit", "say what is wrong with a data set, before anyone trains on it"),
-    "subset": ("subset", "a data set of some of the images, categories or labels of another"),
+    "convert": ("convert", "make a data set (COCO JSON, images, splits) of an archive"),
+    "audit": ("audit", "find what is wrong with a data set before anyone trains on it"),
+    "subset": ("subset", "make a data set of some images, categories or labels of another"),
     "patches": ("patches", "cut patches around lesions and of normal tissue"),
     "train": ("train", "train a detector or a classifier, or evaluate one on its test set"),
-    "predict": ("predict", "boxes, masks and scores of images, with the starter model or one of yours"),
-    "calibrate": ("calibrate", "probabilities and thresholds from validation images"),
-    "evaluate": ("evaluate", "AP, FROC and ROC with intervals, and a report; compare two models"),
-    "visualize": ("visualize", "draw truth and predictions on the images"),
-    "explain": ("explain", "what a network looked at"),
-    "import": ("import_predictions", "detections of another program, to be evaluated and drawn"),
-    "export": ("export", "a model for ONNX Runtime or OpenVINO, which predict without torch"),
-    "pack": ("pack", "a checkpoint with calibration and card as one small file"),
-    "phantoms": ("phantoms", "synthetic mammograms in the layout of an archive"),
+    "predict": ("predict", "find lesions and score images, with the starter model or yours"),
+    "calibrate": ("calibrate", "choose probabilities and thresholds on validation images"),
+    "evaluate": ("evaluate", "score predictions: AP, FROC, ROC with intervals, report, comparison"),
+    "visualize": ("visualize", "draw ground truth and predictions on the images"),
+    "explain": ("explain", "show what a network looks at: layers, Grad-CAM, input, curves"),
+    "import": ("import_predictions", "read another program's detections"),
+    "export": ("export", "export a model to ONNX Runtime or OpenVINO, which predict without torch"),
+    "pack": ("pack", "pack a checkpoint with calibration and card into one small file"),
+    "phantoms": ("phantoms", "draw synthetic mammograms in the layout of an archive"),
 }
 
 START = """mammodet finds and outlines abnormalities in mammograms.
 
 {commands}
 
-mammodet SUB --help says more. First steps:
-  mammodet predict --input some/folder --output preds/        the starter model on images of yours
+mammodet SUB --help shows options and examples; defaults are in parentheses. First steps:
+  mammodet predict --input films/ --output preds/        the starter model on your images
   mammodet convert mias --source all-mias --output data/mias --folds 5
   mammodet train --config-file mias/mask_rcnn_r50_fpn data.fold=0
 """
@@ -46,7 +46,7 @@ def run_command() -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a sub-command; without one, say which there are.
+    """Run a sub-command; without one, list them.
 
     Raises:
         InputError: an unknown sub-command.

@@ -1,4 +1,4 @@
-"""Say what is wrong with a data set before anyone trains on it: leakage, copies, damaged files, misplaced lesions."""
+"""Find what is wrong with a data set before anyone trains on it: leakage, copies, damaged files, misplaced lesions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ exit status: 0 no errors (there may be warnings), 1 errors in the data, 2 wrong 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
-    main.add_argument("file", type=Path, help="COCO JSON of a converter")
+    main.add_argument("file", type=Path, help="data set file (COCO JSON)")
     main.add_argument("--output", type=Path, required=True, help="folder for audit.json and index.html")
-    main.add_argument("--expect", metavar="NAME", help="compare counts with an archive's known totals, such as mias")
+    main.add_argument(
+        "--expect",
+        metavar="NAME",
+        help="archive whose known totals the counts must equal, for instance mias (docs/audit.md)",
+    )
     main.add_argument(
         "--with",
         dest="others",
@@ -32,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="JSON",
-        help="more files that must share no patient and no image with it",
+        help="more data set files that must share no patient and no image with it",
     )
-    main.add_argument("--no-siblings", action="store_true", help="do not compare with the other subsets beside it")
+    main.add_argument("--no-siblings", action="store_true", help="do not compare with the other subsets in its folder")
     main.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
     return main
 

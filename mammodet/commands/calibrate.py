@@ -1,4 +1,4 @@
-"""Fit probabilities and thresholds to validation predictions, for mammodet predict --calibration."""
+"""Choose probabilities and thresholds on validation predictions, for mammodet predict --calibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE = """examples:
   mammodet predict --checkpoint output/run/best.ckpt --input data/mias/fold0_val.json --output val_preds/
   mammodet calibrate --ground-truth data/mias/fold0_val.json --predictions val_preds/predictions.json \\
       --output calibration.json --goal sensitivity@0.9 youden
-  mammodet predict --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
+  mammodet predict --checkpoint output/run/best.ckpt --input films/ --output preds/ \\
       --calibration calibration.json
 """
 
@@ -33,29 +33,35 @@ def parser() -> argparse.ArgumentParser:
         "--ground-truth",
         type=Path,
         required=True,
-        help="COCO JSON of the validation images: the file that the model was chosen by, or unseen patients",
+        help="data set file (COCO JSON) of the validation images: the one the model was chosen on, or unseen patients",
     )
-    main.add_argument("--predictions", type=Path, required=True, help="of mammodet predict on these images")
+    main.add_argument("--predictions", type=Path, required=True, help="predictions.json of these images")
     main.add_argument("--output", type=Path, required=True, help="calibration file to write (JSON)")
-    main.add_argument("--method", choices=METHODS, default="platt", help="from score to probability (%(default)s)")
+    main.add_argument(
+        "--method", choices=METHODS, default="platt", help="how scores become probabilities (%(default)s)"
+    )
     main.add_argument(
         "--goal",
         nargs="+",
         default=["youden"],
         metavar="GOAL",
-        help=f"what thresholds are chosen for; the first one labels: {GOAL_FORMS} (youden)",
+        help=f"what thresholds are chosen for; the first labels: {GOAL_FORMS} (youden)",
     )
-    main.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS), help="(all)")
     main.add_argument(
-        "--over-images", choices=OVER_IMAGES, help="how images of a breast are joined (the model's own way, else max)"
+        "--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS), help="what is calibrated (all)"
+    )
+    main.add_argument(
+        "--over-images",
+        choices=OVER_IMAGES,
+        help="how scores of a breast's images are joined (as the model does, else max)",
     )
     main.add_argument(
         "--patient-key",
         type=Path,
         metavar="FILE",
-        help="hashes the patient ids of the file, and is what the model's are hashed under",
+        help="key file of hashed patient ids (docs/leakage.md)",
     )
-    main.add_argument("--allow-test", action="store_true", help="fit on a test set all the same; the file says so")
+    main.add_argument("--allow-test", action="store_true", help="allow a test set; reports say so")
     return main
 
 

@@ -1,4 +1,4 @@
-"""Convert a public archive, as it lies on disk, to COCO JSON with images and splits."""
+"""Make a data set (COCO JSON, images, splits by patient) of an archive as it was downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score predictions against a data set file: AP, FROC and ROC with intervals, compared, as an HTML report."""
+"""Score predictions against ground truth: AP, FROC and ROC with intervals, comparison of models, HTML report."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ def parser() -> argparse.ArgumentParser:
     from mammodet.evaluation.admission import REFUSALS
 
     main = Parser(description=__doc__, epilog=EXAMPLE)
-    main.add_argument("--ground-truth", type=Path, required=True, help="COCO JSON of a converter")
+    main.add_argument("--ground-truth", type=Path, required=True, help="data set file (COCO JSON)")
     main.add_argument(
         "--predictions",
         type=Path,
         required=True,
         nargs="+",
         metavar="FILE",
-        help="of mammodet predict or mammodet import; several are compared",
+        help="predictions.json of mammodet predict or import; several are compared",
     )
-    main.add_argument("--output", type=Path, required=True, help="folder for report.html, metrics.json, tables, curves")
-    main.add_argument("--names", nargs="+", default=(), metavar="NAME", help="of the models (default: from the paths)")
+    main.add_argument(
+        "--output", type=Path, required=True, help="folder for report.html, metrics.json, tables and curves"
+    )
+    main.add_argument("--names", nargs="+", default=(), metavar="NAME", help="names of the models (from the paths)")
     main.add_argument(
         "--match",
         default="iou@0.2",
@@ -49,13 +51,13 @@ def parser() -> argparse.ArgumentParser:
         "--second-detections",
         choices=["false", "ignored"],
         default="false",
-        help="what a second detection of a found lesion is: a false positive, or nothing (%(default)s)",
+        help="count a second detection of a found lesion as a false positive, or not at all (%(default)s)",
     )
     main.add_argument(
         "--over-images",
         choices=["max", "mean"],
         default="max",
-        help="how images of a breast are joined (%(default)s)",
+        help="how scores of a breast's images are joined (%(default)s)",
     )
     main.add_argument(
         "--calibration",
@@ -63,14 +65,14 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=(),
         metavar="FILE",
-        help="of mammodet calibrate, one per predictions file: what its thresholds and probabilities are worth here",
+        help="calibration file of each model: measure its probabilities and thresholds here",
     )
-    main.add_argument("--train-json", type=Path, help="what the models were trained on, where predictions do not say")
+    main.add_argument("--train-json", type=Path, help="training set, if the predictions do not name its patients")
     main.add_argument(
         "--patient-key",
         type=Path,
         metavar="FILE",
-        help="what the models' patient ids are hashed under",
+        help="key file of hashed patient ids (docs/leakage.md)",
     )
     main.add_argument(
         "--allow",
@@ -78,16 +80,26 @@ def parser() -> argparse.ArgumentParser:
         default=(),
         choices=list(REFUSALS),
         metavar="REFUSAL",
-        help=f"override refusals, stamped on the report: {', '.join(REFUSALS)}",
+        help=f"refusals to override, stamped on the report: {', '.join(REFUSALS)}",
     )
     main.add_argument(
-        "--resamples", type=int, default=1000, help="of the patients, for intervals; 0: none (%(default)s)"
+        "--resamples",
+        type=int,
+        default=1000,
+        help="bootstrap resamples of the patients for intervals; 0: none (%(default)s)",
     )
-    main.add_argument("--seed", type=int, default=0, help="of the resamples (%(default)s)")
-    main.add_argument("--mask-score", type=float, default=0.5, help="least score in an image's mask (%(default)s)")
-    main.add_argument("--score-threshold", type=float, default=0.3, help="least score in the gallery (%(default)s)")
-    main.add_argument("--history", type=Path, help="metrics.csv of the training, for its curves")
-    main.add_argument("--no-report", action="store_true", help="metrics.json and tables only")
+    main.add_argument("--seed", type=int, default=0, help="seed of the resamples (%(default)s)")
+    main.add_argument(
+        "--mask-score",
+        type=float,
+        default=0.5,
+        help="least score of detections whose masks make an image's mask (%(default)s)",
+    )
+    main.add_argument(
+        "--score-threshold", type=float, default=0.3, help="least score of a detection that is drawn (%(default)s)"
+    )
+    main.add_argument("--history", type=Path, help="metrics.csv of the training, to draw its curves")
+    main.add_argument("--no-report", action="store_true", help="write metrics.json and tables only")
     return main
 
 

@@ -1,4 +1,4 @@
-"""Show what a model sees: its layers, feature maps, Grad-CAM, input channels, augmented images, training curves."""
+"""Show what a model sees: layers, feature maps, Grad-CAM, input channels, augmented images, training curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE = """examples:
   mammodet explain feature-maps --checkpoint best.ckpt --images data/mias/test.json --ids 3 17 --output maps/
   mammodet explain grad-cam --checkpoint best.ckpt --images data/mias/test.json --target tumor --output cam/
   mammodet explain filters --images data/mias/test.json --first 4 --output filters/
-  mammodet explain augmented --config-file configs/base.yaml --first 4 --output augmented/ data.root=data/mias
+  mammodet explain augmented --config-file base --first 4 --output augmented/ data.root=data/mias
   mammodet explain curves output/run_a output/run_b --output curves/
 """
 
@@ -29,19 +29,19 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True)
     model, some, images, layer = (Parser(add_help=False) for _ in range(4))
     model.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a training")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (%(default)s)")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     which = some.add_mutually_exclusive_group()
-    which.add_argument("--ids", nargs="+", type=int, metavar="ID", help="of the data set's images (all)")
-    which.add_argument("--first", type=int, metavar="N", help="the first N images only")
+    which.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
+    which.add_argument("--first", type=int, metavar="N", help="the first N images only (all)")
     some.add_argument("--output", type=Path, required=True, help="folder for the pictures")
-    images.add_argument("--images", type=Path, required=True, help="data set's JSON file, folder, or image file")
+    images.add_argument("--images", type=Path, required=True, help="data set file (COCO JSON), folder, or image")
     layer.add_argument(
         "--layer",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="of `layers` (feature-maps: the last layer of each size of map; grad-cam: the last map before it is "
-        "pooled)",
+        help="layers, as `explain layers` names them (feature-maps: the last layer of each size of map; grad-cam: the "
+        "last map before it is pooled)",
     )
 
     def add(name: str, does: Callable[[argparse.Namespace], str], what: str, *parents: Parser) -> Parser:
@@ -49,38 +49,45 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(does=does)
         return one
 
-    add("layers", _layers, "names, output shapes and parameters of every layer", model)
-    maps = add("feature-maps", _feature_maps, "what layers give for an image", model, images, some, layer)
-    maps.add_argument("--most", type=int, default=32, metavar="N", help="channels drawn of a layer (%(default)s)")
+    add("layers", _layers, "print name, output shape and parameters of every layer", model)
+    maps = add("feature-maps", _feature_maps, "draw what layers return for an image", model, images, some, layer)
+    maps.add_argument("--most", type=int, default=32, metavar="N", help="channels drawn per layer (%(default)s)")
     cam = add(
         "grad-cam",
         _grad_cam,
-        "what in an image speaks for an answer, and whether lesions do",
+        "draw what in an image speaks for an answer, and measure whether that is the lesion",
         *(model, images, some, layer),
     )
     cam.add_argument(
         "--target",
-        help="tumor, tumor=0, density=C, or density for each image's most probable class (the model's first question)",
+        help="answer to explain: tumor, tumor=0, density=C, or density for each image's most probable class (the "
+        "model's first question)",
     )
     cam.add_argument(
         "--method",
         default="grad_cam",
         choices=("grad_cam", "grad_cam_pp", "layer_cam", "score_cam"),
-        help="(%(default)s); score_cam runs the network once for each channel of the layer",
+        help="score_cam runs the network once for each channel of the layer (%(default)s)",
     )
     cam.add_argument("--crop", action="store_true", help="show the breast only")
-    cam.add_argument("--native", action="store_true", help="pictures in the image's own size, not 900 px high")
-    filters = add("filters", _filters, "the input channels beside each other, with histograms", images, some)
-    filters.add_argument("--channels", nargs="+", metavar="NAME", help="of docs/config.md, data.image.channels (all)")
-    filters.add_argument("--size", type=int, default=224, help="longest side in pixels (%(default)s)")
-    filters.add_argument("--crop", default="breast", choices=("breast", "none"), help="(%(default)s)")
-    augmented = add("augmented", _augmented, "training images as data.augment changes them", some)
-    augmented.add_argument("--config-file", type=Path, required=True, help="YAML of a training")
-    augmented.add_argument("--versions", type=int, default=7, metavar="N", help="of each image (%(default)s)")
-    augmented.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="over the config file's")
-    curves = add("curves", _curves, "loss, validation figures and learning rate of one or several runs")
-    curves.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a training's folder, or its metrics.csv")
-    curves.add_argument("--names", nargs="+", default=[], metavar="NAME", help="of the runs (their folders' names)")
+    cam.add_argument("--native", action="store_true", help="draw in the image file's pixels, not 900 px high")
+    filters = add("filters", _filters, "draw the input channels side by side, with histograms", images, some)
+    filters.add_argument(
+        "--channels", nargs="+", metavar="NAME", help="input channels, as data.image.channels in docs/config.md (all)"
+    )
+    filters.add_argument("--size", type=int, default=224, help="longest side, px (%(default)s)")
+    filters.add_argument(
+        "--crop", default="breast", choices=("breast", "none"), help="crop to the breast, or not (%(default)s)"
+    )
+    augmented = add("augmented", _augmented, "draw training images as data.augment changes them", some)
+    augmented.add_argument("--config-file", type=Path, required=True, help="YAML file, or the name of a shipped config")
+    augmented.add_argument("--versions", type=int, default=7, metavar="N", help="versions of each image (%(default)s)")
+    augmented.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance data.root=data/mias")
+    curves = add("curves", _curves, "draw loss, validation figures and learning rate of one or several runs")
+    curves.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="output folder of a training, or its metrics.csv"
+    )
+    curves.add_argument("--names", nargs="+", default=[], metavar="NAME", help="names of the runs (their folders')")
     curves.add_argument("--output", type=Path, required=True, help="folder for curves.png and curves.svg")
     return main
 

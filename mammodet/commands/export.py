@@ -10,7 +10,7 @@ from mammodet.errors import InputError
 
 EXAMPLE = """examples:
   mammodet export starter --format onnx --output starter.onnx
-  mammodet predict --checkpoint starter.onnx --input some/folder --output preds/
+  mammodet predict --checkpoint starter.onnx --input films/ --output preds/
   mammodet export output/run/best.ckpt --format openvino --output model.xml
 """
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}

@@ -1,4 +1,4 @@
-"""Import the detections of another program, so that they are scored, compared and drawn like our own."""
+"""Read another program's detections, so that they are scored, compared and drawn like our own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pack a trained model into one small file for others: weights, config, calibration and card, and no code."""
+"""Pack a trained model into one small file to hand on: weights, config, calibration and card, no code."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ EXAMPLE = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
-    main.add_argument("--checkpoint", type=Path, metavar="FILE", help="best.ckpt, or a packed model to complete")
+    main.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="best.ckpt of a training, or a packed model to add to"
+    )
     main.add_argument("--output", type=Path, metavar="FILE", help="packed model to write (.safetensors)")
     main.add_argument("--show", type=Path, metavar="FILE", help="print the card of a packed model as Markdown")
     precision = main.add_mutually_exclusive_group()
     precision.add_argument(
-        "--half", action="store_true", default=True, help="kernels and matrices in half precision (default)"
+        "--half", action="store_true", default=True, help="store kernels and matrices in half precision (the default)"
     )
-    precision.add_argument("--float", dest="half", action="store_false", help="every weight as it is")
-    main.add_argument("--calibration", type=Path, metavar="FILE", help="of mammodet calibrate for this model")
-    main.add_argument("--card", type=Path, metavar="FILE", help="YAML: what the model is (docs/starter.md)")
-    main.add_argument("--name", help="title of the card")
-    main.add_argument("--metrics", type=Path, metavar="FILE", help="metrics.json of mammodet evaluate for this model")
+    precision.add_argument("--float", dest="half", action="store_false", help="store every weight as it is")
+    main.add_argument("--calibration", type=Path, metavar="FILE", help="calibration file of this model")
+    main.add_argument("--card", type=Path, metavar="FILE", help="YAML that describes the model (docs/starter.md)")
+    main.add_argument("--name", help="title of the card (the card's own)")
+    main.add_argument("--metrics", type=Path, metavar="FILE", help="metrics.json of this model, for the card")
     main.add_argument(
-        "--fppi", type=float, default=1.0, help="operating point of the card, false positives per image (%(default)s)"
+        "--fppi", type=float, default=1.0, help="false positives per image of the card's operating point (%(default)s)"
     )
-    main.add_argument("--max-bytes", type=int, metavar="N", help="write no larger file")
-    main.add_argument(
-        "--pin", action="store_true", help="write size and SHA-256 into OUTPUT's .json, as the starter model has it"
-    )
+    main.add_argument("--max-bytes", type=int, metavar="N", help="refuse to write a larger file, bytes (any size)")
+    main.add_argument("--pin", action="store_true", help="also write size and SHA-256 to a .json file beside OUTPUT")
     return main
 
 

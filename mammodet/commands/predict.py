@@ -1,4 +1,4 @@
-"""Predict lesions and tumor scores for images, DICOM studies or a data set, as JSON, tables, pictures and DICOM."""
+"""Find lesions in images, DICOM studies or a data set, and score each image, breast and patient."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 DICOM_KINDS = ("sr", "seg", "sc", "gsps")
 EXAMPLE = """examples:
-  mammodet predict --input some/folder --output preds/
-  mammodet predict --checkpoint output/run/best.ckpt --input some/folder --output preds/
+  mammodet predict --input films/ --output preds/
+  mammodet predict --checkpoint output/run/best.ckpt --input films/ --output preds/
   mammodet predict --input study.zip other/DICOMDIR 'more/*.dcm' --output preds/ --dicom sr gsps --overlays
   mammodet predict --checkpoint output/run/best.ckpt --input data/mias/test.json --output preds/
-  mammodet predict --checkpoint output/run/best.ckpt --input some/folder --output preds/ \\
+  mammodet predict --checkpoint output/run/best.ckpt --input films/ --output preds/ \\
       --calibration calibration.json
-  mammodet predict --checkpoint output/cnn/fold*/best.ckpt --input some/folder --output preds/
+  mammodet predict --checkpoint output/cnn/fold*/best.ckpt --input films/ --output preds/
 """
 
 
@@ -41,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
         default=[Path("starter")],
         nargs="+",
         metavar="FILE",
-        help="best.ckpt of a training, a packed model (docs/starter.md), or an exported one; of several (folds, seeds) "
-        "the mean answers, with fused detections. Default: starter, the model that comes with mammodet",
+        help="best.ckpt of a training, a packed or an exported model; several (folds, seeds) answer together: mean "
+        "scores, fused detections (starter: the model that comes with mammodet)",
     )
     main.add_argument(
         "--input",
@@ -74,36 +74,35 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument(
         "--calibration",
         type=Path,
-        help="of mammodet calibrate: adds labels and probabilities to the scores (default: that of a packed model)",
+        help="calibration file: adds labels and probabilities to the scores (that of a packed model)",
     )
-    main.add_argument("--no-labels", action="store_true", help="scores alone, also from a packed model's calibration")
+    main.add_argument("--no-labels", action="store_true", help="scores only, even if a packed model has a calibration")
     main.add_argument(
         "--allow-other-checkpoint",
         action="store_true",
-        help="take a calibration of another checkpoint; the predictions say so",
+        help="allow a calibration of another checkpoint; the predictions say so",
     )
     main.add_argument(
         "--patient-key",
         type=Path,
         metavar="FILE",
-        help="write hashes under this key in place of patient ids (docs/leakage.md)",
+        help="key file: write hashed patient ids (docs/leakage.md)",
     )
-    main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left-right")
+    main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left to right")
     main.add_argument(
         "--scales",
         type=float,
         nargs="+",
         metavar="S",
-        help="sizes at which detectors look at each image, relative to the trained one, as in 1 1.25",
+        help="sizes at which detectors look at each image, relative to that of the training, for instance 1 1.25 (1)",
     )
     main.add_argument(
         "--engine",
         choices=("auto", "torch", "onnx", "openvino"),
         default="auto",
-        help="what runs the network; onnx and openvino need no torch, and take what mammodet export writes "
-        "(docs/speed.md). Default: by the kind of the checkpoint's file",
+        help="what runs the network; onnx and openvino run exported models, without torch (auto: by the kind of file)",
     )
-    main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
     return main
 

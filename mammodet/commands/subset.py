@@ -1,4 +1,4 @@
-"""Choose a part of a converted data set: one view, certain densities, known labels, categories by other names."""
+"""Make a data set of a part of another: one view, certain densities, known labels, renamed categories."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ are. A config names them as data.train=cc_train.json data.val=cc_val.json data.t
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
-    main.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="written by mammodet convert")
-    main.add_argument("--name", required=True, help="before the names of the new files")
+    main.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="converted folder")
+    main.add_argument("--name", required=True, help="prefix of the new files")
     for name in ("view", "laterality", "density", "birads", "class"):
-        main.add_argument(f"--{name}", dest=f"field_{name}", nargs="+", metavar="VALUE", help=f"{name}s that stay")
-    main.add_argument("--source", nargs="+", default=[], metavar="NAME", help="archives that stay")
+        main.add_argument(
+            f"--{name}", dest=f"field_{name}", nargs="+", metavar="VALUE", help=f"keep images with this {name}"
+        )
+    main.add_argument("--source", nargs="+", default=[], metavar="NAME", help="keep images of these archives")
     main.add_argument(
         "--known",
         nargs="+",
         default=[],
         metavar="TARGET",
-        help="only images with a known tumor, malignant, density, ...",
+        help="keep images whose tumor, malignant, density, ... is known",
     )
     main.add_argument(
         "--category",
         action="append",
         default=[],
         metavar="OLD=NEW",
-        help="rename or merge a category; OLD= makes its findings regions to ignore",
+        help="rename or merge a category; OLD= makes its lesions regions to ignore; repeatable",
     )
     return main
 

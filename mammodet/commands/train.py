@@ -1,7 +1,6 @@
 """Train a lesion detector or an image classifier, or evaluate one.
 
-The command line reads as that of detectron2's train_net.py (`tools/train_net.py` is the same command): a config file,
-then KEY=VALUE overrides at the end.
+The command line is that of detectron2's train_net.py: a config file, then KEY=VALUE overrides.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from mammodet.data.dataset_files import has_dataset
 from mammodet.errors import InputError
 
 EXAMPLE = """examples:
-  mammodet train --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=0
-  mammodet train --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=0 --resume
-  mammodet train --config-file configs/mias/mask_rcnn_r50_fpn.yaml data.fold=1 output_dir=output/mias/fold1
-  mammodet train --config-file configs/classification/mias_abnormal_cnn.yaml --all-folds
-  mammodet train --config-file configs/mias/mask_rcnn_r50_fpn.yaml --eval-only \\
+  mammodet train --config-file mias/mask_rcnn_r50_fpn data.fold=0
+  mammodet train --config-file mias/mask_rcnn_r50_fpn data.fold=0 --resume
+  mammodet train --config-file mias/mask_rcnn_r50_fpn data.fold=1 output_dir=output/mias/fold1
+  mammodet train --config-file classification/mias_abnormal_cnn --all-folds
+  mammodet train --config-file mias/mask_rcnn_r50_fpn --eval-only \\
       model.weights=output/mias/mask_rcnn_r50_fpn/best.ckpt
 """
 
@@ -32,26 +31,29 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
     main.add_argument(
-        "--config-file", type=Path, required=True, metavar="FILE", help="YAML, or the name of one in configs/"
+        "--config-file", type=Path, required=True, metavar="FILE", help="YAML file, or the name of a shipped config"
     )
-    main.add_argument("--resume", action="store_true", help="go on from last.ckpt in the output folder")
-    main.add_argument("--overwrite", action="store_true", help="start anew where a run already lies")
+    main.add_argument("--resume", action="store_true", help="continue from last.ckpt in the output folder")
+    main.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     main.add_argument(
         "--all-folds",
         action="store_true",
-        help="train on every fold of data.root and evaluate the out-of-fold predictions; with --resume finished folds "
-        "are left as they are",
+        help="train on every fold of data.root and evaluate the out-of-fold predictions; --resume keeps finished folds",
     )
-    main.add_argument("--force-data", action="store_true", help="resume although the training data changed")
+    main.add_argument(
+        "--force-data", action="store_true", help="with --resume: continue although the training data changed"
+    )
     main.add_argument("--eval-only", action="store_true", help="evaluate model.weights on data.test")
-    main.add_argument("--num-gpus", type=int, metavar="N", help="GPUs per machine; 0: CPU (default: what is there)")
-    main.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines (default: %(default)s)")
-    main.add_argument("--machine-rank", type=int, default=0, metavar="N", help="this machine's number, from 0")
+    main.add_argument("--num-gpus", type=int, metavar="N", help="GPUs per machine; 0: CPU (all)")
+    main.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines (%(default)s)")
+    main.add_argument(
+        "--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0 (%(default)s)"
+    )
     main.add_argument(
         "--dist-url",
         default="auto",
         metavar="URL",
-        help="where machines meet: tcp://HOST:PORT of the first one",
+        help="tcp://HOST:PORT of the first machine (%(default)s)",
     )
     main.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance train.lr=0.001")
     return main

@@ -11,23 +11,27 @@ from mammodet.errors import InputError
 EXAMPLE = """examples:
   mammodet visualize --ground-truth data/mias/test.json --predictions preds/predictions.json --output overlays/
   mammodet visualize --ground-truth data/mias/all.json --output overlays/          # the annotations alone
-  mammodet visualize --predictions preds/predictions.json --images some/folder --output overlays/
+  mammodet visualize --predictions preds/predictions.json --images films/ --output overlays/
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
-    main.add_argument("--ground-truth", type=Path, help="COCO JSON of a converter")
-    main.add_argument("--predictions", type=Path, help="predictions.json of mammodet predict")
-    main.add_argument("--images", type=Path, help="folder of the images (default: beside the ground truth)")
+    main.add_argument("--ground-truth", type=Path, help="data set file (COCO JSON)")
+    main.add_argument("--predictions", type=Path, help="predictions.json of mammodet predict or import")
+    main.add_argument("--images", type=Path, help="folder that image names start from (the ground truth's)")
     main.add_argument("--output", type=Path, required=True, help="folder for the pictures and index.html")
-    main.add_argument("--score-threshold", type=float, default=0.3, help="weaker detections stay out (%(default)s)")
-    main.add_argument("--limit", type=int, help="draw the first N images only")
+    main.add_argument(
+        "--score-threshold", type=float, default=0.3, help="least score of a detection that is drawn (%(default)s)"
+    )
+    main.add_argument("--limit", type=int, metavar="N", help="draw the first N images only (all)")
     main.add_argument("--crop", action="store_true", help="show the breast only")
-    main.add_argument("--native", action="store_true", help="native pixels instead of panels 1400 px high")
-    main.add_argument("--together", action="store_true", help="truth and prediction on one image")
-    main.add_argument("--png", action="store_true", help="PNG instead of JPEG")
+    main.add_argument("--native", action="store_true", help="draw in the image file's pixels, not 1400 px high")
+    main.add_argument(
+        "--together", action="store_true", help="draw ground truth and predictions on one image, not side by side"
+    )
+    main.add_argument("--png", action="store_true", help="write PNG, not JPEG")
     main.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
     return main
 

@@ -1,4 +1,4 @@
-"""The starter model that comes with the package: one packed file, and beside it the hash that it must have."""
+"""The starter model of the package: a packed file, and a JSON file with its size and hash."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from mammodet.errors import InputError
 from mammodet.files import file_hash, read_json, write_json
 
-#: What `--checkpoint` calls it.
+#: Its name for `--checkpoint`.
 STARTER = "starter"
 _FOLDER = Path(__file__).parent
 
 
 def starter_path(folder: Path = _FOLDER) -> Path:
-    """The starter model's file, once its size and SHA-256 are those of `starter.json`.
+    """The path of the starter model, after checking size and SHA-256 against `starter.json`.
 
     Raises:
-        InputError: there is none, or it is not the one that was pinned.
+        InputError: the file is missing, or is not the pinned one.
     """
     path = folder / f"{STARTER}.safetensors"
     pin = path.with_suffix(".json")
@@ -36,7 +36,7 @@ def starter_path(folder: Path = _FOLDER) -> Path:
 
 
 def write_pin(path: Path) -> Path:
-    """Write size and SHA-256 of a packed model into the JSON file beside it, which is returned."""
+    """Write size and SHA-256 of a packed model to the JSON file beside it; returns its path."""
     pin = path.with_suffix(".json")
     write_json(pin, _pin_of(path), indent=1)
     return pin

@@ -55,7 +55,7 @@ class FrocPoint(Section):
 
 
 class ModelCard(Section):
-    """What a packed model says of itself (Mitchell et al., Model Cards for Model Reporting, FAT* 2019).
+    """The model card of a packed model (Mitchell et al., Model Cards for Model Reporting, FAT* 2019).
 
     Attributes:
         title: its name.
@@ -78,15 +78,13 @@ class ModelCard(Section):
     froc: FrocPoint | None = None
 
     def line(self) -> str:
-        """All that a user of the model must know, in one line."""
+        """What a user of the model must know, in one line."""
         text = f"{self.title}: research only; finds {self.finds}, trained on {self.images}"
         if self.froc is None:
             return f"{text}; its sensitivity was not measured"
         interval = f" ({self.froc.ci95[0]:.2f} to {self.froc.ci95[1]:.2f})" if self.froc.ci95 else ""
-        return (
-            f"{text}; sensitivity {self.froc.sensitivity:.2f}{interval} at {self.froc.fppi:g} false positives per "
-            f"image on {self.evaluated_on}"
-        )
+        rate = f"{self.froc.fppi:g} false positive{'' if self.froc.fppi == 1 else 's'} per image"
+        return f"{text}; sensitivity {self.froc.sensitivity:.2f}{interval} at {rate} on {self.evaluated_on}"
 
 
 def card_from_json(value: Any, where: str) -> ModelCard:
