@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from time import mktime
 
-from mammodet.data.checks import check_file_name, check_new_name
 from mammodet.data.coco import read_coco
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_dicom, is_image, read_size_hw
+from mammodet.data.json_values import check_file_name, check_new_name
 from mammodet.data.study import Exam, StudyFile, exams_of, left_out
 from mammodet.errors import InputError, printable
 from mammodet.files import check_is_file, locked
