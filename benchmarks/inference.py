@@ -25,11 +25,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mammodet.engine.outputs import to_detections
-
 from mammodet.data.coco import read_coco
+from mammodet.data.inputs import gather
+from mammodet.engine.answers import to_detections
 from mammodet.engine.ensemble import Ensemble
-from mammodet.engine.predict import Predictor, folder_dataset
+from mammodet.engine.predict import Predictor
 from mammodet.evaluation.validation import detector_figures
 from mammodet.models import STARTER, starter_path
 from mammodet.records import Dataset, ImagePrediction
@@ -142,7 +142,8 @@ def plain(predictor: Predictor) -> Predictor:
 
 def _images(chosen: argparse.Namespace, categories: tuple[str, ...]) -> tuple[Dataset, Path]:
     if chosen.data is None:
-        dataset, root = folder_dataset(chosen.input, categories)[0], chosen.input
+        found = gather([chosen.input], categories, unpack_to=Path("nowhere"))  # a folder holds no zip
+        dataset, root = found.dataset, found.root
     else:
         dataset, root = read_coco(chosen.data), chosen.data.parent
     step = max(len(dataset.images) // chosen.images, 1)
