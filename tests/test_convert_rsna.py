@@ -535,8 +535,8 @@ def test_phantom_replaces_its_own_kind_only(clean, tmp_path):
     write_rsna_archive(folder, patients=3, size=64, progress=False)
     write_rsna_archive(folder, patients=1, size=64, progress=False)
     assert len(list(folder.glob("train_images/*"))) == 1
-    (folder / "train.csv").unlink()
-    with pytest.raises(InputError, match="another kind"):
+    (folder / "Info.txt").write_text("of mini-MIAS")
+    with pytest.raises(InputError, match=r"holds Info\.txt, not of this archive"):
         write_rsna_archive(folder, patients=1, size=64, progress=False)
     (folder / "Licence.txt").write_text("mine")
     with pytest.raises(InputError, match="holds no phantom archive"):
@@ -553,7 +553,7 @@ def test_phantom_replaces_its_own_kind_only(clean, tmp_path):
         ({"quirks": ["odd"]}, "--quirks odd: expected some of missing_image"),
         ({"limit": 0}, "--limit 0: expected a whole number of 1 or more"),
         ({"jobs": 0}, "jobs 0: expected 1 or more"),
-        ({"seed": -1}, "seed -1: expected 0 or more"),
+        ({"seed": -1}, "--seed -1: expected a whole number of 0 or more"),
     ],
 )
 def test_phantom_refuses_wrong_options(tmp_path, options, told):
