@@ -111,7 +111,7 @@ def test_unreadable_files_are_skipped_and_named(work: Path, tmp_path: Path) -> N
         (np.zeros((8, 8, 3), np.uint8), r"shape \(8, 8, 3\)"),
         ([], "the list is empty"),
         ("nowhere.png", "nowhere.png: no such file or folder"),
-        (["nowhere.png"], "no such image"),
+        (["nowhere.png"], "no such file or folder"),
     ],
 )
 def test_what_is_no_image_is_refused(work: Path, images: object, message: str) -> None:

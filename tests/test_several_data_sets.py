@@ -460,7 +460,7 @@ def test_a_model_of_two_sets_is_refused_on_either_training_set_and_scored_on_eit
         found, _ = predict_to_folder(predictor, read_coco(path), path.parent, tmp_path / name, progress=False)
         assert len(read_predictions(found).model["files"]) == 4
         metrics = evaluate_files(path, [found], tmp_path / f"eval {name}", report=False, progress=False)
-        assert metrics["models"][0]["protocol"]["patients_seen_in_training"] == 0
+        assert metrics.models[0].protocol.patients_seen_in_training == 0
     for name, subset, words in (("one", "val", "validation"), ("two", "train", "training")):
         path = phantoms / name / f"{subset}.json"
         found, _ = predict_to_folder(predictor, read_coco(path), path.parent, tmp_path / subset, progress=False)

@@ -96,15 +96,16 @@ def make_config(values: Mapping[str, Any], *, where: str, stored: bool = False) 
 def _without_other_kind(model: dict[str, Any]) -> dict[str, Any]:
     """A model's settings without those of the other kind that have their defaults."""
     kind = str(model.get("kind", "detector"))
+    if kind not in MODELS:
+        return model
+    own = MODELS[kind].model_fields
     other = MODELS["classifier" if kind == "detector" else "detector"]
-    usual = {key: info.default for key, info in other.model_fields.items()}
-    if kind in MODELS:
-        usual = {key: value for key, value in usual.items() if key not in MODELS[kind].model_fields}
+    usual = {key: info.default for key, info in other.model_fields.items() if key not in own}
     kept = {key: value for key, value in model.items() if not (key in usual and _is_default(value, usual[key]))}
     if kind == "classifier" and isinstance(rules := kept.get("aggregation"), dict):
         default = AggregationConfig().model_dump()
-        own = OverImagesConfig.model_fields
-        kept["aggregation"] = {key: rules[key] for key in rules if key in own or rules[key] != default.get(key)}
+        over = OverImagesConfig.model_fields
+        kept["aggregation"] = {key: rules[key] for key in rules if key in over or rules[key] != default.get(key)}
     return kept
 
 

@@ -97,4 +97,6 @@ def _differences(first: Predictor, other: Predictor) -> list[str]:
     lines += differences(then.data.image.model_dump(mode="json"), now.data.image.model_dump(mode="json"), "data.image")
     if then.model.detects:
         lines += differences(list(first.facts.categories), list(other.facts.categories), "categories")
-    return lines if lines else differences(then.model.agreed, now.model.agreed, "model")
+    return lines + (
+        differences(then.model.agreed, now.model.agreed, "model") if type(then.model) is type(now.model) else []
+    )

@@ -77,7 +77,8 @@ class RunFacts:
             if known.get("stack") is not None:
                 LogisticStack.from_json(known["stack"])
             SeenImages.from_json(known.get("images", {}))
-            facts: RunFacts = TypeAdapter(RunFacts).validate_python({**known, "files": sources_of(value)})
+            known = {"patients": None, **known, "files": sources_of(value)}  # never of nobody for want of the key
+            facts: RunFacts = TypeAdapter(RunFacts).validate_python(known)
             return facts
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
