@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
-from mammodet.converters.cdd_cesm.shape import Outline
-from mammodet.converters.cdd_cesm.sheet import read_rows
+from mammodet.converters.mask_files import Outline
+from mammodet.converters.sheet import read_rows
 from pycocotools import mask as coco_mask
 
 from mammodet.data.json_values import is_finite, short

@@ -26,11 +26,12 @@ _LEAST_IOU_AROUND = 0.4
 
 @dataclass(frozen=True, slots=True)
 class HowToRead:
-    """`crowd_is_lesion`: what `iscrowd` means in this file; the others as in `CocoOptions`."""
+    """`crowd_is_lesion`: what `iscrowd` means in this file; the others as in `CocoFile` and `LabelledOptions`."""
 
     crowd_is_lesion: bool = False
     boxes: str = "pixels"
     clip_px: float = 0.0
+    sizes_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def crowd_means(file: CocoFile, crowd: str) -> bool:
     return bool(flags) and all(flags)
 
 
-def check_units(files: Sequence[CocoFile], boxes: str) -> None:
+def check_units(files: Sequence[CocoFile]) -> None:
     """Refuse files whose boxes all are fractions of the image, unless they are said to be.
 
     Raises:
@@ -110,7 +111,7 @@ def check_units(files: Sequence[CocoFile], boxes: str) -> None:
     faults = []
     for file in files:
         found = [item["bbox"] for item in _items(file) if _is_box(item.get("bbox"))]
-        if boxes == "pixels" and found and all(map(_is_fraction, found)):
+        if file.boxes == "pixels" and found and all(map(_is_fraction, found)):
             faults.append(f"{file.label}: all {len(found)} boxes lie within one pixel, for instance {short(found[0])}")
     advice = "If they are x, y, width and height as fractions of the image: --boxes fractions. Else mend the files."
     raise_faults(faults, where="boxes", advice=advice)
