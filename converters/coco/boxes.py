@@ -17,6 +17,8 @@ from mammodet.files import canonical_hash
 from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy
 from mammodet.records import BoxXYXY, Geometry, Lesion, Rle
 
+#: The key of an annotation that a reader found to have no place, with the reason; JSON has only texts as keys.
+FAULT = ("fault",)
 _CORNER_PX = 1.0  # how far an outline's corners may lie from those of the box that it is
 _ROUNDING_PX = 1e-3
 _AGREE_PX = 3.0  # how far the sides of a box may lie from those of its outline's box, whatever its size
@@ -155,7 +157,7 @@ def read_boxes(
     for name, item in image.annotations:
         own = item.get("attributes")
         content = canonical_hash(
-            [item.get(key) for key in ("category_id", "bbox", "segmentation", "iscrowd", "ignore", "rotation")]
+            [item.get(key) for key in ("category_id", "bbox", "segmentation", "iscrowd", "ignore", "rotation", FAULT)]
             + [own.get("rotation") if isinstance(own, dict) else None]
         )
         if content in seen:
@@ -184,7 +186,7 @@ def _category(item: Mapping[str, Any], categories: Mapping[CocoId, Category]) ->
 
 
 def _lesion(
-    item: Mapping[str, Any],
+    item: Mapping[Any, Any],
     size_hw: tuple[int, int],
     categories: Mapping[CocoId, Category],
     how: HowToRead,
@@ -196,6 +198,9 @@ def _lesion(
     category = _category(item, categories)
     if category is None:
         checker.faults.append(f"category_id {short(item.get('category_id'))}; expected one of {short([*categories])}")
+    if fault := item.get(FAULT):
+        checker.faults.append(fault)
+        return None
     attributes = dict(checker.take(item, "attributes", dict, "", need=False) or {})
     crowd = checker.flag(item, "iscrowd", "")
     ignored = checker.flag(item, "ignore", "")

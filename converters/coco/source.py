@@ -38,12 +38,12 @@ class SourceImage:
 
     Attributes:
         name: its file name as the JSON has it, with `/`.
-        item: the entry; annotations: (its name for messages, the entry).
+        item: the entry; annotations: (its name for messages, the entry); a key that is no text is `boxes.FAULT`.
     """
 
     name: str
     item: Mapping[str, Any]
-    annotations: tuple[tuple[str, Mapping[str, Any]], ...]
+    annotations: tuple[tuple[str, Mapping[Any, Any]], ...]
 
 
 @dataclass(frozen=True, slots=True)

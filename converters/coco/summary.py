@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mammodet.converters.base import Summary
-from mammodet.converters.coco.boxes import Categories
+from mammodet.converters.coco.boxes import FAULT, Categories
 from mammodet.converters.coco.image import TURNED, ImageTask, Seen
 from mammodet.converters.coco.join import IMAGE_KEYS, Joined
 from mammodet.converters.coco.source import CocoFile, SourceImage
@@ -16,7 +16,7 @@ from mammodet.records import ImageRecord
 MOST_NAMES = 5  # how many are listed where there can be many
 _IMAGE_KEYS = {"id", "file_name", "width", "height", *IMAGE_KEYS}
 _ANNOTATION_KEYS = {"id", "rotation", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore"}
-_ANNOTATION_KEYS |= {"attributes", "geometry"}
+_ANNOTATION_KEYS |= {"attributes", "geometry", FAULT}
 
 
 def count(
