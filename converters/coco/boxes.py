@@ -14,7 +14,8 @@ from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
 from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
-from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy
+from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy, xyxy_to_xywh
+from mammodet.outlines import turned_box
 from mammodet.records import BoxXYXY, Geometry, Lesion, Rle
 
 #: The key of an annotation that a reader found to have no place, with the reason; JSON has only texts as keys.
@@ -288,10 +289,7 @@ def _upright(
     if not is_finite(angle):
         checker.faults.append(f"attributes.rotation is {short(angle)}; expected degrees")
         return box_xywh
-    x, y, w, h = box_xywh
-    across, along = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-    width, height = w * across + h * along, w * along + h * across
-    around = [x + (w - width) / 2, y + (h - height) / 2, width, height]
+    around = xyxy_to_xywh([turned_box(box_xywh, angle)])[0].tolist()
     attributes["turned_deg"] = attributes.pop("rotation")
     if rle is not None:  # which of them is the box of an outline that is turned already?
         mine, turned = box_iou(xywh_to_xyxy([box_xywh, around]), [rle_box(rle)])[:, 0]

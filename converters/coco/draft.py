@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mammodet.converters.base import Quarantined
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.boxes import FAULT
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage, subset_of
 
@@ -44,7 +44,8 @@ class Draft:
         """
         subset = subset_of(Path(name))
         if subset is None and annotations is not None:
-            subset = subset_of(annotations.relative_to(self.source))
+            inside = annotations.is_relative_to(self.source)
+            subset = subset_of(annotations.relative_to(self.source) if inside else Path(annotations.name))
         listed = self._images.setdefault((subset, name), _Listed({"file_name": name}))
         listed.item.update({key: value for key, value in item.items() if value is not None})
         return subset
@@ -73,6 +74,10 @@ class Draft:
         values = {"bbox": bbox, "segmentation": segmentation, "attributes": attributes, FAULT: fault}
         mark = {"category_id": number, **{key: value for key, value in values.items() if value is not None}, **item}
         self._images[subset, name].marks.append((what, mark))
+
+    def lose(self, name: str, reason: str) -> None:
+        """Quarantine a mark that belongs to no image."""
+        self.quarantine.append(Quarantined(Reason.BAD_ROW, "annotation", name, reason, self.label))
 
     def names(self) -> set[str]:
         """The images that are listed."""

@@ -30,6 +30,7 @@ EXAMPLE = r"""examples:
 ARCHIVES = {
     "mias": "mini-MIAS (Info.txt and mdb001.pgm ...)",
     "cbis_ddsm": "CBIS-DDSM in any of its layouts (DICOM, JPEG, PNG)",
+    "table": "boxes and outlines in CSV, XLSX, YOLO, Pascal VOC, LabelMe, CVAT, Label Studio, VIA",
     "masks": "images and masks in folders, described by two patterns",
     "coco": "COCO files that others made, joined with tables",
     "rsna": "RSNA screening: train.csv and DICOM files",
