@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,38 @@ def test_table_of_unclear_columns_is_refused(source, header, message):
         run(source)
 
 
+def write_xlsx(path: Path, rows: list[list[object]]) -> Path:
+    """A sheet with inline texts and numbers, without the empty cells at the end of its rows."""
+    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    lines = ""
+    for row in rows:
+        cells = [
+            f"<c><v>{v}</v></c>" if isinstance(v, int) else f'<c t="inlineStr"><is><t>{v}</t></is></c>' for v in row
+        ]
+        lines += f"<row>{''.join(cells)}</row>"
+    sheet, link = '<sheet name="a" r:id="r1"/>', '<Relationship Id="r1" Target="worksheets/a.xml"/>'
+    parts = {
+        "xl/workbook.xml": f'<workbook {main} xmlns:r="{office}"><sheets>{sheet}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}">{link}</Relationships>',
+        "xl/worksheets/a.xml": f"<worksheet {main}><sheetData>{lines}</sheetData></worksheet>",
+    }
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    return path
+
+
+def test_boxes_and_cases_are_read_from_sheets(source, tmp_path):
+    header = ["File", "xmin", "ymin", "xmax", "ymax", "class"]
+    write_xlsx(source / "boxes.xlsx", [header, [f"{NAME}.png", 5, 10, 15, 22, "Mass"], ["P2_R_MLO.png"]])
+    cases = write_xlsx(tmp_path / "cases.xlsx", [["Patient", "density", "x"], ["P1", "C"], ["P2", "D"]])
+    _, records = run(source, "--table", cases, "--on", "patient={patient}", "--image-key", "density=density")
+    assert boxes(records[NAME]) == [BOX]
+    assert {name: record.density for name, record in records.items()} == {NAME: "C", "P2_R_MLO": "D"}
+
+
 # labelling tools: the same box, and a triangle
 
 
@@ -268,6 +301,26 @@ def test_turned_box_of_label_studio_is_turned_around_its_corner(source):
     path.write_text(path.read_text().replace('"rotation": 0', '"rotation": 90').replace('"x": 10.4', '"x": 60.4'))
     lesion = run(source)[1][NAME].lesions[0]
     assert np.allclose(lesion.box_xyxy, (17, 10, 29, 20), atol=0.1)  # from (29, 10): 12 to the left, 10 down
+
+
+def test_label_studio_lists_finished_work_of_one_reader(source):
+    label_studio(source)
+    (task,) = json.loads((source / "export.json").read_text())
+    skipped = {"id": 2, "data": {"image": "P2_R_MLO.png"}, "annotations": [{"was_cancelled": True, "result": []}]}
+    waiting = {"id": 3, "data": {"image": "P3_R_CC.png"}, "annotations": []}
+    text(source / "export.json", json.dumps([task, skipped, waiting]))
+    assert list(run(source, "--without-boxes", "normal")[1]) == [NAME]
+    task["annotations"] *= 2
+    text(source / "export.json", json.dumps([task]))
+    with pytest.raises(InputError, match="task 1 has the work of 2 readers"):
+        run(source)
+
+
+def test_mark_without_a_label_is_a_lesion(source):
+    labelme(source)
+    path = source / f"json/{NAME}.json"
+    path.write_text(path.read_text().replace('"Mass"', '""', 1))
+    assert {lesion.category for lesion in run(source)[1][NAME].lesions} == {"lesion", "mass"}
 
 
 def test_yolo_labels_in_subset_folders_meet_the_images_of_their_subset(tmp_path):

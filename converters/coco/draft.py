@@ -66,14 +66,14 @@ class Draft:
         """Add a mark to a listed image.
 
         Args:
-            what: its name in messages.
+            what: its name in messages; category: `lesion` where it has no name.
             bbox: x, y, width, height; segmentation: as in COCO.
             fault: why it has no place.
         """
-        number = self._categories.setdefault(category, len(self._categories) + 1)
-        values = {"bbox": bbox, "segmentation": segmentation, "attributes": attributes, FAULT: fault}
-        mark = {"category_id": number, **{key: value for key, value in values.items() if value is not None}, **item}
-        self._images[subset, name].marks.append((what, mark))
+        number = self._categories.setdefault(category or "lesion", len(self._categories) + 1)
+        values: dict[Any, Any] = {"bbox": bbox, "segmentation": segmentation, "attributes": attributes, FAULT: fault}
+        told = {key: value for key, value in values.items() if value is not None}
+        self._images[subset, name].marks.append((what, {"category_id": number, **told, **item}))
 
     def lose(self, name: str, reason: str) -> None:
         """Quarantine a mark that belongs to no image."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from mammodet.converters.base import Summary
 from mammodet.converters.coco.boxes import FAULT, Categories
@@ -15,7 +16,17 @@ from mammodet.records import ImageRecord
 
 MOST_NAMES = 5  # how many are listed where there can be many
 _IMAGE_KEYS = {"id", "file_name", "width", "height", *IMAGE_KEYS}
-_ANNOTATION_KEYS = {"id", "rotation", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore"}
+_ANNOTATION_KEYS: set[Any] = {
+    "id",
+    "rotation",
+    "image_id",
+    "category_id",
+    "bbox",
+    "area",
+    "segmentation",
+    "iscrowd",
+    "ignore",
+}
 _ANNOTATION_KEYS |= {"attributes", "geometry", FAULT}
 
 

@@ -56,11 +56,8 @@ def read_voc(path: Path, draft: Draft, how: HowToReadTables) -> None:
     subset = draft.image(name, path, **size)
     for number, item in enumerate(root.iter("object"), start=1):
         points = [as_number(item.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
-        polygon = item.find("polygon")
-        if polygon is not None and item.find("bndbox") is None:
-            mark = outline([as_number(child.text) for child in polygon])
-        else:
-            mark = _corners(points)
+        polygon = [as_number(child.text) for child in item.iterfind("polygon/*")]
+        mark = outline(polygon) if polygon and item.find("bndbox") is None else _corners(points)
         draft.mark(name, subset, f"{path.name}, object {number}", (item.findtext("name") or "").strip(), **mark)
 
 
@@ -122,23 +119,34 @@ def _cvat_mark(item: Element) -> dict[str, Any]:
 
 
 def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
-    """Label Studio's JSON: shapes in percent of `original_width` and `original_height`; skipped work is left out."""
+    """Label Studio's JSON: shapes in percent of `original_width` and `original_height`.
+
+    A task that was skipped, or that nobody has done, is not listed.
+
+    Raises:
+        InputError: a task has the work of several readers, whose lesions would be counted twice.
+    """
     for task in read_json(path):
         file = next((str(text) for text in task["data"].values() if _is_image_name(text)), "")
         name = how.file_name(re.sub(r"^.*\?d=", "", file), path)
         if not name:
             draft.lose(f"{path.name}, task {task.get('id')}", "its data name no image")
             continue
-        subset = draft.image(name, path)
-        for work in task.get("annotations", task.get("completions")) or []:
+        works = [
+            work for work in task.get("annotations", task.get("completions")) or [] if not work.get("was_cancelled")
+        ]
+        if len(works) > 1:
+            raise InputError(
+                f"{path}: task {task.get('id')} has the work of {len(works)} readers; keep one of each task"
+            )
+        for work in works:
+            subset = draft.image(name, path)
             for number, item in enumerate(work.get("result") or [], start=1):
                 size = item.get("original_width"), item.get("original_height")
                 value = item.get("value")
                 if not isinstance(value, dict) or str(item.get("type", "")).endswith(("choices", "textarea", "number")):
                     continue
                 what = f"{path.name}, result {number} of task {task.get('id')}"
-                if work.get("was_cancelled"):
-                    continue
                 labels = next((value[key] for key in value if key.endswith("labels") and value[key]), [""])
                 if all(map(is_finite, size)):
                     draft.image(name, path, width=size[0], height=size[1])
