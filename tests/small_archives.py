@@ -1,0 +1,158 @@
+"""Small phantoms of public archives, with the quirks of the real ones: breasts of 120 x 80 pixels, in DICOM files."""
+
+from __future__ import annotations
+
+import csv
+import plistlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+from small_dicom import image, save
+
+HIGH, WIDE = 120, 80
+
+
+def breast(seed: int = 0) -> np.ndarray:
+    """Half an ellipse on the left, 16 bits."""
+    noise = np.random.default_rng(seed).random((HIGH, WIDE))
+    rows, columns = np.ogrid[0.5:HIGH, 0.5:WIDE]
+    inside = ((rows - HIGH / 2) / (0.45 * HIGH)) ** 2 + (columns / (0.8 * WIDE)) ** 2 <= 1
+    return (100 + 50 * noise + inside * (1500 + 900 * noise)).astype(np.uint16)
+
+
+def write_dicom(path: Path, **elements: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save(path, image(breast(), 12, **elements))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], delimiter: str = ",") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_xlsx(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """A workbook of one sheet with inline texts; empty cells are left out, as Excel does."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    cells = "".join(
+        f'<row r="{number}">'
+        + "".join(
+            f'<c r="{chr(65 + column)}{number}" t="inlineStr"><is><t>{escape(str(value))}</t></is></c>'
+            for column, value in enumerate(line)
+            if value != ""
+        )
+        + "</row>"
+        for number, line in enumerate(lines, start=1)
+    )
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    relation = '<Relationship Id="r1" Type="t" Target="worksheets/sheet1.xml"/>'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as package:
+        sheets = '<sheets><sheet name="Sheet1" sheetId="1" r:id="r1"/></sheets>'
+        package.writestr("xl/workbook.xml", f'<workbook xmlns="{main}" xmlns:r="{office}">{sheets}</workbook>')
+        package.writestr(
+            "xl/_rels/workbook.xml.rels",
+            f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{relation}'
+            "</Relationships>",
+        )
+        package.writestr(
+            "xl/worksheets/sheet1.xml", f'<worksheet xmlns="{main}"><sheetData>{cells}</sheetData></worksheet>'
+        )
+    return path
+
+
+# INbreast
+
+
+def roi(name: str | None, *points: tuple[float, float]) -> dict[str, Any]:
+    """An ROI as OsiriX writes it."""
+    content = {"NumberOfPoints": len(points), "Point_px": [f"({x:.6f}, {y:.6f})" for x, y in points], "Type": 11}
+    return content | ({"Name": name} if name is not None else {})
+
+
+def square(x: float, y: float, side: float) -> tuple[tuple[float, float], ...]:
+    return (x, y), (x + side, y), (x + side, y + side), (x, y + side)
+
+
+def write_inbreast(folder: Path, images: Sequence[tuple[str, str, str, Any, str, str]]) -> Path:
+    """An archive of (number, patient, `L_CC`, ROIs as they are written or None, ACR, BI-RADS)."""
+    rows = []
+    for number, patient, place, rois, density, birads in images:
+        side, view = place.split("_")
+        spelled = {"MLO": "ML"}.get(view, view)
+        write_dicom(folder / "AllDICOMs" / f"{number}_{patient}_MG_{side}_{spelled}_ANON.dcm", PatientID="removed")
+        if rois is not None:
+            path = folder / "AllXML" / f"{number}.xml"
+            path.parent.mkdir(exist_ok=True)
+            number_of = len(rois) if isinstance(rois, list) else 1
+            path.write_bytes(plistlib.dumps({"Images": [{"ImageIndex": 0, "NumberOfROIs": number_of, "ROIs": rois}]}))
+        rows.append(
+            {
+                "Patient ID": "removed",
+                "Patient age": "removed",
+                "Laterality": side,
+                "View": view,
+                "Acquisition date": "201001",
+                "File Name": number,
+                "ACR": density,
+                "Bi-Rads": birads,
+            }
+        )
+    write_csv(folder / "INbreast.csv", rows, ";")
+    return folder
+
+
+# VinDr-Mammo
+
+
+def vindr_row(study: str, image_id: str, names: str, box: tuple[Any, ...] = ("",) * 4, **cells: str) -> dict[str, Any]:
+    return {
+        "study_id": study,
+        "series_id": "s",
+        "image_id": image_id,
+        "laterality": "L",
+        "view_position": "CC",
+        "height": HIGH,
+        "width": WIDE,
+        "breast_birads": "BI-RADS 1",
+        "breast_density": "DENSITY C",
+        "finding_categories": names,
+        "finding_birads": "BI-RADS 4" if box[0] != "" else "",
+        **dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
+        "split": "training",
+    } | cells
+
+
+def write_vindr(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    write_csv(folder / "finding_annotations.csv", rows)
+    own = ("finding_categories", "finding_birads", "xmin", "ymin", "xmax", "ymax")
+    breasts = {row["image_id"]: {key: value for key, value in row.items() if key not in own} for row in rows}
+    write_csv(folder / "breast-level_annotations.csv", list(breasts.values()))
+    for row in rows:
+        path = folder / "images" / row["study_id"] / f"{row['image_id']}.dicom"
+        write_dicom(path, ImageLaterality=row["laterality"], ViewPosition=row["view_position"])
+    return folder
+
+
+# CMMD
+
+
+def write_cmmd(folder: Path, images: Sequence[tuple[str, str, str]], rows: Sequence[tuple[str, ...]]) -> Path:
+    """Images of (patient, side, view); rows of (ID1, LeftRight, Age, abnormality, classification, subtype)."""
+    counts: dict[str, int] = {}
+    for patient, side, view in images:
+        counts[patient] = counts.get(patient, 0) + 1
+        path = folder / "CMMD" / patient / "07-18-2010-NA-NA-79377" / "1.000000-NA-70244" / f"1-{counts[patient]}.dcm"
+        write_dicom(path, PatientID=patient, ImageLaterality=side, ViewPosition=view)
+    names = ("ID1", "LeftRight", "Age", "number", "abnormality", "classification", "subtype")
+    table = [dict(zip(names, (*row[:3], "2", *row[3:]), strict=True)) for row in rows]
+    write_xlsx(folder / "CMMD_clinicaldata_revision.xlsx", table)
+    return folder
