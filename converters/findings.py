@@ -20,8 +20,8 @@ from mammodet.converters.tables import find_files
 from shapely.geometry.base import BaseGeometry
 
 from mammodet.errors import InputError
-from mammodet.geometry import rle_box
-from mammodet.records import Geometry, ImageRecord, Lesion
+from mammodet.geometry import mask_to_rle, rle_area, rle_box, rle_to_mask
+from mammodet.records import Geometry, ImageRecord, Lesion, Rle
 from mammodet.trace import Trace
 
 #: Kinds of findings that are lesions; `other` (skin, nipple, lymph node, unknown names) never is.
@@ -51,6 +51,7 @@ class Finding:
 
     Attributes:
         points_xy: corners of an outline (`contour`); two corners (`box`); a centre (`circle`, with `radius`).
+        rle: its mask, in place of points.
         place: where it is described, for messages.
     """
 
@@ -60,6 +61,7 @@ class Finding:
     place: str
     attributes: Mapping[str, Any]
     radius: float = 0.0
+    rle: Rle | None = None
 
     def shape(self) -> BaseGeometry:
         """Its area. Raises ValueError where it has none."""
@@ -275,10 +277,17 @@ def _lesion(finding: Finding, scheme: str, trace: Trace) -> tuple[Lesion, bool]:
     Raises:
         ValueError: it has no area, or none on the image.
     """
-    native, cut = clip(finding.shape(), trace.native_size_hw)
-    shape, _ = clip(forward(native, trace), trace.output_size_hw)
+    cut, rle = False, finding.rle
+    if rle is not None and trace.steps:
+        x1, y1, x2, y2 = (int(side) for side in rle_box(rle))
+        rle = mask_to_rle(trace.patch_forward(rle_to_mask(rle)[y1:y2, x1:x2], (x1, y1)))
+    if rle is None:
+        native, cut = clip(finding.shape(), trace.native_size_hw)
+        shape, _ = clip(forward(native, trace), trace.output_size_hw)
+        rle = None if finding.geometry == "box" else to_rle(shape, trace.output_size_hw)
+    elif not rle_area(rle):
+        raise ValueError("covers no pixel")
     kept = is_lesion(finding.kind, scheme)
-    rle = None if finding.geometry == "box" else to_rle(shape, trace.output_size_hw)
     return (
         Lesion(
             category=finding.kind if kept and scheme == "finding" else "mass" if scheme == "finding" else scheme,

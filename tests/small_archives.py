@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import cv2
 import numpy as np
 from small_dicom import image, save
 
@@ -155,4 +156,48 @@ def write_cmmd(folder: Path, images: Sequence[tuple[str, str, str]], rows: Seque
     names = ("ID1", "LeftRight", "Age", "number", "abnormality", "classification", "subtype")
     table = [dict(zip(names, (*row[:3], "2", *row[3:]), strict=True)) for row in rows]
     write_xlsx(folder / "CMMD_clinicaldata_revision.xlsx", table)
+    return folder
+
+
+# DMID
+
+
+def write_dmid(folder: Path, lines: Sequence[str], masks: Mapping[str, np.ndarray], images: int) -> Path:
+    """Images IMG001 ... as RGBA TIFFs in a folder in a folder; masks as RGBA, too."""
+    (folder / "DMID").mkdir(parents=True)
+    (folder / "DMID" / "Info.txt").write_text("\r\n".join(lines), encoding="utf-8")
+    grey = (breast() // 16).astype(np.uint8)
+    for name, pixels, place in [
+        *((f"IMG{number:03d}", grey, "TIFF Images") for number in range(1, images + 1)),
+        *((name, mask.astype(np.uint8) * 255, "ROI Masks") for name, mask in masks.items()),
+    ]:
+        path = folder / "DMID" / place / place / f"{name}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        alpha = np.full_like(pixels, 255)
+        path.write_bytes(cv2.imencode(".tif", np.dstack([pixels, pixels, pixels, alpha]))[1].tobytes())
+    return folder
+
+
+# EMBED
+
+
+def write_embed(folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]]) -> Path:
+    """Rows of files and findings, what they do not say being that of a 2D image, or nothing."""
+    usual = {
+        **dict.fromkeys(("", "empi_anon", "acc_anon", "png_filename"), ""),
+        "FinalImageType": "2D",
+        "ImageLateralityFinal": "L",
+        "ViewPosition": "CC",
+        "spot_mag": "",
+        "num_roi": 0,
+        "ROI_coords": "()",
+        "anon_dicom_path": "",
+    }
+    nothing = dict.fromkeys(("empi_anon", "acc_anon", "side", "asses", "tissueden", "massshape", "massmargin"), "")
+    nothing |= dict.fromkeys(("massdens", "calcfind", "calcdistri", "path_severity", "bside"), "")
+    write_csv(folder / "tables" / "EMBED_OpenData_metadata.csv", [usual | file for file in files])
+    write_csv(folder / "tables" / "EMBED_OpenData_clinical.csv", [nothing | finding for finding in findings])
+    for file in files:
+        if file["anon_dicom_path"]:
+            write_dicom(folder / "images" / "cohort_1" / Path(file["anon_dicom_path"]).name)
     return folder

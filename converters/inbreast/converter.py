@@ -115,6 +115,7 @@ class InBreast(ImageArchive[InBreastOptions]):
         return replace(image, findings=tuple(findings), lost=lost, labels=labels)
 
 
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, ExpatError, plistlib.InvalidFileException)
 _NEEDED = ("File Name", "View", "ACR", "Bi-Rads")
 
 
@@ -128,20 +129,9 @@ def read_findings(path: Path) -> tuple[list[Finding], list[tuple[str, str]]]:
         images = plistlib.loads(path.read_bytes(), fmt=plistlib.FMT_XML)["Images"]
         rois = [roi for image in _listed(images) for roi in _listed(image["ROIs"])]
         shapes = [
-            (str(roi.get("Name") or "").strip(), [tuple(numbers_of(text)[:2]) for text in _listed(roi["Point_px"])])
-            for roi in rois
+            (str(roi.get("Name") or "").strip(), [_point(text) for text in _listed(roi["Point_px"])]) for roi in rois
         ]
-        if any(len(point) != 2 for _, points in shapes for point in points):
-            raise ValueError("a point is not like (1512.3, 820.1)")
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ExpatError,
-        plistlib.InvalidFileException,
-    ) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path}: cannot be read as outlines of OsiriX ({type(error).__name__}: {error})") from None
     findings: list[Finding] = []
     faults: list[tuple[str, str]] = []
@@ -162,6 +152,12 @@ def read_findings(path: Path) -> tuple[list[Finding], list[tuple[str, str]]]:
             continue
         findings.append(Finding(kind, "contour", tuple(points), place, {"name": name or "unnamed"}))
     return [*_join_spicules(findings), *group(spots, findings)], faults
+
+
+def _point(text: str) -> tuple[float, float]:
+    """The point in a text like `(1512.3, 820.1)`."""
+    x, y = numbers_of(text)
+    return x, y
 
 
 def _listed(value: Any) -> list[Any]:

@@ -35,6 +35,8 @@ ARCHIVES = {
     "inbreast": "INbreast: DICOM files, OsiriX outlines and INbreast.csv",
     "vindr": "VinDr-Mammo: DICOM files and finding_annotations.csv",
     "cmmd": "CMMD: DICOM files and CMMD_clinicaldata_revision.xlsx",
+    "dmid": "DMID: Info.txt, TIFF images and masks",
+    "embed": "EMBED: DICOM files and the tables of metadata and clinical findings",
     "ddsm_patches": "DDSM patches of 299 x 299: TFRecord and .npy files",
 }
 
