@@ -1,6 +1,7 @@
 """Outlines of findings by shapely: from points to a valid shape, cut at the image's border, to boxes and masks.
 
-Shapes are in the pixel frame of `mammodet.records`. A pixel belongs to a mask where its centre lies in the shape.
+Shapes are in the pixel frame of `mammodet.records`. A pixel belongs to a mask where its centre lies in the shape or on
+its border.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def to_rle(shape: BaseGeometry, size_hw: tuple[int, int]) -> Rle:
     right, bottom = max(min(int(np.ceil(x2)), width), left + 1), max(min(int(np.ceil(y2)), height), top + 1)
     columns, rows = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
     shapely.prepare(shape)
-    patch = shapely.contains_xy(shape, columns, rows)
+    patch = shapely.intersects_xy(shape, columns, rows)
     if not patch.any():  # smaller than a pixel, between the centres
         point = shape.representative_point()
         patch[min(int(point.y), height - 1) - top, min(int(point.x), width - 1) - left] = True

@@ -17,7 +17,9 @@ Cells = dict[str, str]
 csv.field_size_limit(2**20)
 
 
-def read_table(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) -> Iterator[tuple[int, Cells]]:
+def read_table(
+    path: Path, needed: Sequence[str], wanted: Sequence[str] = (), *, sheet: str = ""
+) -> Iterator[tuple[int, Cells]]:
     """Line number and cells by column of every row that is not blank; a CSV is never held in memory as a whole.
 
     Columns are found whatever their case, blanks and punctuation. A cell that is missing, `nan` or `none` is "".
@@ -25,10 +27,11 @@ def read_table(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) ->
     Args:
         needed: columns without which the table is not the archive's.
         wanted: columns that some editions lack; their cells are "" then.
+        sheet: of an Excel file; its first where it has none of that name.
     Raises:
         InputError: the file cannot be read as CSV or XLSX, or lacks a needed column.
     """
-    lines = _lines(path)
+    lines = _lines(path, sheet)
     header = [_plain(cell) for cell in next(lines, (1, []))[1]]
     missing = [name for name in needed if _plain(name) not in header]
     if missing:
@@ -44,11 +47,11 @@ def read_table(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) ->
             yield line, row
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
     try:
         with open(path, "rb") as file:
             if file.read(4) == b"PK\x03\x04":
-                yield from read_rows(path)
+                yield from read_rows(path, sheet)
                 return
         with open(path, encoding="utf-8-sig", newline="") as text:
             first = text.readline()

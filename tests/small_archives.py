@@ -201,3 +201,34 @@ def write_embed(folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequ
         if file["anon_dicom_path"]:
             write_dicom(folder / "images" / "cohort_1" / Path(file["anon_dicom_path"]).name)
     return folder
+
+
+# DDSM
+
+
+def write_ddsm_case(folder: Path, case: str, overlays: Mapping[str, str], missing: str = "") -> Path:
+    """A case with four PNGs, its `.ics` file and overlays (`LEFT_CC` to text); one that is `missing` has no file."""
+    grey = breast() * 16
+    folder.mkdir(parents=True)
+    places = ("LEFT_CC", "LEFT_MLO", "RIGHT_CC", "RIGHT_MLO")
+    lines = [
+        f"{place} LINES {HIGH} PIXELS_PER_LINE {WIDE} BITS_PER_PIXEL 12 RESOLUTION 50 "
+        f"{'OVERLAY' if place in overlays or place == missing else 'NON_OVERLAY'}"
+        for place in places
+    ]
+    head = f"ics_version 1.0\nfilename {case}\nPATIENT_AGE 60\nDENSITY 3\nDIGITIZER LUMISYS LASER\nSEQUENCE\n"
+    (folder / f"{case.replace('_', '-')}.ics").write_text(head + "\n".join(lines) + "\n")
+    for place in places:
+        (folder / f"{case}.{place}.png").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    for place, text in overlays.items():
+        (folder / f"{case}.{place}.OVERLAY").write_text(text)
+    return folder
+
+
+def abnormality(number: int, lesion: str, pathology: str, x: int, y: int, side: int) -> str:
+    """An entry of an overlay: a square whose outer pixels are walked clockwise from the top left."""
+    steps = " ".join("2" * side + "4" * side + "6" * side + "0" * side)
+    return (
+        f"ABNORMALITY {number}\nLESION_TYPE {lesion}\nASSESSMENT 4\nSUBTLETY 5\nPATHOLOGY {pathology}\n"
+        f"TOTAL_OUTLINES 2\nBOUNDARY\n{x} {y} {steps} #\n\tCORE\n{x + 1} {y + 1} 2 4 6 0 #\n"
+    )

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import shapely
-from mammodet.converters import cmmd, dmid, embed, inbreast, vindr
+from mammodet.converters import cmmd, ddsm, dmid, embed, inbreast, kau_bcmd, vindr
 from mammodet.converters.base import SplitOptions
+from mammodet.converters.ddsm.converter import read_overlay
 from mammodet.converters.findings import FindingOptions, ImageOptions
 from mammodet.converters.inbreast.converter import group, read_findings
 from mammodet.converters.outlines import clip, polygon, to_rle
@@ -19,15 +21,19 @@ from mammodet.converters.tables import birads_of, density_of, read_table
 from small_archives import (
     HIGH,
     WIDE,
+    abnormality,
+    breast,
     roi,
     square,
     vindr_row,
     write_cmmd,
     write_csv,
+    write_ddsm_case,
     write_dmid,
     write_embed,
     write_inbreast,
     write_vindr,
+    write_xlsx,
 )
 
 from mammodet.commands.convert import main
@@ -483,6 +489,97 @@ def test_embed_boxes_and_labels_by_exam_and_side(tmp_path):
     assert lost(summary) == [("no_place", "finding", "c")]
     counts = {"rows": 6, "of another type": 1, "spot compression, magnification": 1}
     assert summary.counts["rows of files"] == counts
+
+
+# KAU-BCMD
+
+
+def test_kau_bcmd_says_birads_by_folder_and_density_by_table(tmp_path):
+    source = tmp_path / "in"
+    for name in (
+        "BIRAD1/b1/2018_BC001_CC_L.jpg",
+        "Birad4/b4/2018_BC001_MLO_L .jpg",
+        "Birad4/b4/2018_BC002_CC_R.jpg",
+        "Birad5/Birad5/2018_BC002_CC_R.jpg",
+        "Birad3/b3/scan7.jpg",
+    ):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        grey = (breast() // 16).astype(np.uint8)
+        (source / name).write_bytes(cv2.imencode(".jpg", grey)[1].tobytes())
+    density = "Percentage of\n grandular tissue(density)"
+    write_xlsx(source / "correctSheetlast.xlsx", [{"Image path": r"D:\x\2018_BC001_CC_L.jpg", density: "26%-50%"}])
+    summary, records = run(kau_bcmd, source, tmp_path / "out")
+    found = {
+        name: (
+            record.patient_id,
+            record.laterality,
+            record.view,
+            record.birads,
+            record.density,
+            *record.labels.values(),
+        )
+        for name, record in records.items()
+    }
+    assert found == {
+        "2018_BC001_CC_L": ("kau_2018_BC001", "L", "CC", "1", "B", 0, 0),
+        "2018_BC001_MLO_L ": ("kau_2018_BC001", "L", "MLO", "4", None, None, None),
+        "2018_BC002_CC_R": ("kau_2018_BC002", "R", "CC", "5", None, None, None),
+    }
+    assert sorted(lost(summary)) == [
+        ("bad_name", "image", "Birad3/b3/scan7.jpg"),
+        ("contradiction", "copy", "Birad4/b4/2018_BC002_CC_R.jpg"),
+    ]
+
+
+# DDSM
+
+
+def test_ddsm_chain_codes_become_outlines(tmp_path):
+    mass = abnormality(1, "MASS SHAPE IRREGULAR MARGINS SPICULATED", "MALIGNANT", 10, 30, 19)
+    spots = abnormality(2, "CALCIFICATION TYPE PLEOMORPHIC DISTRIBUTION CLUSTERED", "BENIGN", 5, 70, 4)
+    source = tmp_path / "in"
+    overlays = {"LEFT_CC": "TOTAL_ABNORMALITIES 2\n" + mass + spots, "RIGHT_CC": "TOTAL_ABNORMALITIES 2\n" + mass}
+    write_ddsm_case(source / "cancers/cancer_01/case1141", "A_1141_1", overlays, missing="RIGHT_MLO")
+    write_ddsm_case(source / "normals/normal_01/case0002", "B_0002_1", {})
+    (source / "normals" / "C_0003_1.LEFT_CC.LJPEG").write_bytes(b"x")
+    summary, records = run(ddsm, source, tmp_path / "out", FindingOptions)
+    found, ignored = records["A_1141_1.LEFT_CC"].lesions
+    # 20 x 20 pixels with the outer ones, which the code walks on
+    assert (found.box_xyxy, rle_area(found.rle), found.geometry) == ((10, 30, 30, 50), 400, "contour")
+    assert (found.attributes["pathology"], found.ignore, ignored.ignore) == ("malignant", False, True)
+    labels = {name: (*record.labels.values(), record.unlocalized) for name, record in records.items()}
+    assert labels == {
+        "A_1141_1.LEFT_CC": (1, 1, False),
+        "A_1141_1.LEFT_MLO": (None, None, True),  # nothing is marked on a view of a case with cancer
+        "A_1141_1.RIGHT_CC": (None, None, True),  # two abnormalities are announced, one is there
+        "A_1141_1.RIGHT_MLO": (None, None, True),  # its overlay is missing
+        **{f"B_0002_1.{place}": (0, 0, False) for place in ("LEFT_CC", "LEFT_MLO", "RIGHT_CC", "RIGHT_MLO")},
+    }
+    assert sorted(lost(summary)) == [
+        ("no_file", "overlay", "A_1141_1.RIGHT_MLO"),
+        ("unreadable", "image", "c_0003_1.left_cc.ljpeg"),
+        ("unreadable", "overlay", "A_1141_1.RIGHT_CC"),
+    ]
+    record = records["B_0002_1.RIGHT_MLO"]
+    assert (record.patient_id, record.laterality, record.view, record.density) == ("ddsm_B_0002_1", "R", "MLO", "C")
+    assert record.notes == ("age 60", "digitizer LUMISYS LASER")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ("ARCHITECTURAL_DISTORTION", "architectural_distortion"),
+        ("FOCAL_ASYMMETRIC_DENSITY", "asymmetry"),
+        ("LYMPH_NODE", "other"),
+        ("IRREGULAR-ARCHITECTURAL_DISTORTION", "mass"),
+        ("N/A", "mass"),
+    ],
+)
+def test_ddsm_shapes_say_what_is_no_mass(tmp_path, shape, kind):
+    text = "TOTAL_ABNORMALITIES 1\n" + abnormality(1, f"MASS SHAPE {shape} MARGINS N/A", "UNPROVEN", 3, 4, 2)
+    (tmp_path / "a.OVERLAY").write_text(text)
+    ((finding,), (fact,)) = read_overlay(tmp_path / "a.OVERLAY")
+    assert (finding.kind, fact["pathology"]) == (kind, None)
 
 
 @pytest.mark.parametrize("archive", ["inbreast", "vindr", "cmmd", "dmid", "embed"])

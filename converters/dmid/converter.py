@@ -15,18 +15,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.shape import components
-from mammodet.converters.findings import (
-    Finding,
-    FindingOptions,
-    ImageArchive,
-    ImageRow,
-    Kind,
-    Numbered,
-    convert_row,
-    tumor_of,
-)
+from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, convert_row, tumor_of
 from mammodet.converters.options import flag
-from mammodet.converters.skeleton import Made
+from mammodet.converters.skeleton import Made, refused
 from mammodet.converters.tables import table_of
 
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, read_size_hw
@@ -105,36 +96,33 @@ class Dmid(ImageArchive[DmidOptions]):
                 lines.setdefault(match["name"].lower(), []).append(match)
             elif name := re.match(r"IMG\d+", text.strip(), re.IGNORECASE):
                 broken.add(name[0].lower())
-                self.lose(
-                    Reason.BAD_ROW, "line", f"{table.name} line {number}", f"cannot be read: {text.strip()[:80]!r}"
-                )
-        for name in sorted({*images} - {*lines, *broken}):
-            self.lose(Reason.NO_ROW, "image", name, f"has no line in {table.name}")
-        for name in sorted({*lines, *broken} - {*images}):
-            self.lose(Reason.NO_FILE, "image", name, f"has a line in {table.name} but no file")
+                self.lose(Reason.BAD_ROW, "line", f"{table.name} line {number}", f"cannot be read: {text[:80]!r}")
+        for image in sorted({*images} - {*lines, *broken}):
+            self.lose(Reason.NO_ROW, "image", image, f"has no line in {table.name}")
+        for image in sorted({*lines, *broken} - {*images}):
+            self.lose(Reason.NO_FILE, "image", image, f"has a line in {table.name} but no file")
         return [
-            _row(name, path, lines.get(name, []), masks.get(name), lost=name in broken)
-            for name, path in sorted(images.items())
-            if name in lines or name in broken
+            _row(image, path, lines.get(image, []), masks.get(image), lost=image in broken)
+            for image, path in sorted(images.items())
+            if image in lines or image in broken
         ]
 
     @staticmethod
-    def convert_one(row: Numbered, how: Any) -> Made:
-        number, image = row
-        assert isinstance(image, DmidRow)
-        found = find_places(image, how[2])
-        made = convert_row(number, found[0], *how)
-        return Made(made.record, (*found[1], *made.quarantine), made.facts and made.facts | {"origins": found[2]})
+    def convert_one(row: tuple[int, Any], how: Any) -> Made:
+        try:
+            image, lost, hits = find_places(row[1], how[2])
+        except InputError as error:
+            return refused("image", row[1].name, error, row[1].path)
+        made = convert_row(row[0], image, *how)
+        return Made(made.record, (*lost, *made.quarantine), made.facts and made.facts | {"origins": hits})
 
-    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[Numbered, Made]]) -> None:
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[tuple[int, ImageRow], Made]]) -> None:
         super().describe(records, done)
         hits = np.sum([made.facts["origins"] for _, made in done], axis=0).tolist()
         self.summary.checks["circles on masks"] = dict(zip(("of", "origin top", "origin bottom"), hits, strict=True))
         if self.options.origin is None and any(item.what == "circle" for item in self.quarantine):
-            self.warnings.append(
-                f"circles without a mask have no place: give --origin; with y from the top {hits[1]} of {hits[0]} circles "
-                f"lie on masks, from the bottom {hits[2]}"
-            )
+            fits = f"of {hits[0]} circles {hits[1]} lie on masks with y from the top, {hits[2]} from the bottom"
+            self.warnings.append(f"circles without a mask have no place: give --origin; {fits}")
 
 
 def _row(name: str, path: Path, lines: Sequence[re.Match[str]], mask: Path | None, *, lost: bool) -> DmidRow:
@@ -164,7 +152,7 @@ def find_places(row: DmidRow, options: DmidOptions) -> tuple[DmidRow, list[Quara
     """The row with its findings: components of its mask, else its circles.
 
     Returns:
-        the row; what has no place; circles with a mask, and how many lie on it with y from the top, and from the bottom.
+        the row; what has no place; circles with a mask, how many lie on it with y from the top, and from the bottom.
     """
     lost: list[Quarantined] = []
     findings: list[Finding] = []

@@ -37,16 +37,12 @@ _KINDS: tuple[tuple[str, Kind | None], ...] = (
 )
 
 
-class InBreastOptions(FindingOptions):
-    """What is converted, and how."""
-
-
-class InBreast(ImageArchive[InBreastOptions]):
+class InBreast(ImageArchive[FindingOptions]):
     """The archive, or the part of it that is there."""
 
     NAME = "INbreast"
     PREFIX = "inbreast"
-    options_type = InBreastOptions
+    options_type = FindingOptions
 
     def describe_images(self) -> list[ImageRow]:
         try:

@@ -37,6 +37,8 @@ ARCHIVES = {
     "cmmd": "CMMD: DICOM files and CMMD_clinicaldata_revision.xlsx",
     "dmid": "DMID: Info.txt, TIFF images and masks",
     "embed": "EMBED: DICOM files and the tables of metadata and clinical findings",
+    "kau_bcmd": "KAU-BCMD: images in folders by BI-RADS, and correctSheetlast.xlsx",
+    "ddsm": "DDSM: PNG or TIFF copies with .ics and .OVERLAY files",
     "ddsm_patches": "DDSM patches of 299 x 299: TFRecord and .npy files",
 }
 
