@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.options import Options, flag
-from mammodet.converters.outlines import box, circle, clip, forward, polygon, to_box, to_rle
 from mammodet.converters.pixels import PixelOptions, said, take_image
 from mammodet.converters.skeleton import Converter, Made, refused
 from mammodet.converters.tables import find_files
@@ -21,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_area, rle_box, rle_to_mask
+from mammodet.outlines import box, circle, clip, forward, polygon, to_box, to_rle
 from mammodet.records import Geometry, ImageRecord, Lesion, Rle
 from mammodet.trace import Trace
 

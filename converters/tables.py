@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mammodet.converters.base import walk_files
-from mammodet.converters.cdd_cesm.sheet import read_rows
+from mammodet.converters.sheet import read_rows
 
 from mammodet.data.images import is_image
 from mammodet.errors import InputError

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from mammodet.errors import InputError
 
@@ -159,6 +161,27 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
     return parse_json(text, str(path))
+
+
+def parse_xml(content: bytes, where: str) -> ElementTree.Element:
+    """The root of an XML text.
+
+    Raises:
+        InputError: it is damaged, or defines entities, by which a small file grows beyond the memory or reads others.
+    """
+
+    def refuse(*_: object) -> NoReturn:
+        raise InputError(f"{where}: defines entities; expected XML without a document type definition")
+
+    checker = ParserCreate()
+    checker.EntityDeclHandler = refuse
+    try:
+        checker.Parse(content, True)
+        return ElementTree.fromstring(content)
+    except (ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: is no XML ({error}); it is damaged or cut short") from None
 
 
 def parse_json(text: str, where: str) -> Any:

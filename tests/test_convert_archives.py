@@ -15,7 +15,6 @@ from mammodet.converters.base import SplitOptions
 from mammodet.converters.ddsm.converter import read_overlay
 from mammodet.converters.findings import FindingOptions, ImageOptions
 from mammodet.converters.inbreast.converter import group, read_findings
-from mammodet.converters.outlines import clip, polygon, to_rle
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.tables import birads_of, density_of, read_table
 from small_archives import (
@@ -40,6 +39,7 @@ from mammodet.commands.convert import main
 from mammodet.data.coco import read_coco
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area, rle_box, rle_to_mask
+from mammodet.outlines import clip, polygon, to_rle
 from mammodet.trace import Trace
 
 NO_SPLIT = SplitOptions(0, 0, 0)

@@ -15,9 +15,10 @@ from mammodet.converters.base import SplitOptions
 from mammodet.converters.cdd_cesm import CesmOptions, convert
 from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
 from mammodet.converters.cdd_cesm.regions import draw, read_regions
-from mammodet.converters.cdd_cesm.shape import MassRule, components, kind_of, measure, rule_from, skin_depth
-from mammodet.converters.cdd_cesm.sheet import read_rows
+from mammodet.converters.cdd_cesm.shape import MassRule, kind_of, measure, rule_from, skin_depth
 from mammodet.converters.cdd_cesm.table import read_table
+from mammodet.converters.mask_files import components
+from mammodet.converters.sheet import read_rows
 
 from mammodet.commands.convert import main
 from mammodet.data.breast import Breast

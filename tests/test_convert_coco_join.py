@@ -129,7 +129,7 @@ def test_tables_are_read_however_they_were_saved(tmp_path, separator, end, encod
             "patient,pathology\nP_1,x\n",
             "column.* 'patient id', 'left or right breast', 'image view' missing; it has 'pa",
         ),
-        ("", "it has none"),
+        ("", "has no row"),
         (
             "patient_id,left or right breast,image view,pathology\nP_1,LEFT,CC,BENIGN",
             "'subtlety', 'breast density' miss",

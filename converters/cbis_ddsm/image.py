@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from mammodet.converters.base import ARCHIVE_LINK, Quarantined, Reason
 from mammodet.converters.cbis_ddsm.archive import SourceFile
-from mammodet.converters.cbis_ddsm.roi import LesionError, Roi, is_lossy, read_roi, resize_mask, two_valued
+from mammodet.converters.cbis_ddsm.roi import Roi, read_roi
 from mammodet.converters.cbis_ddsm.table import RoiRow
+from mammodet.converters.mask_files import LesionError, is_lossy, resize_mask, two_valued
 from mammodet.converters.options import flag
 from mammodet.converters.skeleton import Made
 from numpy.typing import NDArray

@@ -20,8 +20,9 @@ import numpy as np
 from mammodet.converters.base import Quarantined, Reason, Summary, note_stretched
 from mammodet.converters.cdd_cesm.archive import Archive, ImageName, open_archive
 from mammodet.converters.cdd_cesm.regions import Region, Regions, draw, read_regions
-from mammodet.converters.cdd_cesm.shape import MassRule, Outline, components, kind_of, measure, rule_from, skin_depth
+from mammodet.converters.cdd_cesm.shape import MassRule, kind_of, measure, rule_from, skin_depth
 from mammodet.converters.cdd_cesm.table import ImageFacts, Table, read_table
+from mammodet.converters.mask_files import Outline, components
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
 from pydantic import BeforeValidator, model_validator

@@ -8,20 +8,18 @@ few polylines and points. Some file names have a blank before `.jpg`.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
-from mammodet.converters.cdd_cesm.shape import Outline
-from mammodet.converters.cdd_cesm.sheet import read_rows
+from mammodet.converters.mask_files import Outline
+from mammodet.converters.sheet import read_rows
+from mammodet.converters.via import read_shape
 from pycocotools import mask as coco_mask
 
-from mammodet.data.json_values import is_finite, short
+from mammodet.data.json_values import short
 from mammodet.errors import InputError
 from mammodet.geometry import rle_box, rle_to_mask
 from mammodet.records import Geometry
@@ -79,46 +77,15 @@ def read_regions(path: Path) -> Regions:
             shape = json.loads(cells[shape_at] or "{}")
             if shape == {}:  # VIA's row of an image without regions
                 continue
-            corners, geometry = _corners(shape)
+            numbers, geometry = read_shape(shape)
         except (ValueError, RecursionError) as error:
             regions.faulty.add(name)
             regions.quarantine.append(Quarantined(Reason.NO_PLACE, "region", f"{name} ({place})", str(error)))
             continue
-        regions.by_image.setdefault(name, []).append(Region(corners, geometry, place))
+        regions.by_image.setdefault(name, []).append(
+            Region(tuple(zip(numbers[::2], numbers[1::2], strict=True)), geometry, place)
+        )
     return regions
-
-
-def _corners(shape: Any) -> tuple[tuple[tuple[float, float], ...], Geometry]:
-    if not isinstance(shape, Mapping):
-        raise ValueError(f"shape is {short(shape)}; expected an object")
-    kind = shape.get("name")
-
-    def number(key: str, least: float = -math.inf) -> float:
-        value: Any = shape.get(key)
-        if not is_finite(value) or value <= least:
-            raise ValueError(f"{kind} with {key} {short(value)}; expected a number" + (" over 0" if least == 0 else ""))
-        return float(value)
-
-    if kind in ("polygon", "polyline"):
-        xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
-        if not (isinstance(xs, list) and isinstance(ys, list) and all(map(is_finite, [*xs, *ys]))):
-            raise ValueError(f"{kind} without lists of numbers all_points_x and all_points_y")
-        if len(xs) != len(ys) or len(xs) < 3:
-            raise ValueError(f"{kind} of {len(xs)} x and {len(ys)} y; expected at least 3 points")
-        return tuple((float(x), float(y)) for x, y in zip(xs, ys, strict=True)), "contour"
-    if kind in ("circle", "ellipse"):
-        radii = (number("r", 0),) * 2 if kind == "circle" else (number("rx", 0), number("ry", 0))
-        centre = number("cx"), number("cy")
-        turn = number("theta") if "theta" in shape else 0.0
-        angles = np.linspace(0, 2 * math.pi, 72, endpoint=False)
-        along, across = radii[0] * np.cos(angles), radii[1] * np.sin(angles)
-        xs = centre[0] + along * math.cos(turn) - across * math.sin(turn)
-        ys = centre[1] + along * math.sin(turn) + across * math.cos(turn)
-        return tuple(zip(xs.tolist(), ys.tolist(), strict=True)), "circle"
-    if kind == "rect":
-        x, y, width, height = number("x"), number("y"), number("width", 0), number("height", 0)
-        return ((x, y), (x + width, y), (x + width, y + height), (x, y + height)), "box"
-    raise ValueError(f"region is a {short(kind)}, which has no extent that could be read")
 
 
 def draw(region: Region, size_hw: tuple[int, int]) -> Outline:

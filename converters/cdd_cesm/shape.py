@@ -8,11 +8,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from mammodet.converters.mask_files import Outline
 from numpy.typing import NDArray
 
 from mammodet.data.breast import Breast
 from mammodet.errors import InputError, raise_faults
-from mammodet.geometry import Mask
 
 Kind = Literal["mass", "band", "small", "spread"]
 
@@ -44,14 +44,6 @@ class MassRule:
 #: image's longer side) of the skin line.
 _BAND_ROUNDNESS = 0.15
 _SKIN = 0.04
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """A connected region: bool patch (h, w), and column and row of its top-left pixel in the image."""
-
-    patch: Mask
-    corner_xy: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +87,6 @@ def rule_from(texts: Sequence[str]) -> MassRule:
             "expected them to rise"
         )
     return rule
-
-
-def components(mask: Mask, min_pixels: int) -> tuple[list[Outline], int]:
-    """Connected regions of a mask (height, width), 8-connected, and how many smaller ones were dropped."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    outlines: list[Outline] = []
-    for label in range(1, count):
-        x, y, width, height, area = (int(value) for value in stats[label])
-        if area >= min_pixels:
-            outlines.append(Outline(labels[y : y + height, x : x + width] == label, (x, y)))
-    return outlines, count - 1 - len(outlines)
 
 
 def skin_depth(breast: Breast) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
-from mammodet.converters.cdd_cesm.sheet import read_rows
+from mammodet.converters.sheet import read_rows
 
 from mammodet.errors import InputError
 

@@ -1,7 +1,8 @@
 """COCO files that others made (docs/coco.md)."""
 
-from mammodet.converters.coco.converter import Coco, CocoOptions, convert
+from mammodet.converters.coco.converter import Coco, convert
 from mammodet.converters.coco.official import PRESETS
+from mammodet.converters.coco.options import CocoOptions
 
 ARCHIVE = Coco
 

@@ -14,9 +14,12 @@ from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
 from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
-from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy
+from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy, xyxy_to_xywh
+from mammodet.outlines import turned_box
 from mammodet.records import BoxXYXY, Geometry, Lesion, Rle
 
+#: The key of an annotation that a reader found to have no place, with the reason; JSON has only texts as keys.
+FAULT = ("fault",)
 _CORNER_PX = 1.0  # how far an outline's corners may lie from those of the box that it is
 _ROUNDING_PX = 1e-3
 _AGREE_PX = 3.0  # how far the sides of a box may lie from those of its outline's box, whatever its size
@@ -26,11 +29,12 @@ _LEAST_IOU_AROUND = 0.4
 
 @dataclass(frozen=True, slots=True)
 class HowToRead:
-    """`crowd_is_lesion`: what `iscrowd` means in this file; the others as in `CocoOptions`."""
+    """`crowd_is_lesion`: what `iscrowd` means in this file; the others as in `CocoFile` and `LabelledOptions`."""
 
     crowd_is_lesion: bool = False
     boxes: str = "pixels"
     clip_px: float = 0.0
+    sizes_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def crowd_means(file: CocoFile, crowd: str) -> bool:
     return bool(flags) and all(flags)
 
 
-def check_units(files: Sequence[CocoFile], boxes: str) -> None:
+def check_units(files: Sequence[CocoFile]) -> None:
     """Refuse files whose boxes all are fractions of the image, unless they are said to be.
 
     Raises:
@@ -110,7 +114,7 @@ def check_units(files: Sequence[CocoFile], boxes: str) -> None:
     faults = []
     for file in files:
         found = [item["bbox"] for item in _items(file) if _is_box(item.get("bbox"))]
-        if boxes == "pixels" and found and all(map(_is_fraction, found)):
+        if file.boxes == "pixels" and found and all(map(_is_fraction, found)):
             faults.append(f"{file.label}: all {len(found)} boxes lie within one pixel, for instance {short(found[0])}")
     advice = "If they are x, y, width and height as fractions of the image: --boxes fractions. Else mend the files."
     raise_faults(faults, where="boxes", advice=advice)
@@ -154,7 +158,7 @@ def read_boxes(
     for name, item in image.annotations:
         own = item.get("attributes")
         content = canonical_hash(
-            [item.get(key) for key in ("category_id", "bbox", "segmentation", "iscrowd", "ignore", "rotation")]
+            [item.get(key) for key in ("category_id", "bbox", "segmentation", "iscrowd", "ignore", "rotation", FAULT)]
             + [own.get("rotation") if isinstance(own, dict) else None]
         )
         if content in seen:
@@ -183,7 +187,7 @@ def _category(item: Mapping[str, Any], categories: Mapping[CocoId, Category]) ->
 
 
 def _lesion(
-    item: Mapping[str, Any],
+    item: Mapping[Any, Any],
     size_hw: tuple[int, int],
     categories: Mapping[CocoId, Category],
     how: HowToRead,
@@ -195,6 +199,9 @@ def _lesion(
     category = _category(item, categories)
     if category is None:
         checker.faults.append(f"category_id {short(item.get('category_id'))}; expected one of {short([*categories])}")
+    if fault := item.get(FAULT):
+        checker.faults.append(fault)
+        return None
     attributes = dict(checker.take(item, "attributes", dict, "", need=False) or {})
     crowd = checker.flag(item, "iscrowd", "")
     ignored = checker.flag(item, "ignore", "")
@@ -282,10 +289,7 @@ def _upright(
     if not is_finite(angle):
         checker.faults.append(f"attributes.rotation is {short(angle)}; expected degrees")
         return box_xywh
-    x, y, w, h = box_xywh
-    across, along = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-    width, height = w * across + h * along, w * along + h * across
-    around = [x + (w - width) / 2, y + (h - height) / 2, width, height]
+    around = xyxy_to_xywh([turned_box(box_xywh, angle)])[0].tolist()
     attributes["turned_deg"] = attributes.pop("rotation")
     if rle is not None:  # which of them is the box of an outline that is turned already?
         mine, turned = box_iou(xywh_to_xyxy([box_xywh, around]), [rle_box(rle)])[:, 0]

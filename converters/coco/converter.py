@@ -7,28 +7,27 @@ what stands in quarantine, for images and for annotations.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import TypeVar
 
 from mammodet.converters.base import Quarantined, Reason, note_stretched, settle_sides
 from mammodet.converters.coco.boxes import Categories, HowToRead, check_units, crowd_means, plan_categories
 from mammodet.converters.coco.finder import Found, ImageFinder
 from mammodet.converters.coco.image import HowToConvert, ImageTask, convert_image, set_aside
-from mammodet.converters.coco.join import Joined, JoinRule, check_rule, join_images
+from mammodet.converters.coco.join import Joined, check_rule, join_images
 from mammodet.converters.coco.official import PRESETS, check_official
+from mammodet.converters.coco.options import CocoOptions, LabelledOptions
 from mammodet.converters.coco.source import CocoFile, SourceImage, find_coco_files
-from mammodet.converters.coco.summary import MOST_NAMES, count, warn_of
-from mammodet.converters.options import Options, Pairs, flag, pairs
+from mammodet.converters.coco.summary import MOST_NAMES, count, warn_of, warn_of_crowd
 from mammodet.converters.skeleton import Converter, Made
-from pydantic import BeforeValidator, model_validator
 
-from mammodet.data.json_values import CLIP_PX
 from mammodet.data.splits import Splits
 from mammodet.errors import InputError, raise_faults
-from mammodet.records import SUBSETS, ImageRecord
+from mammodet.records import ImageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,117 +39,35 @@ class _Entry:
     image: SourceImage
 
 
-def _annotation(value: Any) -> Any:
-    """`train=a.json`, or a path alone, which may hold a `=` itself."""
-    if not isinstance(value, str):
-        return value
-    subset, sign, path = value.partition("=")
-    if sign and subset in SUBSETS:
-        return subset, Path(path)
-    if sign and not Path(value).exists() and "/" not in subset:
-        raise InputError(f"--annotations {value}: expected FILE.json or SUBSET=FILE.json with {', '.join(SUBSETS)}")
-    return None, Path(value)
+LabelledT = TypeVar("LabelledT", bound=LabelledOptions)
 
 
-class CocoOptions(Options):
-    """What is converted, and how.
+class Labelled(Converter[LabelledT, ImageTask]):
+    """Annotations that others made, in any format: `read_files` brings them as COCO would have them."""
 
-    Attributes:
-        annotations: (subset or None, JSON file); none: every COCO file below the source.
-        categories: (old name, new name), the new one empty to drop it; others get their name in lower case.
-        join: what file names and tables say of the images, beside a preset.
-    """
+    @abstractmethod
+    def read_files(self) -> list[CocoFile]:
+        """The annotations of the source.
 
-    annotations: tuple[Annotated[tuple[str | None, Path], BeforeValidator(_annotation)], ...] = flag(
-        (),
-        "the COCO files, for instance train=a.json test=b.json",
-        metavar="[SUBSET=]FILE.json",
-        group="files",
-        words="all below --source",
-    )
-    categories: Annotated[Pairs, pairs("--category", empty=True)] = flag(
-        (),
-        "rename or merge a category; OLD= makes its findings regions to ignore",
-        name="category",
-        metavar="OLD=NEW",
-        group="files",
-        words="its name in lower case",
-        each=True,
-    )
-    images: Literal["copy", "link"] = flag("copy", "'link': symbolic links, no copies", group="files")
-    without_boxes: Literal["unknown", "normal"] = flag(
-        "unknown", "what an image without boxes and rows is: not known, or looked at and found normal", group="files"
-    )
-    crowd: Literal["auto", "ignore", "lesion"] = flag(
-        "auto",
-        "what iscrowd means: a region to ignore, or a lesion as run lengths; 'auto': a lesion where every "
-        "annotation of a file has it, as CVAT marks brush masks",
-        group="files",
-    )
-    boxes: Literal["pixels", "fractions"] = flag("pixels", "what boxes and polygons are counted in", group="files")
-    clip_boxes: float = flag(
-        CLIP_PX,
-        "boxes that pass the border by up to this are cut to the image, others are faulty",
-        metavar="PX",
-        group="files",
-        ge=0,
-        allow_inf_nan=False,
-    )
-    name: str | None = flag(
-        None, "of the data set, kept with every image", group="files", words="the name of the folder"
-    )
-    preset: Literal["cbis_ddsm_mass", "cbis_ddsm_calc"] | None = flag(
-        None, "all of this group, for a known archive", group="what file names and tables say"
-    )
-    join: JoinRule = JoinRule()
-    split: Literal["given", "holdout"] | None = flag(
-        None,
-        "'given': as files or folders are named; 'holdout': --test-fraction of the patients",
-        group="subsets",
-        words="given where every file is told",
-    )
-    resolve_leaks: Literal["test", "train"] | None = flag(
-        None,
-        "where patients go that are given to two subsets: to the one nearer to test, or nearer to train",
-        group="subsets",
-    )
+        Raises:
+            InputError: there are none, or a file of them is none.
+        """
 
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        if self.preset and not self.join.tables:
-            raise InputError(
-                f"--preset {self.preset}: needs the archive's tables; name them, or their folder, by --tables"
-            )
-        return self
-
-    @property
-    def rule(self) -> JoinRule:
-        """What joins images and tables, of the preset and the user."""
-        return self.join.over(PRESETS[self.preset][1]) if self.preset else self.join
-
-    @property
-    def divides_test(self) -> bool:
-        return self.split != "given"
-
-
-class Coco(Converter[CocoOptions, ImageTask]):
-    """COCO files and their images."""
-
-    NAME = "coco"
-    options_type = CocoOptions
+    def how_to_read(self, file: CocoFile) -> HowToRead:
+        """What the numbers of a file mean."""
+        return HowToRead(boxes=file.boxes, clip_px=self.options.clip_boxes, sizes_told=file.sizes_told)
 
     def find(self) -> None:
         options = self.options
         check_rule(options.rule)
-        self.files = find_coco_files(self.source, options.annotations)
+        self.files = self.read_files()
         self.plan = plan_categories(self.files, options.categories)
         self.categories = self.plan.names
         self.entries = [_Entry(number, file, image) for number, file in enumerate(self.files) for image in file.images]
         if not self.entries:
             raise InputError(f"{self.source}: {', '.join(file.label for file in self.files)}: no image listed")
-        check_units(self.files, options.boxes)
-        preset = PRESETS[options.preset][0] if options.preset else None
-        self.summary.archive = options.name or preset or self.source.resolve().name
+        check_units(self.files)
+        self.summary.archive = options.name or self.source.resolve().name
 
     def synthetic_folders(self) -> set[Path]:
         return set()
@@ -169,8 +86,7 @@ class Coco(Converter[CocoOptions, ImageTask]):
         self.leaking: Mapping[str, Sequence[str]] = {}
         if self.kind == "given":
             self.sides, self.leaking = _given(entries, joined, options)
-        read = [HowToRead(crowd_means(file, options.crowd), options.boxes, options.clip_boxes) for file in files]
-        tasks = _tasks(entries, paths, joined, self.plan, read)
+        tasks = _tasks(entries, paths, joined, self.plan, [self.how_to_read(file) for file in files])
         unmatched = {(item.file, item.name): item for item in joined.quarantine}
         for position, entry in enumerate(entries):
             lost = unmatched.get((entry.file.label, entry.image.name))
@@ -193,10 +109,6 @@ class Coco(Converter[CocoOptions, ImageTask]):
     def convert_one(row: ImageTask, how: HowToConvert) -> Made:
         return convert_image(row, how)
 
-    def complete(self, done: Sequence[tuple[ImageTask, Made]]) -> list[ImageRecord]:
-        records = super().complete(done)
-        return note_stretched(records) if self.options.preset else records
-
     def given(self) -> Mapping[str, str] | None:
         return self.sides
 
@@ -209,13 +121,40 @@ class Coco(Converter[CocoOptions, ImageTask]):
     def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[ImageTask, Made]]) -> None:
         seen = [(task, made.facts) for task, made in done]
         count(self.summary, self.files, self.plan, self.joined, records, seen)
-        warn_of(self.summary, self.files, self.joined, records, seen, self.options.crowd, self.kind)
+        warn_of(self.summary, self.files, self.joined, records, seen, self.kind)
         if self.sides is not None and self.leaking:
             moved = ", ".join(f"{patient} (to {self.sides[patient]})" for patient in self.leaking)
             self.warnings.append(
                 f"{len(self.leaking)} patients stood in two subsets and were moved to one: {moved}; figures do not "
                 "compare with those of the given test set"
             )
+
+
+class Coco(Labelled[CocoOptions]):
+    """COCO files and their images."""
+
+    NAME = "coco"
+    options_type = CocoOptions
+
+    def read_files(self) -> list[CocoFile]:
+        files = find_coco_files(self.source, self.options.annotations)
+        return [replace(file, boxes=self.options.boxes) for file in files]
+
+    def how_to_read(self, file: CocoFile) -> HowToRead:
+        return replace(super().how_to_read(file), crowd_is_lesion=crowd_means(file, self.options.crowd))
+
+    def find(self) -> None:
+        super().find()
+        if self.options.preset and not self.options.name:
+            self.summary.archive = PRESETS[self.options.preset][0]
+
+    def complete(self, done: Sequence[tuple[ImageTask, Made]]) -> list[ImageRecord]:
+        records = super().complete(done)
+        return note_stretched(records) if self.options.preset else records
+
+    def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[ImageTask, Made]]) -> None:
+        super().describe(records, done)
+        warn_of_crowd(self.summary, [made.facts for _, made in done], self.options.crowd)
         if self.options.preset:
             facts = zip(self.entries, self.joined.facts, strict=True)
             check_official(self.summary, [(entry.file.subset, each) for entry, each in facts if each], self.joined)
@@ -266,7 +205,7 @@ def _find_images(source: Path, entries: Sequence[_Entry]) -> tuple[dict[int, Fou
     return paths, quarantine
 
 
-def _split_kind(files: Sequence[CocoFile], options: CocoOptions) -> str:
+def _split_kind(files: Sequence[CocoFile], options: LabelledOptions) -> str:
     untold = [file.label for file in files if file.subset is None and file.images]
     if options.split == "given" and untold:
         raise InputError(
@@ -277,7 +216,7 @@ def _split_kind(files: Sequence[CocoFile], options: CocoOptions) -> str:
 
 
 def _given(
-    entries: Sequence[_Entry], joined: Joined, options: CocoOptions
+    entries: Sequence[_Entry], joined: Joined, options: LabelledOptions
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Patient to the subset of its images, and to all of them where there are several.
 

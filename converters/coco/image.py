@@ -77,7 +77,8 @@ def convert_image(task: ImageTask, how: HowToConvert) -> Made:
     except InputError as error:
         return Made(None, set_aside(task.image, task.label, Reason.UNREADABLE, str(error)), Seen(Counter()))
     height, width = pixels.shape
-    if fault := _size_fault(task.image, (height, width), orientation):
+    told = task.read.sizes_told or any(key in task.image.item for key in ("height", "width"))
+    if told and (fault := _size_fault(task.image, (height, width), orientation)):
         return Made(None, set_aside(task.image, task.label, Reason.OTHER_SIZE, fault), Seen(Counter()))
     boxes = read_boxes(task.image, (height, width), task.categories, task.label, task.read)
     target = how.output / task.target

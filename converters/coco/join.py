@@ -369,6 +369,8 @@ def _facts(
         counted = ", ".join(f"{count} {word}" for word, count in sorted(Counter(others).items()))
         kinds = sorted({str(row.word(column_name(rule.where[0][0]))) for row in left_out}) if rule.where else []
         notes.append(f"also holds, not converted: {', '.join(kinds)} ({counted})")
+    if not rows and str(image.item.get("pathology", "")).lower() == "normal":
+        pathologies = ("normal",)
     lesions = sum(word != "normal" for word in pathologies) if pathology else len(rows)
     return ImageFacts(
         patient_id=str(told["patient_id"]),

@@ -38,12 +38,12 @@ class SourceImage:
 
     Attributes:
         name: its file name as the JSON has it, with `/`.
-        item: the entry; annotations: (its name for messages, the entry).
+        item: the entry; annotations: (its name for messages, the entry); a key that is no text is `boxes.FAULT`.
     """
 
     name: str
     item: Mapping[str, Any]
-    annotations: tuple[tuple[str, Mapping[str, Any]], ...]
+    annotations: tuple[tuple[str, Mapping[Any, Any]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class CocoFile:
         categories: id to name, as written.
         quarantine: annotations that belong to no image.
         repeated_ids: annotations whose id another one has.
+        boxes: `pixels`, or `fractions` of the image.
+        sizes_told: images without a size are faulty; else they have that of their file.
     """
 
     path: Path
@@ -65,6 +67,8 @@ class CocoFile:
     images: tuple[SourceImage, ...]
     quarantine: tuple[Quarantined, ...] = ()
     repeated_ids: int = 0
+    boxes: str = "pixels"
+    sizes_told: bool = True
 
     @property
     def annotation_count(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from mammodet.converters.base import Summary
-from mammodet.converters.coco.boxes import Categories
+from mammodet.converters.coco.boxes import FAULT, Categories
 from mammodet.converters.coco.image import TURNED, ImageTask, Seen
 from mammodet.converters.coco.join import IMAGE_KEYS, Joined
 from mammodet.converters.coco.source import CocoFile, SourceImage
@@ -15,8 +16,18 @@ from mammodet.records import ImageRecord
 
 MOST_NAMES = 5  # how many are listed where there can be many
 _IMAGE_KEYS = {"id", "file_name", "width", "height", *IMAGE_KEYS}
-_ANNOTATION_KEYS = {"id", "rotation", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore"}
-_ANNOTATION_KEYS |= {"attributes", "geometry"}
+_ANNOTATION_KEYS: set[Any] = {
+    "id",
+    "rotation",
+    "image_id",
+    "category_id",
+    "bbox",
+    "area",
+    "segmentation",
+    "iscrowd",
+    "ignore",
+}
+_ANNOTATION_KEYS |= {"attributes", "geometry", FAULT}
 
 
 def count(
@@ -92,7 +103,6 @@ def warn_of(
     joined: Joined,
     records: Sequence[ImageRecord],
     seen: Sequence[tuple[ImageTask, Seen]],
-    crowd_option: str,
     kind: str,
 ) -> None:
     """Add what the user should look at; `kind`: `given` or `holdout`."""
@@ -132,21 +142,6 @@ def warn_of(
         )
     if outlines := sum(item.what == "outline" for item in summary.quarantine):
         warn(f"{outlines} outlines cannot be read, their boxes are kept without one (quarantine.csv)")
-    facts = sum((found.counts for _, found in seen), Counter[str]())
-    if crowd := facts["crowd taken as lesions"]:
-        warn(
-            f"{crowd} annotations are marked iscrowd and were taken as lesions"
-            + (
-                " (--crowd lesion)"
-                if crowd_option == "lesion"
-                else ", since all of their file are, as CVAT marks masks; if they are regions to ignore: --crowd ignore"
-            )
-        )
-    if crowd := facts["crowd taken as regions to ignore"]:
-        warn(
-            f"{crowd} annotations are marked iscrowd and became regions to ignore; if they are lesions, as CVAT marks "
-            "brush masks: --crowd lesion"
-        )
     unknown = sum(not record.has_truth for record in records)
     if unknown:
         advice = "" if orphans else "; if they were looked at and are normal, say --without-boxes normal"
@@ -161,3 +156,23 @@ def warn_of(
     untold = [file.label for file in files if file.subset is None]
     if kind == "holdout" and untold and len(untold) < len(files):
         warn(f"not every file tells its subset ({_names(untold)}): all were pooled and divided anew")
+
+
+def warn_of_crowd(summary: Summary, seen: Sequence[Seen], option: str) -> None:
+    """Add what became of annotations that are marked `iscrowd`."""
+    warn = summary.warnings.append
+    facts = sum((found.counts for found in seen), Counter[str]())
+    if crowd := facts["crowd taken as lesions"]:
+        warn(
+            f"{crowd} annotations are marked iscrowd and were taken as lesions"
+            + (
+                " (--crowd lesion)"
+                if option == "lesion"
+                else ", since all of their file are, as CVAT marks masks; if they are regions to ignore: --crowd ignore"
+            )
+        )
+    if crowd := facts["crowd taken as regions to ignore"]:
+        warn(
+            f"{crowd} annotations are marked iscrowd and became regions to ignore; if they are lesions, as CVAT marks "
+            "brush masks: --crowd lesion"
+        )

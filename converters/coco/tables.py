@@ -1,19 +1,18 @@
-"""Tables beside COCO files: rows of CSV files as they are found, whatever their separator, encoding and line ends."""
+"""Tables beside annotations: their rows by the names of their columns, and which of them are meant."""
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mammodet.converters.sheet import read_bytes, read_rows
+
 from mammodet.errors import InputError, raise_faults
 
 #: Cells that say nothing.
 MISSING = ("", "na", "n/a", "nan")
-_MOST_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +72,14 @@ def read_tables(
     wanted = [(column_name(column), fold(value)) for column, value in where]
     for path, explicit in _candidates(places):
         try:
-            content = _read_bytes(path)
+            content = read_bytes(path)
             if content in contents:  # a second copy, as in folders that were unpacked twice
                 continue
             contents.add(content)
-            columns, found = _parse(path, content)
+            if not content.strip() and not explicit:
+                skipped.append(f"{path.name}: is empty")
+                continue
+            columns, found = read_table(path)
             missing = [name for name in keys if name not in columns]
             if missing and not explicit:
                 skipped.append(_missing(path, missing, columns))
@@ -125,50 +127,22 @@ def _candidates(places: Sequence[Path]) -> Iterable[tuple[Path, bool]]:
                     yield path, False
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; a table of up to {_MOST_BYTES} is read")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _decode(content: bytes) -> str:
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):  # what a spreadsheet calls Unicode text
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def _parse(path: Path, content: bytes) -> tuple[list[str], list[Row]]:
+def read_table(path: Path) -> tuple[list[str], list[Row]]:
     """Column names and rows; cells without white space at their ends, so a newline after a path is gone."""
-    text = _decode(content)
-    header = text.lstrip("\r\n").split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
-    columns: list[str] = []
+    (_, header), *lines = read_rows(path)
+    while not header[-1]:
+        header.pop()
+    columns = [column_name(name) for name in header]
     rows: list[Row] = []
     faults: list[str] = []
-    try:
-        for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            while len(stripped) > len(columns) > 0 and not stripped[-1]:  # separators behind the last cell
-                stripped.pop()
-            if not any(stripped):
-                continue
-            if not columns:
-                columns = [column_name(name) for name in stripped]
-                if doubled := sorted({name for name in columns if name and columns.count(name) > 1}):
-                    faults.append(f"{path.name}: columns {', '.join(map(repr, doubled))} occur twice")
-            elif len(stripped) != len(columns):
-                faults.append(
-                    f"{path.name} line {reader.line_num}: {len(stripped)} cells, the header has {len(columns)}"
-                )
-            else:
-                rows.append(Row(path.name, reader.line_num, dict(zip(columns, stripped, strict=True))))
-    except csv.Error as error:
-        faults.append(f"{path.name} line {reader.line_num}: cannot be read ({error}); it is damaged or cut short")
+    if doubled := sorted({name for name in columns if name and columns.count(name) > 1}):
+        faults.append(f"{path.name}: columns {', '.join(map(repr, doubled))} occur twice")
+    for line, cells in lines:
+        while len(cells) > len(columns) and not cells[-1]:  # separators behind the last cell
+            cells.pop()
+        if len(cells) != len(columns):
+            faults.append(f"{path.name} line {line}: {len(cells)} cells, the header has {len(columns)}")
+        else:
+            rows.append(Row(path.name, line, dict(zip(columns, cells, strict=True))))
     raise_faults(faults, where=str(path))
     return columns, rows

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.cdd_cesm.shape import components
 from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, convert_row, tumor_of
+from mammodet.converters.mask_files import components
 from mammodet.converters.options import flag
 from mammodet.converters.skeleton import Made, refused
 from mammodet.converters.tables import table_of

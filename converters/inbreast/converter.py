@@ -18,11 +18,11 @@ from xml.parsers.expat import ExpatError
 import shapely
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, tumor_of
-from mammodet.converters.outlines import polygon
 from mammodet.converters.tables import birads_of, density_of, images_by_stem, numbers_of, read_table, table_of
 from shapely.geometry.base import BaseGeometry
 
 from mammodet.errors import InputError
+from mammodet.outlines import polygon
 
 _NAME = re.compile(r"(\d+)_([0-9a-z]+)_mg_([lr])_([a-z]+)(?:_anon)?")
 _MM = 1 / 0.07  # pixels of a millimetre

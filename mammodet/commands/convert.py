@@ -14,10 +14,12 @@ from mammodet.cli import Parser
 if TYPE_CHECKING:
     from mammodet.converters.base import Summary
 
-EXAMPLE = """examples:
+EXAMPLE = r"""examples:
   mammodet convert mias --source all-mias --output data/mias --folds 5
   mammodet convert cbis_ddsm --source CBIS-DDSM --output data/cbis --abnormality mass
   mammodet convert coco --source cbis_ddsm_mass_800 --output data/cbis800 --preset cbis_ddsm_mass --tables CSVS
+  mammodet convert masks --source SET --output data/set --images "images/*.jpg" --masks "masks/{stem}*.png" \
+    --pattern "(?P<patient>P[0-9]+)_(?P<laterality>[LR])_(?P<view>CC|MLO)"
   mammodet convert rsna --source rsna-breast-cancer-detection --output data/rsna --folds 5 --jobs 8
   mammodet convert folder --source TREE --output data/density --patient '(P_[0-9]+)'
   mammodet convert cdd_cesm --source CDD-CESM --output data/cesm --table Radiology-manual-annotations.xlsx
@@ -28,6 +30,8 @@ EXAMPLE = """examples:
 ARCHIVES = {
     "mias": "mini-MIAS (Info.txt and mdb001.pgm ...)",
     "cbis_ddsm": "CBIS-DDSM in any of its layouts (DICOM, JPEG, PNG)",
+    "table": "boxes and outlines in CSV, XLSX, YOLO, Pascal VOC, LabelMe, CVAT, Label Studio, VIA",
+    "masks": "images and masks in folders, described by two patterns",
     "coco": "COCO files that others made, joined with tables",
     "rsna": "RSNA screening: train.csv and DICOM files",
     "folder": "a tree whose folders are classes: benign/, malignant/, Density1Benign/, train/cancer/ ...",

@@ -11,6 +11,7 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from mammodet.outlines import mend
 from mammodet.records import Rle
 from mammodet.run_lengths import check_counts
 
@@ -110,7 +111,8 @@ def read_segmentation(value: Any, height: int, width: int, where: str, checker: 
         if isinstance(value, list):
             for polygon in value:
                 check_polygon(polygon, height, width)
-            rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
+            parts = [part for polygon in value for part in mend(polygon, (height, width))]
+            rle = coco_mask.merge(coco_mask.frPyObjects(parts, height, width))
         elif not isinstance(value, dict):
             raise ValueError(f"is {short(value)}; expected run lengths or polygons")
         elif value.get("size") != [height, width]:

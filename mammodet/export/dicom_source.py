@@ -27,7 +27,8 @@ from mammodet.data.dicom.tags import text
 from mammodet.data.study import Spacing
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
-from mammodet.geometry import box_rle, rle_area, rle_box, rle_to_mask
+from mammodet.geometry import box_rle, rle_area
+from mammodet.outlines import rle_polygons
 from mammodet.records import Detections, ImagePrediction, Rle
 
 SCHEME = "99MAMMODET"
@@ -177,15 +178,7 @@ def contours(rle: Rle, tolerance_px: float = TOLERANCE_PX) -> list[NDArray[np.fl
     further than the tolerance from the ring. Holes are not drawn. Worked example: a pixel at column 3, row 5 gives the
     square (3, 5), (4, 5), (4, 6), (3, 6).
     """
-    left, top, right, bottom = (round(side) for side in rle_box(rle))
-    patch = np.pad(rle_to_mask(rle)[top:bottom, left:right], ((0, 0), (1, 1))).astype(np.int8)
-    rows, starts = np.nonzero(np.diff(patch, axis=1) == 1)
-    _, ends = np.nonzero(np.diff(patch, axis=1) == -1)
-    runs = shapely.box(left + starts, top + rows, left + ends, top + rows + 1)
-    parts = shapely.get_parts(shapely.union_all(runs))
-    rings = shapely.simplify(shapely.polygons(shapely.get_exterior_ring(parts)), tolerance_px, preserve_topology=True)
-    order = np.argsort(-shapely.area(rings), kind="stable")
-    return [np.asarray(shapely.get_coordinates(rings[index])) for index in order]
+    return [shapely.get_coordinates(polygon) for polygon in rle_polygons(rle, tolerance_px)]
 
 
 def lab(colour: Sequence[int]) -> Any:

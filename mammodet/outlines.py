@@ -1,7 +1,6 @@
-"""Outlines of findings by shapely: from points to a valid shape, cut at the image's border, to boxes and masks.
+"""Outlines as polygons, by shapely: turned boxes, ellipses, those that cross themselves or the border, and of masks.
 
-Shapes are in the pixel frame of `mammodet.records`. A pixel belongs to a mask where its centre lies in the shape or on
-its border.
+Shapes are in the pixel frame of `mammodet.records`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,73 @@ from collections.abc import Sequence
 
 import numpy as np
 import shapely
+from shapely import affinity
 from shapely.geometry.base import BaseGeometry
 
-from mammodet.geometry import patch_to_rle
+from mammodet.geometry import patch_to_rle, rle_box, rle_to_mask
 from mammodet.records import BoxXYXY, Rle
 from mammodet.trace import Trace
+
+_QUARTER = 18  # corners in a quarter of an ellipse
+
+
+def turned_box(box_xywh: Sequence[float], degrees: float, *, around_corner: bool = False) -> BoxXYXY:
+    """The upright box around one that is turned clockwise, as seen, around its middle or its first corner."""
+    x, y, w, h = box_xywh
+    turned = affinity.rotate(shapely.box(x, y, x + w, y + h), degrees, origin=(x, y) if around_corner else "center")
+    x1, y1, x2, y2 = turned.bounds
+    return x1, y1, x2, y2
+
+
+def ellipse(centre_xy: tuple[float, float], radii_xy: tuple[float, float], degrees: float = 0.0) -> list[float]:
+    """x, y, x, y, ... of an ellipse turned clockwise, as seen, around its centre."""
+    circle = shapely.Point(0, 0).buffer(1, quad_segs=_QUARTER)
+    turned = affinity.rotate(affinity.scale(circle, *radii_xy, origin=(0, 0)), degrees, origin=(0, 0))
+    return _numbers(affinity.translate(turned, *centre_xy))
+
+
+def _numbers(polygon: shapely.Polygon) -> list[float]:
+    corners = shapely.get_coordinates(polygon.exterior)[:-1]
+    return [float(number) for number in corners.ravel()]
+
+
+def mend(polygon: Sequence[float], size_hw: tuple[int, int]) -> list[list[float]]:
+    """The parts of an outline inside its image, none of which crosses itself.
+
+    Where an outline crosses itself, both of its loops are inside, as the hand that drew them meant; an outline without
+    area, as of a line, is left as it is.
+
+    Args:
+        polygon: x, y, x, y, ...
+        size_hw: (height, width) of the image.
+    """
+    drawn = shapely.Polygon(np.reshape(polygon, (-1, 2)))
+    frame = shapely.box(0, 0, size_hw[1], size_hw[0])
+    if drawn.is_valid and frame.covers(drawn):
+        return [list(polygon)]
+    parts = shapely.get_parts(shapely.intersection(_valid(drawn), frame))
+    return [_numbers(part) for part in parts if part.geom_type == "Polygon" and part.area > 0] or [list(polygon)]
+
+
+def rle_polygons(rle: Rle, tolerance_px: float = 0.0) -> list[shapely.Polygon]:
+    """The regions of a mask as polygons along the borders of its pixels, their holes filled, the largest first.
+
+    Args:
+        tolerance_px: no point of a border lies further than this from its polygon (Douglas and Peucker's rule).
+    """
+    left, top, right, bottom = (round(side) for side in rle_box(rle))
+    patch = np.pad(rle_to_mask(rle)[top:bottom, left:right], ((0, 0), (1, 1))).astype(np.int8)
+    rows, starts = np.nonzero(np.diff(patch, axis=1) == 1)
+    _, ends = np.nonzero(np.diff(patch, axis=1) == -1)
+    parts = shapely.get_parts(shapely.union_all(shapely.box(left + starts, top + rows, left + ends, top + rows + 1)))
+    filled = shapely.polygons(shapely.get_exterior_ring(parts))
+    simple = shapely.simplify(filled, tolerance_px, preserve_topology=True)
+    return [simple[index] for index in np.argsort(-shapely.area(simple), kind="stable")]
+
+
+def _valid(drawn: shapely.Polygon) -> BaseGeometry:
+    """An outline that crosses itself as all that its loops enclose."""
+    return drawn if drawn.is_valid else shapely.make_valid(drawn, method="structure", keep_collapsed=False)
 
 
 def polygon(points_xy: Sequence[Sequence[float]]) -> BaseGeometry:
@@ -27,7 +88,7 @@ def polygon(points_xy: Sequence[Sequence[float]]) -> BaseGeometry:
         raise ValueError(f"has {len(points_xy)} points; an outline has at least 3")
     if not np.isfinite(points_xy).all():
         raise ValueError("has a point that is no number")
-    return _areas(shapely.make_valid(shapely.Polygon(points_xy)))
+    return _areas(_valid(shapely.Polygon(points_xy)))
 
 
 def circle(centre_xy: Sequence[float], radius: float) -> BaseGeometry:
@@ -81,7 +142,7 @@ def to_box(shape: BaseGeometry) -> BoxXYXY:
 
 
 def to_rle(shape: BaseGeometry, size_hw: tuple[int, int]) -> Rle:
-    """The mask of a shape that lies on an image of (height, width): at least one pixel."""
+    """The mask of a shape on an image of (height, width): the pixels whose centres it holds or touches, at least one."""
     height, width = size_hw
     x1, y1, x2, y2 = shape.bounds
     left, top = min(int(x1), width - 1), min(int(y1), height - 1)

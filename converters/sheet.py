@@ -1,4 +1,4 @@
-"""Rows of a table that is a CSV or an Excel file (XLSX), as text."""
+"""Rows of a table, as text: CSV whatever its separator, encoding and line ends, or an Excel file (XLSX)."""
 
 from __future__ import annotations
 
@@ -11,32 +11,41 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mammodet.errors import InputError
+from mammodet.files import parse_xml
 
 Rows = list[tuple[int, list[str]]]
 
-_MOST_BYTES = 2**27
+_MOST_BYTES = 2**28
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _PACKAGE = "{http://schemas.openxmlformats.org/package/2006/relationships}"
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, if it is none too large for a table.
+
+    Raises:
+        InputError: it is missing, cannot be read, or is too large.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes; a table of up to {_MOST_BYTES} is read")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def read_rows(path: Path, sheet: str = "all") -> Rows:
-    """Line number (from 1) and stripped cells of every row that is not blank; the first row is the header.
+    """The last line's number (from 1) and the stripped cells of every row that is not blank; the first is the header.
 
     Args:
         sheet: of an Excel file; where it has none of that name, its first.
     Raises:
         InputError: the file is missing or damaged, or has no row.
     """
-    try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= _MOST_BYTES else b""
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if size > _MOST_BYTES:
-        raise InputError(f"{path}: {size} bytes; the archive's tables have less than {_MOST_BYTES}")
+    content = read_bytes(path)
     lines = _xlsx(path, content, sheet) if content[:4] == b"PK\x03\x04" else _csv(path, content)
     rows = [(line, [cell.strip() for cell in cells]) for line, cells in lines if any(cell.strip() for cell in cells)]
     if not rows:
@@ -45,21 +54,24 @@ def read_rows(path: Path, sheet: str = "all") -> Rows:
 
 
 def _csv(path: Path, content: bytes) -> Rows:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is neither XLSX nor UTF-8 text ({error.reason} at byte {error.start})") from None
-    header = text.split("\n", 1)[0]
+    text = _decode(content)
+    header = text.lstrip("\r\n").split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
-    rows: Rows = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            rows.append((line, next(reader)))
-        except StopIteration:
-            return rows
-        except csv.Error as error:
-            raise InputError(f"{path}: line {line} cannot be read ({error}); the file is damaged") from None
+    try:
+        return [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        raise InputError(
+            f"{path.name} line {reader.line_num}: cannot be read ({error}); it is damaged or cut short"
+        ) from None
+
+
+def _decode(content: bytes) -> str:
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):  # what a spreadsheet calls Unicode text
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def _xlsx(path: Path, content: bytes, sheet: str) -> Rows:
@@ -80,10 +92,13 @@ def _xlsx(path: Path, content: bytes, sheet: str) -> Rows:
             if "xl/sharedStrings.xml" in package.namelist():
                 shared = [_text(item) for item in _part(package, "xl/sharedStrings.xml").iter(f"{_MAIN}si")]
             page = _part(package, posixpath.normpath(posixpath.join("/xl", target)).lstrip("/"))
-            return [
+            rows = [
                 (int(row.get("r") or number), _cells(row, shared))
                 for number, row in enumerate(page.iter(f"{_MAIN}row"), start=1)
             ]
+            width = next((len(cells) for _, cells in rows if any(cells)), 0)
+            # A row ends with its last cell that holds something.
+            return [(line, cells + [""] * (width - len(cells))) for line, cells in rows]
     except (zipfile.BadZipFile, ElementTree.ParseError, LookupError, StopIteration, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
@@ -91,7 +106,7 @@ def _xlsx(path: Path, content: bytes, sheet: str) -> Rows:
 
 
 def _part(package: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    return ElementTree.fromstring(package.read(name))
+    return parse_xml(package.read(name), name)
 
 
 def _text(item: ElementTree.Element) -> str:
