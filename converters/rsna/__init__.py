@@ -1,7 +1,7 @@
 """The RSNA screening archive (docs/rsna.md)."""
 
+from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.rsna.converter import Rsna, RsnaOptions, convert
-from mammodet.converters.rsna.image import PixelOptions
 from mammodet.converters.skeleton import JOURNAL
 
 ARCHIVE = Rsna

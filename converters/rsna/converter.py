@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from mammodet.converters.base import Quarantined, Reason, Summary
 from mammodet.converters.options import Options, flag
+from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.rsna.archive import Archive, find_images
-from mammodet.converters.rsna.image import PixelOptions, contradictions, convert_image
+from mammodet.converters.rsna.image import contradictions, convert_image
 from mammodet.converters.rsna.table import STANDARD_VIEWS, ImageRow, Table, find_table, read_table
 from mammodet.converters.skeleton import Converter, Made
 

@@ -2,14 +2,15 @@
 
 mini-MIAS: Suckling et al. 1994, `Info.txt`: 123 abnormal lines, four of them without a circle. CBIS-DDSM: rows of the
 four official tables (Lee et al., Scientific Data 2017); an image is a patient, side and view. The totals of `mass` and
-`both` are counted over the tables' union: patients and images that stand in several tables count once.
+`both` are counted over the tables' union: patients and images that stand in several tables count once. INbreast,
+VinDr-Mammo (boxes, ignored ones among them) and CMMD: as their publishers say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 
 from mammodet.audit.findings import AuditedImage, Finding, Item, count
@@ -21,7 +22,7 @@ from mammodet.errors import InputError
 class Totals:
     """What an archive, or a part of it, holds."""
 
-    lesions: int
+    lesions: int | None  # None: it depends on what is converted
     patients: int
     images: int
 
@@ -35,6 +36,9 @@ TOTALS: dict[str, Totals] = {
     "cbis_ddsm-mass": Totals(lesions=1696, patients=892, images=1592),
     "cbis_ddsm-calc": Totals(lesions=1872, patients=753, images=1511),
     "cbis_ddsm-both": Totals(lesions=3568, patients=1566, images=3032),
+    "inbreast": Totals(lesions=None, patients=115, images=410),
+    "vindr": Totals(lesions=2254, patients=5000, images=20000),
+    "cmmd": Totals(lesions=0, patients=1775, images=5202),
 }
 
 
@@ -71,8 +75,8 @@ def check_totals(images: Sequence[AuditedImage], expect: str, quarantine: Sequen
         "patients": len({image.record.patient_id for image in images if image.record.patient_id is not None}),
         "images": len(images),
     }
-    expected = {"lesions": totals.lesions, "patients": totals.patients, "images": totals.images}
-    wrong = [name for name, number in found.items() if number != expected[name]]
+    expected = {name: number for name, number in asdict(totals).items() if number is not None}
+    wrong = [name for name, number in expected.items() if number != found[name]]
     if not wrong:
         return []
     placeless = [image for image in images if image.record.unlocalized]
@@ -91,7 +95,7 @@ def check_totals(images: Sequence[AuditedImage], expect: str, quarantine: Sequen
             "note" if explained else "error",
             f"counts differ from {expect}: {differences}; "
             + (f"{known} account for it" if explained else f"{known} do not account for it"),
-            f"{totals.lesions} lesions, {totals.patients} patients, {totals.images} images.",
+            ", ".join(f"{number} {name}" for name, number in expected.items()) + ".",
             "Nothing, if these may be missing; their reasons stand here."
             if explained
             else "Is this the file that these totals are of (all.json holds every image)? Is the download complete? "

@@ -36,6 +36,13 @@ ARCHIVES = {
     "rsna": "RSNA screening: train.csv and DICOM files",
     "folder": "a tree whose folders are classes: benign/, malignant/, Density1Benign/, train/cancer/ ...",
     "cdd_cesm": "CDD-CESM: low-energy mammograms with outlines, or a copy with masks",
+    "inbreast": "INbreast: DICOM files, OsiriX outlines and INbreast.csv",
+    "vindr": "VinDr-Mammo: DICOM files and finding_annotations.csv",
+    "cmmd": "CMMD: DICOM files and CMMD_clinicaldata_revision.xlsx",
+    "dmid": "DMID: Info.txt, TIFF images and masks",
+    "embed": "EMBED: DICOM files and the tables of metadata and clinical findings",
+    "kau_bcmd": "KAU-BCMD: images in folders by BI-RADS, and correctSheetlast.xlsx",
+    "ddsm": "DDSM: PNG or TIFF copies with .ics and .OVERLAY files",
     "ddsm_patches": "DDSM patches of 299 x 299: TFRecord and .npy files",
 }
 

@@ -1,0 +1,98 @@
+"""CMMD: 5202 digital mammograms of 1775 patients, a biopsy of each listed breast, no boxes (Cui et al., TCIA 2022).
+
+CMMD_clinicaldata_revision.xlsx has a row for each breast or finding of it; the DICOM files say patient, side and view.
+What becomes of each is in docs/cmmd.md.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mammodet.converters.base import Reason
+from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow, counted
+from mammodet.converters.tables import Cells, laterality_of, read_table, table_of
+
+from mammodet.data.dicom import read_header
+from mammodet.data.images import is_dicom
+from mammodet.errors import InputError
+
+_NEEDED = ("ID1", "LeftRight", "Age", "abnormality", "classification")
+_PATIENT = re.compile(r"D[12]-\d{4}")
+#: Rising in seriousness.
+CLASSES = ("benign", "malignant")
+
+
+class Cmmd(ImageArchive[ImageOptions]):
+    """The archive, or the part of it that is there."""
+
+    NAME = "CMMD"
+    PREFIX = "cmmd"
+    options_type = ImageOptions
+    has_lesions = False
+
+    def describe_images(self) -> list[ImageRow]:
+        table = table_of(
+            self.source, self.files, *(f"CMMD_clinicaldata_revision.{suffix}" for suffix in ("xlsx", "csv"))
+        )
+        breasts: dict[tuple[str, str | None], list[Cells]] = {}
+        for line, row in read_table(table, _NEEDED, ("subtype",)):
+            side = laterality_of(row["LeftRight"])
+            row["classification"] = row["classification"].lower()
+            if not _PATIENT.fullmatch(row["ID1"]) or side is None or row["classification"] not in CLASSES:
+                said = f"{row['ID1']} {row['LeftRight']} {row['classification']}"
+                reason = f"{said}: expected D1-0001, L or R, Benign or Malignant"
+                self.lose(Reason.BAD_ROW, "row", f"{table.name} line {line}", reason)
+                continue
+            breasts.setdefault((row["ID1"], side), []).append(row)
+        images: list[ImageRow] = []
+        # Every patient's files have the same names, 1-1.dcm ...: they are told apart by their folders.
+        for path in sorted({*self.files.values(), *self.doubles}):
+            if not is_dicom(path):
+                continue
+            where = path.relative_to(self.source).as_posix()
+            try:
+                header = read_header(path)
+            except InputError as error:
+                self.lose(Reason.UNREADABLE, "image", where, str(error), where)
+                continue
+            patients = [header.patient_id or "", *reversed(path.parts)]
+            patient = next((part for part in patients if _PATIENT.fullmatch(part)), None)
+            if patient is None:
+                self.lose(
+                    Reason.BAD_NAME, "image", where, "neither its header nor its folders name a patient like D1-0001"
+                )
+                continue
+            images.append(
+                _image(path, where, patient, header.laterality, breasts.get((patient, header.laterality), []))
+            )
+        self.doubles = []
+        present = {(image.patient, image.laterality) for image in images}
+        for patient, side in sorted(set(breasts) - present, key=str):
+            self.lose(Reason.NO_FILE, "breast", f"{patient} {side}", f"has a row in {table.name} but no image")
+        rows = [row for found in breasts.values() for row in found]
+        self.facts |= {
+            "rows": len(rows),
+            "abnormality": counted([row["abnormality"] or None for row in rows]),
+            "subtype": counted([row["subtype"] or None for row in rows]),
+            "breasts without a row": len(present - set(breasts)),
+        }
+        return images
+
+
+def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Cells]) -> ImageRow:
+    """An image by the rows of its breast: the most serious one counts; a breast that is not listed is not known."""
+    worst = max((row["classification"] for row in rows), key=CLASSES.index, default=None)
+    facts = {name: sorted({row[name] for row in rows if row[name]}) for name in ("Age", "abnormality", "subtype")}
+    return ImageRow(
+        name=re.sub(r"[^A-Za-z0-9.-]+", "_", where.rsplit(".", 1)[0]),
+        path=path,
+        patient=patient,
+        laterality=side,
+        labels={
+            "tumor": 1 if worst else None,
+            "malignant": None if worst is None else int(worst == "malignant"),
+        },
+        class_name=worst,
+        notes=tuple(f"{name.lower()} {', '.join(values)}" for name, values in facts.items() if values),
+    )

@@ -1,0 +1,130 @@
+"""Tables of archives, row by row, and the words that they use for side, view, density and BI-RADS."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mammodet.converters.base import walk_files
+from mammodet.converters.sheet import read_rows
+
+from mammodet.data.images import is_image
+from mammodet.errors import InputError
+
+Cells = dict[str, str]
+csv.field_size_limit(2**20)
+
+
+def read_table(
+    path: Path, needed: Sequence[str], wanted: Sequence[str] = (), *, sheet: str = ""
+) -> Iterator[tuple[int, Cells]]:
+    """Line number and cells by column of every row that is not blank; a CSV is never held in memory as a whole.
+
+    Columns are found whatever their case, blanks and punctuation. A cell that is missing, `nan` or `none` is "".
+
+    Args:
+        needed: columns without which the table is not the archive's.
+        wanted: columns that some editions lack; their cells are "" then.
+        sheet: of an Excel file; its first where it has none of that name.
+    Raises:
+        InputError: the file cannot be read as CSV or XLSX, or lacks a needed column.
+    """
+    lines = _lines(path, sheet)
+    header = [_plain(cell) for cell in next(lines, (1, []))[1]]
+    missing = [name for name in needed if _plain(name) not in header]
+    if missing:
+        raise InputError(
+            f"{path}: column {', '.join(missing)} missing; found {', '.join(filter(None, header)) or 'none'}"
+        )
+    at = {name: header.index(_plain(name)) for name in (*needed, *wanted) if _plain(name) in header}
+    for line, cells in lines:
+        row = dict.fromkeys(wanted, "") | {
+            name: _value(cells[column]) if column < len(cells) else "" for name, column in at.items()
+        }
+        if any(row.values()):
+            yield line, row
+
+
+def _lines(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                yield from read_rows(path, sheet)
+                return
+        with open(path, encoding="utf-8-sig", newline="") as text:
+            first = text.readline()
+            text.seek(0)
+            reader = csv.reader(text, delimiter=max(",;\t", key=first.count), strict=True)
+            for cells in reader:
+                yield reader.line_num, cells
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is neither XLSX nor UTF-8 text ({error.reason}); save it as CSV (UTF-8)") from None
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _value(cell: str) -> str:
+    text = cell.strip()
+    return "" if text.lower() in ("nan", "none", "null", "na", "n/a") else text
+
+
+def find_files(source: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Files of a source by their lower-case names, and the images that have the name of an earlier one."""
+    files: dict[str, Path] = {}
+    others: list[Path] = []
+    for folder, names in walk_files(source):
+        for name in names:
+            if files.setdefault(name.lower(), folder / name) != folder / name and is_image(folder / name):
+                others.append(folder / name)
+    return files, others
+
+
+def images_by_stem(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Images by their lower-case names without suffix; a DICOM file counts before its copies in other formats."""
+    images: dict[str, Path] = {}
+    order = (".dcm", ".dicom", ".png", ".tif", ".tiff")
+    for path in sorted(files.values(), key=lambda path: (*(path.suffix.lower() != suffix for suffix in order), path)):
+        if is_image(path):
+            images.setdefault(path.stem.lower(), path)
+    return images
+
+
+def table_of(source: Path, files: Mapping[str, Path], *names: str) -> Path:
+    """The first of these tables that is there.
+
+    Raises:
+        InputError: none is.
+    """
+    for name in names:
+        if name.lower() in files:
+            return files[name.lower()]
+    found = ", ".join(sorted(files)[:5]) or "an empty folder"
+    raise InputError(f"{source}: no {' or '.join(names)}; expected the unpacked archive. Found: {found}")
+
+
+def laterality_of(text: str) -> str | None:
+    """`L` or `R`, of `left`, `R`, ...; None of anything else, `B` for both among it."""
+    return {"l": "L", "left": "L", "r": "R", "right": "R"}.get(text.strip().lower())
+
+
+def density_of(text: str) -> str | None:
+    """`A` to `D`, of `DENSITY C`, `c`, `3` or `3.0`; None of anything else."""
+    found = re.fullmatch(r"(?:(?:breast |acr )?density|acr)?\s*([a-d]|[1-4](?:\.0)?)", text.strip().lower())
+    return ("ABCD"["1234".index(found[1][0])] if found[1][0].isdigit() else found[1].upper()) if found else None
+
+
+def birads_of(text: str) -> str | None:
+    """`0` to `6`, and `4a` to `4c`, of `BI-RADS 4`, `4A`, `5.0`; None of anything else."""
+    found = re.fullmatch(r"(?:bi-?rads?)?\s*([0-6]|4[abc])(?:\.0)?", text.strip().lower())
+    return found[1] if found else None
+
+
+def numbers_of(text: str) -> list[float]:
+    """The numbers in a text, as in `((12, 30, 45, 60),)` or `(12.5, 30)`."""
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", text.lower())]
