@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +130,7 @@ def _predict_now(
     from mammodet.engine.ensemble import Ensemble
     from mammodet.engine.predict import predict_to_folder
     from mammodet.models import STARTER, starter_path
+    from mammodet.serving.study import predicted_only
 
     is_starter = chosen.checkpoint == Path(STARTER)
     predictor = Ensemble.from_checkpoints([starter_path() if is_starter else chosen.checkpoint], chosen.device)
@@ -139,12 +139,4 @@ def _predict_now(
     inputs = gather(chosen.input, predictor.facts.categories, unpack_to=folder)
     path, _ = predict_to_folder(predictor, inputs.dataset, inputs.root, output, unreadable=inputs.skipped)
     predictions = read_predictions(path)
-    kept = {image.file_name for image in predictions.images}
-    records = tuple(record for record in inputs.dataset.images if record.file_name in kept)
-    dataset = replace(inputs.dataset, images=records)
-    exams = tuple(replace(exam, files=tuple(name for name in exam.files if name in kept)) for exam in inputs.exams)
-    return (
-        replace(inputs, dataset=dataset, exams=tuple(e for e in exams if e.files)),
-        predictions,
-        predictor.calibration,
-    )
+    return predicted_only(inputs, predictions), predictions, predictor.calibration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration
 from mammodet.files import canonical_hash
 from mammodet.geometry import rle_box
-from mammodet.records import Detections, ImagePrediction, ImageRecord, Rle
+from mammodet.records import LABELS, Detections, ImagePrediction, ImageRecord, Rle
 from mammodet.reporting.overlay import truth_words
 from mammodet.reporting.prediction_tables import spacings_of
 from mammodet.reporting.ranking import describe, match_detections
@@ -31,8 +31,9 @@ NO_FINDINGS = Detections.empty(with_masks=False)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An operating point: a threshold of the image's score, and the goal it was chosen for."""
+    """An operating point: a threshold of the image's score of a label, and the goal it was chosen for."""
 
+    label: str
     goal: str
     threshold: float
 
@@ -44,7 +45,7 @@ class Study:
     Attributes:
         predictions: of each image, detections the strongest first; None where there is none.
         points: operating points of `calibration`.
-        model: what made the predictions, in one line.
+        model: name of the file that made the predictions.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Study:
             InputError: predictions of other images, or none that belongs to these.
         """
         records, by_id = inputs.dataset.images, {}
+        made = predictions.model if predictions is not None else {}
         if predictions is not None:
             found = match_to_dataset(
                 predictions.images, inputs.dataset, ignore_extra=True, ignore_missing=True, where=title
@@ -76,10 +78,10 @@ class Study:
             inputs,
             tuple(by_id.get(record.image_id) for record in records),
             predictions.categories if predictions is not None else inputs.dataset.categories,
-            tuple(Point(**point) for point in calibration.points("image", "tumor")) if calibration is not None else (),
-            str(predictions.model.get("checkpoint") or predictions.model.get("imported_from") or "")
-            if predictions is not None
-            else "",
+            tuple(Point(label, **point) for label in LABELS for point in calibration.points("image", label))
+            if calibration is not None
+            else (),
+            Path(str(made.get("checkpoint") or made.get("imported_from") or "")).name,
         )
 
     @cached_property
@@ -138,7 +140,7 @@ class Study:
             "title": self.title,
             "model": self.model,
             "categories": list(self.categories),
-            "points": [{"goal": point.goal, "threshold": point.threshold} for point in self.points],
+            "points": [asdict(point) for point in self.points],
             "exams": [{"name": name, "images": list(numbers)} for name, numbers in self.exams],
             "images": [self._image(number) for number in range(len(self.images))],
         }
@@ -226,6 +228,15 @@ def bare_inputs(predictions: Predictions, root: Path) -> Inputs:
             f"{faults[0]!r}; name the folder that was predicted with --images"
         )
     return Inputs(dataset, root, files=files, exams=tuple(exams_of(dataset.images, files, {})))
+
+
+def predicted_only(inputs: Inputs, predictions: Predictions) -> Inputs:
+    """The images that have a prediction: others could not be read."""
+    kept = {image.file_name for image in predictions.images}
+    records = tuple(record for record in inputs.dataset.images if record.file_name in kept)
+    exams = (replace(exam, files=tuple(name for name in exam.files if name in kept)) for exam in inputs.exams)
+    dataset = replace(inputs.dataset, images=records)
+    return replace(inputs, dataset=dataset, exams=tuple(exam for exam in exams if exam.files))
 
 
 def outline(rle: Rle | None) -> list[list[float]]:

@@ -133,7 +133,7 @@ function start() {
   const embedded = $("data") ? JSON.parse($("data").textContent) : null;
   const token = document.body.dataset.token;
   const state = {
-    exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, finding: 0, preset: "0",
+    exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0",
     show: { b: true, c: true, t: true, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
   };
   let study, saving = Promise.resolve(), commentTimer = null;
@@ -289,6 +289,7 @@ function start() {
   }
 
   const ratio = () => window.devicePixelRatio || 1;
+  const unit = () => ratio() * Math.max(1, window.innerWidth / 2200); // of lines and letters, larger on large screens
   const place = (panel, event) => {
     const frame = panel.canvas.getBoundingClientRect();
     return [(event.clientX - frame.left) * ratio(), (event.clientY - frame.top) * ratio()];
@@ -344,7 +345,9 @@ function start() {
     context.fillRect(0, 0, panel.canvas.width, panel.canvas.height);
     const name = [image.laterality, image.view].filter(Boolean).join(" ") || image.name;
     const score = image.scores?.tumor === undefined ? "" : `score ${percent(image.scores.tumor)}`;
-    panel.caption.textContent = [name, score, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 ");
+    const point = study.points[state.point], value = point && image.scores?.[point.label];
+    const call = value === undefined ? "" : `${point.label} ${percent(value)} ${value >= point.threshold ? "\u2265" : "<"} ${percent(point.threshold)}: ${value >= point.threshold ? "positive" : "negative"}`;
+    panel.caption.textContent = [name, score, call, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 ");
     if (!panel.pixels) return;
     shade(panel);
     drawPixels(context, panel, panel.view);
@@ -376,9 +379,9 @@ function start() {
 
   function line(context, colour, dashes, path) {
     for (const [width, stroke] of [[4, "#000a"], [2, colour]]) { // a dark rim, so that lines show on white tissue
-      context.lineWidth = width * ratio();
+      context.lineWidth = width * unit();
       context.strokeStyle = stroke;
-      context.setLineDash(dashes.map((dash) => dash * ratio()));
+      context.setLineDash(dashes.map((dash) => dash * unit()));
       context.beginPath();
       path();
       context.stroke();
@@ -387,7 +390,7 @@ function start() {
   }
 
   function drawLabel(context, text, [x, y], colour) {
-    const size = 13 * ratio();
+    const size = 13 * unit();
     context.font = `${size}px system-ui, sans-serif`;
     const width = context.measureText(text).width + 8;
     const left = Math.min(Math.max(x, 0), Math.max(context.canvas.width - width, 0)), top = Math.max(y, size * 1.4);
@@ -407,7 +410,7 @@ function start() {
       }));
     }
     if (state.show.b || !rims?.length) line(context, colour, dashes, () => context.rect(Math.min(ax, bx), ay, Math.abs(bx - ax), by - ay));
-    drawLabel(context, label, [Math.min(ax, bx), dashes.length ? by + 18 * ratio() : ay - 3 * ratio()], colour);
+    drawLabel(context, label, [Math.min(ax, bx), dashes.length ? by + 18 * unit() : ay - 3 * unit()], colour);
   }
 
   const TRUTH = "#6cc4f5", FOUND = "#f5b52e", DRAWN = "#7ee08a";
@@ -595,8 +598,7 @@ function start() {
     $("done").checked = Boolean(study.verdicts?.[panel.number].done);
     $("threshold").value = state.threshold;
     $("threshold-value").textContent = percent(state.threshold);
-    const point = study.points.findIndex((one) => one.threshold === state.threshold);
-    $("points").value = String(point);
+    $("points").value = String(state.point);
     const presets = panel.details?.presets ?? [];
     const options = embedded ? [] : [...presets.map((name, n) => [String(n), name]), ...(presets.length ? [["none", "all values"]] : [])];
     $("presets").replaceChildren(...options.map(([value, name]) => Object.assign(make("option", name), { value })));
@@ -606,6 +608,13 @@ function start() {
       if (button.dataset.key in state.show) button.setAttribute("aria-pressed", state.show[button.dataset.key]);
       if (button.dataset.key === "r") button.setAttribute("aria-pressed", state.tool === "ruler");
     }
+  }
+
+  /** An operating point judges images; of the label tumor it is the threshold of findings, too. */
+  function choosePoint(number) {
+    state.point = number;
+    if (study.points[number]?.label === "tumor") setThreshold(study.points[number].threshold);
+    else refresh();
   }
 
   function setThreshold(value) {
@@ -670,7 +679,7 @@ function start() {
     w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, -1), L: () => windowBy(1, 1),
     p: () => { const list = $("presets"); if (list.options.length) setPreset(list.options[(list.selectedIndex + 1) % list.options.length].value); },
     "[": () => setThreshold(state.threshold - 0.02), "]": () => setThreshold(state.threshold + 0.02),
-    o: () => { const n = study.points.length; if (n) setThreshold(study.points[(Number($("points").value) + 1) % n].threshold); },
+    o: () => { const n = study.points.length; if (n) choosePoint((state.point + 1) % n); },
     r: () => { state.tool = state.tool === "ruler" ? null : "ruler"; if (!state.tool) state.ruler = null; say(state.tool ? "Ruler: drag over the image." : ""); refresh(); },
     ".": () => nextFinding(1), ",": () => nextFinding(-1),
     a: () => verdictOn("accepted"), x: () => verdictOn("rejected"), u: () => verdictOn(null),
@@ -716,14 +725,13 @@ function start() {
     study = embedded ?? await fetched("api/study").then((answer) => answer.json());
     $("title").textContent = study.title;
     $("model").textContent = study.model ? `model: ${study.model}` : "";
-    $("points").replaceChildren(Object.assign(make("option", "free threshold"), { value: "-1" }),
-      ...study.points.map((point, n) => Object.assign(make("option", `${point.goal}: ${point.threshold.toFixed(3)}`), { value: String(n) })));
+    $("points").replaceChildren(Object.assign(make("option", "no operating point"), { value: "-1" }),
+      ...study.points.map((point, n) => Object.assign(make("option", `${point.label}, ${point.goal}: ${point.threshold.toFixed(3)}`), { value: String(n) })));
     $("points").hidden = !study.points.length;
-    if (study.points.length) state.threshold = study.points[0].threshold;
     $("keys").replaceChildren(...KEYS.flatMap(([keys, what]) => [make("dt", keys), make("dd", what)]));
     for (const id of ["search", "filter", "sort"]) $(id).oninput = listExams;
     $("threshold").oninput = () => setThreshold(Number($("threshold").value));
-    $("points").onchange = () => { if ($("points").value !== "-1") setThreshold(study.points[Number($("points").value)].threshold); };
+    $("points").onchange = () => choosePoint(Number($("points").value));
     $("presets").onchange = () => setPreset($("presets").value);
     $("close-help").onclick = () => $("help").close();
     $("done").onchange = () => press("v");
@@ -739,6 +747,7 @@ function start() {
     window.addEventListener("resize", layout);
     listExams();
     await open(state.exams[0] ?? 0);
+    if (study.points.length) choosePoint(0);
     active().canvas.focus();
   }
   begin().catch((error) => say(error.message));
