@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from mammodet.data.images import write_png
 from mammodet.data.inputs import gather
 from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.errors import InputError
+from mammodet.files import locked
 from mammodet.records import Dataset
 
 pytest.importorskip("starlette")
@@ -455,3 +457,22 @@ def test_script_functions():
     checks = Path(__file__).with_name("check_viewer.js")
     done = subprocess.run([node, str(checks), str(STATIC / "viewer.js")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_operating_points_of_a_calibration_reach_the_page(study, store):
+    points = ({"label": "malignant", "goal": "sensitivity@0.9", "threshold": 0.25},)
+    value = client(replace(study, points=points), store).get("/api/study").json()
+    assert value["points"] == list(points)
+
+
+def test_predict_refuses_a_page_where_patient_ids_are_hashed(tmp_path, capsys):
+    arguments = ["predict", "--input", str(tmp_path), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--page", "--patient-key", str(tmp_path / "key")])
+    assert "--patient-key" in capsys.readouterr().err
+
+
+def test_second_view_of_a_folder_is_refused(study, store, tmp_path):
+    arguments = ["view", str(tmp_path / "test.json"), "--predictions", str(tmp_path / "preds")]
+    with locked(tmp_path / "preds", "held"), pytest.raises(InputError, match="another mammodet view"):
+        main([*arguments, "--export", str(tmp_path / "x.json")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mammodet.cli import Parser
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="keeps verdicts.json, and predictions that are made now (beside the predictions, else mammodet_view)",
+        help="keeps verdicts.json, and predictions that are made now (beside the predictions, else mammodet_view/NAME)",
     )
     main.add_argument("--export", type=Path, metavar="FILE", help="write the corrected images as COCO JSON, and end")
     main.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
@@ -58,7 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         raise InputError(f"mammodet view needs {error.name}: pip install 'mammodet[view]'") from None
     from mammodet.data.coco import write_coco
-    from mammodet.data.inputs import unpacked
     from mammodet.files import locked
     from mammodet.serving.verdicts import VerdictStore
 
@@ -72,9 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(
                 f"--predictions {chosen.predictions}: holds no predictions.json, and is no predictions file"
             )
-    output = chosen.output or (file.parent if file is not None else Path("mammodet_view"))
-    with unpacked(output) as folder:
-        study = _study(chosen, file, output, folder)
+    output = chosen.output or (file.parent if file is not None else Path("mammodet_view", given[0].stem or "study"))
+    with TemporaryDirectory(prefix="mammodet-") as folder:
+        study = _study(chosen, file, output, Path(folder))
         with locked(output, "another mammodet view shows it; close that, or choose another --output"):
             store = VerdictStore(study, output)
             if chosen.export is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,22 +29,13 @@ from mammodet.run_lengths import mask_patch
 NO_FINDINGS = Detections.empty(with_masks=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """An operating point: a threshold of the image's score of a label, and the goal it was chosen for."""
-
-    label: str
-    goal: str
-    threshold: float
-
-
 @dataclass(frozen=True)
 class Study:
     """Images to show, in the order of `inputs.dataset`; the page knows images and exams by their positions alone.
 
     Attributes:
         predictions: of each image, detections the strongest first; None where there is none.
-        points: operating points of `calibration`.
+        points: `label`, `goal` and `threshold` (of the image's score) of each operating point.
         model: name of the file that made the predictions.
     """
 
@@ -52,7 +43,7 @@ class Study:
     inputs: Inputs
     predictions: tuple[ImagePrediction | None, ...]
     categories: tuple[str, ...]
-    points: tuple[Point, ...] = ()
+    points: tuple[Mapping[str, Any], ...] = ()
     model: str = ""
 
     @staticmethod
@@ -78,7 +69,7 @@ class Study:
             inputs,
             tuple(by_id.get(record.image_id) for record in records),
             predictions.categories if predictions is not None else inputs.dataset.categories,
-            tuple(Point(label, **point) for label in LABELS for point in calibration.points("image", label))
+            tuple({"label": label, **point} for label in LABELS for point in calibration.points("image", label))
             if calibration is not None
             else (),
             Path(str(made.get("checkpoint") or made.get("imported_from") or "")).name,
@@ -140,7 +131,7 @@ class Study:
             "title": self.title,
             "model": self.model,
             "categories": list(self.categories),
-            "points": [asdict(point) for point in self.points],
+            "points": list(self.points),
             "exams": [{"name": name, "images": list(numbers)} for name, numbers in self.exams],
             "images": [self._image(number) for number in range(len(self.images))],
         }
