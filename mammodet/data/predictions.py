@@ -114,6 +114,12 @@ class Predictions:
     breasts: tuple[Mapping[str, Any], ...] = ()
     patients: tuple[Mapping[str, Any], ...] = ()
 
+    def dataset(self) -> Dataset:
+        """The images that were predicted, of which nothing else is known."""
+        names = ("image_id", "file_name", "size_hw", "patient_id", "laterality", "view")
+        records = (ImageRecord(**{name: getattr(image, name) for name in names}) for image in self.images)
+        return Dataset(self.categories, tuple(records))
+
 
 @dataclass
 class Repairs:
