@@ -142,7 +142,7 @@ def to_box(shape: BaseGeometry) -> BoxXYXY:
 
 
 def to_rle(shape: BaseGeometry, size_hw: tuple[int, int]) -> Rle:
-    """The mask of a shape on an image of (height, width): the pixels whose centres it holds or touches, at least one."""
+    """The mask of a shape on an image of (height, width): pixels whose centres it holds or touches, at least one."""
     height, width = size_hw
     x1, y1, x2, y2 = shape.bounds
     left, top = min(int(x1), width - 1), min(int(y1), height - 1)

@@ -211,6 +211,12 @@ def test_totals_not_explained_are_an_error():
     assert finding.severity == "error"
 
 
+def test_totals_without_lesions_compare_images_and_patients():
+    [finding] = check_totals(some_images(230, 7), "inbreast", [])  # two to a patient: 115 patients, as there are
+    assert "images -180;" in finding.title
+    assert "lesions" not in finding.title
+
+
 def test_totals_of_cbis_add_up():
     for kind in ("mass", "calc"):
         parts = [TOTALS[f"cbis_ddsm-{kind}-{part}"] for part in ("train", "test")]

@@ -333,6 +333,32 @@ def test_vindr_header_that_contradicts_its_row_is_reported(tmp_path):
     assert any(warning.startswith("2 headers contradict the laterality") for warning in summary.warnings)
 
 
+def test_vindr_counts_of_a_table_of_the_real_size(tmp_path):
+    """5000 exams of four images; 1768 images with 2254 boxes, 174 of several categories."""
+    rows = []
+    for number in range(20000):
+        exam = number // 4
+        (tmp_path / "in" / f"{number}.dicom").parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.dicom").touch()
+        subset = "training" if exam < 4000 else "test"
+        for _ in range(0 if number >= 1768 else 1 + (number < 486)):
+            names = "['Mass', 'Skin Thickening']" if len(rows) < 174 else "['Mass']"
+            rows.append(vindr_row(str(exam), str(number), names, (10, 20, 30, 40), split=subset))
+        if number >= 1768:
+            rows.append(vindr_row(str(exam), str(number), "['No Finding']", split=subset))
+    write_csv(tmp_path / "in/finding_annotations.csv", rows)
+    archive = vindr.VinDr(tmp_path / "in", tmp_path / "out", vindr.VinDrOptions())
+    archive.find()
+    assert archive.facts == {
+        "rows": 20486,
+        "boxes": 2254,
+        "boxes with several categories": 174,
+        "categories": {"Mass": 2254, "Skin Thickening": 174},
+    }
+    assert len(archive.images) == 20000
+    assert sum(subset == "test" for subset in archive.given().values()) == 1000
+
+
 # CMMD
 
 
