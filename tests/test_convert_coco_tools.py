@@ -264,7 +264,7 @@ def test_boxes_over_the_border_are_cut_as_far_as_said(tmp_path):
     summary, records, _ = run(source, "--clip-boxes", 5)
     assert [lesion.box_xyxy for lesion in records["1_LEFT_CC"].lesions] == [(0, 5, 6, 11), (10, 30, 18, 40)]
     assert summary.counts["boxes cut to the image"] == 2
-    with pytest.raises(InputError, match=r"--clip-boxes nan: .*finite number"):
+    with pytest.raises(InputError, match="--clip-boxes nan: expected a number of 0 px or more"):
         run(source, "--clip-boxes", "nan")
 
 
