@@ -56,12 +56,32 @@ def raise_faults(faults: Sequence[str], *, where: str, advice: str = "", most: i
     raise InputError("\n".join(lines))
 
 
+_WORDS = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid list": "a list",
+    "a valid tuple": "a list",
+    "a valid dictionary": "an object",
+    "a valid boolean": "true or false",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
+
+
 def faults_of(error: ValidationError) -> list[str]:
-    """Every fault that pydantic found: the place in the file, what was expected, and what stands there."""
+    """Every fault that pydantic found: the place in the file, what stands there, and what was expected."""
     faults = []
     for item in error.errors(include_url=False):
         place = ".".join(map(str, item["loc"])) or "the whole"
-        missing = item["type"] == "missing"
-        told = f"{item['msg'].removeprefix('Value error, ')} (is {short_repr(item['input'])})"
-        faults.append(f"{place}: {'is missing' if missing else told}")
+        told = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            faults.append(f"{place} is missing")
+        elif told.startswith("Input should be "):
+            expected = told.removeprefix("Input should be ")
+            for theirs, ours in _WORDS.items():
+                expected = expected.replace(theirs, ours)
+            faults.append(f"{place} is {short_repr(item['input'])}; expected {expected}")
+        else:
+            faults.append(f"{place}: {told} (is {short_repr(item['input'])})")
     return faults

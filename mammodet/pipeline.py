@@ -457,20 +457,7 @@ def draw_files(
         if images is None:
             raise InputError("--images: without a ground truth, name the folder that was predicted")
         root = images
-        dataset = Dataset(
-            predictions.categories,
-            tuple(
-                ImageRecord(
-                    image_id=prediction.image_id,
-                    file_name=prediction.file_name,
-                    size_hw=prediction.size_hw,
-                    patient_id=prediction.patient_id,
-                    laterality=prediction.laterality,
-                    view=prediction.view,
-                )
-                for prediction in predictions.images
-            ),
-        )
+        dataset = predictions.dataset()
         by_id = {prediction.image_id: prediction for prediction in predictions.images}
     else:
         raise InputError("--ground-truth, --predictions: give at least one of them")

@@ -57,7 +57,7 @@ def faulty(change: Any) -> Any:
     ("change", "message"),
     [
         (lambda v: v.update(format="x/1"), "format is 'x/1'; expected 'mammodet-calibration/1'"),
-        (lambda v: v.pop("method"), "method: is missing"),
+        (lambda v: v.pop("method"), "method is missing"),
         (
             lambda v: v.update(method="isotonic"),
             "method: String should match pattern '^(platt|temperature|none)$' (is 'isotonic')",
@@ -68,24 +68,24 @@ def faulty(change: Any) -> Any:
         (lambda v: v.update(goals=["best"]), "goals.0: goal 'best': expected one like youden"),
         (lambda v: v.update(goals=["youden"]), "are for sensitivity@0.9, youden; expected each of youden once"),
         (lambda v: v.update(goals=[*v["goals"], "f@1"]), "each of sensitivity@0.9, youden, f@1 once"),
-        (lambda v: v.update(fitted_on=None), "fitted_on: Input should be an object (is None)"),
+        (lambda v: v.update(fitted_on=None), "fitted_on is None; expected an object"),
         (
             lambda v: v["fitted_on"].update(checkpoint_sha256="abc"),
             "fitted_on.checkpoint_sha256: String should match pattern '^[0-9a-f]{64}$' (is 'abc')",
         ),
-        (lambda v: v["fitted_on"].pop("data_hash"), "fitted_on.data_hash: is missing"),
+        (lambda v: v["fitted_on"].pop("data_hash"), "fitted_on.data_hash is missing"),
         (
             lambda v: v["fitted_on"].update(over_images="median"),
             "fitted_on.over_images: String should match pattern '^(max|mean)$' (is 'median')",
         ),
-        (lambda v: v["fitted_on"].update(patients=[1]), "fitted_on.patients.0: Input should be a valid string (is 1)"),
+        (lambda v: v["fitted_on"].update(patients=[1]), "fitted_on.patients.0 is 1; expected text"),
         (
             lambda v: v["fitted_on"].update(fitted_on_test=0),
-            "fitted_on.fitted_on_test: Input should be a valid boolean (is 0)",
+            "fitted_on.fitted_on_test is 0; expected true or false",
         ),
-        (lambda v: v["fitted_on"].update(rule=7), "fitted_on.rule: Input should be a valid string (is 7)"),
+        (lambda v: v["fitted_on"].update(rule=7), "fitted_on.rule is 7; expected text"),
         (lambda v: v.update(fits=[]), "'fits' are empty"),
-        (lambda v: v.update(fits=[1]), "fits.0: Input should be an object (is 1)"),
+        (lambda v: v.update(fits=[1]), "fits.0 is 1; expected an object"),
         (lambda v: v["fits"].append(v["fits"][0]), "'fits' hold image, tumor 2 times"),
         (
             lambda v: v["fits"][0].update(level="film"),
@@ -97,26 +97,26 @@ def faulty(change: Any) -> Any:
         ),
         (
             lambda v: v["fits"][0].update(n_positive=-1),
-            "fits.0.n_positive: Input should be greater than or equal to 0 (is -1)",
+            "fits.0.n_positive is -1; expected at least 0",
         ),
         (lambda v: v["fits"][0].update(n_negative=7), "counts 4 positive and 6 negative cases; the fit had 4 and 7"),
         (lambda v: v["fits"][0]["scaling"].update(a=-1), "expected finite numbers, a above 0"),
-        (lambda v: v["fits"][0]["scaling"].update(b="x"), "fits.0.scaling.b: Input should be a valid number (is 'x')"),
+        (lambda v: v["fits"][0]["scaling"].update(b="x"), "fits.0.scaling.b is 'x'; expected a number"),
         (lambda v: v["fits"][0].update(scaling=None), "method 'platt' has a 'scaling' with 'a' and 'b'"),
         (
             lambda v: v["fits"][0]["points"][0].update(threshold=1.5),
-            "fits.0.points.0.threshold: Input should be less than or equal to 1 (is 1.5)",
+            "fits.0.points.0.threshold is 1.5; expected at most 1",
         ),
         (
             lambda v: v["fits"][0]["points"][0].update(tp=2.5),
-            "fits.0.points.0.tp: Input should be a valid integer (is 2.5)",
+            "fits.0.points.0.tp is 2.5; expected a whole number",
         ),
         (lambda v: v["fits"][0]["points"].pop(), "'points' and 'not_reached' are for sensitivity@0.9"),
         (
             lambda v: v["fits"][0].update(before={"ece": "x"}),
-            "fits.0.before.ece: Input should be a valid number (is 'x')",
+            "fits.0.before.ece is 'x'; expected a number",
         ),
-        (lambda v: v.update(refused=[{"level": "image"}]), "refused.0.1: Input should be a valid string (is None)"),
+        (lambda v: v.update(refused=[{"level": "image"}]), "refused.0.1 is None; expected text"),
     ],
 )
 def test_fault_in_a_file_is_told(tmp_path, change, message):

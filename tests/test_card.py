@@ -46,7 +46,7 @@ def test_faults_of_a_card_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 faults") as caught:
         read_card(tmp_path / "card.yaml")
     for name in ("training_data", "tittle", "intended_use"):
-        assert f"- {name}: " in str(caught.value)
+        assert f"- {name}" in str(caught.value)
 
 
 def test_author_writes_no_figures(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_card_takes_the_figures_of_an_evaluation() -> None:
         (lambda value: value["models"][0].update(not_a_result="seen"), 1.0, "its figures are no result: seen"),
         (None, 4.0, "no sensitivity at 4 false positives per image; it has those at 0.125, 1"),
         (lambda value: value.update(format="mammodet-metrics/2"), 1.0, "run mammodet evaluate again"),
-        (lambda value: value.pop("protocol"), 1.0, "metrics.json: 1 fault[^$]*protocol: is missing"),
+        (lambda value: value.pop("protocol"), 1.0, "metrics.json: 1 fault[^$]*protocol is missing"),
     ],
 )
 def test_figures_of_another_kind_are_refused(change: Any, fppi: float, message: str) -> None:

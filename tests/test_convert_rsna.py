@@ -429,8 +429,8 @@ def test_two_jobs_give_what_one_gives(clean, tmp_path, pixels):
         ({"pixels": {"file_format": "png16", "max_size": 8}}, "--max-size 8: expected at least 16 px"),
         ({"pixels": {"max_size": 512}}, "--max-size: --format reference refers to the archive's own"),
         ({"pixels": {"crop": True}}, "--crop: --format reference"),
-        ({"limit_patients": 0}, "--limit-patients 0: expected at least 1"),
-        ({"jobs": 0}, "--jobs 0: expected at least 1"),
+        ({"limit_patients": 0}, "--limit-patients 0: expected a whole number of 1 or more"),
+        ({"jobs": 0}, "--jobs 0: expected a whole number of 1 or more"),
         ({"splits": SplitOptions(folds=1)}, "1 folds"),
     ],
 )
@@ -553,7 +553,7 @@ def test_phantom_replaces_its_own_kind_only(clean, tmp_path):
         ({"quirks": ["odd"]}, "--quirks odd: expected some of missing_image"),
         ({"limit": 0}, "--limit 0: expected a whole number of 1 or more"),
         ({"jobs": 0}, "jobs 0: expected 1 or more"),
-        ({"seed": -1}, "--seed -1: expected a whole number of 0 or more"),
+        ({"seed": -1}, "seed -1: expected a whole number of 0 or more"),
     ],
 )
 def test_phantom_refuses_wrong_options(tmp_path, options, told):

@@ -14,9 +14,10 @@ import torch
 
 from mammodet.audit.facts import _patch_of
 from mammodet.config import AugmentConfig, ImageConfig
-from mammodet.data.augment import MIN_VISIBLE, augment, build_augment, tight_boxes
+from mammodet.data.augment import MIN_VISIBLE, augment, build_augment
 from mammodet.data.dataset import LesionDataset, collate, make_loader
 from mammodet.data.images import write_png
+from mammodet.data.mix import tight_boxes
 from mammodet.data.prepared import MemoryCache
 from mammodet.data.sampling import EpochSampler, SampleKey, is_negative, stable_seed, usable_indices
 from mammodet.data.transforms import SteppedRotation

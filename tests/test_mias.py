@@ -311,7 +311,7 @@ def test_too_few_masses_prove_nothing_unless_the_user_says_it(tmp_path, monkeypa
         run(source, tmp_path / "out", table_size=None)
     _, records, _ = run(source, tmp_path / "out", table_size=256)
     assert records["mdb001"].lesions[0].attributes["circle_xyr"] == [50.25, 57.75, 10]
-    with pytest.raises(InputError, match="--table-size 3: expected at least 16 px"):
+    with pytest.raises(InputError, match="--table-size 3: expected a whole number of 16 px or more"):
         run(source, tmp_path / "out", table_size=3)
 
 

@@ -76,9 +76,9 @@ def test_faults_of_options_are_told_at_once():
     with pytest.raises(InputError) as error:
         BoxOptions(category="cyst", least=0, jobs=0)
     assert str(error.value).splitlines() == [
-        "--jobs 0: expected at least 1",
+        "--jobs 0: expected a whole number of 1 or more",
         "--category cyst: expected one of mass, lesion",
-        "--least 0: expected at least 1 px",
+        "--least 0: expected a whole number of 1 px or more",
     ]
 
 

@@ -69,7 +69,7 @@ def read_labelme(path: Path, draft: Draft, how: HowToReadTables) -> None:
     for number, item in enumerate(value["shapes"], start=1):
         item = item if isinstance(item, dict) else {}
         kind, points = item.get("shape_type", "polygon"), item.get("points")
-        flat = [xy for point in points for xy in point] if _are_points(points) else []
+        flat = [xy for point in points or () for xy in point] if _are_points(points) else []
         if kind == "rectangle":  # newer versions write all four corners
             mark = _corners(flat) if len(flat) == 4 else outline(flat, "box")
         elif kind == "circle" and len(flat) == 4:

@@ -22,6 +22,7 @@ COMMANDS = {
     "calibrate": ("calibrate", "choose probabilities and thresholds on validation images"),
     "evaluate": ("evaluate", "score predictions: AP, FROC, ROC with intervals, report, comparison"),
     "visualize": ("visualize", "draw ground truth and predictions on the images"),
+    "view": ("view", "read studies in the browser, and correct findings"),
     "explain": ("explain", "show what a network looks at: layers, Grad-CAM, input, curves"),
     "import": ("import_predictions", "read another program's detections"),
     "export": ("export", "export a model to ONNX Runtime or OpenVINO, which predict without torch"),

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mammodet.cli import Parser
-from mammodet.command_line import add_options, chosen_options
+from mammodet.command_line import add_arguments
 from mammodet.errors import InputError
 from mammodet.imports import ImportOptions
 
@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--ground-truth", type=Path, required=True, help="COCO JSON of the images that were predicted")
         one.add_argument("--source", type=Path, required=True, help="file or folder of the other program")
         one.add_argument("--output", type=Path, required=True, help="predictions file to write")
-        left_out = set() if name == "csv" else {*columns, *({"coordinates"} if name != "ultralytics" else ())}
-        add_options(one, ImportOptions, leave_out=left_out)
+        left_out = () if name == "csv" else (*columns, *(("coordinates",) if name != "ultralytics" else ()))
+        add_arguments(one, ImportOptions, leave_out=left_out)
     return main
 
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.data.predictions import write_predictions
     from mammodet.imports.run import import_predictions
 
-    options = chosen_options(ImportOptions, chosen)
+    options = ImportOptions.of(chosen)
     if chosen.format == "csv" and options.image_column is None:
         raise InputError("--image-column: is missing; name the table's columns")
     for other in (chosen.source, chosen.ground_truth, *options.train_json):

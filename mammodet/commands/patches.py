@@ -17,22 +17,21 @@ EXAMPLE = """examples (docs/patches.md):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    from mammodet.command_line import add_options
+    from mammodet.command_line import add_arguments
     from mammodet.patches import PatchOptions
 
     main = Parser(description=__doc__, epilog=EXAMPLE)
     main.add_argument("--data", type=Path, required=True, help="converted folder, or one JSON file of it")
     main.add_argument("--output", type=Path, required=True, help="folder for images/ and the JSON files")
-    add_options(main, PatchOptions)
+    add_arguments(main, PatchOptions)
     return main
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Cut, write, and say what there is."""
     chosen = parser().parse_args(arguments)
-    from mammodet.command_line import chosen_options
     from mammodet.patches import PatchOptions
     from mammodet.patches.write import make_patches
 
-    print(make_patches(chosen.data, chosen.output, chosen_options(PatchOptions, chosen)).to_text())
+    print(make_patches(chosen.data, chosen.output, PatchOptions.of(chosen)).to_text())
     return 0

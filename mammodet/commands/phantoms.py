@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mammodet import phantom
 from mammodet.cli import Parser
-from mammodet.command_line import Options, add_option, flag
+from mammodet.command_line import Leaf, Options, add_argument, leaves
 from mammodet.errors import InputError
 
 #: Archive, its options, and the function that writes it, in the module of the archive's name.
@@ -33,16 +33,18 @@ def parser() -> argparse.ArgumentParser:
     main = Parser(description=__doc__, epilog="\n".join([*texts, EXAMPLE]))
     main.add_argument("--output", type=Path, required=True, help="new folder, or an older phantom archive")
     main.add_argument("--archive", choices=list(ARCHIVES), default="mias", help="(%(default)s)")
-    having: dict[str, list[str]] = {}
+    having: dict[str, list[tuple[str, Leaf]]] = {}
     for name, (model, _) in ARCHIVES.items():
-        for field in model.model_fields:
-            having.setdefault(field, []).append(name)
-    for field, names in having.items():
-        who = "" if len(names) == len(ARCHIVES) else f"{', '.join(names)}: "
-        model = phantom.WomenOptions if field in phantom.WomenOptions.model_fields else ARCHIVES[names[0]][0]
-        usual = {name: ARCHIVES[name][0].model_fields[field].default for name in names}
-        other = [f"{name} {value}" for name, value in usual.items() if value != usual[names[0]]]
-        add_option(main, model, field, before=who, after=f"; {', '.join(other)}" if other else "")
+        for leaf in leaves(model):
+            having.setdefault(leaf.dest, []).append((name, leaf))
+    for field, found in having.items():
+        who = "" if len(found) == len(ARCHIVES) else f"{', '.join(name for name, _ in found)}: "
+        shared = [leaf for leaf in leaves(phantom.WomenOptions) if leaf.dest == field]
+        usual = {name: ARCHIVES[name][0].model_fields[field].default for name, _ in found}
+        first = usual[found[0][0]]
+        other = [f"{name} {value}" for name, value in usual.items() if value != first]
+        after = f"; {', '.join(other)}" if other else ""
+        add_argument(main, shared[0] if shared else found[0][1], first, before=who, after=after)
     return main
 
 
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser().parse_args(arguments))
     archive, output = given.pop("archive"), given.pop("output")
     model, name = ARCHIVES[archive]
-    wrong = [flag(name) for name in given if name not in model.model_fields]
+    wrong = [f"--{field.replace('_', '-')}" for field in given if field not in model.model_fields]
     if wrong:
         raise InputError(f"{', '.join(wrong)}: not for --archive {archive}")
     write = getattr(importlib.import_module(f"mammodet.phantom.{archive}"), name)

@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--overlays", action="store_true", help="draw the findings on the images, in OUTPUT/overlays")
     main.add_argument(
+        "--page",
+        action="store_true",
+        help="write a page per exam to OUTPUT/pages, one file to read and to send on; shows patient ids",
+    )
+    main.add_argument(
         "--dicom",
         nargs="+",
         choices=DICOM_KINDS,
@@ -113,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = main_parser.parse_args(arguments)
     if chosen.no_labels and chosen.calibration is not None:
         main_parser.error("--no-labels and --calibration: give one of them")
+    if chosen.page and chosen.patient_key is not None:
+        main_parser.error("--page and --patient-key: the page shows patient ids; give one of them")
     if not 0 <= chosen.score_threshold <= 1:
         raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
     from mammodet.data.inputs import gather, unpacked
@@ -183,6 +190,13 @@ def _predict(
 
         drawn = draw_files(None, path, inputs.root, chosen.output / "overlays", score_threshold=threshold)
         print(f"wrote {len(drawn)} pictures; open {chosen.output}/overlays/index.html")
+    if chosen.page:
+        from mammodet.serving.page import write_pages
+        from mammodet.serving.study import Study, predicted_only
+
+        study = Study.of(Path(chosen.input[0]).name, predicted_only(inputs, predictions), predictions, calibration)
+        pages = write_pages(study, chosen.output / "pages")
+        print(f"wrote {len(pages)} pages; open {pages[0]}")
     if chosen.dicom:
         objects = write_dicom(predictions, inputs, chosen.output / "dicom", chosen.dicom, threshold, calibration)
         print(f"wrote {len(objects)} DICOM objects to {chosen.output}/dicom")

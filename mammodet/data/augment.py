@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
 from mammodet.config import AugmentConfig
+from mammodet.data.mix import tight_boxes
 from mammodet.data.transforms import (
     Affine,
     Blur,
@@ -110,12 +110,3 @@ def augment(
     areas = new_masks.flatten(1).sum(dim=1)
     keep = torch.where((areas > 0) & (areas >= least * masks.flatten(1).sum(dim=1)))[0]
     return new_image, tight_boxes(new_masks[keep]), new_masks[keep], keep
-
-
-def tight_boxes(masks: Tensor) -> Tensor:
-    """Boxes float (n, 4) around masks (n, H, W), reaching to the far edge of the last pixel."""
-    if not len(masks):
-        return torch.zeros((0, 4))
-    boxes = masks_to_boxes(masks)
-    boxes[:, 2:] += 1  # torchvision gives the index of the last pixel
-    return boxes

@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from mammodet.config import AugmentConfig, ImageConfig
-from mammodet.data.augment import augment, build_augment, tight_boxes
 from mammodet.data.breasts import breast_key
-from mammodet.data.mix import Mixer, Scene
+from mammodet.data.mix import Mixer, Scene, tight_boxes
 from mammodet.data.prepared import MemoryCache, Prepared, prepare_record
 from mammodet.data.sampling import EpochSampler, SampleKey
 from mammodet.errors import InputError
@@ -161,7 +160,11 @@ class LesionDataset(TorchDataset[Sample]):
         self.targets = tuple(targets)
         self.with_masks, self.box_masks = with_masks, box_masks
         self.prepared = prepared or partial(prepare_record, root, image)
-        self.chain = build_augment(augment) if augment is not None else None
+        self.chain = None
+        if augment is not None:
+            from mammodet.data.augment import build_augment  # here: torchvision's transforms take long to import
+
+            self.chain = build_augment(augment)
         self.mixer = Mixer(augment, dataset.images) if augment is not None and augment.mixes_images else None
 
     def __len__(self) -> int:
@@ -174,6 +177,8 @@ class LesionDataset(TorchDataset[Sample]):
             scene = self.mixer(index, scene, seed, lambda other: self._scene(other)[0])
         image, boxes, labels, masks = scene.image, scene.boxes, scene.labels, scene.masks
         if self.chain is not None:
+            from mammodet.data.augment import augment
+
             image, boxes, masks, keep = augment(self.chain, image, boxes, masks, seed)
             labels = labels[keep]
         wanted = labels != IGNORED

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
 from mammodet.config import AugmentConfig
 from mammodet.data.breast import find_breast
@@ -44,6 +45,15 @@ class Scene:
     labels: Tensor
     masks: Tensor | None
     record: ImageRecord
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """Boxes float (n, 4) around masks (n, H, W), reaching to the far edge of the last pixel."""
+    if not len(masks):
+        return torch.zeros((0, 4))
+    boxes = masks_to_boxes(masks)
+    boxes[:, 2:] += 1  # torchvision gives the index of the last pixel
+    return boxes
 
 
 @dataclass(frozen=True, slots=True)

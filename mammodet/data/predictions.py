@@ -9,21 +9,93 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from mammodet.data.json_values import check_file_name
 from mammodet.data.sources import sources_of
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, faults_of, raise_faults
 from mammodet.files import read_json, write_json
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
-from mammodet.records import LATERALITIES, Dataset, Detections, ImagePrediction, ImageRecord, Rle
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Rle
 from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
-_HASHES = ("checkpoint_sha256", "data_hash", "split_hash", "predicted_data_hash")
-_LISTS = ("patients", "packed_from", "images_seen")
+
+
+def _inside(name: str) -> str:
+    if fault := check_file_name(name):
+        raise ValueError(fault)
+    return name
+
+
+def _extended(box: list[float]) -> list[float]:
+    if min(box[2:]) < 0:
+        raise ValueError("expected x, y, width and height in pixels")
+    return box
+
+
+_Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Scores = dict[str, _Score]
+_Pixels = Annotated[float, Field(gt=-1e9, lt=1e9)]
+_Side = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class _Mask(TypedDict):
+    size: list[int]
+    counts: str
+
+
+class _Detection(TypedDict):
+    bbox: Annotated[list[_Pixels], Field(min_length=4, max_length=4), AfterValidator(_extended)]
+    score: _Score
+    category_id: Annotated[int, Field(ge=1, le=2**53)]
+    segmentation: NotRequired[_Mask]
+
+
+class _Image(TypedDict):
+    image_id: Annotated[int, Field(ge=-(2**53), le=2**53)]
+    file_name: Annotated[str, AfterValidator(_inside)]
+    height: _Side
+    width: _Side
+    scores: _Scores
+    detections: list[_Detection]
+    scores_by_rule: NotRequired[dict[str, _Scores]]
+    class_scores: NotRequired[dict[str, _Scores]]
+    patient_id: NotRequired[str | None]
+    laterality: NotRequired[Literal["L", "R"] | None]
+    view: NotRequired[str | None]
+    warnings: NotRequired[list[str] | None]
+
+
+class _Category(TypedDict):
+    id: int
+    name: str
+
+
+class _Model(TypedDict, total=False):
+    checkpoint_sha256: str | None
+    data_hash: str | None
+    split_hash: str | None
+    predicted_data_hash: str | None
+    unknown_start: str | None
+    unknown_patients: int | None
+    patients: list[str] | None
+    packed_from: list[str] | None
+    images_seen: list[str] | None
+
+
+class _File(TypedDict, total=False):
+    categories: list[_Category] | None
+    model: _Model | None
+    breasts: list[dict[str, Any]] | None
+    patients: list[dict[str, Any]] | None
+
+
+_IMAGE, _FILE = TypeAdapter(_Image), TypeAdapter(_File)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +113,12 @@ class Predictions:
     model: Mapping[str, Any] = field(default_factory=dict)
     breasts: tuple[Mapping[str, Any], ...] = ()
     patients: tuple[Mapping[str, Any], ...] = ()
+
+    def dataset(self) -> Dataset:
+        """The images that were predicted, of which nothing else is known."""
+        names = ("image_id", "file_name", "size_hw", "patient_id", "laterality", "view")
+        records = (ImageRecord(**{name: getattr(image, name) for name in names}) for image in self.images)
+        return Dataset(self.categories, tuple(records))
 
 
 @dataclass
@@ -112,95 +190,63 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
         ValueError: saying what is wrong with it.
     """
 
-    def score(value: Any, name: str) -> float:
-        if repairs is not None and isinstance(value, int | float) and not isinstance(value, bool):
-            if not 0 <= value <= 1:
-                repairs.scores.append(f"{where}: {name} is {value!r:.60}")
-            value = min(max(value, 0.0), 1.0)
-        return _score(value, name)
-
-    def scores_of(value: Any, name: str) -> dict[str, float]:
-        if not isinstance(value, dict):
-            raise ValueError(f"{name}s are {value!r:.60}; expected an object of numbers in [0, 1]")
-        return {key: score(member, f"{name} '{key}'") for key, member in value.items()}
-
-    if not isinstance(item, dict):
-        raise ValueError(f"{where}: expected an object")
     try:
-        found = item["detections"]
-        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-            raise ValueError(f"'detections' is {found!r:.60}; expected a list of objects")
-        size_hw = (_integer(item["height"], "height", 1, 100_000), _integer(item["width"], "width", 1, 100_000))
-        file_name = _text(item["file_name"], "file_name", need=True)
-        if fault := check_file_name(str(file_name)):
-            raise ValueError(fault)
-        laterality = _text(item.get("laterality"), "laterality")
-        if laterality not in (None, *LATERALITIES):
-            raise ValueError(f"laterality is {laterality!r}; expected 'L', 'R' or null")
-        by_rule = item.get("scores_by_rule", {})
-        if not isinstance(by_rule, dict):
-            raise ValueError(f"'scores_by_rule' is {by_rule!r:.60}; expected an object")
-        by_class = item.get("class_scores", {})
-        if not isinstance(by_class, dict):
-            raise ValueError(f"'class_scores' is {by_class!r:.60}; expected an object")
-        boxes = xywh_to_xyxy([_bbox(entry["bbox"]) for entry in found])
-        scores = np.array([score(entry["score"], "detection score") for entry in found], dtype=np.float64)
-        categories = np.array([_integer(entry["category_id"], "category_id", 1) for entry in found], dtype=np.int64)
-        with_masks = any("segmentation" in entry for entry in found)
-        rles = [_rle(entry["segmentation"], size_hw) for entry in found] if with_masks else None
-        return ImagePrediction(
-            image_id=_integer(item["image_id"], "image_id"),
-            file_name=str(file_name),
-            size_hw=size_hw,
-            scores=scores_of(item["scores"], "score"),
-            detections=Detections(boxes, scores, categories, rles if found else []).in_order(),
-            scores_by_rule={rule: scores_of(values, f"{rule} score") for rule, values in by_rule.items()},
-            class_scores={name: scores_of(values, f"{name} class score") for name, values in by_class.items()},
-            patient_id=_text(item.get("patient_id"), "patient_id"),
-            laterality=laterality,
-            view=_text(item.get("view"), "view"),
-            warnings=tuple(str(_text(line, "a warning", need=True)) for line in item.get("warnings") or ()),
-        )
-    except KeyError as error:
-        raise ValueError(f"{where}: {error} is missing") from None
+        try:
+            found = _IMAGE.validate_python(item, strict=True)
+        except ValidationError as error:
+            if repairs is None or not _clip_scores(item, error, where, repairs):
+                raise
+            found = _IMAGE.validate_python(item, strict=True)
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{where}: {fault}" for fault in faults_of(error))) from None
+    detections, size_hw = found["detections"], (found["height"], found["width"])
+    with_masks = not detections or any("segmentation" in entry for entry in detections)
+    try:
+        rles = [_rle(entry.get("segmentation"), size_hw) for entry in detections] if with_masks else None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-def _score(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r:.60}; expected a number in [0, 1]")
-    return float(value)
-
-
-def _integer(value: Any, name: str, least: int = -(2**53), most: int = 2**53) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r:.60}; expected a whole number from {least} to {most}")
-    return value
-
-
-def _text(value: Any, name: str, *, need: bool = False) -> str | None:
-    if not isinstance(value, str) and (need or value is not None):
-        raise ValueError(f"{name} is {value!r:.60}; expected text{'' if need else ' or null'}")
-    return value
-
-
-def _bbox(value: Any) -> list[float]:
-    numbers = isinstance(value, list) and all(
-        isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e9 for number in value
+    return ImagePrediction(
+        image_id=found["image_id"],
+        file_name=found["file_name"],
+        size_hw=size_hw,
+        scores=found["scores"],
+        detections=Detections(
+            xywh_to_xyxy([entry["bbox"] for entry in detections]),
+            np.array([entry["score"] for entry in detections], dtype=np.float64),
+            np.array([entry["category_id"] for entry in detections], dtype=np.int64),
+            rles,
+        ).in_order(),
+        scores_by_rule=found.get("scores_by_rule", {}),
+        class_scores=found.get("class_scores", {}),
+        patient_id=found.get("patient_id"),
+        laterality=found.get("laterality"),
+        view=found.get("view"),
+        warnings=tuple(found.get("warnings") or ()),
     )
-    if not numbers or len(value) != 4 or min(value[2:]) < 0:
-        raise ValueError(f"bbox is {value!r:.60}; expected x, y, width and height in pixels")
-    return [float(number) for number in value]
 
 
-def _rle(value: Any, size_hw: tuple[int, int]) -> Rle:
-    if not isinstance(value, dict) or value.get("size") != list(size_hw) or "counts" not in value:
+def _clip_scores(item: Any, error: ValidationError, where: str, repairs: Repairs) -> bool:
+    """Clip the scores that are refused for their size alone; whether there was any."""
+    clipped = False
+    for fault in error.errors(include_url=False, include_context=False):
+        *parents, key = fault["loc"]
+        if fault["type"].endswith("_than_equal") and (key == "score" or "scores" in str(fault["loc"][0])):
+            place = item
+            for parent in parents:
+                place = place[parent]
+            repairs.scores.append(f"{where}: {'.'.join(map(str, fault['loc']))} is {place[key]!r:.60}")
+            place[key] = min(max(place[key], 0.0), 1.0)
+            clipped = True
+    return clipped
+
+
+def _rle(mask: _Mask | None, size_hw: tuple[int, int]) -> Rle:
+    if mask is None:
+        raise ValueError("segmentation is missing; other detections of the image have one")
+    if mask["size"] != list(size_hw):
         raise ValueError(f"segmentation: expected run lengths of size {list(size_hw)} (height, width)")
-    if not isinstance(value["counts"], str):
-        raise ValueError(f"segmentation: counts are {value['counts']!r:.60}; expected compressed run lengths, a text")
-    check_counts(value["counts"].encode("ascii"), size_hw[0] * size_hw[1])
-    return Rle(size=list(size_hw), counts=value["counts"])
+    check_counts(mask["counts"].encode("ascii"), size_hw[0] * size_hw[1])
+    return Rle(size=list(size_hw), counts=mask["counts"])
 
 
 def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
@@ -224,7 +270,21 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
     if value.get("format") != FORMAT:
         raise InputError(f"{path}: format is {value.get('format')!r}; expected {FORMAT!r}")
     faults: list[str] = []
-    names = _categories(value.get("categories"), faults)
+    try:
+        _FILE.validate_python({key: member for key, member in value.items() if key != "images"}, strict=True)
+    except ValidationError as error:
+        faults += faults_of(error)
+    names = {} if faults else {each["id"]: each["name"] for each in value.get("categories") or ()}
+    if not faults and sorted(names) != list(range(1, len(value.get("categories") or ()) + 1)):
+        faults.append(
+            f"categories: have the ids {[each['id'] for each in value['categories']]}; expected 1 to n, each once"
+        )
+    if not faults:
+        try:
+            sources_of(value.get("model") or {})
+        except InputError as error:
+            faults.append(str(error))
+    of_file = bool(faults)
     images: list[ImagePrediction] = []
     for position, item in enumerate(value["images"]):
         name = item.get("file_name", position) if isinstance(item, dict) else position
@@ -232,11 +292,11 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
         try:
             image = prediction_from_json(item, where, repairs)
         except ValueError as error:
-            faults.append(str(error))
+            faults += str(error).splitlines()
             continue
         images.append(image)
         unknown = sorted({int(number) for number in image.detections.category_ids if number > len(names)})
-        if unknown:
+        if unknown and not of_file:
             faults.append(f"{where}: category_id {unknown}; expected 1 to {len(names)}, as in 'categories'")
     for key in ("image_id", "file_name"):
         for member, count in Counter(getattr(image, key) for image in images).items():
@@ -245,42 +305,14 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
                 notes.append(f"{key} {member!r} stands {count} times; expected once")
     for key in ("image_id", "file_name"):
         images = list({getattr(image, key): image for image in reversed(images)}.values())[::-1]
-    model = value.get("model") or {}
-    if not isinstance(model, dict) or not all(_is_list_of(str, model.get(key)) for key in _LISTS):
-        faults.append(f"'model' cannot be read; expected an object in which {', '.join(_LISTS)} are lists of texts")
-    else:
-        unknown_count = model.get("unknown_patients")
-        if isinstance(unknown_count, bool) or not isinstance(unknown_count, int | None):
-            faults.append(f"'model': 'unknown_patients' is {unknown_count!r:.60}; expected a number of images or null")
-        faults += [
-            f"'model': '{key}' is {model[key]!r:.60}; expected text or null"
-            for key in (*_HASHES, "unknown_start")
-            if not isinstance(model.get(key), str | None)
-        ]
-        try:
-            sources_of(model)
-        except InputError as error:
-            faults.append(str(error))
-    for key in ("breasts", "patients"):
-        if not _is_list_of(dict, value.get(key)):
-            faults.append(f"'{key}' is {value[key]!r:.60}; expected a list of objects")
     raise_faults(faults, where=str(path), advice="Predict again, or mend the file.")
-    breasts, patients = tuple(value.get("breasts") or ()), tuple(value.get("patients") or ())
-    return Predictions(tuple(images), names, model, breasts, patients)
-
-
-def _categories(items: Any, faults: list[str]) -> tuple[str, ...]:
-    items = [] if items is None else items
-    if _is_list_of(dict, items):
-        names = {item.get("id"): item.get("name") for item in items if isinstance(item.get("id"), int)}
-        if sorted(names) == list(range(1, len(items) + 1)) and _is_list_of(str, list(names.values())):
-            return tuple(names[number] for number in sorted(names))
-    faults.append(f"'categories' is {items!r:.60}; expected objects with a name and an id, 1 to n without gaps")
-    return ()
-
-
-def _is_list_of(kind: type, value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(member, kind) for member in value))
+    return Predictions(
+        tuple(images),
+        tuple(names[number] for number in sorted(names)),
+        value.get("model") or {},
+        tuple(value.get("breasts") or ()),
+        tuple(value.get("patients") or ()),
+    )
 
 
 def unmatched(predictions: Sequence[ImagePrediction], dataset: Dataset) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from mammodet.command_line import Options, flag
 from mammodet.records import LABELS
@@ -17,49 +17,50 @@ _CORNERS = tuple(dict.fromkeys(f"{name}_column" for names in BOX_KINDS.values() 
 
 
 def _column(what: str = "") -> Any:
-    return Field(default=None, description=what or None)
+    return flag(None, what)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 class ImportOptions(Options):
     """How detections of another program are read; the columns are those of the format csv."""
 
-    category_map: tuple[str, ...] = Field(
-        default=(),
-        description="THEIRS=OURS, their class id or name, and our category: 0=mass; OURS empty leaves such detections "
+    category_map: tuple[str, ...] = flag(
+        (),
+        "their class id or name, and our category: 0=mass; OURS empty leaves such detections "
         "out (default: equal names; for coco and detectron2 equal ids)",
+        metavar="THEIRS=OURS",
     )
-    name: str | None = Field(default=None, description="of the model, for reports (default: name of the source)")
-    score_scale: Literal["none", "percent", "sigmoid"] = Field(
-        default="none", description="'percent': scores from 0 to 100; 'sigmoid': scores are logits"
+    name: str | None = flag(None, "of the model, for reports (default: name of the source)")
+    score_scale: Literal["none", "percent", "sigmoid"] = flag(
+        "none", "'percent': scores from 0 to 100; 'sigmoid': scores are logits"
     )
-    default_score: float | None = Field(
-        default=None, ge=0, le=1, description="of detections that come without one (default: refused)"
-    )
-    image_score: tuple[str, ...] = Field(
-        default=(),
-        description=f"how the image score 'tumor' is made of the detections: {', '.join(IMAGE_SCORE_RULES)} (none); "
+    default_score: float | None = flag(None, "of detections that come without one (default: refused)", ge=0, le=1)
+    image_score: tuple[str, ...] = flag(
+        (),
+        f"how the image score 'tumor' is made of the detections: {', '.join(IMAGE_SCORE_RULES)} (none); "
         "for csv also LABEL=COLUMN: tumor=COLUMN, malignant=COLUMN",
     )
-    train_json: tuple[Path, ...] = Field(
-        default=(),
-        description="data sets that the model was trained and chosen on, the training set first, so that evaluation "
+    train_json: tuple[Path, ...] = flag(
+        (),
+        "data sets that the model was trained and chosen on, the training set first, so that evaluation "
         "can see leakage",
     )
-    checkpoint_file: Path | None = Field(default=None, description="of the model; its SHA-256 is kept")
-    ignore_unknown_images: bool = Field(default=False, description="pass over images that the ground truth lacks")
-    boxes_only: bool = Field(default=False, description="leave masks out")
-    clip_boxes: bool = Field(
-        default=False,
-        description="cut boxes to the image however far they leave it (default: by more than 1 px is refused)",
+    checkpoint_file: Path | None = flag(None, "of the model; its SHA-256 is kept")
+    ignore_unknown_images: bool = flag(False, "pass over images that the ground truth lacks")
+    boxes_only: bool = flag(False, "leave masks out")
+    clip_boxes: bool = flag(
+        False, "cut boxes to the image however far they leave it (default: by more than 1 px is refused)"
     )
-    keep_top: int | None = Field(default=None, ge=1, description="the N strongest detections of each image")
-    coordinates: Literal["pixels", "normalized"] = Field(
-        default="pixels", description="'normalized': shares of the width and height, from 0 to 1"
+    keep_top: int | None = flag(None, "the N strongest detections of each image", ge=1)
+    coordinates: Literal["pixels", "normalized"] = flag(
+        "pixels", "'normalized': shares of the width and height, from 0 to 1"
     )
     image_column: str | None = _column("the image; a box is x1 y1 x2 y2, or x y w h, or cx cy w h")
-    match: Literal["name", "id"] = Field(
-        default="name",
-        description="whether the image column holds a file name (or its stem), or the id of the ground truth",
+    match: Literal["name", "id"] = flag(
+        "name", "whether the image column holds a file name (or its stem), or the id of the ground truth"
     )
     x1_column: str | None = _column()
     y1_column: str | None = _column()
@@ -97,12 +98,12 @@ class ImportOptions(Options):
         if self.image_column is None:
             named = [name for name in type(self).model_fields if name.endswith("_column") and getattr(self, name)]
             if named or columns:
-                raise ValueError(f"{', '.join(map(flag, named)) or '--image-score LABEL=COLUMN'}: is for csv")
+                raise ValueError(f"{', '.join(map(_flag, named)) or '--image-score LABEL=COLUMN'}: is for csv")
             return self
         given = [name for name in _CORNERS if getattr(self, name)]
         if given and self.box_kind is None:
             raise ValueError(
-                f"{', '.join(map(flag, given))}: no whole box; expected x1 y1 x2 y2, x y w h, or cx cy w h"
+                f"{', '.join(map(_flag, given))}: no whole box; expected x1 y1 x2 y2, x y w h, or cx cy w h"
             )
         if not given and not columns:
             raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,12 @@ from mammodet.geometry import rle_box
 from mammodet.imports import ImportOptions
 from mammodet.imports.entry import FAULTY, NO_PIXEL, Entry, Format, Place
 from mammodet.imports.match import LEFT_OUT, Categories, ImageIndex, UnknownImageError
+from mammodet.modeling.aggregation import max_score, noisy_or
 from mammodet.records import BoxXYXY, Dataset, Detections, ImagePrediction, ImageRecord, Rle
 
 CLIP_PX = 1.0  # what a box may pass the border by, through rounding or counting pixels from 1
 _ROUNDING_PX = 1e-3
+_RULES = {"max": max_score, "noisy_or": noisy_or}
 
 
 class Found(NamedTuple):
@@ -312,7 +313,7 @@ class Collector:
             members = members[: self.options.keep_top]
         scores = {label: score for label, (score, _) in self._image_scores[record.image_id].items()}
         if self.options.rule != "none":
-            scores["tumor"] = _RULES[self.options.rule]([found.score for found in members])
+            scores["tumor"] = _RULES[self.options.rule](np.array([found.score for found in members]))
         self.summary.detections += len(members)
         self.summary.masks += len(members) if with_masks else 0
         self.summary.images_with_detections += bool(members)
@@ -332,17 +333,6 @@ class Collector:
             laterality=record.laterality,
             view=record.view,
         )
-
-
-def noisy_or(scores: Sequence[float]) -> float:
-    """Probability that at least one detection is a lesion, if they were independent; 0 where there is none."""
-    return 1 - math.prod(1 - score for score in scores)
-
-
-_RULES: Mapping[str, Callable[[Sequence[float]], float]] = {
-    "max": lambda scores: max(scores, default=0.0),
-    "noisy_or": noisy_or,
-}
 
 
 def _empty_rle(size_hw: tuple[int, int]) -> Rle:

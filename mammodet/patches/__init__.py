@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from mammodet.command_line import Options
+from mammodet.command_line import Options, flag
 
 _SIZE = 256  # of --fixed patches, in native pixels
 _CONTEXT_OUTPUT = 224
@@ -17,34 +17,28 @@ ClassScheme = Literal["tumor", "category", "abnormality", "abnormality+pathology
 class PatchOptions(Options):
     """What patches are asked for."""
 
-    context: float = Field(
-        default=1.5, ge=1, le=100, allow_inf_nan=False, description="side of a patch, in longest sides of its lesion"
-    )
-    fixed: bool = Field(default=False, description="patches of one size in the image's own pixels, without --context")
-    size: int | None = Field(default=None, ge=1, le=8192, description=f"with --fixed: that size ({_SIZE})")
-    output_size: int | None = Field(
-        default=None,
+    context: float = flag(1.5, "side of a patch, in longest sides of its lesion", ge=1, le=100, allow_inf_nan=False)
+    fixed: bool = flag(False, "patches of one size in the image's own pixels, without --context")
+    size: int | None = flag(None, f"with --fixed: that size ({_SIZE})", ge=1, le=8192)
+    output_size: int | None = flag(
+        None,
+        f"side of the files, to which patches are resized ({_CONTEXT_OUTPUT}; with --fixed: as --size)",
         ge=1,
         le=8192,
-        description=f"side of the files, to which patches are resized ({_CONTEXT_OUTPUT}; with --fixed: as --size)",
     )
-    per_lesion: int = Field(
-        default=3, ge=1, le=1000, description="patches of a lesion, the first centred, the others shifted"
+    per_lesion: int = flag(3, "patches of a lesion, the first centred, the others shifted", ge=1, le=1000)
+    negatives: int = flag(2, "patches of lesion-free tissue per image", ge=0, le=1000)
+    negatives_from: Literal["any", "normal"] = flag(
+        "any", "any image whose lesions are all known, or normal images only (tumor label 0)"
     )
-    negatives: int = Field(default=2, ge=0, le=1000, description="patches of lesion-free tissue per image")
-    negatives_from: Literal["any", "normal"] = Field(
-        default="any", description="any image whose lesions are all known, or normal images only (tumor label 0)"
+    hard_negatives: Path | None = flag(
+        None, "predictions file whose false positives become negatives", metavar="PREDICTIONS"
     )
-    hard_negatives: Path | None = Field(
-        default=None, description="predictions file whose false positives become negatives"
-    )
-    hard_per_image: int = Field(
-        default=3, ge=1, le=1000, description="at most so many per image, the highest scores first"
-    )
-    hard_score: float = Field(default=0.1, ge=0, le=1, description="their least score")
-    classes: ClassScheme = Field(default="tumor", description="what names a class")
-    seed: int = Field(default=0, description="of everything random")
-    jobs: int = Field(default=2, ge=1, le=1024, description="images at a time; changes nothing in what is written")
+    hard_per_image: int = flag(3, "at most so many per image, the highest scores first", ge=1, le=1000)
+    hard_score: float = flag(0.1, "their least score", ge=0, le=1)
+    classes: ClassScheme = flag("tumor", "what names a class")
+    seed: int = flag(0, "of everything random")
+    jobs: int = flag(2, "images at a time; changes nothing in what is written", ge=1, le=1024)
 
     @model_validator(mode="after")
     def _check(self) -> PatchOptions:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from mammodet.command_line import Options
+from mammodet.command_line import Options, flag
 
 LESION_QUIRKS = {
     "several_lesions": "an image with two or three lines",
@@ -66,7 +66,7 @@ FOLDERS = tuple(f"Density{density}{severity}" for density in "1234" for severity
 class ArchiveOptions(Options):
     """Options of every archive."""
 
-    seed: int = Field(default=0, ge=0, description="same seed, same archive")
+    seed: int = flag(0, "same seed, same archive", ge=0)
 
 
 class WomenOptions(ArchiveOptions):
@@ -76,15 +76,15 @@ class WomenOptions(ArchiveOptions):
     QUIRKS: ClassVar[Mapping[str, str]] = {}
     USUAL: ClassVar[Sequence[str]] = ()
 
-    patients: int = Field(default=12, ge=1, le=9999, description="women, with two to five images each")
-    size: int = Field(default=1024, ge=64, le=6000, description="height of the images in pixels")
-    quirks: tuple[str, ...] | None = Field(
-        default=None, description="quirks to place, none for a clean archive (all but those only where asked for)"
+    patients: int = flag(12, "women, with two to five images each", ge=1, le=9999)
+    size: int = flag(1024, "height of the images in pixels", ge=64, le=6000)
+    quirks: tuple[str, ...] | None = flag(
+        None, "quirks to place, none for a clean archive (all but those only where asked for)"
     )
-    difficulty: Literal["realistic", "easy"] = Field(
-        default="realistic", description="'easy': masses plain to see, but for what the quirks ask for"
+    difficulty: Literal["realistic", "easy"] = flag(
+        "realistic", "'easy': masses plain to see, but for what the quirks ask for"
     )
-    jobs: int = Field(default=1, ge=-1, description="processes, -1: all cores; the archive does not depend on it")
+    jobs: int = flag(1, "processes, -1: all cores; the archive does not depend on it", ge=-1)
 
     @field_validator("quirks", mode="before")
     @classmethod
@@ -117,14 +117,10 @@ class MiasPhantom(WomenOptions):
     QUIRKS = LESION_QUIRKS | FILM_QUIRKS | FILE_QUIRKS | {"crlf": "Info.txt with CRLF line ends"}
     USUAL = (*LESION_QUIRKS, *FILM_QUIRKS)
 
-    patients: int = Field(default=12, ge=1, le=499, description="women, two images each")  # the layout has three digits
-    size: int = Field(default=1024, ge=128, le=4096, description="side of the images in pixels")
-    abnormal_fraction: float = Field(
-        default=0.5, ge=0, le=1, description="share of images with a lesion; more where the quirks need them"
-    )
-    write_truth: bool = Field(
-        default=False, description="also masks truth/mdbNNN_k.png of the lesions (0 and 255), k from 1"
-    )
+    patients: int = flag(12, "women, two images each", ge=1, le=499)  # the layout has three digits
+    size: int = flag(1024, "side of the images in pixels", ge=128, le=4096)
+    abnormal_fraction: float = flag(0.5, "share of images with a lesion; more where the quirks need them", ge=0, le=1)
+    write_truth: bool = flag(False, "also masks truth/mdbNNN_k.png of the lesions (0 and 255), k from 1")
 
 
 class CbisPhantom(WomenOptions):
@@ -136,17 +132,11 @@ class CbisPhantom(WomenOptions):
     QUIRKS = TABLE_QUIRKS | MASK_QUIRKS | FAULTS
     USUAL = (*TABLE_QUIRKS, *MASK_QUIRKS)
 
-    patients: int = Field(
-        default=12, ge=1, le=9999, description="women, two views of one breast each; every fifth is in the test sets"
-    )
-    size: int = Field(
-        default=1024, ge=64, le=6000, description="height of the films in pixels; real ones have 3000 to 6000"
-    )
-    layout: Literal["tcia", "tcia_dated", "kaggle_jpeg", "flat_png"] = Field(
-        default="tcia", description="in which the archive is passed on"
-    )
-    abnormality: Literal["mass", "calc", "both"] = Field(default="both", description="which sets there are")
-    tables: Path | None = Field(default=None, description="folder of the official tables: an image for each row")
+    patients: int = flag(12, "women, two views of one breast each; every fifth is in the test sets", ge=1, le=9999)
+    size: int = flag(1024, "height of the films in pixels; real ones have 3000 to 6000", ge=64, le=6000)
+    layout: Literal["tcia", "tcia_dated", "kaggle_jpeg", "flat_png"] = flag("tcia", "in which the archive is passed on")
+    abnormality: Literal["mass", "calc", "both"] = flag("both", "which sets there are")
+    tables: Path | None = flag(None, "folder of the official tables: an image for each row")
 
 
 class RsnaPhantom(WomenOptions):
@@ -158,39 +148,26 @@ class RsnaPhantom(WomenOptions):
 
     QUIRKS = ROW_QUIRKS
 
-    patients: int = Field(
-        default=12,
-        ge=1,
-        le=9999,
-        description="women of train.csv, with four images or five; one more makes up test.csv",
-    )
-    size: int = Field(
-        default=1024, ge=64, le=6000, description="height of the images in pixels; real ones have 2000 to 4000"
-    )
-    positive_fraction: float = Field(
-        default=0.25, ge=0, le=1, description="share of women with cancer, in one breast; real: 0.04"
-    )
-    table: Path | None = Field(default=None, description="a table of the archive's form: an image for each row")
-    limit: int | None = Field(default=None, ge=1, description="at most so many rows of --table")
+    patients: int = flag(12, "women of train.csv, with four images or five; one more makes up test.csv", ge=1, le=9999)
+    size: int = flag(1024, "height of the images in pixels; real ones have 2000 to 4000", ge=64, le=6000)
+    positive_fraction: float = flag(0.25, "share of women with cancer, in one breast; real: 0.04", ge=0, le=1)
+    table: Path | None = flag(None, "a table of the archive's form: an image for each row")
+    limit: int | None = flag(None, "at most so many rows of --table", ge=1)
 
 
 class FolderPhantom(ArchiveOptions):
     """Options of an archive of class folders."""
 
-    images: int = Field(
-        default=64,
+    images: int = flag(
+        64,
+        "files, or patches, equally many of each class; every third file has one or two copies among them",
         ge=len(FOLDERS),
-        description="files, or patches, equally many of each class; every third file has one or two copies among them",
     )
-    size: int = Field(default=224, ge=128, le=4096, description="side of the images in pixels")
+    size: int = flag(224, "side of the images in pixels", ge=128, le=4096)
 
 
 class PatchesPhantom(ArchiveOptions):
     """Options of an archive of patches."""
 
-    images: int = Field(
-        default=200,
-        ge=20,
-        description="patches; 70 % for training, the rest half and half. Half of each part are negative",
-    )
-    size: int = Field(default=299, ge=32, le=1024, description="side of the patches in pixels")
+    images: int = flag(200, "patches; 70 % for training, the rest half and half. Half of each part are negative", ge=20)
+    size: int = flag(299, "side of the patches in pixels", ge=32, le=1024)

@@ -138,7 +138,7 @@ def open_dicom(path: Path, tags: list[int]) -> Iterator[DicomFile]:
         raise InputError(f"{path}: is a folder; expected a DICOM file") from None
     except (OSError, ValueError) as error:  # no permission, a name too long or with a NUL
         raise InputError(f"{path}: cannot be read ({error})") from None
-    with file:
+    with file, quiet:  # once for all that is read of it: each change of a logger's level costs
         yield _parse(path, file, tags)
 
 

@@ -63,19 +63,19 @@ def read_study_file(path: Path) -> StudyFile:
     with open_dicom(path, _TAGS) as file:
         merge_groups(path, file.dataset)
         dataset, has_pixels = file.dataset, file.pixels is not None or file.ends_inside
-    description = tags.text(dataset, "SeriesDescription") or ""
-    image_type = {part.strip().upper() for part in (tags.text(dataset, "ImageType") or "").split("\\")}
-    return StudyFile(
-        path,
-        tags.text(dataset, "StudyInstanceUID"),
-        tags.text(dataset, "PatientID"),
-        tags.laterality(dataset) or _side_of_text(description),
-        tags.view(dataset),
-        _modifiers(dataset),
-        _kind(dataset, image_type),
-        _unfit(dataset, image_type, description, has_pixels),
-        spacing_in_breast(dataset),
-    )
+        description = tags.text(dataset, "SeriesDescription") or ""
+        image_type = {part.strip().upper() for part in (tags.text(dataset, "ImageType") or "").split("\\")}
+        return StudyFile(
+            path,
+            tags.text(dataset, "StudyInstanceUID"),
+            tags.text(dataset, "PatientID"),
+            tags.laterality(dataset) or _side_of_text(description),
+            tags.view(dataset),
+            _modifiers(dataset),
+            _kind(dataset, image_type),
+            _unfit(dataset, image_type, description, has_pixels),
+            spacing_in_breast(dataset),
+        )
 
 
 def _side_of_text(said: str) -> str | None:

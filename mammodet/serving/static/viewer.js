@@ -1,0 +1,757 @@
+// The reading page. First functions of numbers, which tests call under node; then the page itself.
+// Images are 2D grey arrays; positions are pixels of the image file, x right, y down, origin at the top-left corner.
+"use strict";
+
+// ---- functions of numbers
+
+/** Grey of each pixel value, Uint8Array (most + 1): low is black, high is white. */
+function windowTable(low, high, most, invert) {
+  const table = new Uint8ClampedArray(most + 1);
+  const factor = 255 / Math.max(high - low, 1e-9);
+  for (let value = 0; value <= most; value++) {
+    const grey = (value - low) * factor;
+    table[value] = invert ? 255 - grey : grey;
+  }
+  return table;
+}
+
+/** [low, high] to start with: all of 8 bits; of 16 bits up to what only a thousandth of the pixels exceeds. */
+function autoWindow(pixels, most) {
+  if (most === 255) return [0, 255];
+  const counts = new Uint32Array(most + 1);
+  let total = 0;
+  for (let place = 0; place < pixels.length; place += 5, total++) counts[pixels[place]]++;
+  let above = 0, high = most;
+  while (high > 1 && above + counts[high] <= total / 1000) above += counts[high--];
+  return [0, high];
+}
+
+/** "left" or "right": the side of the chest wall, where more tissue touches the border. */
+function wallSide(pixels, width, height) {
+  const strip = Math.max(1, Math.round(width / 10));
+  let left = 0, right = 0;
+  for (let y = 0; y < height; y += 4) {
+    for (let x = 0; x < strip; x++) {
+      left += pixels[y * width + x];
+      right += pixels[y * width + width - 1 - x];
+    }
+  }
+  return left >= right ? "left" : "right";
+}
+
+/** Where the chest wall belongs: a right breast hangs on the left, its wall in the middle. */
+const wantedSide = (laterality) => ({ R: "right", L: "left" })[laterality] ?? null;
+
+/** View that shows a whole image in a panel, its chest wall at the border where it belongs. */
+function fit(panel, image, side, mirror) {
+  const scale = Math.min(panel.width / image.width, panel.height / image.height);
+  const free = panel.width - image.width * scale;
+  const x = side === "right" ? free : side === "left" ? 0 : free / 2;
+  return { scale, x, y: (panel.height - image.height * scale) / 2, mirror };
+}
+
+function toScreen(view, image, [x, y]) {
+  return [view.x + (view.mirror ? image.width - x : x) * view.scale, view.y + y * view.scale];
+}
+
+function toImage(view, image, [x, y]) {
+  const across = (x - view.x) / view.scale;
+  return [view.mirror ? image.width - across : across, (y - view.y) / view.scale];
+}
+
+/** The view zoomed by a factor around a place on the screen, which keeps its pixel. */
+function zoomAt(view, [x, y], factor) {
+  const scale = Math.min(Math.max(view.scale * factor, 0.02), 32);
+  const real = scale / view.scale;
+  return { ...view, scale, x: x - (x - view.x) * real, y: y - (y - view.y) * real };
+}
+
+/** Columns in which n images of an aspect (width / height) are shown largest. */
+function columnsFor(n, width, height, aspect) {
+  let best = 1, size = 0;
+  for (let columns = 1; columns <= n; columns++) {
+    if (n % columns) if (n > 2 && columns % 2) continue;
+    const rows = Math.ceil(n / columns);
+    const here = Math.min(width / columns / aspect, height / rows);
+    if (here > size) [best, size] = [columns, here];
+  }
+  return best;
+}
+
+/** Hanging order: CC before MLO before other views, right before left. */
+function hangingOrder(images) {
+  const rank = (image) => [["CC", "MLO"].indexOf(image.view), ["R", "L"].indexOf(image.laterality)].map((n) => (n < 0 ? 9 : n));
+  return images.map((image, place) => [...rank(image), place]).sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2])
+    .map((entry) => entry[2]);
+}
+
+/** What stands at a threshold: lesions found and missed, false findings; null where no truth is known. */
+function judgeAt(image, threshold) {
+  const shown = image.findings.filter((one) => one.score >= threshold);
+  if (!image.truth_known || !image.scores) return null;
+  const hit = new Set(shown.map((one) => one.lesion).filter((one) => one !== null));
+  const real = image.truth.map((_, place) => place).filter((place) => !image.truth[place].ignore);
+  return {
+    found: real.filter((place) => hit.has(place)), missed: real.filter((place) => !hit.has(place)),
+    wrong: shown.filter((one) => one.kind === "false").length,
+  };
+}
+
+/** Distance in mm of two points in pixels, spacing [row, column]. */
+const lengthMm = ([row, column], [x1, y1], [x2, y2]) => Math.hypot((x2 - x1) * column, (y2 - y1) * row);
+
+/** A box x1, y1, x2, y2 of two corners in any order, cut to the image. */
+function boxOf(image, [ax, ay], [bx, by]) {
+  const cut = (value, most) => Math.min(Math.max(value, 0), most);
+  return [cut(Math.min(ax, bx), image.width), cut(Math.min(ay, by), image.height),
+    cut(Math.max(ax, bx), image.width), cut(Math.max(ay, by), image.height)];
+}
+
+/** The marks after a verdict on a finding (null takes it away); added boxes are appended. */
+function withMark(marks, detection, verdict, box) {
+  const others = marks.filter((mark) => detection === null || mark.detection !== detection);
+  return verdict === null ? others : [...others, { verdict, detection, box_xyxy: box ?? null }];
+}
+
+// ---- the page
+
+const KEYS = [
+  ["j / k", "next, previous exam"], ["Tab / Shift+Tab", "next, previous image"], ["f, Enter or double click", "one image alone, or all"],
+  ["mouse drag", "window (right, left) and level (up, down); Shift+drag or middle button: pan"],
+  ["wheel, + / -", "zoom"], ["arrows", "pan"], ["0 / 1", "fit / one pixel to one of the screen"],
+  ["w / W", "window wider, narrower"], ["l / L", "level up, down"], ["p", "next window of the DICOM file"], ["i", "invert"], ["g", "magnifier"],
+  ["b / c / t", "boxes, contours, truth on or off"], ["[ / ]", "threshold down, up"], ["o", "next operating point"],
+  ["r", "ruler: drag; in mm only where the spacing is known"],
+  [". / ,", "next, previous finding"], ["a / x", "accept, reject the finding"],
+  ["d / n", "redraw the finding / new box: drag, or arrows move, Shift+arrows resize, Enter keeps, Esc drops"],
+  ["u", "clear the verdict; of an added box: remove it"], ["m", "comment"], ["v", "image done"], ["e", "export the corrected images as COCO"],
+  ["/", "search"], ["? / Esc", "these keys / close, leave"],
+];
+
+function start() {
+  const $ = (id) => document.getElementById(id);
+  const embedded = $("data") ? JSON.parse($("data").textContent) : null;
+  const token = document.body.dataset.token;
+  const state = {
+    exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0",
+    show: { b: true, c: true, t: true, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
+  };
+  let study, saving = Promise.resolve(), commentTimer = null;
+
+  const ask = (path, options = {}) => fetch(path, { ...options, headers: { Authorization: `Bearer ${token}` } });
+  const say = (text) => { $("status").textContent = text; };
+  const make = (tag, text, kind) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (kind) element.className = kind;
+    return element;
+  };
+  const percent = (value) => (value === undefined ? "" : value.toFixed(2));
+  const active = () => state.panels[state.active];
+  const imageOf = (panel) => study.images[panel.number];
+
+  async function fetched(path) {
+    const answer = await ask(path);
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    return answer;
+  }
+
+  async function readPixels(number, preset) {
+    if (embedded) {
+      const picture = new Image();
+      picture.src = embedded.pictures[number];
+      await picture.decode();
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
+      const context = canvas.getContext("2d");
+      context.drawImage(picture, 0, 0);
+      const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
+      const pixels = new Uint8Array(canvas.width * canvas.height);
+      for (let place = 0; place < pixels.length; place++) pixels[place] = rgba[4 * place];
+      return { pixels, width: canvas.width, height: canvas.height, most: 255 };
+    }
+    const answer = await fetched(`api/images/${number}/pixels?window=${preset}`);
+    const [height, width, bits] = answer.headers.get("X-Image").split(",").map(Number);
+    const buffer = await answer.arrayBuffer();
+    if (buffer.byteLength !== (width * height * bits) / 8) throw new Error("the image was cut short; open the exam again");
+    return { pixels: bits === 16 ? new Uint16Array(buffer) : new Uint8Array(buffer), width, height, most: bits === 16 ? 65535 : 255 };
+  }
+
+  // -- exams
+
+  function examScore(exam) {
+    return Math.max(-1, ...exam.images.map((number) => study.images[number].scores?.tumor ?? study.images[number].findings[0]?.score ?? -1));
+  }
+
+  function examFacts(exam) {
+    const images = exam.images.map((number) => study.images[number]);
+    const judged = images.map((image) => judgeAt(image, state.threshold)).filter(Boolean);
+    const sum = (key) => judged.reduce((total, one) => total + (one[key].length ?? one[key]), 0);
+    const labels = images.map((image) => image.labels.tumor).filter((value) => value !== undefined);
+    return {
+      found: sum("found"), missed: sum("missed"), wrong: sum("wrong"), judged: judged.length > 0,
+      tumor: labels.length ? Math.max(...labels) : null, done: exam.images.every((number) => study.verdicts?.[number].done),
+    };
+  }
+
+  function listExams() {
+    const text = $("search").value.toLowerCase(), kept = $("filter").value;
+    const fits = (exam, facts) => ({
+      all: true, tumor: facts.tumor === 1, normal: facts.tumor === 0, found: facts.found > 0, missed: facts.missed > 0,
+      false: facts.wrong > 0, open: !facts.done,
+    })[kept] && [exam.name, ...exam.images.map((number) => study.images[number].name)].some((name) => name.toLowerCase().includes(text));
+    const rows = study.exams.map((exam, place) => ({ exam, place, facts: examFacts(exam), score: examScore(exam) }))
+      .filter((row) => fits(row.exam, row.facts));
+    const byName = (a, b) => a.exam.name.localeCompare(b.exam.name, undefined, { numeric: true });
+    rows.sort($("sort").value === "score" ? (a, b) => b.score - a.score || byName(a, b) : byName);
+    state.exams = rows.map((row) => row.place);
+    $("count").textContent = `${rows.length} of ${study.exams.length} exams`;
+    $("exams").replaceChildren(...rows.map(({ exam, place, facts, score }) => {
+      const item = make("li"), button = make("button", undefined, "exam");
+      button.type = "button";
+      button.append(make("strong", exam.name), make("span", score >= 0 ? percent(score) : "", "score"));
+      const truth = facts.tumor === null ? "" : facts.tumor ? "tumor" : "no tumor";
+      const parts = [`${exam.images.length} image${exam.images.length > 1 ? "s" : ""}`, truth,
+        ...(facts.judged ? [facts.found && `${facts.found} found`, facts.missed && `${facts.missed} missed`, facts.wrong && `${facts.wrong} false`] : []),
+        facts.done ? "\u2713 done" : ""];
+      button.append(make("span", parts.filter(Boolean).join(" \u00b7 "), "faint"));
+      button.setAttribute("aria-current", place === state.exam);
+      button.onclick = () => open(place);
+      item.append(button);
+      return item;
+    }));
+    $("exams").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
+  }
+
+  async function open(place) {
+    keepComment();
+    Object.assign(state, { exam: place, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
+    const load = ++state.loads;
+    const exam = study.exams[place];
+    state.panels = hangingOrder(exam.images.map((number) => study.images[number])).map((position) => makePanel(exam.images[position]));
+    $("panels").replaceChildren(...state.panels.map((panel) => panel.element));
+    layout();
+    listExams();
+    say("reading ...");
+    try {
+      const found = embedded ? embedded.details : await fetched(`api/exams/${place}`).then((answer) => answer.json());
+      if (load !== state.loads) return;
+      for (const panel of state.panels) panel.details = found[panel.number];
+    } catch (error) {
+      return say(error.message);
+    }
+    refresh();
+    await Promise.all(state.panels.map((panel) => loadPixels(panel, load)));
+    if (load === state.loads && state.panels.every((panel) => !panel.error)) say("");
+  }
+
+  async function loadPixels(panel, load) {
+    try {
+      const windows = panel.details.presets.length, own = state.preset === "none" || Number(state.preset) < windows;
+      const loaded = await readPixels(panel.number, own ? state.preset : "0");
+      if (load !== state.loads) return;
+      Object.assign(panel, loaded, { error: null });
+      panel.range = state.preset === "none" || !windows ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
+      const wanted = wantedSide(imageOf(panel).laterality), wall = wallSide(panel.pixels, panel.width, panel.height);
+      panel.side = wanted ?? wall;
+      panel.mirror = wanted !== null && wall !== wanted;
+      panel.off = null;
+      if (!panel.view) home(panel);
+    } catch (error) {
+      panel.error = error.message;
+      say(error.message);
+    }
+    draw(panel);
+  }
+
+  // -- panels
+
+  function makePanel(number) {
+    const element = make("figure"), canvas = make("canvas"), caption = make("figcaption");
+    const image = study.images[number];
+    canvas.tabIndex = 0;
+    canvas.setAttribute("aria-label", `Image ${image.name}`);
+    element.append(canvas, caption);
+    const panel = { number, element, canvas, caption, view: null, pixels: null, details: null };
+    canvas.onfocus = () => activate(state.panels.indexOf(panel));
+    canvas.onpointerdown = (event) => pointerDown(panel, event);
+    canvas.onpointermove = (event) => pointerMove(panel, event);
+    canvas.onpointerup = () => pointerUp(panel);
+    canvas.ondblclick = () => press("f");
+    canvas.oncontextmenu = (event) => event.preventDefault();
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      if (!panel.view) return;
+      panel.view = zoomAt(panel.view, place(panel, event), Math.exp(-event.deltaY / 400));
+      draw(panel);
+    }, { passive: false });
+    return panel;
+  }
+
+  const ratio = () => window.devicePixelRatio || 1;
+  const unit = () => ratio() * Math.max(1, window.innerWidth / 2200); // of lines and letters, larger on large screens
+  const place = (panel, event) => {
+    const frame = panel.canvas.getBoundingClientRect();
+    return [(event.clientX - frame.left) * ratio(), (event.clientY - frame.top) * ratio()];
+  };
+  const home = (panel) => { panel.view = fit(panel.canvas, imageOf(panel), panel.side, panel.mirror); };
+
+  function layout() {
+    const host = $("panels"), shown = state.alone ? 1 : state.panels.length;
+    const images = state.panels.map(imageOf);
+    const aspect = images.reduce((sum, image) => sum + image.width / image.height, 0) / images.length;
+    const columns = columnsFor(shown, host.clientWidth, host.clientHeight, aspect);
+    host.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+    host.style.gridTemplateRows = `repeat(${Math.ceil(shown / columns)}, 1fr)`;
+    state.panels.forEach((panel, index) => {
+      panel.element.hidden = state.alone && index !== state.active;
+      if (panel.element.hidden) return;
+      const frame = panel.canvas.getBoundingClientRect();
+      [panel.canvas.width, panel.canvas.height] = [Math.round(frame.width * ratio()), Math.round(frame.height * ratio())];
+      if (panel.pixels) home(panel);
+      draw(panel);
+    });
+  }
+
+  function activate(index) {
+    if (index === state.active && state.panels[index].element.classList.contains("active")) return;
+    keepComment();
+    state.active = index;
+    state.finding = 0;
+    refresh();
+  }
+
+  function shade(panel) {
+    const wanted = `${panel.range} ${state.show.i}`;
+    if (panel.off && panel.shaded === wanted) return;
+    const table = windowTable(panel.range[0], panel.range[1], panel.most, state.show.i);
+    const picture = new ImageData(panel.width, panel.height), words = new Uint32Array(picture.data.buffer);
+    for (let at = 0; at < words.length; at++) words[at] = 0xff000000 | (table[panel.pixels[at]] * 0x010101);
+    panel.off ??= Object.assign(document.createElement("canvas"), { width: panel.width, height: panel.height });
+    panel.off.getContext("2d").putImageData(picture, 0, 0);
+    panel.shaded = wanted;
+  }
+
+  function draw(panel) {
+    if (panel.waiting) return;
+    panel.waiting = true;
+    requestAnimationFrame(() => { panel.waiting = false; paint(panel); });
+  }
+
+  function paint(panel) {
+    const context = panel.canvas.getContext("2d"), image = imageOf(panel);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, panel.canvas.width, panel.canvas.height);
+    const name = [image.laterality, image.view].filter(Boolean).join(" ") || image.name;
+    const score = image.scores?.tumor === undefined ? "" : `score ${percent(image.scores.tumor)}`;
+    const point = study.points[state.point], value = point && image.scores?.[point.label];
+    const call = value === undefined ? "" : `${point.label} ${percent(value)} ${value >= point.threshold ? "\u2265" : "<"} ${percent(point.threshold)}: ${value >= point.threshold ? "positive" : "negative"}`;
+    panel.caption.textContent = [name, score, call, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 ");
+    if (!panel.pixels) return;
+    shade(panel);
+    drawPixels(context, panel, panel.view);
+    drawMarks(context, panel, panel.view);
+    if (state.show.g && panel.pointer) magnify(context, panel);
+    if (panel === active()) $("window").textContent = `black ${Math.round(panel.range[0])}, white ${Math.round(panel.range[1])}, zoom ${panel.view.scale.toFixed(2)}`;
+  }
+
+  function drawPixels(context, panel, view) {
+    const image = imageOf(panel);
+    context.imageSmoothingEnabled = view.scale < 1;
+    context.imageSmoothingQuality = "high";
+    const sign = view.mirror ? -1 : 1;
+    context.setTransform(sign * view.scale, 0, 0, view.scale, view.x + (view.mirror ? image.width * view.scale : 0), view.y);
+    context.drawImage(panel.off, 0, 0, image.width, image.height);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+  }
+
+  function magnify(context, panel) {
+    const size = 130 * ratio(), [x, y] = panel.pointer;
+    context.save();
+    context.beginPath();
+    context.arc(x, y, size, 0, 2 * Math.PI);
+    context.clip();
+    drawPixels(context, panel, zoomAt(panel.view, panel.pointer, 3));
+    context.restore();
+    line(context, "#ddd", [], () => context.arc(x, y, size, 0, 2 * Math.PI));
+  }
+
+  function line(context, colour, dashes, path) {
+    for (const [width, stroke] of [[4, "#000a"], [2, colour]]) { // a dark rim, so that lines show on white tissue
+      context.lineWidth = width * unit();
+      context.strokeStyle = stroke;
+      context.setLineDash(dashes.map((dash) => dash * unit()));
+      context.beginPath();
+      path();
+      context.stroke();
+    }
+    context.setLineDash([]);
+  }
+
+  function drawLabel(context, text, [x, y], colour) {
+    const size = 13 * unit();
+    context.font = `${size}px system-ui, sans-serif`;
+    const width = context.measureText(text).width + 8;
+    const left = Math.min(Math.max(x, 0), Math.max(context.canvas.width - width, 0)), top = Math.max(y, size * 1.4);
+    context.fillStyle = "#000c";
+    context.fillRect(left, top - size * 1.3, width, size * 1.4);
+    context.fillStyle = colour;
+    context.fillText(text, left + 4, top - size * 0.25);
+  }
+
+  function drawShape(context, panel, view, box, rims, colour, dashes, label) {
+    const image = imageOf(panel), at = (point) => toScreen(view, image, point);
+    const [ax, ay] = at([box[0], box[1]]), [bx, by] = at([box[2], box[3]]);
+    if (rims?.length && state.show.c) {
+      line(context, colour, dashes, () => rims.forEach((rim) => {
+        for (let n = 0; n < rim.length; n += 2) context[n ? "lineTo" : "moveTo"](...at([rim[n], rim[n + 1]]));
+        context.closePath();
+      }));
+    }
+    if (state.show.b || !rims?.length) line(context, colour, dashes, () => context.rect(Math.min(ax, bx), ay, Math.abs(bx - ax), by - ay));
+    drawLabel(context, label, [Math.min(ax, bx), dashes.length ? by + 18 * unit() : ay - 3 * unit()], colour);
+  }
+
+  const TRUTH = "#6cc4f5", FOUND = "#f5b52e", DRAWN = "#7ee08a";
+  const SIGNS = { accepted: "\u2713 accepted", rejected: "\u2717 rejected", redrawn: "\u270e redrawn" };
+  const marksOf = (number) => study.verdicts?.[number].marks ?? [];
+  const markOf = (number, finding) => marksOf(number).find((mark) => mark.detection === finding);
+
+  /** Rows of the side list: findings from the threshold on or with a verdict, then added boxes. */
+  function rowsOf(number) {
+    const rows = study.images[number].findings.map((finding, detection) => ({ ...finding, detection, mark: markOf(number, detection) }))
+      .filter((row) => row.score >= state.threshold || row.mark);
+    return [...rows, ...marksOf(number).filter((mark) => mark.verdict === "added").map((mark) => ({ detection: null, mark, box: mark.box_xyxy }))];
+  }
+
+  function drawMarks(context, panel, view) {
+    const image = imageOf(panel), judged = judgeAt(image, state.threshold);
+    if (state.show.b || state.show.c) {
+      rowsOf(panel.number).forEach((row, position) => {
+        const chosen = panel === active() && position === state.finding ? "\u25b6 " : "";
+        const verdict = row.mark?.verdict;
+        if (verdict === "added") return drawShape(context, panel, view, row.box, [], DRAWN, [], `${chosen}${position + 1} added`);
+        if (verdict === "redrawn") return drawShape(context, panel, view, row.mark.box_xyxy, [], DRAWN, [], `${chosen}${position + 1} ${SIGNS.redrawn}`);
+        const words = [`${chosen}${position + 1}`, percent(row.score), SIGNS[verdict] ?? (image.truth_known && state.show.t && row.kind === "false" ? "false" : "")];
+        drawShape(context, panel, view, row.box, panel.details?.findings[row.detection], FOUND, verdict === "rejected" ? [2, 5] : [], words.filter(Boolean).join(" "));
+      });
+    }
+    if (state.show.t) {
+      image.truth.forEach((lesion, position) => {
+        const fate = lesion.ignore ? "not counted" : judged ? (judged.found.includes(position) ? "found" : "MISSED") : "";
+        drawShape(context, panel, view, lesion.box, panel.details?.truth[position], TRUTH, [9, 5], ["truth:", lesion.text, fate].filter(Boolean).join(" "));
+      });
+    }
+    if (panel !== active()) return;
+    if (state.draft) drawShape(context, panel, view, state.draft.box, [], DRAWN, [5, 4], "new box");
+    if (state.ruler?.panel === panel) {
+      const ends = [state.ruler.from, state.ruler.to];
+      line(context, "#fff", [], () => ends.forEach((end, n) => context[n ? "lineTo" : "moveTo"](...toScreen(view, image, end))));
+      const [from, to] = ends;
+      const text = image.spacing ? `${lengthMm(image.spacing.mm, from, to).toFixed(1)} mm` : `${Math.hypot(to[0] - from[0], to[1] - from[1]).toFixed(0)} px (no spacing known)`;
+      drawLabel(context, text, toScreen(view, image, to), "#fff");
+    }
+  }
+
+  // -- mouse
+
+  function pointerDown(panel, event) {
+    panel.canvas.focus();
+    if (!panel.pixels) return;
+    panel.canvas.setPointerCapture(event.pointerId);
+    const at = place(panel, event), point = toImage(panel.view, imageOf(panel), at);
+    const pan = event.shiftKey || event.button === 1;
+    const kind = pan ? "pan" : state.tool ?? "window";
+    state.drag = { kind, at, point, view: panel.view, range: panel.range };
+    if (kind === "ruler") state.ruler = { panel, from: point, to: point };
+  }
+
+  function pointerMove(panel, event) {
+    panel.pointer = place(panel, event);
+    if (state.show.g) draw(panel);
+    const drag = state.drag;
+    if (!drag) return;
+    const [dx, dy] = [panel.pointer[0] - drag.at[0], panel.pointer[1] - drag.at[1]];
+    const point = toImage(panel.view, imageOf(panel), panel.pointer);
+    if (drag.kind === "pan") panel.view = { ...drag.view, x: drag.view.x + dx, y: drag.view.y + dy };
+    if (drag.kind === "ruler") state.ruler.to = point;
+    if (drag.kind === "box") state.draft.box = boxOf(imageOf(panel), drag.point, point);
+    if (drag.kind === "window") {
+      const [low, high] = drag.range, step = panel.most / (600 * ratio());
+      const centre = (low + high) / 2 - dy * step, half = Math.max((high - low) / 2 + dx * step, 1);
+      panel.range = [centre - half, centre + half];
+    }
+    draw(panel);
+  }
+
+  function pointerUp(panel) {
+    const drag = state.drag;
+    state.drag = null;
+    if (drag?.kind === "box" && state.draft) keepDraft();
+    if (drag?.kind === "window" && panel.range !== drag.range) shareRange(panel);
+  }
+
+  /** Films of one exam and depth are looked at through one window. */
+  function shareRange(panel) {
+    for (const other of state.panels) if (other.pixels && other.most === panel.most) other.range = [...panel.range];
+    state.panels.forEach(draw);
+  }
+
+  // -- verdicts
+
+  function change(number, patch) {
+    if (!study.verdicts) return say("this file has no server to keep verdicts; open the predictions with mammodet view");
+    study.verdicts[number] = { ...study.verdicts[number], ...patch };
+    saving = saving.then(() => save(number));
+    refresh();
+    return saving;
+  }
+
+  async function save(number, keepalive = false) {
+    const sent = study.verdicts[number];
+    try {
+      const answer = await ask(`api/images/${number}/verdict`, { method: "PUT", body: JSON.stringify(sent), keepalive });
+      const value = await answer.json();
+      if (answer.ok) {
+        study.verdicts[number] = { ...study.verdicts[number], version: value.version };
+        say("saved");
+      } else if (answer.status === 409) {
+        study.verdicts[number] = value.stored;
+        say("Another window changed this image: its verdicts are shown now, yours was not saved. Give it again.");
+      } else say(`NOT SAVED: ${value.error}`);
+    } catch {
+      say("NOT SAVED: mammodet view does not answer; is it still running?");
+    }
+    refresh();
+  }
+
+  function keepComment() {
+    if (commentTimer === null) return;
+    clearTimeout(commentTimer);
+    commentTimer = null;
+    const number = active().number, comment = $("comment").value;
+    if (comment !== study.verdicts[number].comment) change(number, { comment });
+  }
+
+  function verdictOn(verdict, box) {
+    const number = active().number, row = rowsOf(number)[state.finding];
+    if (verdict !== "added" && !row) return say("no finding is chosen");
+    if (verdict === null && row.detection === null) return change(number, { marks: marksOf(number).filter((mark) => mark !== row.mark) });
+    if (verdict !== "added" && row.detection === null) return say("this box was added by hand: u removes it");
+    change(number, { marks: withMark(marksOf(number), verdict === "added" ? null : row.detection, verdict, box) });
+  }
+
+  function startDraft(verdict) {
+    const panel = active(), row = rowsOf(panel.number)[state.finding], image = imageOf(panel);
+    if (!panel.pixels || !study.verdicts) return change(panel.number, {});
+    if (verdict === "redrawn" && (!row || row.detection === null)) return say("choose a finding of the model to redraw");
+    const [x, y] = toImage(panel.view, image, [panel.canvas.width / 2, panel.canvas.height / 2]), side = image.width / 12;
+    state.draft = { verdict, box: verdict === "redrawn" ? [...(row.mark?.box_xyxy ?? row.box)] : boxOf(image, [x - side, y - side], [x + side, y + side]) };
+    state.tool = "box";
+    say("Drag a box, or move it with arrows, resize with Shift+arrows; Enter keeps, Esc drops.");
+    draw(panel);
+  }
+
+  function keepDraft() {
+    const { verdict, box } = state.draft;
+    Object.assign(state, { draft: null, tool: null });
+    if (box[2] - box[0] < 2 || box[3] - box[1] < 2) say("the box is too small; nothing was kept");
+    else verdictOn(verdict, box);
+    refresh();
+  }
+
+  function moveDraft(dx, dy, resize) {
+    const panel = active(), image = imageOf(panel), step = (6 * ratio()) / panel.view.scale, [x1, y1, x2, y2] = state.draft.box;
+    const sign = panel.view.mirror ? -1 : 1;
+    const [mx, my] = [dx * step * (resize ? 1 : sign), dy * step];
+    state.draft.box = boxOf(image, resize ? [x1, y1] : [x1 + mx, y1 + my], [Math.max(x2 + mx, x1 + 2), Math.max(y2 + my, y1 + 2)]);
+    draw(panel);
+  }
+
+  // -- what stands beside the images
+
+  function refresh() {
+    const panel = active(), image = imageOf(panel), rows = rowsOf(panel.number);
+    state.finding = Math.min(state.finding, Math.max(rows.length - 1, 0));
+    state.panels.forEach((each, index) => { each.element.classList.toggle("active", index === state.active); draw(each); });
+    $("image-name").textContent = image.name;
+    const labels = Object.entries(image.scores ?? {}).map(([name, value]) => `${name} ${value.toFixed(3)}`);
+    const facts = [image.patient && `patient ${image.patient}`, image.laterality, image.view, image.density && `density ${image.density}`,
+      image.facts && `truth: ${image.facts}`, labels.length && `scores: ${labels.join(", ")}`,
+      image.spacing ? `spacing ${image.spacing.mm.map((mm) => mm.toFixed(3)).join(" x ")} mm (${image.spacing.basis})` : "no pixel spacing"];
+    $("image-facts").textContent = facts.filter(Boolean).join(" \u00b7 ");
+    $("warnings").replaceChildren(...image.warnings.map((text) => make("li", `\u26a0 ${text}`)));
+    const words = (row) => (row.detection === null ? "added by hand" : [percent(row.score), study.categories.length > 1 ? row.category : "",
+      row.kind && state.show.t ? { found: "on a lesion", false: "false", second: "second on a found lesion" }[row.kind] ?? row.kind : "", SIGNS[row.mark?.verdict]].filter(Boolean).join(" \u00b7 "));
+    $("findings").replaceChildren(...(rows.length ? rows : [null]).map((row, position) => {
+      if (!row) return make("li", image.scores ? "no finding from this threshold on" : "not predicted", "faint");
+      const item = make("li"), button = make("button", words(row));
+      button.type = "button";
+      button.setAttribute("aria-current", position === state.finding);
+      button.onclick = () => { state.finding = position; refresh(); };
+      item.append(button);
+      return item;
+    }));
+    $("verdicts").hidden = !study.verdicts;
+    if (study.verdicts && commentTimer === null) $("comment").value = study.verdicts[panel.number].comment;
+    $("done").checked = Boolean(study.verdicts?.[panel.number].done);
+    $("threshold").value = state.threshold;
+    $("threshold-value").textContent = percent(state.threshold);
+    $("points").value = String(state.point);
+    const presets = panel.details?.presets ?? [];
+    const options = embedded ? [] : [...presets.map((name, n) => [String(n), name]), ...(presets.length ? [["none", "all values"]] : [])];
+    $("presets").replaceChildren(...options.map(([value, name]) => Object.assign(make("option", name), { value })));
+    $("presets").hidden = !options.length;
+    $("presets").value = state.preset;
+    for (const button of document.querySelectorAll("#bar [data-key]")) {
+      if (button.dataset.key in state.show) button.setAttribute("aria-pressed", state.show[button.dataset.key]);
+      if (button.dataset.key === "r") button.setAttribute("aria-pressed", state.tool === "ruler");
+    }
+  }
+
+  /** An operating point judges images; of the label tumor it is the threshold of findings, too. */
+  function choosePoint(number) {
+    state.point = number;
+    if (study.points[number]?.label === "tumor") setThreshold(study.points[number].threshold);
+    else refresh();
+  }
+
+  function setThreshold(value) {
+    state.threshold = Math.round(Math.min(Math.max(value, 0), 1) * 1e6) / 1e6;
+    listExams();
+    refresh();
+  }
+
+  async function setPreset(value) {
+    state.preset = value;
+    const load = ++state.loads;
+    await Promise.all(state.panels.map((panel) => loadPixels(panel, load)));
+    refresh();
+  }
+
+  async function exportCoco() {
+    await saving;
+    const answer = await ask("api/export");
+    if (!answer.ok) return say((await answer.json()).error);
+    const link = Object.assign(make("a"), { href: URL.createObjectURL(await answer.blob()), download: "corrected.json" });
+    link.click();
+    URL.revokeObjectURL(link.href);
+    say("exported: corrected.json");
+  }
+
+  // -- keys
+
+  function zoomTo(factor) {
+    const panel = active();
+    if (!panel.view) return;
+    panel.view = zoomAt(panel.view, [panel.canvas.width / 2, panel.canvas.height / 2], factor);
+    draw(panel);
+  }
+
+  function windowBy(widen, shift) {
+    const panel = active();
+    if (!panel.pixels) return;
+    const [low, high] = panel.range, centre = (low + high) / 2 + (shift * panel.most) / 40, half = Math.max(((high - low) / 2) * widen, 1);
+    panel.range = [centre - half, centre + half];
+    shareRange(panel);
+  }
+
+  function nextExam(step) {
+    const at = state.exams.indexOf(state.exam), next = state.exams[at < 0 ? 0 : at + step];
+    if (next !== undefined) open(next);
+  }
+
+  function nextFinding(step) {
+    const count = rowsOf(active().number).length;
+    if (count) state.finding = (state.finding + step + count) % count;
+    refresh();
+  }
+
+  const toggle = (name) => () => { state.show[name] = !state.show[name]; refresh(); };
+  const ACTIONS = {
+    j: () => nextExam(1), k: () => nextExam(-1), b: toggle("b"), c: toggle("c"), t: toggle("t"), i: toggle("i"), g: toggle("g"),
+    f: () => { state.alone = !state.alone; layout(); },
+    Enter: () => (state.draft ? keepDraft() : press("f")),
+    Tab: () => step(1), BackTab: () => step(-1),
+    "+": () => zoomTo(1.25), "=": () => zoomTo(1.25), "-": () => zoomTo(0.8), 0: () => { if (active().pixels) { home(active()); draw(active()); } },
+    1: () => { if (active().view) zoomTo(1 / active().view.scale); },
+    w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, -1), L: () => windowBy(1, 1),
+    p: () => { const list = $("presets"); if (list.options.length) setPreset(list.options[(list.selectedIndex + 1) % list.options.length].value); },
+    "[": () => setThreshold(state.threshold - 0.02), "]": () => setThreshold(state.threshold + 0.02),
+    o: () => { const n = study.points.length; if (n) choosePoint((state.point + 1) % n); },
+    r: () => { state.tool = state.tool === "ruler" ? null : "ruler"; if (!state.tool) state.ruler = null; say(state.tool ? "Ruler: drag over the image." : ""); refresh(); },
+    ".": () => nextFinding(1), ",": () => nextFinding(-1),
+    a: () => verdictOn("accepted"), x: () => verdictOn("rejected"), u: () => verdictOn(null),
+    d: () => startDraft("redrawn"), n: () => startDraft("added"),
+    m: () => $("comment").focus(), v: () => { const { number } = active(); change(number, { done: !study.verdicts?.[number].done })?.then(listExams); },
+    e: () => study.verdicts && exportCoco(), "/": () => $("search").focus(),
+    "?": () => $("help").showModal(),
+    Escape: () => { Object.assign(state, { tool: null, draft: null, ruler: null }); if (state.alone) press("f"); say(""); refresh(); },
+  };
+  const step = (by) => {
+    const count = state.panels.length;
+    activate((state.active + by + count) % count);
+    if (state.alone) layout();
+    active().canvas.focus();
+  };
+  const press = (key) => ACTIONS[key]?.();
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+  function keyDown(event) {
+    const typing = ["TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.type === "search" || event.target.type === "range";
+    if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
+    if (typing) {
+      if (event.key === "Escape") { event.target.blur(); active().canvas.focus(); }
+      return;
+    }
+    if (event.target.tagName !== "CANVAS" && event.target !== document.body && ["Tab", "Enter"].includes(event.key)) return; // the page's own buttons
+    const arrow = ARROWS[event.key];
+    if (arrow && active().view) {
+      const panel = active();
+      if (state.draft) moveDraft(...arrow, event.shiftKey);
+      else panel.view = { ...panel.view, x: panel.view.x - arrow[0] * 40, y: panel.view.y - arrow[1] * 40 };
+      draw(panel);
+    } else if (event.key === "Tab") {
+      const next = state.active + (event.shiftKey ? -1 : 1);
+      if (event.target.tagName === "CANVAS" && (next < 0 || next >= state.panels.length)) return; // on to the page's other parts
+      step(event.shiftKey ? -1 : 1);
+    } else if (ACTIONS[event.key]) press(event.key);
+    else return;
+    event.preventDefault();
+  }
+
+  async function begin() {
+    study = embedded ?? await fetched("api/study").then((answer) => answer.json());
+    $("title").textContent = study.title;
+    $("model").textContent = study.model ? `model: ${study.model}` : "";
+    $("points").replaceChildren(Object.assign(make("option", "no operating point"), { value: "-1" }),
+      ...study.points.map((point, n) => Object.assign(make("option", `${point.label}, ${point.goal}: ${point.threshold.toFixed(3)}`), { value: String(n) })));
+    $("points").hidden = !study.points.length;
+    $("keys").replaceChildren(...KEYS.flatMap(([keys, what]) => [make("dt", keys), make("dd", what)]));
+    for (const id of ["search", "filter", "sort"]) $(id).oninput = listExams;
+    $("threshold").oninput = () => setThreshold(Number($("threshold").value));
+    $("points").onchange = () => choosePoint(Number($("points").value));
+    $("presets").onchange = () => setPreset($("presets").value);
+    $("close-help").onclick = () => $("help").close();
+    $("done").onchange = () => press("v");
+    $("comment").oninput = () => { clearTimeout(commentTimer); commentTimer = setTimeout(keepComment, 400); };
+    $("comment").onblur = keepComment;
+    for (const button of document.querySelectorAll("[data-key]")) button.onclick = () => press(button.dataset.key);
+    document.addEventListener("keydown", keyDown);
+    window.addEventListener("pagehide", () => {
+      if (commentTimer === null) return;
+      study.verdicts[active().number].comment = $("comment").value;
+      save(active().number, true);
+    });
+    window.addEventListener("resize", layout);
+    listExams();
+    await open(state.exams[0] ?? 0);
+    if (study.points.length) choosePoint(0);
+    active().canvas.focus();
+  }
+  begin().catch((error) => say(error.message));
+}
+
+if (typeof document !== "undefined") start();
+else module.exports = { windowTable, autoWindow, wallSide, wantedSide, fit, toScreen, toImage, zoomAt, columnsFor, hangingOrder, judgeAt, lengthMm, boxOf, withMark };
