@@ -14,7 +14,6 @@ from mammodet.data.images import is_image
 from mammodet.errors import InputError
 
 Cells = dict[str, str]
-csv.field_size_limit(2**20)
 
 
 def read_table(
