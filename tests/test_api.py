@@ -133,7 +133,7 @@ def test_dataset_needs_its_root(work: Path, phantom_root: Path) -> None:
         ("mia", {}, "no such archive; there are mias"),
         ("mias", {"fold": 3}, "--fold: did you mean --folds"),
         ("mias", {"folds": "many"}, "invalid int value"),
-        ("mias", {"jobs": 0}, "--jobs 0: expected at least 1"),
+        ("mias", {"jobs": 0}, "--jobs 0: expected a whole number of 1 or more"),
     ],
 )
 def test_convert_refuses_as_the_command_does(
