@@ -108,7 +108,7 @@ def test_markdown_shows_all_and_escapes_it() -> None:
     text = packed_card(measured(), [("file", "m.safetensors")])
     assert text.startswith("# Small &lt;b&gt;\n")
     assert "- CBIS-DDSM, CC BY 3.0. Lee et al., Sci Data 2017\n" in text
-    assert "At 1 false positives per image it finds 0.625 of the lesions" in text
+    assert "At 1 false positive per image it finds 0.625 of the lesions" in text
     assert "| box AP50 | 0.710 | 0.612 to 0.793 |\n" in text
     assert "## Known failures\n\n- Dense breasts.\n" in text
     assert "- file: m.safetensors\n" in text

@@ -134,16 +134,19 @@ def test_evaluation_refuses_patients_of_a_packed_model(complete, phantom_root, t
         evaluate_files(phantom_root / "test.json", [predictions], tmp_path / "eval", report=False, progress=False)
 
 
-def test_training_from_a_packed_model_keeps_its_weights_and_patients(complete, checkpoint, capsys):
+@pytest.mark.parametrize("named", [None, "starter"])
+def test_training_from_a_packed_model_keeps_its_weights_and_patients(complete, checkpoint, capsys, monkeypatch, named):
+    monkeypatch.setattr("mammodet.modeling.weights.starter_path", lambda: complete)
+    weights = named or str(complete)
     config = load_model(checkpoint)[1]
-    started = config.model_copy(update={"model": config.model.model_copy(update={"weights": str(complete)})})
+    started = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})
     model = build_model(started, 1)
     printed = capsys.readouterr().out
     assert "missing" not in printed
     assert "mismatched" not in printed
     state = read_state(complete)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    facts = _with_earlier_patients(RunFacts({}, (), "", None, ("new",)), None, str(complete))
+    facts = _with_earlier_patients(RunFacts({}, (), "", None, ("new",)), None, weights)
     assert facts.patients == ("new", *PATIENTS)
 
 

@@ -269,9 +269,10 @@ def test_unknown_figure_of_training_is_refused(phantom_root: Path, tmp_path: Pat
         train(prepare(tiny(phantom_root, tmp_path / "out", "train.monitor=train/loss_box")))
 
 
-def test_run_without_a_validation_is_refused(phantom_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"train.validate_every=3 with train.epochs=2.*train.validate_every=2 or less"):
-        prepare(tiny(phantom_root, tmp_path / "out", "train.validate_every=3"))
+def test_run_shorter_than_validate_every_is_validated_at_its_end(phantom_root: Path, tmp_path: Path) -> None:
+    best = train(prepare(tiny(phantom_root, tmp_path / "out", "train.validate_every=3")))
+    with open(best.parent / "metrics.csv", newline="", encoding="utf-8") as file:
+        assert [bool(row["val/loss"]) for row in csv.DictReader(file)] == [False, True]
 
 
 def test_laterality_is_refused_where_all_breasts_are_turned_to_one_side(phantom_root: Path, tmp_path: Path) -> None:

@@ -153,9 +153,11 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     from mammodet.engine.checked_run import patient_key
     from mammodet.engine.predict import Predictor, predict_to_folder
     from mammodet.engine.unsafe_split import make_unsafe_split
+    from mammodet.modeling.weights import weights_path
     from mammodet.pipeline import clear_evaluation, evaluate_files
 
-    predictor = Predictor.from_checkpoint(Path(config.model.weights), device, config)
+    checkpoint = weights_path(config.model.weights)
+    predictor = Predictor.from_checkpoint(checkpoint, device, config)
     if config.data.unsafe_split is not None:
         config = make_unsafe_split(config)
     assert config.data.test is not None
@@ -172,7 +174,7 @@ def _evaluate(config: Config, command: str, device: str) -> int:
         truth,
         [path],
         output,
-        history=Path(config.model.weights).parent / "metrics.csv",
+        history=checkpoint.parent / "metrics.csv",
         patient_key=config.data.patient_key,
         command=command,
     )

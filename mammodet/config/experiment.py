@@ -46,7 +46,8 @@ class DetectorModelConfig(Section):
     aggregation: AggregationConfig = AggregationConfig()
     test_time: TestTimeConfig = TestTimeConfig()
     pixels: PixelsConfig = PixelsConfig()
-    #: `none`, `imagenet` (backbone), `coco` (whole detector), or the path of a checkpoint. With detectron2 also a name
+    #: `none`, `imagenet` (backbone), `coco` (whole detector), `starter` (the model in the package), or the path of a
+    #: checkpoint. With detectron2 also a name
     #: of its model zoo, or a `detectron2://` address; `imagenet` is then what its config names, `coco` the zoo's own.
     weights: str = "none"
 
@@ -142,7 +143,7 @@ class ClassifierModelConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     aggregation: OverImagesConfig = OverImagesConfig()
     pixels: PixelsConfig = PixelsConfig()
-    #: `none`, `imagenet`, or the path of a checkpoint.
+    #: `none`, `imagenet`, `starter` (the body of the model in the package), or the path of a checkpoint.
     weights: str = "none"
 
     #: Looks at each image once.

@@ -59,9 +59,8 @@ def find_config(path: Path) -> Path:
     if not path.is_absolute() and (found := shipped / f"{name}.yaml").is_file():
         return found
     names = [each.relative_to(shipped).with_suffix("").as_posix() for each in sorted(shipped.glob("**/*.yaml"))]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    hint = f"; near names: {', '.join(near)}" if near else f"; there are {', '.join(names)}"
-    raise InputError(f"{path}: no such file, and no config of that name comes with mammodet{hint}")
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0)
+    raise InputError(f"{path}: no such file, and mammodet has no config of that name; nearest: {', '.join(near)}")
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

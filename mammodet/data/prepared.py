@@ -75,7 +75,8 @@ class MemoryCache:
         for number, made in _in_parallel(make, records, jobs, name, say, self.root):
             self.kept[number] = made
         size = sum(array.nbytes for array, _ in self.kept.values())
-        say(f"{name}: {len(self.kept)} images take {size / 1e9:.3g} GB of memory")
+        amount = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+        say(f"{name}: {len(self.kept)} images take {amount} of memory")
 
 
 class DiskCache:

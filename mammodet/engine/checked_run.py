@@ -175,9 +175,4 @@ def _monitor_faults(settings: TrainConfig) -> list[str]:
     ]
     if not monitor.startswith(("val/", "train/")):
         faults.append(f"train.monitor={monitor}: expected a column of metrics.csv, as val/bbox_AP50 or train/loss")
-    if settings.validate_every > settings.epochs:
-        faults.append(
-            f"train.validate_every={settings.validate_every} with train.epochs={settings.epochs}: nothing would be "
-            f"validated; set train.validate_every={settings.epochs} or less"
-        )
     return faults

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -26,6 +24,7 @@ from mammodet.modeling.weights import (
     norms_left_out,
     spelled_as,
     torchvision_state,
+    weights_path,
 )
 from mammodet.targets import is_binary
 
@@ -149,7 +148,7 @@ def _start(model: Model, config: ModelConfig) -> None:
             )
         print(f"COCO weights: {load_matching(_inner(model), coco_state()).to_text()}")
         return
-    path = Path(config.weights)
+    path = weights_path(config.weights)
     state = torchvision_state(path, stride_in_1x1=stride_in_1x1, pixels=pixel_stats(config))
     # Of ours, a detector's names begin with `detector.`, a classifier's with `network.`; others name torchvision's own.
     kind = next((kind for kind in ("detector", "network") if any(name.startswith(f"{kind}.") for name in state)), None)

@@ -17,6 +17,7 @@ from mammodet.files import file_hash
 from mammodet.modeling.hub import fetch_hub
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET, PixelStats
 from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
+from mammodet.models import STARTER, starter_path
 
 #: A first convolution: of a detector's backbone, of a classifier's network, or of a plain torchvision or timm model.
 _FIRST_CONV = re.compile(r"(?:.*body\.)?(?:conv1|conv_stem|features\.0\.0)\.weight")
@@ -178,6 +179,15 @@ def without_eps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weight, factor = state[key], (_EPS / (wanted + _EPS)).sqrt()
         changed[key] = torch.where(wanted < 0, (weight.double() * factor).to(weight.dtype), weight)
     return changed
+
+
+def weights_path(weights: str) -> Path:
+    """The file that `model.weights` names; `starter` is the model in the package.
+
+    Raises:
+        InputError: this installation has no starter model.
+    """
+    return starter_path() if weights == STARTER else Path(weights)
 
 
 def is_published(weights: str) -> bool:

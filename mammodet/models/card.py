@@ -53,6 +53,11 @@ class FrocPoint(Section):
     match: str
     denominator: str
 
+    @property
+    def rate(self) -> str:
+        """`1 false positive per image`."""
+        return f"{self.fppi:g} false positive{'' if self.fppi == 1 else 's'} per image"
+
 
 class ModelCard(Section):
     """The model card of a packed model (Mitchell et al., Model Cards for Model Reporting, FAT* 2019).
@@ -83,8 +88,7 @@ class ModelCard(Section):
         if self.froc is None:
             return f"{text}; its sensitivity was not measured"
         interval = f" ({self.froc.ci95[0]:.2f} to {self.froc.ci95[1]:.2f})" if self.froc.ci95 else ""
-        rate = f"{self.froc.fppi:g} false positive{'' if self.froc.fppi == 1 else 's'} per image"
-        return f"{text}; sensitivity {self.froc.sensitivity:.2f}{interval} at {rate} on {self.evaluated_on}"
+        return f"{text}; sensitivity {self.froc.sensitivity:.2f}{interval} at {self.froc.rate} on {self.evaluated_on}"
 
 
 def card_from_json(value: Any, where: str) -> ModelCard:

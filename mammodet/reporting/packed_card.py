@@ -46,7 +46,7 @@ def _operating_point(froc: FrocPoint) -> str:
         f" Detections from a score of {froc.score_threshold:.3f} on are at this point." if froc.score_threshold else ""
     )
     return escape(
-        f"At {froc.fppi:g} false positives per image it finds {froc.sensitivity:.3f} of the lesions (match "
+        f"At {froc.rate} it finds {froc.sensitivity:.3f} of the lesions (match "
         f"{froc.match}, over {froc.denominator}).{threshold}"
     )
 
