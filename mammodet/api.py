@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mammodet.converters.base import Summary
 from mammodet.data.coco import read_coco
-from mammodet.data.doubts import doubts_of, read_with_doubts
+from mammodet.data.doubts import Stored, read_stored
 from mammodet.data.images import Pixels, read_image, to_display
 from mammodet.data.inputs import Skipped, gather, read_record
 from mammodet.data.json_values import check_new_name
@@ -149,7 +149,9 @@ class Predictor:
         name = self.card.title if self.card else self._model.config.model.kind
         return f"<mammodet.Predictor: {name}, finds {', '.join(self.categories)}, on {self._model.device}>"
 
-    def predict(self, images: Images, *, root: str | Path | None = None, num_workers: int = 0) -> Results:
+    def predict(
+        self, images: Images, *, root: str | Path | None = None, num_workers: int = 0, force: bool = False
+    ) -> Results:
         """Look at images.
 
         Args:
@@ -158,8 +160,9 @@ class Predictor:
                 or a list of image files and arrays.
             root: folder that the image names of a `Dataset` start from.
             num_workers: processes that read files; arrays need none.
+            force: look also at what is no mammogram (docs/images.md), with a warning.
         Returns:
-            a result for each image; those that cannot be read are in `skipped`.
+            a result for each image; those that cannot be read, or are no mammograms, are in `skipped`.
         Raises:
             InputError: no image among them, or an array that is no grey image.
         """
@@ -167,7 +170,7 @@ class Predictor:
         results, skipped = [], list(chosen.unreadable)
         # each task of a process carries `read`, which must then hold no images
         how: dict[str, Any] = {"read": chosen.read} if chosen.arrays else {"num_workers": num_workers}
-        for found in self._model.predict(chosen.dataset, chosen.root, **how):
+        for found in self._model.predict(chosen.dataset, chosen.root, force=force, **how):
             if isinstance(found, Skipped):
                 skipped.append(found)
                 continue
@@ -304,12 +307,12 @@ class _Chosen:
     left_out: Sequence[Skipped] = ()
     unpacked: TemporaryDirectory[str] | None = None  # is removed with the last reference to it
 
-    def read(self, path: Path) -> tuple[Pixels, list[str]]:
-        """An image, and what is doubtful about it."""
+    def read(self, path: Path) -> tuple[Pixels, Stored]:
+        """An image, and what its file says."""
         for name, pixels in self.arrays.items():
             if path == self.root / name:
-                return pixels, doubts_of(pixels)
-        return read_with_doubts(path)
+                return pixels, Stored()
+        return read_stored(path)
 
 
 def _choose(images: Images, root: Path | None, categories: tuple[str, ...]) -> _Chosen:

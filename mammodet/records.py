@@ -191,9 +191,13 @@ class Detections:
         keys = list(
             zip((-self.scores).tolist(), self.boxes_xyxy.tolist(), self.category_ids.tolist(), masks, strict=True)
         )
-        order = sorted(range(len(self)), key=keys.__getitem__)
-        rles = [self.rles[row] for row in order] if self.rles is not None else None
-        return Detections(self.boxes_xyxy[order], self.scores[order], self.category_ids[order], rles)
+        return self.at(sorted(range(len(self)), key=keys.__getitem__))
+
+    def at(self, rows: Sequence[int] | NDArray[np.intp]) -> Detections:
+        """Some of them, in the order of `rows`."""
+        rows = np.asarray(rows, dtype=np.intp)
+        rles = [self.rles[row] for row in rows] if self.rles is not None else None
+        return Detections(self.boxes_xyxy[rows], self.scores[rows], self.category_ids[rows], rles)
 
     @staticmethod
     def empty(*, with_masks: bool) -> Detections:

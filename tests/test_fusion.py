@@ -14,13 +14,14 @@ from mammodet.data.coco import read_coco
 from mammodet.data.prepared import prepare_record
 from mammodet.engine.checked_run import prepare
 from mammodet.engine.ensemble import Ensemble
-from mammodet.engine.fusion import Look, View, fuse, fuse_detections, views_of
+from mammodet.engine.fusion import Look, View, fuse, fuse_detections, tiles_of, views_of, with_tiles
 from mammodet.engine.predict import Predictor
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_to_mask
 from mammodet.modeling.second_boxes import softened
-from mammodet.records import Dataset, Detections, ImagePrediction
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
+from mammodet.trace import Trace
 
 
 def found(*rows: tuple[float, float, float, float, float], category: int = 1, masks: bool = False) -> Detections:
@@ -105,6 +106,32 @@ def test_versions_lead_back_to_the_same_native_pixels(phantom_root: Path) -> Non
     assert np.array_equal(views[1].of(sample).image, sample.image[..., ::-1])
 
 
+def tiled(height: int, width: int, side: int) -> list[Look]:
+    image, record = np.ones((1, height, width), np.float32), ImageRecord(1, "a.png", (height + 5, width))
+    trace = Trace(record.size_hw).then("crop", 0, 5, width, height)
+    return tiles_of(Look(image[:, :side, :side], trace, record, Look(image, trace, record)), side)
+
+
+def test_tiles_cover_the_native_pixels_and_lead_back() -> None:
+    tiles = tiled(60, 100, 40)  # overlapping by 10 or more: from 0, 30, 60 to the right, and 0, 20 down
+    places = [tuple(tile.trace.boxes_backward([(0, 0, 40, 40)])[0]) for tile in tiles]
+    assert places == [(x, y + 5, x + 40, y + 45) for y in (0, 20) for x in (0, 30, 60)]
+    assert tiles_of(Look(tiles[0].image, tiles[0].trace, tiles[0].record), 40) == []
+
+
+def test_detections_of_tiles_join_those_of_the_image() -> None:
+    looks = tiled(40, 70, 40)  # columns 0 to 40 and 30 to 70, rows 5 to 45
+    whole = ImagePrediction(1, "a.png", (45, 70), {"tumor": 0.4}, found((5, 10, 25, 30, 0.4)))
+    left = found((6, 11, 24, 29, 0.9), (20, 10, 40, 20, 0.8), (31, 30, 38, 40, 0.3), (0, 5, 9, 9, 0.2))
+    right = found((32, 30, 38, 40, 0.5), (60, 20, 70, 30, 0.6))
+    answers = [ImagePrediction(1, "a.png", (45, 70), {"tumor": 0.0}, part) for part in (left, right)]
+    joined = with_tiles(whole, looks, answers)
+    # The second of the left tile is cut by its seam; the third and the image's own are nested with stronger ones.
+    assert joined.detections.scores.tolist() == [0.9, 0.6, 0.5, 0.2]
+    assert joined.detections.boxes_xyxy[1].tolist() == [60, 20, 70, 30]
+    assert joined.scores == {"tumor": 0.4}
+
+
 @pytest.fixture(scope="module")
 def checkpoint(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector after one step."""
@@ -139,6 +166,18 @@ def test_predictor_fuses_the_versions_of_an_image(checkpoint: Path, phantom_root
     assert answer.scores == expected.scores
     assert np.array_equal(answer.detections.boxes_xyxy, expected.detections.boxes_xyxy)
     assert flipped.describe()["config"]["model"]["test_time"]["flip"] is True
+
+
+def test_predictor_looks_at_tiles_of_finer_images(checkpoint: Path, phantom_root: Path) -> None:
+    dataset = read_coco(phantom_root / "test.json")
+    settings = load_config(None, ["model.test_time.tiles=true"]).model.test_time
+    plain, tiled = (
+        list(Ensemble.from_checkpoints([checkpoint], "cpu", each).predict(dataset, phantom_root))
+        for each in (None, settings)
+    )
+    counts = [len(each.detections) for part in (plain, tiled) for each in part if isinstance(each, ImagePrediction)]
+    assert sum(counts[len(plain) :]) > sum(counts[: len(plain)])
+    assert [each.scores for each in tiled] == [each.scores for each in plain]
 
 
 def test_scores_are_softened_once_versions_are_fused(checkpoint: Path, phantom_root: Path) -> None:

@@ -44,7 +44,7 @@ def predict(predictor: Predictor, folder: Path, output: Path) -> tuple[list[str]
     """File names that were predicted, and the others with the reason."""
     found = gather([folder], predictor.facts.categories, unpack_to=output / "unpacked")
     path, skipped = predict_to_folder(
-        predictor, found.dataset, found.root, output, unreadable=found.skipped, progress=False
+        predictor, found.dataset, found.root, output, unreadable=found.skipped, progress=False, force=True
     )
     return [image.file_name for image in read_predictions(path).images], {one.file_name: one.reason for one in skipped}
 
@@ -67,6 +67,21 @@ def test_files_with_odd_names_are_skipped_with_the_reason(predictor, tmp_path):
     }
     assert {name: reason for name, reason in skipped.items() if name != "pipe.png"} == reasons
     assert json.loads((tmp_path / "out" / "skipped.json").read_text())[0].keys() == {"file_name", "reason"}
+
+
+def test_what_is_no_mammogram_is_skipped_with_the_reason_unless_forced(predictor, phantom_root, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(phantom_root / read_coco(phantom_root / "test.json").images[0].file_name, folder / "a.png")
+    write_image(folder / "noise.png")
+    found = gather([folder], predictor.facts.categories, unpack_to=tmp_path / "unpacked")
+    path, skipped = predict_to_folder(predictor, found.dataset, found.root, tmp_path / "out", progress=False)
+    assert [image.file_name for image in read_predictions(path).images] == ["a.png"]
+    assert [(each.file_name, "no mammogram" in each.reason) for each in skipped] == [("noise.png", True)]
+    names, skipped = predict(predictor, folder, tmp_path / "forced")
+    assert (names, skipped) == (["a.png", "noise.png"], {})
+    (_, forced) = read_predictions(tmp_path / "forced" / "predictions.json").images
+    assert any("no mammogram" in warning for warning in forced.warnings)
 
 
 def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monkeypatch):

@@ -93,6 +93,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="key file: write hashed patient ids (docs/leakage.md)",
     )
+    main.add_argument(
+        "--force", action="store_true", help="predict also what is no mammogram, with a warning (docs/images.md)"
+    )
     main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left to right")
     main.add_argument(
         "--scales",
@@ -100,6 +103,11 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="S",
         help="sizes at which detectors look at each image, relative to that of the training, for instance 1 1.25 (1)",
+    )
+    main.add_argument(
+        "--tiles",
+        action="store_true",
+        help="detectors also look at tiles of native pixels, for small lesions",
     )
     main.add_argument(
         "--engine",
@@ -177,6 +185,7 @@ def _predict(
         calibration=calibration,
         allow_other_checkpoint=chosen.allow_other_checkpoint,
         key=key,
+        force=chosen.force,
     )
     predictions = read_predictions(path)
     inputs = replace(inputs, skipped=tuple(skipped))
@@ -224,13 +233,13 @@ def _say_exams(inputs: Inputs, most: int = 20) -> None:
 
 
 def _test_time(chosen: argparse.Namespace) -> TestTimeConfig | None:
-    """Of `--flip` and `--scales`, or None where neither is given."""
-    if not chosen.flip and not chosen.scales:
+    """Of `--flip`, `--scales` and `--tiles`, or None where none is given."""
+    if not chosen.flip and not chosen.scales and not chosen.tiles:
         return None
     scales = chosen.scales or [1.0]
     if not all(0.25 <= scale <= 4 for scale in scales):
         raise InputError(f"--scales {' '.join(f'{scale:g}' for scale in scales)}: expected sizes from 0.25 to 4")
-    return TestTimeConfig(flip=chosen.flip, scales=scales)
+    return TestTimeConfig(flip=chosen.flip, scales=scales, tiles=chosen.tiles)
 
 
 def starter_line(card: ModelCard | None) -> str:

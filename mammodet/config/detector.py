@@ -143,6 +143,8 @@ class TestTimeConfig(Section):
     flip: bool = False
     #: Sizes relative to `data.image.max_size`, each of which is looked at.
     scales: list[Annotated[float, Field(ge=0.25, le=4)]] = Field(default=[1.0], min_length=1)
+    #: Also tiles of its native pixels, of the size of the network's input, where these are finer: for small lesions.
+    tiles: bool = False
     #: Box IoU from which on detections of different versions, or of several checkpoints, are taken for one.
     fuse_iou: Share = 0.5
 

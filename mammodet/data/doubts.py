@@ -1,24 +1,41 @@
-"""What speaks against an image being a mammogram with tissue bright: a model scores whatever it is shown."""
+"""What speaks against an image being a mammogram that a model can judge: a model scores whatever it is shown."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from mammodet.data.breast import find_breast
+from mammodet.data.domain import Domain
+from mammodet.data.guard import LEAST, REFUSED, mammogram_probability, measure
 from mammodet.data.images import Pixels, is_dicom, read_pixels, to_grey
+from mammodet.errors import InputError
+from mammodet.records import ImageRecord
 
-LEAST_SIDE = 64  # pixels of the longer side
-_SMALL = 128  # longest side on which flat areas are looked for
-_FLAT = 0.01  # standard deviation of 5x5 pixels, as a part of the image's range
 _COLOURED = 0.02  # share of pixels whose channels differ by an eighth of the scale
-_BRIGHT = 0.65  # of the image's range: the middle level of what is flat
 
 
-def read_with_doubts(path: Path) -> tuple[Pixels, list[str]]:
-    """An image as `read_image` gives it, and why it may be no mammogram that a model can judge.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What an image's file says, beside its pixels.
+
+    Attributes:
+        warnings: why its scores may mean little.
+        coloured: whether it is a colour picture.
+        mammography: whether a DICOM header says that it is a mammogram.
+        origin: `digital`, `film`, or None where that is not known.
+    """
+
+    warnings: list[str] = field(default_factory=list)
+    coloured: bool = False
+    mammography: bool = False
+    origin: str | None = None
+
+
+def read_stored(path: Path) -> tuple[Pixels, Stored]:
+    """An image as `read_image` gives it, and what its file says.
 
     Raises:
         InputError: as `read_image`.
@@ -27,11 +44,10 @@ def read_with_doubts(path: Path) -> tuple[Pixels, list[str]]:
         from mammodet.data.dicom import read_dicom  # here, since importing pydicom takes longer than reading a PNG
 
         pixels, header = read_dicom(path)
-        doubts = ["its pixels are for processing, not for presentation"] if header.for_processing else []
-    else:
-        stored = read_pixels(path)
-        pixels, doubts = to_grey(stored), ["is a colour picture"] if _is_coloured(stored) else []
-    return pixels, [*doubts, *doubts_of(pixels)]
+        warnings = ["its pixels are for processing, not for presentation"] if header.for_processing else []
+        return pixels, Stored(warnings, mammography=header.modality == "MG", origin=header.origin)
+    stored = read_pixels(path)
+    return to_grey(stored), Stored(coloured=_is_coloured(stored))
 
 
 def _is_coloured(stored: Pixels) -> bool:
@@ -41,22 +57,45 @@ def _is_coloured(stored: Pixels) -> bool:
     return bool(np.mean(spread > np.iinfo(stored.dtype).max / 8) > _COLOURED)
 
 
-def doubts_of(pixels: Pixels) -> list[str]:
-    """What speaks against grey pixels (H, W) being a mammogram with tissue bright."""
+def doubts_of(
+    pixels: Pixels, stored: Stored, record: ImageRecord, domain: Domain | None = None, *, force: bool = False
+) -> list[str]:
+    """Why the scores of grey pixels (H, W) may mean little.
+
+    Args:
+        record: of the image; a data set that answers for it vouches for its being a mammogram.
+        domain: of the model's training images; None of older checkpoints. A model that was trained on what is refused
+            here, as on patches, refuses nothing.
+        force: warn of what is no mammogram, instead of refusing it.
+    Raises:
+        InputError: it is no mammogram with tissue bright.
+    """
     height, width = pixels.shape
-    if max(height, width) < LEAST_SIDE:
-        return [f"is {height}x{width} pixels small"]
-    if find_breast(pixels).mask.all():
-        return ["no breast was found on it"]
-    return ["its background is brighter than the breast: is it inverted?"] if _is_inverted(pixels) else []
+    warnings, reason, measured = list(stored.warnings), None, None
+    if max(height, width) < LEAST:
+        reason = f"is {height}x{width} pixels small"
+    elif np.ptp(pixels) == 0:
+        reason = "is empty: all pixels are equal"
+    else:
+        measured = measure(pixels)
+        reason = "is a colour picture" if stored.coloured else None
+        reason = reason or _no_mammogram(pixels, measured, stored)
+    if reason is not None:
+        if not (force or record.has_answers or (domain is not None and domain.is_other)):
+            raise InputError(
+                f"{record.file_name}: {reason}. It is refused (docs/images.md); predict it all the same with --force, "
+                "in Python force=True"
+            )
+        warnings.append(reason)
+    if domain is not None and measured is not None:
+        warnings += domain.doubts(measured, record.spacing_mm_rc, stored.origin)
+    return warnings
 
 
-def _is_inverted(pixels: Pixels) -> bool:
-    """Whether most of what is flat, as only background is over large areas, is bright."""
-    scale = min(_SMALL / max(pixels.shape), 1.0)
-    size = max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    small = (small - small.min()) / max(float(np.ptp(small)), 1.0)
-    mean = cv2.blur(small, (5, 5))
-    flat = cv2.blur(small * small, (5, 5)) - mean * mean < _FLAT**2
-    return bool(flat.mean() > 0.05 and np.median(small[flat]) > _BRIGHT)
+def _no_mammogram(pixels: Pixels, measured: NDArray[np.float64], stored: Stored) -> str | None:
+    probability = mammogram_probability(measured)
+    if probability >= REFUSED:
+        return None
+    if mammogram_probability(measure(np.bitwise_not(pixels))) > 0.5:
+        return "its background is brighter than the breast: is it inverted? Invert it"
+    return None if stored.mammography else f"looks like no mammogram (probability {probability:.2g})"

@@ -60,7 +60,7 @@ class Ensemble(Predictor):
         members = [_opened(path, device, engine) for path in paths]
         for member in members if test_time is not None else ():
             if not isinstance(member.config.model, DetectorModelConfig):
-                raise InputError("--flip, --scales: are for detectors; leave them out")
+                raise InputError("--flip, --scales, --tiles: are for detectors; leave them out")
             member.config = member.config.change(model=member.config.model.change(test_time=test_time))
         return members[0] if len(members) == 1 else Ensemble(members)
 

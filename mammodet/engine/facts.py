@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 import mammodet
+from mammodet.data.domain import Domain
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
@@ -36,6 +37,7 @@ class RunFacts:
         stack: the learned aggregation, as `LogisticStack.to_json`; None before it is fitted.
         packed_from: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
         images: of the two sets, as `mammodet.data.seen_images.SeenImages.to_json`; empty where not recorded.
+        domain: what the training images look like; None in checkpoints that do not say.
     """
 
     config: Mapping[str, Any]
@@ -49,12 +51,14 @@ class RunFacts:
     stack: Mapping[str, Any] | None = None
     packed_from: tuple[str, ...] = ()
     images: Mapping[str, str] = field(default_factory=dict)
+    domain: Domain | None = None
     version: str = mammodet.__version__
     format: str = field(default=FORMAT)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         values = {**asdict(self), "files": [file.to_json() for file in self.files]}
+        values["domain"] = self.domain.model_dump(mode="json") if self.domain is not None else None
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def hashed(self, key: PatientKey | None) -> RunFacts:
@@ -91,8 +95,10 @@ class RunFacts:
         counts = [count for count in (self.unknown_patients, earlier.unknown_patients) if count is not None]
         same = self.data_hash == earlier.data_hash
         unknown = (max if same else sum)(counts) if len(counts) == 2 or any(counts) else None
+        domains = [each for each in (self.domain, earlier.domain) if each is not None]
         return replace(
             self,
+            domain=domains[0].joined(domains[1]) if len(domains) == 2 else next(iter(domains), None),
             patients=tuple(sorted({*self.patients, *earlier.patients})),
             files=joined_sources(self.files, earlier.files),
             unknown_patients=unknown,

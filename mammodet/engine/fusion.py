@@ -11,18 +11,24 @@ from numpy.typing import NDArray
 from mammodet.config import DetectorConfig, DetectorModelConfig, ModelConfig, TestTimeConfig
 from mammodet.engine.answers import to_float32
 from mammodet.geometry import box_iou, mask_to_rle, rle_to_mask
-from mammodet.modeling.second_boxes import softened
+from mammodet.modeling.second_boxes import inside_others, softened
 from mammodet.records import Detections, ImagePrediction, ImageRecord, Rle
 from mammodet.trace import Trace
+
+_NESTED = 0.5  # of the smaller box's area in another one: of tiles, both are one lesion
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An image as a network sees it: float32 (C, H, W) in [0, 1], and the trace that leads back."""
+    """An image as a network sees it: float32 (C, H, W) in [0, 1], and the trace that leads back.
+
+    `native` is the same in native pixels, where tiles are asked for and these are finer.
+    """
 
     image: NDArray[np.float32]
     trace: Trace
     record: ImageRecord
+    native: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,55 @@ class View:
 def views_of(config: TestTimeConfig) -> list[View]:
     """All versions that a config asks for."""
     return [View(flip, scale) for scale in config.scales for flip in ((False, True) if config.flip else (False,))]
+
+
+def tiles_of(look: Look, side: int) -> list[Look]:
+    """Tiles of an image's native pixels, none of them empty; each lesion up to a quarter of `side` is whole in one."""
+    native = look.native
+    if native is None:
+        return []
+    height, width = native.trace.output_size_hw
+    tiles = []
+    for top in _starts(height, side):
+        for left in _starts(width, side):
+            image = native.image[:, top : top + side, left : left + side]
+            if image.max() > 0.05:
+                trace = native.trace.then("crop", left, top, image.shape[2], image.shape[1])
+                tiles.append(Look(np.ascontiguousarray(image), trace, native.record))
+    return tiles
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where tiles begin: evenly spaced, overlapping by a quarter of their side or more."""
+    count = int(np.ceil(max(length - side, 0) / (0.75 * side))) + 1
+    return [round(start) for start in np.linspace(0, max(length - side, 0), count)]
+
+
+def with_tiles(whole: ImagePrediction, looks: Sequence[Look], answers: Sequence[ImagePrediction]) -> ImagePrediction:
+    """An answer with the detections of tiles, too; its scores of the image stay.
+
+    What touches a seam may be a part of a lesion: another tile or the whole image has it whole. Of nested or
+    overlapping detections the strongest stays.
+
+    Args:
+        looks: the tiles, and what was answered for each.
+    """
+    parts = [whole.detections]
+    if looks:
+        borders = np.array([look.trace.boxes_backward([(0, 0, *look.image.shape[:0:-1])])[0] for look in looks])
+        outer = np.concatenate([borders[:, :2].min(axis=0), borders[:, 2:].max(axis=0)])
+        for border, answer in zip(borders, answers, strict=True):
+            boxes = answer.detections.boxes_xyxy
+            cut = (np.abs(boxes - border) < 0.01 * (border[2] - border[0])) & (np.abs(border - outer) > 1)
+            parts.append(answer.detections.at(np.flatnonzero(~cut.any(axis=1))))
+    joined = Detections(
+        np.concatenate([part.boxes_xyxy for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.category_ids for part in parts]),
+        [rle for part in parts for rle in part.rles or ()] if whole.detections.rles is not None else None,
+    ).in_order()
+    nested = inside_others(joined.boxes_xyxy, joined.category_ids, _NESTED)
+    return replace(whole, detections=joined.at(np.flatnonzero(~nested)))
 
 
 def fuse(answers: Sequence[ImagePrediction], iou: float) -> ImagePrediction:

@@ -21,15 +21,16 @@ import mammodet
 from mammodet.config import Config, ImageConfig
 from mammodet.data.breasts import breasts_of
 from mammodet.data.coco import data_hash
-from mammodet.data.doubts import read_with_doubts
+from mammodet.data.doubts import Stored, doubts_of, read_stored
 from mammodet.data.images import Pixels
 from mammodet.data.inputs import Skipped
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
 from mammodet.data.prepared import prepare_record
+from mammodet.data.preprocess import prepare_image
 from mammodet.data.seen_images import SeenImages
 from mammodet.engine.facts import RunFacts
-from mammodet.engine.fusion import Look, fused, views_of
+from mammodet.engine.fusion import Look, fused, tiles_of, views_of, with_tiles
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json, write_text
@@ -110,16 +111,19 @@ class Predictor:
         *,
         num_workers: int = 0,
         batch_size: int = 1,
-        read: Callable[[Path], tuple[Pixels, list[str]]] = read_with_doubts,
+        read: Callable[[Path], tuple[Pixels, Stored]] = read_stored,
+        force: bool = False,
     ) -> Iterator[ImagePrediction | Skipped]:
         """Predict the images of a data set, in its order (breast by breast where views are joined).
 
-        An unreadable image gives `Skipped`.
+        An image that cannot be read, or is no mammogram, gives `Skipped`.
 
         Args:
-            read: gives pixels, and what is doubtful about them.
+            read: gives pixels, and what their file says.
+            force: predict also what is no mammogram, with a warning.
         """
-        prepare = partial(_looks, root, self.config.data.image, read)
+        judge = partial(doubts_of, domain=self.facts.domain, force=force)
+        prepare = partial(_looks, root, self.config.data.image, read, judge, self.config.model.test_time.tiles)
         count = len(dataset.images)
         rows = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
         groups = breasts_of(dataset.images).values() if self.joins_views else rows
@@ -138,14 +142,21 @@ class Predictor:
         """Predictions; of several versions, scores are softened once they are fused, and not without `soften`."""
         if not looks:
             return []
-        views = [[view.of(look) for look in looks] for view in views_of(self.config.model.test_time)]
+        test_time, side = self.config.model.test_time, self.config.data.image.max_size
+        views = [[view.of(look) for look in looks] for view in views_of(test_time)]
         try:
-            if len(views) == 1 and soften:
+            if len(views) == 1 and soften and not test_time.tiles:
                 return self._answer(views[0])
             answers = [self._answer(view, soften=False) for view in views]
+            tiles = [tiles_of(look, side) for look in looks]
+            of_tiles = [[self._answer([tile], soften=False)[0] for tile in each] for each in tiles]
         except InputError as error:
             raise InputError(f"{self.checkpoint[0] if self.checkpoint else 'the model'}: {error}") from None
-        return fused(answers, self.config.model, soften=soften)
+        if not test_time.tiles:
+            return fused(answers, self.config.model, soften=soften)
+        whole = fused(answers, self.config.model, soften=False)
+        joined = [with_tiles(*each) for each in zip(whole, tiles, of_tiles, strict=True)]
+        return fused([joined], self.config.model, soften=soften)
 
     def _answer(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
         """What the network answers for images, of one breast where views are joined."""
@@ -188,24 +199,37 @@ class Predictor:
 def _looks(
     root: Path,
     image: ImageConfig,
-    read: Callable[[Path], tuple[Pixels, list[str]]],
+    read: Callable[[Path], tuple[Pixels, Stored]],
+    judge: Callable[[Pixels, Stored, ImageRecord], list[str]],
+    tiles: bool,
     records: Sequence[ImageRecord],
 ) -> list[tuple[Look | Skipped, list[str]]]:
-    """Images ready for the network, or `Skipped` where one cannot be read, and what is doubtful about each."""
+    """Images ready for the network, or `Skipped` where one is refused, and what is doubtful about each."""
     found: list[tuple[Look | Skipped, list[str]]] = []
     for record in records:
-        doubts: list[str] = []
-
-        def noted(path: Path, doubts: list[str] = doubts) -> Pixels:
-            pixels, said = read(path)
-            doubts += said
-            return pixels
-
         try:
-            found.append((Look(*prepare_record(root, image, record, noted), record), doubts))
+            pixels, stored = read(root / record.file_name)
+            doubts = judge(pixels, stored, record)
+            look = Look(*prepare_record(root, image, record, partial(_as_read, pixels)), record)
+            found.append((_with_native(look, pixels, image) if tiles else look, doubts))
         except InputError as error:
             found.append((Skipped(record.file_name, str(error)), []))
     return found
+
+
+def _as_read(pixels: Pixels, path: Path) -> Pixels:
+    return pixels
+
+
+def _with_native(look: Look, pixels: Pixels, image: ImageConfig) -> Look:
+    """A look with the same in native pixels, if these are finer than the network's input."""
+    steps = [step for step in look.trace.steps if step.name == "crop"]
+    longest = max(steps[0].values[2:] if steps else pixels.shape)
+    if longest <= image.max_size:
+        return look
+    record = look.record
+    finer = prepare_image(pixels, image.model_copy(update={"max_size": longest}), record.breast_box_xyxy)
+    return replace(look, native=Look(*finer, record))
 
 
 def predict_to_folder(
@@ -220,6 +244,7 @@ def predict_to_folder(
     calibration: Calibration | None = None,
     allow_other_checkpoint: bool = False,
     key: PatientKey | None = None,
+    force: bool = False,
 ) -> tuple[Path, list[Skipped]]:
     """Predict a data set and write `predictions.json` (and `skipped.json` where images could not be read).
 
@@ -231,6 +256,7 @@ def predict_to_folder(
         calibration: adds labels and probabilities to the scores.
         allow_other_checkpoint: take a calibration that was fitted for another checkpoint.
         key: hashes the patient ids that are written.
+        force: predict also what is no mammogram.
     Raises:
         InputError: no image can be predicted, or the calibration belongs to another model.
     """
@@ -238,7 +264,7 @@ def predict_to_folder(
         check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
     with locked(output, "another prediction writes there; wait for it, or choose another --output"):
         return _predict_locked(
-            predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress, key
+            predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress, key, force
         )
 
 
@@ -252,6 +278,7 @@ def _predict_locked(
     num_workers: int,
     progress: bool,
     key: PatientKey | None,
+    force: bool,
 ) -> tuple[Path, list[Skipped]]:
     partial = output / "predictions.partial.jsonl"
     task = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve()), _stamps(dataset, root)])
@@ -266,7 +293,7 @@ def _predict_locked(
         if not done:
             file.truncate(0)
             file.write(json.dumps({"key": task}) + "\n")
-        results = predictor.predict(remaining, root, num_workers=num_workers)
+        results = predictor.predict(remaining, root, num_workers=num_workers, force=force)
         for result in tqdm(results, total=len(rest), desc="predict", unit="image", disable=None if progress else True):
             if isinstance(result, Skipped):
                 skipped.append(result)

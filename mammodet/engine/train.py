@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from mammodet.config import Config
+from mammodet.data.domain import domain_of
 from mammodet.data.inputs import Skipped
 from mammodet.data.sources import SourceFile
 from mammodet.engine.callbacks import AtomicCheckpointIO, OneBar, Patience
@@ -100,7 +101,8 @@ def train(
         log, pace = RunLog(output / LOG), Pace(config.train.epochs, config.train.validate_every)
         run = _with_precision(run, start, machines or Machines(), log)
         config = run.config
-        facts = _with_earlier_patients(run.facts, start.path, config.model.weights).hashed(patient_key(config))
+        own = replace(run.facts, domain=domain_of(run.train, run.root))
+        facts = _with_earlier_patients(own, start.path, config.model.weights).hashed(patient_key(config))
         trainer = _trainer(config, machines or Machines(), log, pace)
         log.speaks = trainer.is_global_zero
         loaders = Loaders(run, log.progress)
