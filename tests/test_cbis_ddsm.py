@@ -370,7 +370,10 @@ def test_reference_links_to_the_archive(archives, tmp_path, layout):
         ),
         ({"image": {"max_size": 3}}, "--max-size 3: expected at least 16 px"),
         ({"abnormality": "cyst"}, "--abnormality cyst: expected one of mass, calc, both"),
-        ({"resolve_leaks": "val"}, "--resolve-leaks val: expected one of t"),  # in an order of choices that other imports decide
+        (
+            {"resolve_leaks": "val"},
+            "--resolve-leaks val: expected one of t",
+        ),  # in an order of choices that other imports decide
         ({"splits": SplitOptions(folds=1)}, "splits: 1 folds; expected 0"),
     ],
 )
