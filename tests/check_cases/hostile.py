@@ -309,7 +309,7 @@ def stale_predictions(case: Path, work: Path) -> None:
     images.mkdir(parents=True)
     for number in range(40):
         cv2.imwrite(str(images / f"{number:02}.png"), np.roll(film(), number, 0))
-    arguments = ["--checkpoint", checkpoint(), "--input", images, "--num-workers", 0]
+    arguments = ["--checkpoint", checkpoint(), "--input", images, "--num-workers", 0, "--force"]  # drawn films
     command = [*START, "predict", *map(str, arguments), "--output", str(work / "out")]
     partial = work / "out" / "predictions.partial.jsonl"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
