@@ -129,6 +129,7 @@ def read_ahead(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs
     if jobs < 1:
         yield from (work(*task) for task in tasks)
         return
+    use_one_thread()
     with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
         waiting: deque[Future[T]] = deque()
         try:
@@ -144,11 +145,19 @@ def read_ahead(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, jobs
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """One thread for OpenCV, whose threads would hinder those of the other processes; and an end with the parent."""
+def use_one_thread() -> None:
+    """One thread for OpenCV, here and in workers, where threads of one a core would hinder each other.
+
+    It must be called before workers are forked: a worker would wait for ever for threads of ours that it does not have.
+    """
     import cv2
 
     cv2.setNumThreads(1)
+
+
+def _start_worker() -> None:
+    """One thread for OpenCV, and an end with the parent."""
+    use_one_thread()
     Thread(target=_end_with_parent, daemon=True).start()
 
 

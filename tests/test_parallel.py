@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from mammodet.errors import InputError
@@ -116,3 +118,13 @@ def test_no_more_processes_than_tasks(monkeypatch):
     monkeypatch.setattr("mammodet.parallel.Parallel", Pool)
     assert len(list(in_processes(square, TASKS, jobs=1000, name="x", progress=False))) == 12
     assert asked == [12]
+
+
+def test_threads_of_opencv_end_before_workers_are_forked() -> None:
+    """A forked worker that ends them waits for ever: they run in its parent alone."""
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (31, 31), 5)
+    results = read_ahead(square, TASKS, jobs=2)
+    assert next(results)[0] == 0
+    assert cv2.getNumThreads() == 1
+    assert [number for number, _ in results] == SQUARES[1:]

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from mammodet.data.prepared import MemoryCache, Prepared, prepare_record
 from mammodet.data.sampling import EpochSampler, SampleKey
 from mammodet.errors import InputError
 from mammodet.geometry import BoxShape, Mask, clip_boxes, lesion_rle, rle_box
+from mammodet.parallel import use_one_thread
 from mammodet.records import Dataset, ImageRecord, Lesion, Rle
 from mammodet.run_lengths import mask_patch
 from mammodet.targets import Target
@@ -248,7 +248,7 @@ def make_loader(
     if batches is not None:
         drawn["batch_sampler"] = batches
     if num_workers:
-        _use_one_thread()  # here first: a forked worker would wait for threads of ours that it does not have
+        use_one_thread()
     if num_workers and isinstance(dataset.prepared, MemoryCache) and sys.platform == "linux":
         drawn["multiprocessing_context"] = "fork"  # shares the images; other ways to start a process copy them
     return DataLoader(
@@ -256,12 +256,11 @@ def make_loader(
         **drawn,
         num_workers=num_workers,
         collate_fn=collate,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
     )
 
 
-def _use_one_thread(worker: int = 0) -> None:
-    """As torch does in a worker: OpenCV's threads, one a core in each of the workers, would hinder each other."""
-    cv2.setNumThreads(1)
+def _start_worker(worker: int) -> None:
+    use_one_thread()
