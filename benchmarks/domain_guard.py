@@ -24,7 +24,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from mammodet.data.breast import Breast, find_breast
-from mammodet.data.guard import JUDGED, LEAST, MEASURES, REFUSED, measure, scaled_terms
+from mammodet.data.guard import DOUBTED, JUDGED, LEAST, MEASURES, measure, scaled_terms
 from mammodet.data.images import IMAGE_SUFFIXES, Pixels, is_image, read_image
 from mammodet.errors import InputError
 from mammodet.files import write_json
@@ -312,7 +312,7 @@ def _print(rows: list[Row], found: NDArray[np.float64]) -> None:
         cells = [group]
         for changed in (False, True):
             own = [row.group == group and (row.changed not in ("", "inverted")) == changed for row in rows]
-            refused = int((found[own] < REFUSED).sum())
+            refused = int((found[own] < DOUBTED).sum())
             cells += [str(sum(own)), f"{refused} ({refused / sum(own):.1%})"] if any(own) else ["", ""]
         print(f"| {' | '.join(cells)} |")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mammodet.config.base import Section, Share
-from mammodet.data.guard import LEAST, MEASURES, REFUSED, mammogram_probability, measure
+from mammodet.data.guard import DOUBTED, LEAST, MEASURES, mammogram_probability, measure
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.records import Dataset
@@ -103,7 +103,7 @@ def domain_of(dataset: Dataset, root: Path) -> Domain | None:
     spacings = [record.spacing_mm_rc[0] for record in dataset.images if record.spacing_mm_rc is not None]
     return Domain(
         images=len(rows),
-        mammograms=float(np.mean([mammogram_probability(row) >= REFUSED for row in rows])),
+        mammograms=float(np.mean([mammogram_probability(row) >= DOUBTED for row in rows])),
         ranges={name: (float(low[place]), float(high[place])) for place, name in enumerate(MEASURES)},
         origins=tuple(sorted(origins)),
         spacing_mm=(min(spacings), max(spacings)) if spacings else None,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.data.domain import Domain
-from mammodet.data.guard import LEAST, REFUSED, mammogram_probability, measure
+from mammodet.data.guard import DOUBTED, LEAST, REFUSED, mammogram_probability, measure
 from mammodet.data.images import Pixels, is_dicom, read_pixels, to_grey
 from mammodet.errors import InputError
 from mammodet.records import ImageRecord
@@ -79,7 +79,7 @@ def doubts_of(
     else:
         measured = measure(pixels)
         reason = "is a colour picture" if stored.coloured else None
-        reason = reason or _no_mammogram(pixels, measured, stored)
+        reason = reason or _no_mammogram(pixels, measured, stored, warnings)
     if reason is not None:
         if not (force or record.has_answers or (domain is not None and domain.is_other)):
             raise InputError(
@@ -92,10 +92,17 @@ def doubts_of(
     return warnings
 
 
-def _no_mammogram(pixels: Pixels, measured: NDArray[np.float64], stored: Stored) -> str | None:
+def _no_mammogram(pixels: Pixels, measured: NDArray[np.float64], stored: Stored, warnings: list[str]) -> str | None:
+    """Why an image is refused; what is doubted alone is added to the warnings."""
     probability = mammogram_probability(measured)
-    if probability >= REFUSED:
+    if probability >= DOUBTED:
         return None
     if mammogram_probability(measure(np.bitwise_not(pixels))) > 0.5:
         return "its background is brighter than the breast: is it inverted? Invert it"
-    return None if stored.mammography else f"looks like no mammogram (probability {probability:.2g})"
+    if stored.mammography:
+        return None
+    reason = f"looks like no mammogram (probability {probability:.2g})"
+    if probability < REFUSED:
+        return reason
+    warnings.append(reason)
+    return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mammodet.data.images import Pixels
 
 LEAST = 64  # pixels of the longer side
-REFUSED = 0.1  # probability of being a mammogram below which an image is refused
+DOUBTED, REFUSED = 0.1, 0.03  # probabilities of being a mammogram below which an image is doubted, and refused
 _SMALL = 128  # longest side on which everything is measured
 _FLAT = 0.01  # standard deviation of 5x5 pixels, as a part of the image's range
 _DARK, _BRIGHT = 0.25, 0.65  # levels of flat areas, as parts of the range
