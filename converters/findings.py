@@ -5,6 +5,7 @@ An archive says of each image what an `ImageRow` holds; its pixels, lesions, lab
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.options import Options, flag
 from mammodet.converters.pixels import PixelOptions, said, take_image
-from mammodet.converters.skeleton import Converter, Made, refused
+from mammodet.converters.skeleton import Made, Resumable, refused
 from mammodet.converters.tables import find_files
 from shapely.geometry.base import BaseGeometry
 
@@ -104,7 +105,7 @@ Numbered = tuple[int, ImageRow]
 ImageOptionsT = TypeVar("ImageOptionsT", bound=ImageOptions)
 
 
-class ImageArchive(Converter[ImageOptionsT, Numbered]):
+class ImageArchive(Resumable[ImageOptionsT, Numbered]):
     """An archive whose `images` are described by its tables.
 
     Attributes:
@@ -113,7 +114,6 @@ class ImageArchive(Converter[ImageOptionsT, Numbered]):
     """
 
     PREFIX: ClassVar[str]
-    keeps_journal = True
 
     def find(self) -> None:
         self.files, self.doubles = find_files(self.source)
@@ -127,13 +127,13 @@ class ImageArchive(Converter[ImageOptionsT, Numbered]):
                 f"{self.source}: none of the images that the tables name is there ({lost or 'empty tables'})"
             )
 
+    @abstractmethod
     def describe_images(self) -> list[ImageRow]:
         """What the archive says of its images; what cannot be used goes to `quarantine`.
 
         Raises:
             InputError: no archive there.
         """
-        raise NotImplementedError
 
     def lose(self, reason: Reason, what: str, name: str, text: str, file: Path | str = "") -> None:
         """Quarantine something."""

@@ -93,7 +93,7 @@ def take_image(path: Path, source: Path, output: Path, options: PixelOptions, *,
 
 
 def _check_end(path: Path, header: DicomHeader) -> None:
-    """Refuse a file that was cut short within its pixels, which else would end a training in its midst.
+    """Refuse a file that was cut short within its pixels, which would otherwise stop a training halfway.
 
     Of compressed pixels the mark of their end (PS3.5 A.4) is looked for; nothing but padding may follow it.
     """

@@ -68,7 +68,6 @@ class Converter(ABC, Generic[OptionsT, Row]):
         NAME: of the archive, in records, splits and messages.
         options_type: its options.
         has_lesions: it has lesions with a place; knows_patients: it says whose the images are.
-        keeps_journal: a run that was ended goes on where it was.
         categories: names of the data set's categories, at the latest after `rows`.
         phantom: its licence says that the archive is synthetic: nobody may take its patients for real ones.
     """
@@ -77,7 +76,6 @@ class Converter(ABC, Generic[OptionsT, Row]):
     options_type: ClassVar[type[Options]]
     has_lesions: ClassVar[bool] = True
     knows_patients = True
-    keeps_journal: ClassVar[bool] = False
     categories: Sequence[str] = ("lesion",)
     phantom = False
 
@@ -124,14 +122,6 @@ class Converter(ABC, Generic[OptionsT, Row]):
     def refers(self) -> bool:
         """Whether the data set links to the archive's files, and holds no copies."""
         return False
-
-    def key(self, row: Row) -> str:
-        """Name of a row in the journal."""
-        raise NotImplementedError
-
-    def fingerprint(self, row: Row) -> Any:
-        """What the result of a row depends on, beside `settings`; paths stand for their files' size and time."""
-        raise NotImplementedError
 
     def settings(self) -> Any:
         """What all results depend on (JSON)."""
@@ -205,7 +195,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
         with ExitStack() as stack:
             journal: Journal | None = None
             prints: list[str] = []
-            if self.keeps_journal:
+            if isinstance(self, Resumable):
                 settings = [mammodet.__version__, self.settings(), str(self.source)]
                 journal = stack.enter_context(Journal(self.output / JOURNAL, settings))
                 prints = [canonical_hash(_plain(self.fingerprint(row))) for row in rows]
@@ -222,7 +212,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
             for number, made in self._work(waiting, len(results)):
                 results[number] = made
                 # What refused a file may be mended without a change of the file: a permission, a missing decoder.
-                if journal is not None and not any(item.file for item in made.quarantine):
+                if isinstance(self, Resumable) and journal and not any(item.file for item in made.quarantine):
                     journal.put(self.key(rows[number]), prints[number], self._to_entry(made))
         return [results[number] for number in range(len(rows))]
 
@@ -250,6 +240,18 @@ class Converter(ABC, Generic[OptionsT, Row]):
             return None
         lost = tuple(Quarantined(**{**item, "kind": Reason(item["kind"])}) for item in entry["quarantine"])
         return Made(record, lost, entry["facts"])
+
+
+class Resumable(Converter[OptionsT, Row]):
+    """A conversion that keeps a journal, so that a run that was ended goes on where it was."""
+
+    @abstractmethod
+    def key(self, row: Row) -> str:
+        """Name of a row in the journal."""
+
+    @abstractmethod
+    def fingerprint(self, row: Row) -> Any:
+        """What the result of a row depends on, beside `settings`; paths stand for their files' size and time."""
 
 
 def _numbered(number: int, work: Any, row: Any, how: Any) -> tuple[int, Made]:

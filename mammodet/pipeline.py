@@ -90,7 +90,7 @@ def evaluate_files(
     entries, overrides = admit_inputs(dataset, inputs, options, truth=ground_truth, train=train, allow=allow, key=key)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output):
-        pass  # a folder that cannot be written is told before the work
+        pass  # a folder that cannot be written is refused before the work
     result = score_entries(dataset, entries, overrides, options, truth=ground_truth, progress=progress)
     clear_evaluation(output)
     write_json(output / METRICS, result.metrics.to_json(), indent=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,7 +210,7 @@ class ImagePrediction:
     """Scores and detections of one image.
 
     Attributes:
-        scores: `tumor`, `malignant` to [0, 1], by the aggregation rule that the model was told to use.
+        scores: `tumor`, `malignant` to [0, 1], by the model's aggregation rule.
         scores_by_rule: the same for every rule that was computed, for comparison.
         class_scores: question with several classes (`mammodet.targets`) to class to probability; they add up to 1.
         warnings: why the image may be no mammogram that a model can judge.
@@ -227,6 +227,12 @@ class ImagePrediction:
     view: str | None = None
     class_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: ImageRecord, scores: Mapping[str, float], detections: Detections, **answers: Any) -> Self:
+        """Answers for an image of a data set."""
+        same = ("image_id", "file_name", "size_hw", "patient_id", "laterality", "view")
+        return cls(scores=scores, detections=detections, **{name: getattr(record, name) for name in same}, **answers)
 
     def __post_init__(self) -> None:
         for name, value in self.scores.items():

@@ -1,4 +1,4 @@
-"""How a folder of synthetic mammograms is told from an archive of patients."""
+"""What tells synthetic mammograms from an archive of patients."""
 
 from __future__ import annotations
 

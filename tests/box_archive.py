@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.options import Options, flag
-from mammodet.converters.skeleton import Converter, Made, refused
+from mammodet.converters.skeleton import Made, Resumable, refused
 
 from mammodet.data.breast import find_breast
 from mammodet.data.images import read_image, write_png
@@ -39,12 +39,11 @@ class Image:
     rows: tuple[dict[str, str], ...]
 
 
-class BoxArchive(Converter[BoxOptions, Image]):
+class BoxArchive(Resumable[BoxOptions, Image]):
     """Boxes in a CSV."""
 
     NAME = "boxes"
     options_type = BoxOptions
-    keeps_journal = True
 
     def find(self) -> None:
         self.categories = (self.options.category,)

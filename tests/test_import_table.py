@@ -246,7 +246,7 @@ def test_image_scores_that_disagree_or_lack_are_refused(tmp_path):
             columns(image="a", image_scores=(("cancer", "c"),)),
             "--image-score cancer: its label: expected tumor, malignant",
         ),
-        ({**SCORED, "image_score": ("max", "tumor=t")}, "tumor is told twice"),
+        ({**SCORED, "image_score": ("max", "tumor=t")}, "tumor has two sources"),
         (
             {**XYXY, "width_column": "w", "height_column": "h", "coordinates": "normalized"},
             "normalized coordinates need",

@@ -1,6 +1,6 @@
 """CBIS-DDSM: 3032 scanned films of 1566 women with outlined masses and calcifications (Lee et al., Sci. Data 4, 2017).
 
-What the archive is like, and what this converter makes of it, is told in docs/cbis_ddsm.md. In short: rows of the
+docs/cbis_ddsm.md describes the archive, and what this converter makes of it. In short: rows of the
 tables become lesions, images that stand in the mass and in the calcification set become one record, what a file holds
 decides what it is, and every lesion is either converted or quarantined with its reason.
 """
@@ -18,7 +18,7 @@ from mammodet.converters.cbis_ddsm.archive import Archive, SourceFile, find_arch
 from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, NAME, ImageOptions, ImageTask, convert_image
 from mammodet.converters.cbis_ddsm.table import RoiRow, Tables, read_tables
 from mammodet.converters.options import Options, flag
-from mammodet.converters.skeleton import Converter, Made
+from mammodet.converters.skeleton import Made, Resumable
 
 from mammodet.errors import InputError
 from mammodet.records import ImageRecord
@@ -51,12 +51,11 @@ class CbisOptions(Options):
         return self.split != "official"
 
 
-class CbisDdsm(Converter[CbisOptions, ImageTask]):
+class CbisDdsm(Resumable[CbisOptions, ImageTask]):
     """CBIS-DDSM, or the part of it that is there."""
 
     NAME = NAME
     options_type = CbisOptions
-    keeps_journal = True
 
     def find(self) -> None:
         options = self.options

@@ -2,7 +2,7 @@
 
 What the files are like: a trailing newline inside the last path of every row, `breast_density` in the mass tables and
 `breast density` in the calcification tables, `NA` beside `N/A`, abnormality numbers that do not start at 1, and copies
-saved by spreadsheets, with `;` or a byte order mark. They are told by their columns, not by their names.
+saved by spreadsheets, with `;` or a byte order mark. Columns identify them, not names.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Cmmd(ImageArchive[ImageOptions]):
                 continue
             breasts.setdefault((row["ID1"], side), []).append(row)
         images: list[ImageRow] = []
-        # Every patient's files have the same names, 1-1.dcm ...: they are told apart by their folders.
+        # Every patient's files have the same names, 1-1.dcm ...: their folders tell them apart.
         for path in sorted({*self.files.values(), *self.doubles}):
             if not is_dicom(path):
                 continue

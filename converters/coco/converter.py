@@ -1,7 +1,7 @@
 """COCO files that others made, with what file names and tables say of their images (docs/coco.md).
 
 Three steps: the COCO files are read and every image is met with its rows, before a pixel is touched, so that what does
-not fit is told at once; each image is checked and copied; patients are divided. What goes in is what comes out plus
+not fit is listed at once; each image is checked and copied; patients are divided. What goes in is what comes out plus
 what stands in quarantine, for images and for annotations.
 """
 
@@ -115,7 +115,7 @@ class Labelled(Converter[LabelledT, ImageTask]):
     def split(self, records: Sequence[ImageRecord]) -> Splits:
         splits = super().split(records)
         if self.sides is not None and "test" not in splits.holdout.values():
-            self.warnings.append("no file is told to be the test set: there is none (--split holdout makes one)")
+            self.warnings.append("there is no test set, since no file is named as one (--split holdout makes one)")
         return splits
 
     def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[ImageTask, Made]]) -> None:

@@ -1,7 +1,7 @@
 """What file names and tables say of the images of a COCO file: patients, sides, views, labels, attributes.
 
 A rule finds the rows of an image by equality: ("patient id", "P_{patient}") are the rows whose patient id is that.
-Which of several rows belongs to which of several boxes is told by nothing, so boxes get what all rows agree on.
+Nothing says which of several rows belongs to which of several boxes, so boxes get what all rows agree on.
 """
 
 from __future__ import annotations

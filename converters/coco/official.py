@@ -49,7 +49,7 @@ def check_official(summary: Summary, images: Sequence[tuple[str | None, ImageFac
     """Compare the subset of each image with the tables', and warn of patients that the other tables hold elsewhere.
 
     Args:
-        images: (subset that its COCO file is told to be, facts).
+        images: (subset that its COCO file is said to be, facts).
     """
     sides: dict[str, set[str]] = {}
     elsewhere: list[str] = []

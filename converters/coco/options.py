@@ -52,7 +52,7 @@ class LabelledOptions(Options):
         None,
         "'given': as files or folders are named; 'holdout': --test-fraction of the patients",
         group="subsets",
-        words="given where every file is told",
+        words="given, if every file names its subset",
     )
     resolve_leaks: Literal["test", "train"] | None = flag(
         None,

@@ -27,7 +27,7 @@ from mammodet.converters.ddsm_patches.archive import (
 )
 from mammodet.converters.journal import files_fingerprint
 from mammodet.converters.options import Options, flag
-from mammodet.converters.skeleton import Converter, Made, refused
+from mammodet.converters.skeleton import Made, Resumable, refused
 
 from mammodet.data.images import write_png
 from mammodet.errors import InputError
@@ -74,14 +74,13 @@ class _Facts(TypedDict):
     pixel_hash: str
 
 
-class DdsmPatches(Converter[PatchOptions, _Task]):
+class DdsmPatches(Resumable[PatchOptions, _Task]):
     """The archive."""
 
     NAME = "DDSM patches"
     options_type = PatchOptions
     has_lesions = False
     knows_patients = False
-    keeps_journal = True
 
     def find(self) -> None:
         self.archive = open_archive(self.source)

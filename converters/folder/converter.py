@@ -1,6 +1,6 @@
 """A tree of folders whose names are classes, made a data set: labels from the names, patients from the paths.
 
-Everything that can be told from names and bytes is told before a pixel is decoded: which folder is the class, what it
+Everything that names and bytes can say is reported before a pixel is decoded: which folder is the class, what it
 means, whose image it is, and what lies on both sides of a split.
 """
 

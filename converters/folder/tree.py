@@ -1,4 +1,4 @@
-"""The tree of folders: its images, the subset that each is told to be in, and the folder that is its class."""
+"""The tree of folders: its images, the subset that each is said to be in, and the folder that is its class."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TreeImage:
     Attributes:
         relative: its path below the source, with `/`.
         folders: those above it, below the source, without the subset's.
-        subset: that it is told to be in.
+        subset: the one that a folder names.
     """
 
     path: Path
@@ -197,7 +197,7 @@ def told_subsets(images: Sequence[TreeImage], split: str | None) -> bool:
     Args:
         split: as in `FolderOptions`.
     Raises:
-        InputError: some images are told and others are not.
+        InputError: a folder names the subset of some images and not of others.
     """
     counts = Counter(image.subset for image in images)
     untold = [image.relative for image in images if image.subset is None]

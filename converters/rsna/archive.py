@@ -6,7 +6,7 @@
 | PNG, by woman | `10006/462822612.png` |
 | PNG, flat | `10006_462822612.png` |
 
-Folders may lie at any depth below the source. What belongs together is told by patient and image id alone.
+Folders may lie at any depth below the source. Patient and image id alone say what belongs together.
 """
 
 from __future__ import annotations

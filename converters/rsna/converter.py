@@ -1,6 +1,6 @@
 """RSNA screening mammography: 54 706 digital images of 11 913 women, with a label for each breast and no boxes.
 
-What the archive is like, and what this converter makes of it, is told in docs/rsna.md. In short: a row of the table
+docs/rsna.md describes the archive, and what this converter makes of it. In short: a row of the table
 becomes a record; an image of a breast with cancer is positive and `unlocalized`; the archive's own files are referred
 to, unless PNGs are asked for; and every row is converted, left out by an option, or quarantined with its reason.
 """
@@ -20,7 +20,7 @@ from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.rsna.archive import Archive, find_images
 from mammodet.converters.rsna.image import contradictions, convert_image
 from mammodet.converters.rsna.table import STANDARD_VIEWS, ImageRow, Table, find_table, read_table
-from mammodet.converters.skeleton import Converter, Made
+from mammodet.converters.skeleton import Made, Resumable
 
 from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
@@ -55,13 +55,12 @@ _Row = tuple[ImageRow, Path]
 _Done = Sequence[tuple[_Row, Made]]
 
 
-class Rsna(Converter[RsnaOptions, _Row]):
+class Rsna(Resumable[RsnaOptions, _Row]):
     """The archive, or the part of it that is there."""
 
     NAME = "RSNA"
     options_type = RsnaOptions
     has_lesions = False
-    keeps_journal = True
 
     def find(self) -> None:
         options = self.options

@@ -105,7 +105,7 @@ def check_origin(images: Sequence[AuditedImage]) -> list[Finding]:
         f"the mirrored place (p = {p:.2g})",
         "Where they are said to be, masses are brighter than the ring around them, and lesions lie on the breast.",
         "Check from which corner the archive counts (mini-MIAS: bottom-left), and whether images were flipped "
-        "without their boxes; then re-run the converter. Lesions off the breast that it explains are told here.",
+        "without their boxes; then re-run the converter. Lesions off the breast that it explains are listed here.",
         counted="",
     )
 
@@ -124,7 +124,7 @@ def _mirrored(box_xyxy: BoxXYXY, size_hw: tuple[int, int], place: Place) -> BoxX
 
 
 def check_on_breast(images: Sequence[AuditedImage]) -> list[Finding]:
-    """Lesions lie on the breast; those that a wrong origin explains are told by `check_origin`."""
+    """Lesions lie on the breast; `check_origin` reports those that a wrong origin explains."""
     wrong = find_wrong_origin(images)
     shares = {
         (image.record.image_id, position): facts.on_breast["here"]

@@ -98,7 +98,7 @@ def find_copies(prints: Sequence[Print | None], file_hashes: Sequence[str | None
 
     Args:
         prints: per image; None for one that takes no part (unreadable, empty).
-        file_hashes: per image, of its file's bytes; of n equal files n - 1 pairs are told, each with the first.
+        file_hashes: per image, of its file's bytes; n equal files make n - 1 pairs, each with the first.
     """
     found: list[Copy] = []
     first_of: dict[int, int] = {}

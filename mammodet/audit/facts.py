@@ -78,7 +78,7 @@ class ImageFacts:
 
 
 def measure_image(path: Path, record: ImageRecord, *, with_lesions: bool = True) -> ImageFacts:
-    """Read an image and measure it; what cannot be read is told in `fault`, never raised.
+    """Read an image and measure it; `fault` says what cannot be read; nothing is raised.
 
     Args:
         with_lesions: measure the record's lesions, too.

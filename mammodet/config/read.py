@@ -1,4 +1,4 @@
-"""YAML over its `_base_` over the defaults, then `key=value` overrides; all faults are told at once."""
+"""YAML over its `_base_` over the defaults, then `key=value` overrides; all faults are listed at once."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +87,7 @@ def classified(
         for values_by_label in by_rule.values():
             scores = {**values_by_label, **scores}
         predictions.append(
-            _about(
+            ImagePrediction.of(
                 record,
                 scores=_shortened(scores),
                 detections=Detections.empty(with_masks=False),
@@ -147,7 +146,7 @@ def detected(
         head = dict(zip((target.name for target in config.targets), answers, strict=True))
         scores, by_rule = image_scores(found["scores"], head, config.aggregation, stack)
         predictions.append(
-            _about(
+            ImagePrediction.of(
                 record,
                 scores=_shortened(scores),
                 detections=to_detections(found, trace),
@@ -155,18 +154,6 @@ def detected(
             )
         )
     return predictions
-
-
-def _about(record: ImageRecord, **answers: Any) -> ImagePrediction:
-    return ImagePrediction(
-        image_id=record.image_id,
-        file_name=record.file_name,
-        size_hw=record.size_hw,
-        patient_id=record.patient_id,
-        laterality=record.laterality,
-        view=record.view,
-        **answers,
-    )
 
 
 def to_float32(score: float) -> float:

@@ -71,7 +71,7 @@ def prepare(config: Config) -> Run:
 
 
 def read_dataset(config: Config, path: Path) -> Dataset:
-    """One file of a config's data; what is dropped of it is told."""
+    """One file of a config's data; what it drops is printed."""
     dataset = read_coco(path, skip_invalid=config.data.skip_invalid)
     dropped = dataset.info.get("dropped") or []
     if dropped:

@@ -264,7 +264,7 @@ def _is_fold(item: Any) -> bool:
 
 
 def _seen_by_fold(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
-    """Patients of the data set of whom an image was predicted by a fold that had them in training."""
+    """Patients of the data set with an image that was predicted by a fold that had them in training."""
     return {
         record.patient_id
         for record, fold in _folds_of(dataset, predictions, folds)
@@ -392,20 +392,7 @@ def _fill(dataset: Dataset, matched: Sequence[ImagePrediction]) -> list[ImagePre
     with_masks = any(prediction.detections.rles is not None for prediction in matched)
     by_id = {prediction.image_id: prediction for prediction in matched}
     empty = Detections.empty(with_masks=with_masks)
-    blank = ImagePrediction(image_id=0, file_name="", size_hw=(1, 1), scores={}, detections=empty)
-    return [
-        by_id.get(record.image_id)
-        or replace(
-            blank,
-            image_id=record.image_id,
-            file_name=record.file_name,
-            size_hw=record.size_hw,
-            patient_id=record.patient_id,
-            laterality=record.laterality,
-            view=record.view,
-        )
-        for record in dataset.images
-    ]
+    return [by_id.get(record.image_id) or ImagePrediction.of(record, {}, empty) for record in dataset.images]
 
 
 def _shorten(found: Sequence[str], most: int) -> str:

@@ -71,7 +71,7 @@ class Curve:
         false: may be shared by curves (lesions of one kind are found at the same thresholds as all).
         hits: positions of detections that find a lesion, among all in falling order of score.
         hit_clusters, lesion_clusters: patients of those hits, and of the lesions to be found.
-        grid: false positives per image at which the sensitivity is told, besides FPPI_POINTS.
+        grid: false positives per image at which sensitivity is given, besides FPPI_POINTS.
     """
 
     false: FalsePositives

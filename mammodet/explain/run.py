@@ -35,7 +35,7 @@ HEAT_TABLE = "grad_cam.csv"
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What was written, and what a user is told about it."""
+    """What was written, and what to say about it."""
 
     files: list[Path]
     text: str = ""

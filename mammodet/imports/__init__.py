@@ -94,7 +94,7 @@ class ImportOptions(Options):
         if not {*columns} <= {*LABELS}:
             raise ValueError(f"--image-score {' '.join(columns)}: its label: expected {', '.join(LABELS)}")
         if self.rule != "none" and "tumor" in columns:
-            raise ValueError("--image-score: tumor is told twice; choose a rule or a column")
+            raise ValueError("--image-score: tumor has two sources; choose a rule or a column")
         if self.image_column is None:
             named = [name for name in type(self).model_fields if name.endswith("_column") and getattr(self, name)]
             if named or columns:

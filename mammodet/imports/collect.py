@@ -318,20 +318,15 @@ class Collector:
         self.summary.masks += len(members) if with_masks else 0
         self.summary.images_with_detections += bool(members)
         rles = [found.rle for found in members if found.rle is not None]
-        return ImagePrediction(
-            image_id=record.image_id,
-            file_name=record.file_name,
-            size_hw=record.size_hw,
-            scores=scores,
-            detections=Detections(
+        return ImagePrediction.of(
+            record,
+            scores,
+            Detections(
                 np.array([found.box_xyxy for found in members], dtype=np.float64).reshape(-1, 4),
                 np.array([found.score for found in members], dtype=np.float64),
                 np.array([found.category_id for found in members], dtype=np.int64),
                 rles if with_masks or not members else None,
             ),
-            patient_id=record.patient_id,
-            laterality=record.laterality,
-            view=record.view,
         )
 
 

@@ -80,7 +80,7 @@ class Format:
 
 
 def read_results(path: Path) -> Any:
-    """The JSON value of a results file; NaN and infinity stay in, so that each is told with its entry.
+    """The JSON value of a results file; NaN and infinity stay in, so that each is reported with its entry.
 
     Raises:
         InputError: the file is missing, is no UTF-8, or is cut short.

@@ -108,7 +108,7 @@ def _cut(lesion: Lesion, patch: Patch, trace: Trace) -> tuple[BoxXYXY, Rle | Non
 
 
 def _moved_attributes(attributes: Mapping[str, Any], trace: Trace) -> dict[str, Any]:
-    """Attributes with the archive's circle, the one that is told in pixels, in those of the patch."""
+    """Attributes with the archive's circle, the one in pixels, in those of the patch."""
     moved = dict(attributes)
     circle = moved.get("circle_xyr")
     if isinstance(circle, list) and len(circle) == 3:

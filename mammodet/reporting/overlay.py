@@ -1,7 +1,7 @@
 """Pictures of one image with its ground truth and its prediction drawn on it.
 
 All functions are pure: arrays and records in, an RGB array out. Blue is the ground truth, orange the
-prediction (Okabe & Ito's palette, told apart by every common kind of colour vision), dashed grey what is not
+prediction (Okabe & Ito's palette, distinct for every common kind of colour vision), dashed grey what is not
 counted.
 """
 

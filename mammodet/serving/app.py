@@ -105,7 +105,7 @@ class PredictionQueue:
     Args:
         load: gives the model, at the first upload.
         most: uploads that wait or are predicted.
-        seconds: after which a client is told that it took too long.
+        seconds: after which a request is answered with a timeout.
     """
 
     def __init__(self, load: Callable[[], Predictor], most: int = 8, seconds: float = 120.0) -> None:
@@ -155,7 +155,7 @@ class PredictionQueue:
 
 
 async def _store_upload(request: Request, folder: Path) -> Path:
-    """Write the body, or the one file of a form, under a name of ours; its kind is told by its first bytes."""
+    """Write the body, or the one file of a form, under a name of ours; its first bytes say its kind."""
     part = folder / "upload.part"
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         form = await request.form(max_files=1, max_fields=0)

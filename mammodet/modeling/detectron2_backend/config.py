@@ -162,7 +162,7 @@ def _read(config: str, path: Path) -> dict[str, Any]:
         return _read_lazy(path) if path.suffix == ".py" else _read_yacs(path)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # a config of others: whatever it raises is told
+    except (Exception, SystemExit) as error:  # a config of others: whatever it raises is shown
         raise InputError(
             f"model.detectron2.config={config}: cannot be read ({type(error).__name__}: {error})"
         ) from error

@@ -35,7 +35,7 @@ LIMITS = {
 
 
 def with_opts(values: dict[str, Any], opts: Sequence[Any]) -> dict[str, Any]:
-    """The config with `opts`; every faulty one is told."""
+    """The config with `opts`; lists every faulty one."""
     pairs = _pairs(opts)
     if not pairs:
         return values
