@@ -57,8 +57,10 @@ def test_command_without_arguments_lists_all_and_an_unknown_one_names_the_neares
     assert main([]) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in COMMANDS)
-    with pytest.raises(InputError, match="did you mean train"):
+    with pytest.raises(InputError, match=r"no such sub-command \(did you mean train\?\); expected one of convert, "):
         main(["trian"])
+    with pytest.raises(InputError, match="--verbose: no such sub-command; expected one of convert, "):
+        main(["--verbose"])
 
 
 def test_unknown_flag_names_the_nearest() -> None:

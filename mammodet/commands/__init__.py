@@ -63,8 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"mammodet {name}: no such sub-command{hint} There are: {', '.join(COMMANDS)}")
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"mammodet {name}: no such sub-command{hint}; expected one of {', '.join(COMMANDS)}")
     sys.argv[0] = f"mammodet {name}"  # the name that argparse prints
     module = importlib.import_module(f"mammodet.commands.{COMMANDS[name][0]}")
     return int(module.main(rest or ["--help"]))

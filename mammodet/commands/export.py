@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument(
         "checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="best.ckpt, a packed model, or starter"
     )
-    main.add_argument("--format", choices=tuple(SUFFIXES), default="onnx", help="(default: %(default)s)")
+    main.add_argument("--format", choices=tuple(SUFFIXES), default="onnx", help="file format (%(default)s)")
     main.add_argument("--output", type=Path, required=True, metavar="FILE", help="model.onnx, or model.xml (+ .bin)")
     return main
 

@@ -10,7 +10,7 @@ from mammodet.errors import InputError
 
 EXAMPLE = """examples:
   mammodet subset --data data/cbis --name cc --view CC
-  mammodet train --config-file configs/classification/cbis_mass_cc_cnn.yaml data.root=data/cbis
+  mammodet train --config-file classification/cbis_mass_cc_cnn data.root=data/cbis
   mammodet subset --data data/rsna --name known --known density malignant --view CC MLO
   mammodet subset --data data/cbis_all --name mass --category calcification=
 
