@@ -241,6 +241,48 @@ def test_zip_file_is_unpacked_inside_its_folder_and_removed(tmp_path: Path) -> N
     assert not (tmp_path / "outside").exists()
 
 
+def test_second_prediction_leaves_the_unpacked_files_of_the_first(tmp_path: Path) -> None:
+    with unpacked(tmp_path / "out") as folder:
+        (folder / "000_study").mkdir()
+        (folder / "000_study" / "a").touch()
+        with pytest.raises(InputError, match="another prediction"), unpacked(tmp_path / "out"):
+            pass
+        assert (folder / "000_study" / "a").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_prediction_left_is_unpacked_anew(tmp_path: Path) -> None:
+    film(tmp_path / "a")
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        archive.write(tmp_path / "a", "deep/a")
+    left = tmp_path / "out" / ".unpacked" / "000_study" / "deep" / "a"
+    left.parent.mkdir(parents=True)
+    left.write_bytes((tmp_path / "a").read_bytes()[:200])
+    with unpacked(tmp_path / "out") as folder:
+        found = gather([tmp_path / "study.zip"], ["mass"], unpack_to=folder)
+        assert (names(found), found.skipped) == (["deep/a"], ())
+        assert left.read_bytes() == (tmp_path / "a").read_bytes()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_a_zip_file_is_skipped_and_the_others_are_read(tmp_path: Path, method: int) -> None:
+    film(tmp_path / "a")
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.write(tmp_path / "a", "damaged")
+        archive.write(tmp_path / "a", "whole")
+        size = archive.infolist()[0].compress_size
+    content = bytearray(path.read_bytes())
+    start = 30 + len("damaged") + (9 if method == zipfile.ZIP_LZMA else 0)
+    content[start : start + size - 9] = b"\xff" * (size - 9)
+    path.write_bytes(content)
+    found = look(path, tmp=tmp_path)
+    assert names(found) == ["whole"]
+    (skipped,) = found.skipped
+    assert skipped.file_name == "study.zip: damaged"
+    assert "cannot be unpacked" in skipped.reason
+
+
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "_SLACK_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -7,11 +7,13 @@ none of the images to look at (`mammodet.data.study`).
 from __future__ import annotations
 
 import glob
+import lzma
 import os
 import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,7 @@ from mammodet.records import Dataset, ImageRecord
 _MOST_MEMBERS = 200_000  # of a zip file
 _MOST_RATIO, _SLACK_BYTES = 50, 2**28  # unpacked bytes per packed one: mammograms take 2 to 20; a bomb 1000 and more
 _MOST_MEMBER_BYTES = 2**29  # the largest image that is read has 2^26 pixels of 16 bits
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError)
 _GROUPS = ("patient", "study", "laterality", "view")
 
 
@@ -108,12 +111,21 @@ def unpacked(output: Path) -> Iterator[Path]:
     made = not output.exists()
     try:
         with locked(folder, "another prediction unpacks there; wait for it, or choose another --output"):
-            yield folder
+            _remove_folders(folder)  # of a prediction that was killed
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if made:
             with suppress(OSError):  # holds something
                 output.rmdir()
+
+
+def _remove_folders(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
 
 
 def _expand(given: str | Path) -> list[Path]:
@@ -200,7 +212,7 @@ def _unpack(path: Path, folder: Path, found: _Found) -> None:
                     try:
                         _write_member(archive, member, folder / member.filename)
                         continue
-                    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+                    except _DAMAGED as error:
                         reason = f"cannot be unpacked ({str(error)[:120]})"
                         (folder / member.filename).unlink(missing_ok=True)
                 found.skipped.append((f"{path.name}: {_shown(member.filename)}", reason))
