@@ -24,7 +24,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from mammodet.data.breast import Breast, find_breast
-from mammodet.data.guard import DOUBTED, JUDGED, LEAST, MEASURES, measure, scaled_terms
+from mammodet.data.guard import DOUBTED, JUDGED, LEAST, MEASURES, REFUSED, measure, scaled_terms
 from mammodet.data.images import IMAGE_SUFFIXES, Pixels, is_image, read_image
 from mammodet.errors import InputError
 from mammodet.files import write_json
@@ -307,13 +307,15 @@ def collect(chosen: argparse.Namespace) -> list[Row]:
 
 
 def _print(rows: list[Row], found: NDArray[np.float64]) -> None:
-    print(f"| pictures | images | refused | changed versions | refused |\n|{'---|' * 5}")
+    """How many are refused, and how many are predicted with a warning (doubted)."""
+    print("| pictures | images | refused | doubted | changed versions | refused | doubted |\n|" + "---|" * 7)
     for group in dict.fromkeys(row.group for row in rows):
         cells = [group]
         for changed in (False, True):
             own = [row.group == group and (row.changed not in ("", "inverted")) == changed for row in rows]
-            refused = int((found[own] < DOUBTED).sum())
-            cells += [str(sum(own)), f"{refused} ({refused / sum(own):.1%})"] if any(own) else ["", ""]
+            refused, doubted = found[own] < REFUSED, (found[own] >= REFUSED) & (found[own] < DOUBTED)
+            cells.append(str(sum(own)) if any(own) else "")
+            cells += [f"{part.sum()} ({part.mean():.1%})" if any(own) else "" for part in (refused, doubted)]
         print(f"| {' | '.join(cells)} |")
 
 

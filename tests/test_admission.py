@@ -212,6 +212,14 @@ def test_patients_of_the_calibration_are_leakage_too():
     assert "  - patient p1\n  - patient p2 (of the calibration)\n" in message
 
 
+def test_a_calibration_whose_patients_are_hashed_under_another_key_leaves_leakage_unchecked():
+    model = {**KNOWN, "checkpoint_sha256": "c" * 64}
+    admitted = check(truth(), said(model), calibration=provenance(patients=(f"hmac-01234567-{'0' * 32}",)))
+    assert admitted.patients_seen is None
+    assert "patient ids of the calibration are hashed under a key" in admitted.unchecked[0]
+    assert check(truth(), said(model), calibration=provenance()).unchecked == ()
+
+
 def test_a_calibration_of_another_model_is_refused():
     model = {"patients": ["q"], "checkpoint_sha256": "b" * 64}
     message = refusal(truth(), said(model), calibration=provenance())

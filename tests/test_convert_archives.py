@@ -389,6 +389,17 @@ def test_cmmd_labels_follow_the_rows_of_the_breast(tmp_path):
     assert (summary.counts["patients"], summary.counts["breasts without a row"]) == (3, 2)
 
 
+@pytest.mark.parametrize(("side", "labels"), [("L", [(1, None), (1, 0)]), ("?", [(1, None), (1, None)])])
+def test_cmmd_row_that_cannot_be_read_leaves_no_breast_benign(tmp_path, side, labels):
+    rows = [("D1-0001", place, "44", "mass", "Benign", "") for place in "LR"]
+    rows.append(("D1-0001", side, "44", "mass", "Malignnt" if side == "L" else "Malignant", ""))
+    images = [("D1-0001", "L", "CC"), ("D1-0001", "R", "CC")]
+    run(cmmd, write_cmmd(tmp_path / "in", images, rows), tmp_path / "out")
+    found = read_coco(tmp_path / "out/train.json").images
+    assert [tuple(record.labels.values()) for record in found] == labels
+    assert [record.class_name for record in found] == [None if label is None else "benign" for _, label in labels]
+
+
 # DMID
 
 
@@ -589,6 +600,24 @@ def test_ddsm_chain_codes_become_outlines(tmp_path):
     record = records["B_0002_1.RIGHT_MLO"]
     assert (record.patient_id, record.laterality, record.view, record.density) == ("ddsm_B_0002_1", "R", "MLO", "C")
     assert record.notes == ("age 60", "digitizer LUMISYS LASER")
+
+
+def test_ddsm_folder_above_the_source_makes_no_film_normal(tmp_path):
+    source = tmp_path / "normal_controls" / "DDSM"
+    write_ddsm_case(source / "cancers/cancer_01", "A_1141_1", {})
+    _, records = run(ddsm, source, tmp_path / "out", FindingOptions)
+    assert {*(tuple(record.labels.values()) for record in records.values())} == {(None, None)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(" #\n\tCORE", "\n\tCORE"), ("10 30", f"10 {'3' * 400}"), (" 2 2 2", " 2 -1 2")]
+)
+def test_ddsm_damaged_boundary_is_refused(tmp_path, old, new):
+    text = "TOTAL_ABNORMALITIES 1\n" + abnormality(1, "MASS SHAPE OVAL MARGINS N/A", "BENIGN", 10, 30, 4)
+    write_ddsm_case(tmp_path / "in/c", "A_1141_1", {"LEFT_CC": text.replace(old, new, 1)})
+    summary, records = run(ddsm, tmp_path / "in", tmp_path / "out", FindingOptions)
+    assert lost(summary) == [("unreadable", "overlay", "A_1141_1.LEFT_CC")]
+    assert (records["A_1141_1.LEFT_CC"].lesions, records["A_1141_1.LEFT_CC"].unlocalized) == ((), True)
 
 
 @pytest.mark.parametrize(

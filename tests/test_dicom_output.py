@@ -138,6 +138,25 @@ def test_report_has_outlines_scores_sizes_and_the_checkpoint(study: tuple[Predic
     }
 
 
+def test_sizes_of_findings_without_masks_are_the_box_s_in_report_and_table(
+    study: tuple[Predictions, Inputs], tmp_path: Path
+) -> None:
+    predictions, inputs = study
+    images = tuple(replace(each, detections=replace(each.detections, rles=None)) for each in predictions.images)
+    predictions = replace(predictions, images=images)
+    (path, _) = write_dicom(predictions, inputs, tmp_path / "out", ["sr"], 0.3)
+    groups = highdicom.sr.ComprehensiveSR.from_dataset(
+        pydicom.dcmread(path)
+    ).content.get_planar_roi_measurement_groups()
+    x1, y1, x2, y2 = images[0].detections.boxes_xyxy[0]
+    sides = sorted([0.08 * (x2 - x1), 0.08 * (y2 - y1)], reverse=True)
+    assert [item.value for item in groups[0].get_measurements()[1:]] == pytest.approx(sides)
+    write_tables(predictions, inputs, tmp_path, score_threshold=0.3)
+    with open(tmp_path / "findings.csv", encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert [float(row["long_mm"]), float(row["short_mm"])] == pytest.approx(sides, abs=0.005)
+
+
 def test_presentation_state_draws_the_contours_and_inverts_monochrome1(
     study: tuple[Predictions, Inputs], tmp_path: Path
 ) -> None:

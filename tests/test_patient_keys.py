@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from dataclasses import replace
@@ -14,12 +15,14 @@ from small_calibration import for_checkpoint, model_facts, small_validation, wri
 from small_training import SHORT
 
 from mammodet.commands.calibrate import main as calibrate
+from mammodet.commands.predict import main as predict
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.patient_keys import PatientKey, known_patients, not_comparable
 from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.engine.checked_run import prepare
-from mammodet.engine.pack import pack_model
+from mammodet.engine.checkpoint import finish_checkpoint, read_facts
+from mammodet.engine.pack import pack_model, without_folders
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import train
@@ -153,7 +156,46 @@ def test_plain_ids_of_a_calibration_are_not_packed_beside_hashed_ones(key_file: 
     write_calibration(plain, tmp_path / "plain.json")
     with pytest.raises(InputError, match=r"plain\.json: names patients by their ids"):
         pack_model(path, tmp_path / "m.safetensors", calibration=tmp_path / "plain.json")
+    nobody = replace(plain, provenance=replace(plain.provenance, patients=()))  # of images without patient ids
+    write_calibration(nobody, tmp_path / "nobody.json")
+    assert pack_model(path, tmp_path / "n.safetensors", calibration=tmp_path / "nobody.json").size > 0
     patients = tuple(key.hash(each) for each in plain.provenance.patients)
     hashed = replace(plain, provenance=replace(plain.provenance, patients=patients))
     write_calibration(hashed, tmp_path / "hashed.json")
     assert pack_model(path, tmp_path / "m.safetensors", calibration=tmp_path / "hashed.json").size > 0
+
+
+def test_packed_config_names_no_folder_of_the_key(key_file: Path, tmp_path: Path) -> None:
+    config = load_config(None, (f"data.patient_key={key_file}", f"data.cache_dir={tmp_path}")).to_dict()
+    packed = without_folders(config)["data"]
+    assert (packed["patient_key"], packed["cache_dir"]) == ("key", tmp_path.name)
+
+
+def test_prediction_with_a_key_hashes_the_patients_of_a_checkpoint_without(
+    phantom_root: Path, key_file: Path, tmp_path: Path
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "best.ckpt", patients=["p9"])
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", str(checkpoint), "--input", str(phantom_root / "test.json"), "--output", str(out)]
+    predict([*arguments, "--patient-key", str(key_file), "--num-workers", "0"])
+    key = PatientKey(key_file)
+    assert json.loads((out / "predictions.json").read_text())["model"]["patients"] == [key.hash("p9")]
+    for record in read_coco(phantom_root / "test.json").images:
+        for table in ("images.csv", "breasts.csv", "patients.csv"):
+            cells = {cell for row in csv.reader((out / table).open()) for cell in row}
+            assert key.hash(str(record.patient_id)) in cells
+            assert record.patient_id not in cells
+
+
+def test_best_checkpoint_from_before_a_key_is_finished_with_hashes(
+    trained: Path, key_file: Path, tmp_path: Path
+) -> None:
+    key, path = PatientKey(key_file), tmp_path / BEST
+    content = torch.load(trained, weights_only=True)
+    content["mammodet"] |= {"patients": ["p9"], "images": {**content["mammodet"]["images"], "names": "A" * 8}}
+    torch.save(content, path)
+    facts = read_facts(trained)[1]
+    finish_checkpoint(path, None, facts, key)
+    finished = read_facts(path)[1]
+    assert set(finished.patients) == {key.hash("p9"), *facts.patients}
+    assert not finished.images["names"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from small_calibration import write_checkpoint
 
+from mammodet.commands import predict as command
 from mammodet.data.coco import read_coco
 from mammodet.data.inputs import gather
 from mammodet.data.predictions import read_predictions
@@ -109,6 +111,47 @@ def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monk
     predict(predictor, folder, tmp_path / "fresh")
     one, other = (read_predictions(tmp_path / name / "predictions.json").images for name in ("out", "fresh"))
     assert [image.scores for image in one] == [image.scores for image in other]
+
+
+def test_what_was_forced_before_an_interruption_is_refused_without_force(
+    predictor, phantom_root, tmp_path, monkeypatch
+):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_image(folder / "a.png")  # noise
+    shutil.copy(phantom_root / read_coco(phantom_root / "test.json").images[0].file_name, folder / "b.png")
+    run = Predictor._run
+
+    def stopped(self, samples):
+        if any(sample.record.file_name == "b.png" for sample in samples):
+            raise KeyboardInterrupt
+        return run(self, samples)
+
+    monkeypatch.setattr(Predictor, "_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict(predictor, folder, tmp_path / "out")
+    monkeypatch.setattr(Predictor, "_run", run)
+    found = gather([folder], predictor.facts.categories, unpack_to=tmp_path / "unpacked")
+    path, skipped = predict_to_folder(predictor, found.dataset, found.root, tmp_path / "out", progress=False)
+    assert [image.file_name for image in read_predictions(path).images] == ["b.png"]
+    assert [each.file_name for each in skipped] == ["a.png"]
+
+
+def test_no_table_holds_a_patient_id_where_they_are_hashed(checkpoint, tmp_path):
+    key = tmp_path / "patient.key"
+    key.write_text("k" * 40)
+    (tmp_path / "in").mkdir()
+    for name in ("a_L_CC.png", "a_R_CC.png"):
+        write_image(tmp_path / "in" / name)
+    given = ["--checkpoint", str(checkpoint), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    # the pattern finds a patient id that no other cell holds
+    given += ["--pattern", r"(?P<patient>_)(?P<laterality>L|R)_", "--patient-key", str(key), "--force"]
+    assert command.main(given) == 0
+    for name in ("images.csv", "breasts.csv", "patients.csv"):
+        with open(tmp_path / "out" / name, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        assert {row["patient_id"][:5] for row in rows} == {row["exam"][:5] for row in rows} == {"hmac-"}
 
 
 def test_a_second_prediction_into_one_folder_is_refused(predictor, tmp_path):

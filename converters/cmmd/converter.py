@@ -36,6 +36,7 @@ class Cmmd(ImageArchive[ImageOptions]):
             self.source, self.files, *(f"CMMD_clinicaldata_revision.{suffix}" for suffix in ("xlsx", "csv"))
         )
         breasts: dict[tuple[str, str | None], list[Cells]] = {}
+        doubtful: set[tuple[str, str | None]] = set()
         for line, row in read_table(table, _NEEDED, ("subtype",)):
             side = laterality_of(row["LeftRight"])
             row["classification"] = row["classification"].lower()
@@ -43,6 +44,7 @@ class Cmmd(ImageArchive[ImageOptions]):
                 said = f"{row['ID1']} {row['LeftRight']} {row['classification']}"
                 reason = f"{said}: expected D1-0001, L or R, Benign or Malignant"
                 self.lose(Reason.BAD_ROW, "row", f"{table.name} line {line}", reason)
+                doubtful |= {(row["ID1"], each) for each in ((side,) if side else ("L", "R"))}
                 continue
             breasts.setdefault((row["ID1"], side), []).append(row)
         images: list[ImageRow] = []
@@ -63,9 +65,8 @@ class Cmmd(ImageArchive[ImageOptions]):
                     Reason.BAD_NAME, "image", where, "neither its header nor its folders name a patient like D1-0001"
                 )
                 continue
-            images.append(
-                _image(path, where, patient, header.laterality, breasts.get((patient, header.laterality), []))
-            )
+            breast = patient, header.laterality
+            images.append(_image(path, where, *breast, breasts.get(breast, []), doubtful=breast in doubtful))
         self.doubles = []
         present = {(image.patient, image.laterality) for image in images}
         for patient, side in sorted(set(breasts) - present, key=str):
@@ -80,9 +81,14 @@ class Cmmd(ImageArchive[ImageOptions]):
         return images
 
 
-def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Cells]) -> ImageRow:
-    """An image by the rows of its breast: the most serious one counts; a breast that is not listed is not known."""
+def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Cells], *, doubtful: bool) -> ImageRow:
+    """An image by the rows of its breast: the most serious one counts; a breast that is not listed is not known.
+
+    Args:
+        doubtful: a row of the breast cannot be read, and may be the most serious one.
+    """
     worst = max((row["classification"] for row in rows), key=CLASSES.index, default=None)
+    known = None if doubtful and worst != CLASSES[-1] else worst
     facts = {name: sorted({row[name] for row in rows if row[name]}) for name in ("Age", "abnormality", "subtype")}
     return ImageRow(
         name=re.sub(r"[^A-Za-z0-9.-]+", "_", where.rsplit(".", 1)[0]),
@@ -91,8 +97,8 @@ def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Ce
         laterality=side,
         labels={
             "tumor": 1 if worst else None,
-            "malignant": None if worst is None else int(worst == "malignant"),
+            "malignant": None if known is None else int(known == "malignant"),
         },
-        class_name=worst,
+        class_name=known,
         notes=tuple(f"{name.lower()} {', '.join(values)}" for name, values in facts.items() if values),
     )

@@ -20,6 +20,8 @@ from mammodet.errors import InputError
 
 _NAME = re.compile(r"([a-d]_\d{4}_1)\.(left|right)_(cc|mlo)(?:\.ljpeg)?", re.IGNORECASE)
 _SIZE = re.compile(r"(LEFT|RIGHT)_(CC|MLO) LINES (\d+) PIXELS_PER_LINE (\d+).*?(NON_)?OVERLAY")
+#: Folders of the volumes of normal cases; what lies above the source has names of the user's.
+_NORMAL = re.compile(r"normals?([_-]?\d+)?", re.IGNORECASE)
 #: Steps (x, y) of the chain code, 0 upwards and on clockwise.
 STEPS = ((0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1))
 _PATHOLOGY = {"MALIGNANT": "malignant", "BENIGN": "benign", "BENIGN_WITHOUT_CALLBACK": "benign"}
@@ -84,11 +86,11 @@ class Ddsm(ImageArchive[FindingOptions]):
                 self.lose(Reason.NO_FILE, "overlay", row.name, "the .ics file says that it has one")
                 return replace(row, lost=True)
             # Only volumes of normal cases say that nothing is there: another case may hide its finding on this view.
-            normal = any(part.lower().startswith("normal") for part in path.parts)
+            normal = any(map(_NORMAL.fullmatch, path.relative_to(self.source.parent).parts))
             return replace(row, labels=dict.fromkeys(("tumor", "malignant"), 0 if normal else None))
         try:
             findings, facts = read_overlay(overlay)
-        except (InputError, ValueError, IndexError) as error:
+        except (InputError, OSError, ValueError, IndexError, OverflowError) as error:
             self.lose(Reason.UNREADABLE, "overlay", row.name, f"cannot be read: {error}", overlay)
             return replace(row, lost=True)
         known = {fact["pathology"] for fact in facts}
@@ -119,7 +121,7 @@ def read_overlay(path: Path) -> tuple[list[Finding], list[dict[str, Any]]]:
     """Findings of an overlay, each with its outer boundary (cores within it are left), and what is said of each.
 
     Raises:
-        ValueError, IndexError: it is damaged.
+        OSError, ValueError, IndexError, OverflowError: it is damaged.
     """
     findings: list[Finding] = []
     facts: list[dict[str, Any]] = []
@@ -154,13 +156,19 @@ def read_overlay(path: Path) -> tuple[list[Finding], list[dict[str, Any]]]:
 
 
 def chain(words: list[str]) -> tuple[tuple[float, float], ...]:
-    """Centres of the boundary's pixels: a first column and row, and steps 0 to 7 up to `#`."""
+    """Centres of the boundary's pixels: a first column and row, and steps 0 to 7 up to `#`.
+
+    Raises:
+        ValueError, IndexError, OverflowError: it is damaged, or cut short.
+    """
     x, y = int(words[0]), int(words[1])
+    if "#" not in words:
+        raise ValueError("a boundary has no end (#); it is cut short")
     points = [(x + 0.5, y + 0.5)]
     for word in words[2:]:
         if word == "#":
             break
-        dx, dy = STEPS[int(word)]
+        dx, dy = STEPS["01234567".index(word)]
         x, y = x + dx, y + dy
         points.append((x + 0.5, y + 0.5))
     return tuple(points)

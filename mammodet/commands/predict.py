@@ -16,6 +16,7 @@ from mammodet.targets import LABEL_WORDS
 if TYPE_CHECKING:
     from mammodet.data.inputs import Inputs
     from mammodet.data.patient_keys import PatientKey
+    from mammodet.data.study import Exam
     from mammodet.engine.predict import Predictor
     from mammodet.evaluation.calibration_file import Calibration
     from mammodet.models.card import ModelCard
@@ -189,6 +190,8 @@ def _predict(
     )
     predictions = read_predictions(path)
     inputs = replace(inputs, skipped=tuple(skipped))
+    if key is not None:
+        inputs = replace(inputs, exams=tuple(_hashed(exam, key) for exam in inputs.exams))
     threshold = chosen.score_threshold
     written = write_tables(predictions, inputs, chosen.output, score_threshold=threshold, calibration=calibration)
     if calibration is not None:
@@ -217,6 +220,14 @@ def _predict(
             file=sys.stderr,
         )
     return 1 if skipped else 0
+
+
+def _hashed(exam: Exam, key: PatientKey) -> Exam:
+    """An exam without its patient's plain id, which is its name where it has no other."""
+    if exam.patient_id is None:
+        return exam
+    hashed = key.hash(exam.patient_id)
+    return replace(exam, patient_id=hashed, name=hashed if exam.name == exam.patient_id else exam.name)
 
 
 def _say_exams(inputs: Inputs, most: int = 20) -> None:

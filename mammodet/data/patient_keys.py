@@ -83,14 +83,17 @@ def known_patients(model: Mapping[str, Any], patients: Iterable[str | None], key
     return {**shown(model), **({"folds": [shown(fold) for fold in folds]} if isinstance(folds, list) else {})}
 
 
-def not_comparable(seen: Iterable[str], patients: Iterable[str]) -> str | None:
-    """Why two sets of ids say nothing about each other; None where they can be compared, or one is empty."""
+def not_comparable(seen: Iterable[str], patients: Iterable[str], of: str = "training") -> str | None:
+    """Why the ids of a training (or calibration) say nothing about those of a data set.
+
+    None where they can be compared, or one has none.
+    """
     there, here = _marks(seen), _marks(patients)
     if not there or not here or there == here:
         return None
     if there == {""}:
-        return "the patient ids of the data set are hashed, those of the training are not"
-    return "the patient ids of the training are hashed under a key (give its file: --patient-key)"
+        return f"the patient ids of the data set are hashed, those of the {of} are not"
+    return f"the patient ids of the {of} are hashed under a key (give its file: --patient-key)"
 
 
 def is_hashed(patients: Iterable[str]) -> bool:

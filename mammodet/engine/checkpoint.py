@@ -15,6 +15,7 @@ from torch import nn
 
 from mammodet.config import Config, DetectorModelConfig, differences, make_config
 from mammodet.config.classifier import RESNETS
+from mammodet.data.patient_keys import PatientKey
 from mammodet.engine.facts import RunFacts as RunFacts
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import atomic_path
@@ -170,16 +171,18 @@ def check_fits(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) 
         )
 
 
-def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts) -> None:
+def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts, key: PatientKey | None) -> None:
     """Make the best checkpoint ready to be handed on: with its fitted aggregation, without the optimiser's state.
 
     That state is three times the size of the weights and serves `--resume` only, which reads `last.ckpt`.
 
     Args:
         facts: of the run that finishes it; the patients that the aggregation was fitted on must be named, too.
+        key: hashes patient ids; a run that was resumed with one may have written this checkpoint without.
     """
     content, own = read_facts(path)
-    finished = replace(own.with_earlier(facts), stack=stack.to_json() if stack is not None else None)
+    facts = own.with_earlier(facts).hashed(key)
+    finished = replace(facts, stack=stack.to_json() if stack is not None else None)
     content[KEY] = finished.to_json()
     kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
     save_torch({key: content[key] for key in kept if key in content}, path)

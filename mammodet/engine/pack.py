@@ -69,7 +69,8 @@ def pack_model(
         fitted = read_calibration(calibration)
         check_belongs(fitted, made_by, str(calibration))
     patients = predictor.facts.patients
-    if fitted is not None and is_hashed(patients) and not is_hashed(fitted.provenance.patients):
+    calibrated_on = fitted.provenance.patients if fitted is not None else ()
+    if is_hashed(patients) and calibrated_on and not is_hashed(calibrated_on):
         raise InputError(
             f"{calibration or checkpoint}: names patients by their ids, the model by hashes: fit it with mammodet "
             "calibrate --patient-key FILE"
@@ -109,5 +110,5 @@ def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
     model, data = dict(config["model"]), dict(config["data"])
     if "://" not in model["weights"]:
         model["weights"] = PurePath(model["weights"]).name
-    data["root"] = PurePath(data["root"]).name
+    data |= {key: PurePath(data[key]).name for key in ("root", "patient_key", "cache_dir") if data[key]}
     return {**config, "output_dir": PurePath(config["output_dir"]).name, "model": model, "data": data}

@@ -248,14 +248,14 @@ def predict_to_folder(
 ) -> tuple[Path, list[Skipped]]:
     """Predict a data set and write `predictions.json` (and `skipped.json` where images could not be read).
 
-    Every image is written to `predictions.partial.jsonl` as it is done; a second call with the same checkpoint and
-    images goes on from there.
+    Every image is written to `predictions.partial.jsonl` as it is done; a second call with the same checkpoint,
+    images and `force` goes on from there.
 
     Args:
         unreadable: images that were found to be so before, to be listed with those found here.
         calibration: adds labels and probabilities to the scores.
         allow_other_checkpoint: take a calibration that was fitted for another checkpoint.
-        key: hashes the patient ids that are written.
+        key: hashes the patient ids that are written, those of the model's training included.
         force: predict also what is no mammogram.
     Raises:
         InputError: no image can be predicted, or the calibration belongs to another model.
@@ -281,7 +281,8 @@ def _predict_locked(
     force: bool,
 ) -> tuple[Path, list[Skipped]]:
     partial = output / "predictions.partial.jsonl"
-    task = canonical_hash([predictor.describe(), data_hash(dataset), str(root.resolve()), _stamps(dataset, root)])
+    made_of = [data_hash(dataset), str(root.resolve()), _stamps(dataset, root), force]
+    task = canonical_hash([predictor.describe(), *made_of])
     done = _read_partial(partial, task)
     if predictor.joins_views:  # a breast is predicted as a whole
         done = _whole_breasts(done, dataset)
@@ -317,6 +318,7 @@ def _predict_locked(
     truth_hash = data_hash(dataset) if any(record.has_answers for record in dataset.images) else None
     seen = SeenImages.from_json(predictor.facts.images).found_in(dataset, root)
     model = {**predictions.model, "predicted_data_hash": truth_hash, "images_seen": seen}
+    model["patients"] = list(predictor.facts.hashed(key).patients)
     with atomic_path(path) as whole:  # with its labels or not at all
         write_predictions(replace(predictions, model=model), whole)
         if calibration is not None:

@@ -175,14 +175,14 @@ def _fit(trainer: L.Trainer, module: TrainingModule, data: Loaders, start: Path 
 def finish(best: Path, run: Run, log: RunLog) -> None:
     """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
     if not run.config.model.learns_aggregation:
-        finish_checkpoint(best, None, run.facts)
+        finish_checkpoint(best, None, run.facts, patient_key(run.config))
         return
     stack = fit_on_validation(best, run, log)
     if stack is None:
         raise InputError(
             "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
         )
-    finish_checkpoint(best, stack, run.facts)
+    finish_checkpoint(best, stack, run.facts, patient_key(run.config))
 
 
 def fit_on_validation(best: Path, run: Run, log: RunLog) -> LogisticStack | None:

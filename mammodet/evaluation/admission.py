@@ -118,6 +118,8 @@ def admit(
     if train is not None:
         seen |= {record.patient_id for record in train.images if record.patient_id}
     unchecked = _unchecked(dataset, predictions.model, train, folds)
+    if reason := not_comparable(fitted_on, patients, of="calibration"):
+        unchecked = (*unchecked, reason)
     count = len(seen & patients) if seen & patients or not unchecked else None
     return Admitted(matched, overrides, count, unchecked, "; ".join(unsafe) or None)
 

@@ -87,7 +87,8 @@ def _finding(reading: Reading, index: int, maker: Maker, algorithm: AlgorithmIde
     ]
     if reading.spacing is not None:
         x1, y1, x2, y2 = reading.findings.boxes_xyxy[index].tolist()
-        sides = size_mm((x1, y1, x2, y2), reading.rle(index), reading.spacing.mm_rc)
+        rle = reading.findings.rles[index] if reading.findings.rles is not None else None
+        sides = size_mm((x1, y1, x2, y2), rle, reading.spacing.mm_rc)
         measurements += [
             Measurement(name, side, codes.UCUM.Millimeter)
             for name, side in zip((codes.SCT.LongAxis, codes.SCT.ShortAxis), sides, strict=True)
