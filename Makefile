@@ -22,12 +22,15 @@ CONFIG := configs/mias/quickstart.yaml
 SOURCE := $(MIAS)
 endif
 
-.PHONY: help env env-dev quickstart test test-fast lint format clean
+DETECTRON2 := https://github.com/facebookresearch/detectron2.git
+
+.PHONY: help env env-dev detectron2 quickstart test test-fast lint format clean
 
 help:
 	@echo "make quickstart             environment, then data, training, evaluation and pictures"
 	@echo "make quickstart MIAS=DIR    the same on the real mini-MIAS (folder all-mias)"
 	@echo "make test                   environment, then all tests and checks"
+	@echo "make detectron2             build detectron2 into the environment (optional), so that its tests run, too"
 	@echo "make test-fast              tests without the slow ones"
 	@echo "make lint | format | clean"
 
@@ -44,6 +47,13 @@ $(VENV)/.mammodet-dev: setup.cfg setup.py | $(PY)
 
 env: $(VENV)/.mammodet
 env-dev: $(VENV)/.mammodet-dev
+
+# Fails where its repository cannot be reached.
+detectron2: env-dev
+	"$(PY)" -c "import detectron2" 2>/dev/null || { \
+	  timeout 60 git ls-remote -q "$(DETECTRON2)" HEAD >/dev/null && \
+	  "$(PY)" -m pip install -q -e ".[dev,detectron2]" && \
+	  "$(PY)" -m pip install -q --no-build-isolation "git+$(DETECTRON2)"; }
 
 quickstart: env
 ifeq ($(MIAS),)

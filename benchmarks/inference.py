@@ -1,13 +1,14 @@
 """Engines side by side: first answer, seconds an image, peak memory, size of the file, and AP50.
 
 Each engine runs in a process of its own, as `mammodet predict` does without workers; the processes take turns, and
-ratios are of one round each. `torchvision` is the same network in torchvision's own forward, with its paste of masks.
+ratios are of one round each. `torchvision` is the same network in torchvision's own forward, with its paste of masks;
+`detectron2` its `DefaultPredictor` with a network of the same layers and limits and random weights.
 
 example:
   python benchmarks/inference.py --data data/cbis/test.json --images 40 --rounds 3
   python benchmarks/inference.py --input some/dicom/folder --engines torch onnx
   python benchmarks/inference.py --random resnet50 --size 1024 --data data/cbis/test.json --images 3 \\
-      --engines torchvision torch onnx openvino
+      --engines detectron2 torchvision torch onnx openvino
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mammodet.config import load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.inputs import gather
 from mammodet.engine.answers import to_detections
@@ -34,7 +36,7 @@ from mammodet.evaluation.validation import detector_figures
 from mammodet.models import STARTER, starter_path
 from mammodet.records import Dataset, ImagePrediction
 
-ENGINES = ("torchvision", "torch", "onnx", "openvino")
+ENGINES = ("torchvision", "torch", "onnx", "openvino", "detectron2")
 
 
 def main() -> int:
@@ -48,9 +50,11 @@ def main() -> int:
     chosen_input.add_argument("--input", type=Path, help="a folder of images without truth")
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES[1:]))
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["torch", "onnx", "openvino"])
     parser.add_argument("--child", help=argparse.SUPPRESS)  # JSON of `measure`'s arguments
     chosen = parser.parse_args()
+    if "detectron2" in chosen.engines and chosen.random != "resnet50":
+        parser.error("--engines detectron2 needs --random resnet50: it answers with random weights of its own")
     if chosen.child is not None:
         print(json.dumps(measure(chosen, **json.loads(chosen.child))))
         return 0
@@ -84,13 +88,14 @@ def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) ->
     Args:
         began: when the process was started, seconds since 1970.
     """
-    if engine == "torchvision":
-        predictor = plain(Predictor.from_checkpoint(Path(path), "cpu"))
-    else:
-        predictor = Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine)
-    dataset, root = _images(chosen, predictor.facts.categories)
+    dataset, root = _images(chosen, ("mass",))
     answers, seconds, work = [], [], []
-    results = predictor.predict(dataset, root)
+    if engine == "detectron2":
+        results = detectron2_answers(chosen.size, dataset, root)
+    elif engine == "torchvision":
+        results = plain(Predictor.from_checkpoint(Path(path), "cpu")).predict(dataset, root)
+    else:
+        results = Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine).predict(dataset, root)
     first = 0.0
     for _ in dataset.images:
         start, start_work = time.perf_counter(), time.process_time()
@@ -105,7 +110,7 @@ def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) ->
         "cpu_s": statistics.median(work[1:] or work),
         "peak_mb": _peak_mb(),
         "file": Path(path).stat().st_size,
-        "ap50": detector_figures(dataset, whole).get("bbox_AP50") if chosen.data is not None else None,
+        "ap50": detector_figures(dataset, whole).get("bbox_AP50") if chosen.data is not None and whole else None,
     }
 
 
@@ -140,6 +145,28 @@ def plain(predictor: Predictor) -> Predictor:
     return predictor
 
 
+def detectron2_answers(size: int, dataset: Dataset, root: Path) -> Iterator[object]:
+    """Answers of detectron2's Mask R-CNN R50-FPN to images of this longest side, read by OpenCV as its predictor asks."""
+    import cv2
+    import torch
+    from detectron2 import model_zoo
+    from detectron2.engine import DefaultPredictor
+
+    ours = load_config(None, ()).model.detector
+    chosen = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    chosen.MODEL.WEIGHTS, chosen.MODEL.DEVICE, chosen.MODEL.ROI_HEADS.NUM_CLASSES = "", "cpu", 1
+    chosen.INPUT.MIN_SIZE_TEST = chosen.INPUT.MAX_SIZE_TEST = size
+    chosen.MODEL.RPN.PRE_NMS_TOPK_TEST = ours.rpn_pre_nms_top_n
+    chosen.MODEL.RPN.POST_NMS_TOPK_TEST = ours.rpn_post_nms_top_n
+    chosen.MODEL.ROI_HEADS.SCORE_THRESH_TEST = ours.score_threshold
+    chosen.MODEL.ROI_HEADS.NMS_THRESH_TEST = ours.nms_threshold
+    chosen.TEST.DETECTIONS_PER_IMAGE = ours.max_detections
+    torch.manual_seed(0)
+    predictor = DefaultPredictor(chosen)
+    for record in dataset.images:
+        yield predictor(cv2.imread(str(root / record.file_name)))["instances"]
+
+
 def _images(chosen: argparse.Namespace, categories: tuple[str, ...]) -> tuple[Dataset, Path]:
     if chosen.data is None:
         found = gather([chosen.input], categories, unpack_to=Path("nowhere"))  # a folder holds no zip
@@ -155,7 +182,7 @@ def _files(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
     checkpoint = starter_path() if str(chosen.checkpoint) == STARTER else chosen.checkpoint
     if chosen.random is not None:
         checkpoint = _random(folder / "random.ckpt", chosen.random, chosen.size)
-    files = dict.fromkeys(("torchvision", "torch"), checkpoint)
+    files = dict.fromkeys(("torchvision", "torch", "detectron2"), checkpoint)
     if {"onnx", "openvino"} & set(chosen.engines):
         from mammodet.export.onnx_export import export_onnx
 
@@ -167,7 +194,6 @@ def _files(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
 def _random(path: Path, backbone: str, size: int) -> Path:
     import torch
 
-    from mammodet.config import load_config
     from mammodet.engine.checkpoint import save_torch
     from mammodet.engine.facts import RunFacts
     from mammodet.modeling.build import build_model

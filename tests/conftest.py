@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,13 +54,27 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
+#: Markers of tests that need what a machine may lack, and why they are skipped there.
+MISSING = {
+    "gpu": None if torch.cuda.is_available() else "no CUDA device",
+    "detectron2": None if importlib.util.find_spec("detectron2") else "detectron2 is not installed",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need a GPU or detectron2 skip where there is none."""
-    missing = {
-        "gpu": None if torch.cuda.is_available() else "no CUDA device",
-        "detectron2": None if importlib.util.find_spec("detectron2") else "detectron2 is not installed",
-    }
     for item in items:
-        for name, reason in missing.items():
+        for name, reason in MISSING.items():
             if reason and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skipif(True, reason=reason))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say last and in red what did not run."""
+    yield
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for name, reason in MISSING.items():
+        count = sum(reason in text for text in skipped) if reason else 0
+        if count:
+            terminalreporter.write_line(f"WARNING: {count} tests marked `{name}` did not run: {reason}", red=True)
