@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 
+from filelock import FileLock, Timeout
+
 from mammodet.errors import InputError
 
 _KINDS = {
@@ -232,16 +234,11 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
         InputError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder}: {refusal}") from None
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder}: {refusal}") from None
+    with lock:
         yield
 
 
