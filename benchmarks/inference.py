@@ -146,7 +146,7 @@ def plain(predictor: Predictor) -> Predictor:
 
 
 def detectron2_answers(size: int, dataset: Dataset, root: Path) -> Iterator[object]:
-    """Answers of detectron2's Mask R-CNN R50-FPN to images of this longest side, read by OpenCV as its predictor asks."""
+    """Answers of Mask R-CNN R50-FPN to images of this longest side, read by OpenCV as the predictor asks."""
     import cv2
     import torch
     from detectron2 import model_zoo

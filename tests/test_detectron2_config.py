@@ -19,6 +19,7 @@ from mammodet.modeling.detectron2_backend.config import fit, instantiate, resolv
 BACKEND = "model.detector.backend=detectron2"
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 LAZY = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+SIZES = [[8], [16], [32], [64], [128]]
 needs_detectron2 = pytest.mark.detectron2
 
 
@@ -184,7 +185,7 @@ def test_option_replaces_what_a_checkpoint_could_not_carry() -> None:
 )  # fmt: skip
 def test_damaged_network_of_a_checkpoint_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"model\.detectron2\.resolved"):
-        fit(values, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])
+        fit(values, num_categories=1, in_channels=1, anchor_sizes=SIZES, anchor_ratios=[1])
 
 
 @needs_detectron2
@@ -196,7 +197,7 @@ def test_odd_values_of_a_network_are_refused(key: str, value: Any) -> None:
     values = resolve(Detectron2Config(config=MASK_RCNN)).resolved
     values["MODEL"][key] = value
     with pytest.raises(InputError, match="does not describe a network as detectron2's configs do"):
-        fit(values, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])
+        fit(values, num_categories=1, in_channels=1, anchor_sizes=SIZES, anchor_ratios=[1])
 
 
 @needs_detectron2
@@ -255,7 +256,7 @@ def test_lazy_config_and_yaml_of_one_network_are_the_same_network(stem: str) -> 
     networks = []
     for suffix in (".yaml", ".py"):
         resolved = resolve(Detectron2Config(config=stem + suffix)).resolved
-        values = fit(resolved, num_categories=3, in_channels=3, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1, 2])
+        values = fit(resolved, num_categories=3, in_channels=3, anchor_sizes=SIZES, anchor_ratios=[1, 2])
         networks.append(instantiate(values))
     shapes = [{name: tensor.shape for name, tensor in network.state_dict().items()} for network in networks]
     assert shapes[0] == shapes[1]
@@ -322,7 +323,7 @@ def test_lazy_config_with_an_option_builds_without_its_file(tmp_path: Path) -> N
         "model.roi_heads.mask_head.input_shape.channels=64"]))  # fmt: skip
     Path(path).unlink()
     again = Detectron2Config.model_validate_json(settings.model_dump_json())
-    values = fit(again.resolved, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])
+    values = fit(again.resolved, num_categories=1, in_channels=1, anchor_sizes=SIZES, anchor_ratios=[1])
     model = instantiate(values)
     assert model.roi_heads.batch_size_per_image == 77
     assert model.backbone.output_shape()["p2"].channels == 64
@@ -360,9 +361,7 @@ def test_checkpoint_that_names_other_code_is_refused_and_does_not_run_it(target:
     settings = resolve(Detectron2Config(config=LAZY))
     witness = tmp_path / "ran"
     settings.resolved["model"]["roi_heads"]["box_head"] = {"_target_": target, "command": f"touch {witness}"}
-    values = fit(
-        settings.resolved, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1]
-    )
+    values = fit(settings.resolved, num_categories=1, in_channels=1, anchor_sizes=SIZES, anchor_ratios=[1])
     with pytest.raises(InputError, match="is no network module of detectron2 or torch"):
         instantiate(values)
     assert not witness.exists()
@@ -404,4 +403,4 @@ def test_pyramid_of_another_depth_is_refused() -> None:
     opts = ["MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4"]]
     settings = resolve(Detectron2Config(config=MASK_RCNN, opts=opts))
     with pytest.raises(InputError, match="anchors on 3 feature levels; expected 5"):
-        fit(settings.resolved, num_categories=1, in_channels=1, anchor_sizes=[8, 16, 32, 64, 128], anchor_ratios=[1])
+        fit(settings.resolved, num_categories=1, in_channels=1, anchor_sizes=SIZES, anchor_ratios=[1])

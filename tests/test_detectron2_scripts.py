@@ -20,7 +20,10 @@ from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.detectron2_catalog import dataset_dicts, register
 from mammodet.data.predictions import match_to_dataset, read_predictions
 from mammodet.detectron2_install import require_detectron2
-from mammodet.evaluation.average_precision import average_precision
+from mammodet.evaluation.average_precision import AveragePrecision, average_precision
+from mammodet.evaluation.bootstrap import Bootstrap
+from mammodet.evaluation.flat import flat_detections, flat_lesions
+from mammodet.evaluation.sizes import size_bins
 from mammodet.geometry import mask_to_rle, rle_box
 from mammodet.records import Dataset, ImageRecord, Lesion
 
@@ -145,11 +148,15 @@ def test_all_twelve_figures_of_cocoevaluator_are_ours(tmp_path, name, seed, fast
     theirs = coco_evaluator(name, tmp_path, found, use_fast_impl=fast)
     predictions = read_predictions(import_results(tmp_path / "test.json", tmp_path))
     matched = match_to_dataset(predictions.images, dataset)
-    for kind in ("bbox", "segm"):
-        ours = average_precision(dataset, matched, kind, by_size=True)
-        names = [key for key in ours if not key.startswith("AP50/")]
-        assert [key.partition(" ")[0] for key in names] == ["AP", "AP50", "AP75", "AP/small", "AP/medium", "AP/large"]
-        assert [ours[key] * 100 for key in names] == pytest.approx(
+    flat, lesions = flat_detections(dataset, matched), flat_lesions(dataset)
+    bins, one = size_bins(dataset, flat, lesions), np.zeros(len(dataset.images), dtype=np.int64)
+    measure = AveragePrecision(dataset, flat, lesions, one, ("bbox", "segm"), bins)
+    kinds, sizes = measure.results(Bootstrap.of(1, 0, 0))
+    assert [label.partition(" ")[0] for label, _ in sizes] == ["small", "medium", "large"]
+    for number, kind in enumerate(("bbox", "segm")):
+        over_all = [kinds[kind].AP, kinds[kind].AP50, kinds[kind].AP75]
+        ours = [figure.value for figure in (*over_all, *(figures[2 * number] for _, figures in sizes))]
+        assert np.multiply(ours, 100).tolist() == pytest.approx(
             [theirs[kind][key] for key in ("AP", "AP50", "AP75", "APs", "APm", "APl")], abs=1e-9
         )
         assert 10 < theirs[kind]["AP"] < 85
@@ -186,7 +193,7 @@ def test_images_with_a_lesion_without_a_place_part_the_figures(tmp_path, name):
     matched = match_to_dataset(read_predictions(import_results(tmp_path / "test.json", tmp_path)).images, dataset)
     # The stronger detection is false for COCOEvaluator: precision 1/2 at every recall.
     assert theirs["bbox"]["AP"] == pytest.approx(50)
-    assert average_precision(dataset, matched, "bbox")["AP"] == pytest.approx(1)
+    assert average_precision(dataset, matched, "bbox").AP.value == pytest.approx(1)
 
 
 def test_a_box_without_a_mask_needs_the_task_named(tmp_path, name):
@@ -213,7 +220,7 @@ def test_the_script_of_the_page_runs(tmp_path, phantom_root):
         script, count = re.subn(rf"^{variable} = .*$", lambda _, line=f"{variable} = {value}": line, script, flags=re.M)
         assert count == 1, variable
     (tmp_path / "train_net.py").write_text(script, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(tmp_path / "train_net.py")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -100,7 +100,7 @@ class DetectorModelConfig(Section):
         detector, theirs = self.detector, self.detectron2
         if detector.anchors.sizes == "auto":
             detector = detector.change(anchors=detector.anchors.change(sizes=own.detector.anchors.sizes))
-        if theirs.resolved is None:
+        if self.from_detectron2 and theirs.resolved is None:
             theirs = theirs.change(resolved=own.detectron2.resolved, masks=own.detectron2.masks)
         return self.change(detector=detector, detectron2=theirs, pixels=self.pixels.filled_from(own.pixels))
 

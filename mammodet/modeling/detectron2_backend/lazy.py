@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -38,7 +38,7 @@ def to_plain(node: Any, place: str) -> Any:
 
     What cannot be kept stands as `{UNKEPT: why}`, so that an option can still replace it; see `unkept`.
     """
-    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     if isinstance(node, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(node)):
         node = OmegaConf.to_object(node)
@@ -53,7 +53,7 @@ def to_plain(node: Any, place: str) -> Any:
             else:
                 plain[str(key)] = to_plain(value, f"{place}.{key}")
         return plain
-    if isinstance(node, (ListConfig, list, tuple)):
+    if isinstance(node, Sequence) and not isinstance(node, str | bytes):  # of omegaconf: lists, since 2.4 tuples
         return [to_plain(value, f"{place}.{index}") for index, value in enumerate(node)]
     if isinstance(node, functools.partial):
         if node.args:
