@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow, counted
-from mammodet.converters.tables import Cells, laterality_of, read_table, table_of
+from mammodet.converters.tables import Cells, laterality_of, table_of
 
 from mammodet.data.dicom import read_header
 from mammodet.data.images import is_dicom
@@ -37,7 +37,7 @@ class Cmmd(ImageArchive[ImageOptions]):
         )
         breasts: dict[tuple[str, str | None], list[Cells]] = {}
         doubtful: set[tuple[str, str | None]] = set()
-        for line, row in read_table(table, _NEEDED, ("subtype",)):
+        for line, row in self.read(table, _NEEDED, ("subtype",), key="ID1"):
             side = laterality_of(row["LeftRight"])
             row["classification"] = row["classification"].lower()
             if not _PATIENT.fullmatch(row["ID1"]) or side is None or row["classification"] not in CLASSES:
@@ -66,7 +66,8 @@ class Cmmd(ImageArchive[ImageOptions]):
                 )
                 continue
             breast = patient, header.laterality
-            images.append(_image(path, where, *breast, breasts.get(breast, []), doubtful=breast in doubtful))
+            unsure = breast in doubtful or patient in self.doubtful
+            images.append(_image(path, where, *breast, breasts.get(breast, []), doubtful=unsure))
         self.doubles = []
         present = {(image.patient, image.laterality) for image in images}
         for patient, side in sorted(set(breasts) - present, key=str):
