@@ -12,9 +12,9 @@ import pytest
 import shapely
 from mammodet.converters import cmmd, ddsm, dmid, embed, inbreast, kau_bcmd, vindr
 from mammodet.converters.base import SplitOptions
-from mammodet.converters.ddsm.converter import read_overlay
+from mammodet.converters.ddsm import read_overlay
 from mammodet.converters.findings import FindingOptions, ImageOptions
-from mammodet.converters.inbreast.converter import group, read_findings
+from mammodet.converters.inbreast import group, read_findings
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.tables import birads_of, density_of, read_table
 from small_archives import (

@@ -16,7 +16,7 @@ from mammodet.converters.cdd_cesm.archive import ImageName
 from mammodet.converters.cdd_cesm.regions import read_regions
 from mammodet.converters.cdd_cesm.table import read_table
 from mammodet.converters.findings import FindingOptions
-from mammodet.converters.inbreast.converter import read_findings
+from mammodet.converters.inbreast import read_findings
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.sheet import read_sheet
 from small_archives import HIGH, WIDE, vindr_row, write_cmmd, write_dmid, write_embed, write_inbreast, write_vindr
@@ -265,5 +265,5 @@ def test_named_annotation_file_that_is_damaged_is_refused(tmp_path):
     labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
     broken_yolo(tmp_path / "in")
     names = [f"labels/{name}.txt" for name in (labelled.NAME, "P3_R_CC")]
-    with pytest.raises(InputError, match=r"P3_R_CC.txt: is not as one of the formats is written"):
+    with pytest.raises(InputError, match=r"P3_R_CC.txt: is not as yolo is written"):
         labelled.run(tmp_path / "in", "--annotations", *names)

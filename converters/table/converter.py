@@ -145,13 +145,12 @@ class Table(Labelled[TableOptions]):
             if "yolo" in found and all(not path.stat().st_size for path in found["yolo"]):
                 del found["yolo"]
         refuse_mixed(found)
-        if options.annotations and (other := [path for path in paths if path not in sum(found.values(), [])]):
-            wanted = options.format or "one of the formats"
-            raise_faults([f"{path}: is not as {wanted} is written" for path in other], where="--annotations")
         if not found:
             wanted = options.format or ", ".join(READERS)
             raise InputError(f"{self.source}: no annotations of the format {wanted}")
         (name, files), *_ = found.items()
+        if options.annotations and (other := [path for path in paths if path not in files]):
+            raise_faults([f"{path}: is not as {name} is written" for path in other], where="--annotations")
         suffixes = {path.suffix.lower() for path in files} - ({".csv"} if name != "via" else set())
         return name, files, [path for path in paths if path.suffix.lower() in suffixes and path not in files]
 

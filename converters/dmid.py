@@ -202,3 +202,6 @@ def find_places(row: DmidRow, options: DmidOptions) -> tuple[DmidRow, list[Quara
         labels_now["malignant"] = None
     done = replace(row, findings=tuple(findings), lost=row.lost or bool(lost), labels=labels_now, size_hw=size_hw)
     return done, lost, hits
+
+
+ARCHIVE = Dmid

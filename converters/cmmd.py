@@ -103,3 +103,6 @@ def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Ce
         class_name=known,
         notes=tuple(f"{name.lower()} {', '.join(values)}" for name, values in facts.items() if values),
     )
+
+
+ARCHIVE = Cmmd

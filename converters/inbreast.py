@@ -204,3 +204,6 @@ def group(spots: Sequence[BaseGeometry], findings: Sequence[Finding]) -> list[Fi
         what = {"abnormality": "calcification", "name": "calcifications", "calcifications": len(inside)}
         found.append(Finding(kind, "box", corners, f"calcifications {number}", what))
     return found
+
+
+ARCHIVE = InBreast

@@ -153,3 +153,6 @@ def _finding(row: Cells, names: list[str]) -> Finding | None:
     kind: Kind = next((kind for name, kind in KINDS.items() if name in names), "other")
     attributes = {"categories": names, "birads": birads_of(row["finding_birads"])}
     return Finding(kind, "box", ((x1, y1), (x2, y2)), _corners(row), attributes)
+
+
+ARCHIVE = VinDr

@@ -137,3 +137,6 @@ def _boxes(text: str) -> tuple[list[tuple[float, float, float, float]], bool]:
         return [], True
     whole = len(numbers) // 4 * 4
     return [(a, b, c, d) for a, b, c, d in zip(*[iter(numbers[:whole])] * 4, strict=True)], whole != len(numbers)
+
+
+ARCHIVE = Embed

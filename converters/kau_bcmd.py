@@ -77,3 +77,6 @@ class KauBcmd(ImageArchive[ImageOptions]):
             # BI-RADS is no biopsy
             labels={"tumor": 0 if normal else None, "malignant": 0 if normal else None},
         )
+
+
+ARCHIVE = KauBcmd
