@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mammodet.converters.base import Reason
-from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow, counted
+from mammodet.converters.base import Reason, counted
+from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow
 from mammodet.converters.tables import Cells, laterality_of, table_of
 
 from mammodet.data.dicom import read_header

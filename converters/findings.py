@@ -6,13 +6,12 @@ An archive says of each image what an `ImageRow` holds; its pixels, lesions, lab
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.base import Quarantined, Reason, counted
 from mammodet.converters.options import Options, flag
 from mammodet.converters.pixels import PixelOptions, said, take_image
 from mammodet.converters.skeleton import Made, Resumable, refused
@@ -261,11 +260,6 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
                 self.warnings.append(
                     f"{len(other)} headers contradict the {name}; the tables count: {'; '.join(other[:3])}"
                 )
-
-
-def counted(values: Sequence[Any]) -> dict[str, int]:
-    """How often each value occurs."""
-    return dict(sorted(Counter("unknown" if value is None else str(value) for value in values).items()))
 
 
 def is_lesion(kind: Kind, scheme: str) -> bool:

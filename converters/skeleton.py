@@ -173,7 +173,8 @@ class Converter(ABC, Generic[OptionsT, Row]):
                 done.append((row, each))
         done = self._without_doubles(done)
         if not done:
-            reasons = "; ".join(f"{item.name}: {item.reason}" for item in self.quarantine[:3])
+            lost = [item for each in made for item in each.quarantine] or self.quarantine
+            reasons = "; ".join(f"{item.name}: {item.reason}" for item in lost[:3])
             raise InputError(f"{self.source}: no image could be converted ({reasons or 'it is empty'})")
         if self.refers():
             link_archive(self.source, self.output, "another --format")

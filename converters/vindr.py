@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
-from mammodet.converters.base import Reason, settle_sides
-from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, counted, tumor_of
+from mammodet.converters.base import Reason, counted, settle_sides
+from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, tumor_of
 from mammodet.converters.tables import (
     Cells,
     birads_of,

@@ -27,18 +27,6 @@ KEY_COLUMNS = (
     "abnormality type",
     "pathology",
 )
-MORE_COLUMNS = (
-    "breast density",
-    "mass shape",
-    "mass margins",
-    "calc type",
-    "calc distribution",
-    "assessment",
-    "subtlety",
-    "image file path",
-    "cropped image file path",
-    "roi mask file path",
-)
 PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
 _ABNORMALITY = {"mass": "mass", "calcification": "calc", "calc": "calc"}
 _SIDE = {"LEFT": "L", "RIGHT": "R", "L": "L", "R": "R"}

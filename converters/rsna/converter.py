@@ -8,13 +8,12 @@ to, unless PNGs are asked for; and every row is converted, left out by an option
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mammodet.converters.base import Quarantined, Reason, Summary
+from mammodet.converters.base import Quarantined, Reason, Summary, counted, listed
 from mammodet.converters.options import Options, flag
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.rsna.archive import Archive, find_images
@@ -52,6 +51,7 @@ class _Chosen:
 
 
 _Row = tuple[ImageRow, Path]
+_COUNTED = ("invasive", "biopsy", "implant", "difficult_negative", "birads", "density", "view", "site", "machine")
 _Done = Sequence[tuple[_Row, Made]]
 
 
@@ -194,10 +194,6 @@ def _notes(row: ImageRow, table: Table) -> tuple[str, ...]:
     return tuple(f"{name} {value:g}" for name, value in facts.items() if value is not None)
 
 
-def _counts_of(values: Sequence[Any]) -> dict[str, int]:
-    return dict(sorted(Counter("blank" if value is None else str(value) for value in values).items()))
-
-
 def _count(
     summary: Summary,
     table: Table,
@@ -220,24 +216,14 @@ def _count(
                 "breasts": len({row.breast for row in positive}),
                 "patients": len({row.patient for row in positive}),
             },
-            "tumor": _counts_of([record.label("tumor") for record in records]),
+            "tumor": counted([record.label("tumor") for record in records], "blank"),
             "unlocalized images": sum(record.unlocalized for record in records),
-            "invasive": _counts_of([row.invasive for row in rows]),
-            "biopsy": _counts_of([row.biopsy for row in rows]),
-            "implant": _counts_of([row.implant for row in rows]),
-            "difficult negative": _counts_of([row.difficult_negative for row in rows]),
-            "birads": _counts_of([row.birads for row in rows]),
-            "density": _counts_of([row.density for row in rows]),
-            "view": _counts_of([row.view for row in rows]),
-            "side": _counts_of([row.laterality for row in rows]),
-            "site": _counts_of([row.site for row in rows]),
-            "machine": _counts_of([row.machine for row in rows]),
+            **{name.replace("_", " "): counted([getattr(row, name) for row in rows], "blank") for name in _COUNTED},
+            "side": counted([row.laterality for row in rows], "blank"),
         }
     )
     for name in ("transfer syntax", "photometric", "window", "bits stored"):
-        summary.counts[name] = _counts_of(
-            [made.facts["kinds"][name] for _, made in done if name in made.facts["kinds"]]
-        )
+        summary.counts[name] = counted(made.facts["kinds"][name] for _, made in done if name in made.facts["kinds"])
     left = chosen.other_views + chosen.beyond_limit
     lost = sum(item.what in ("row", "image") for item in summary.quarantine)
     if len(records) + left + lost != summary.counts["rows"]:
@@ -295,8 +281,7 @@ def _warn_of_files(summary: Summary, table: Table, archive: Archive) -> None:
     extra = sorted(path.name for key, path in archive.files.items() if key not in known)
     summary.counts["files"] = {"of images": len(archive.files), "second ones": archive.doubles, "no row": len(extra)}
     if extra:
-        shown = ", ".join(extra[:5]) + (" ..." if len(extra) > 5 else "")
-        summary.warnings.append(f"{len(extra)} files have no usable row in {table.path.name}: {shown}")
+        summary.warnings.append(f"{len(extra)} files have no usable row in {table.path.name}: {listed(extra)}")
 
 
 def _warn_of_headers(summary: Summary, done: _Done) -> None:
@@ -311,6 +296,5 @@ def _warn_of_headers(summary: Summary, done: _Done) -> None:
     for name, texts in found.items():
         if texts:
             summary.warnings.append(
-                f"{len(texts)} headers contradict the table's {name}; the table was believed: {'; '.join(texts[:5])}"
-                + (" ..." if len(texts) > 5 else "")
+                f"{len(texts)} headers contradict the table's {name}; the table was believed: {listed(texts)}"
             )
