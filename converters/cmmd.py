@@ -58,13 +58,14 @@ class Cmmd(ImageArchive[ImageOptions]):
             except InputError as error:
                 self.lose(Reason.UNREADABLE, "image", where, str(error), where)
                 continue
-            patients = [header.patient_id or "", *reversed(path.parts)]
-            patient = next((part for part in patients if _PATIENT.fullmatch(part)), None)
-            if patient is None:
-                self.lose(
-                    Reason.BAD_NAME, "image", where, "neither its header nor its folders name a patient like D1-0001"
-                )
+            inner = path.relative_to(self.source).parts
+            patients = sorted({part for part in (header.patient_id or "", *inner) if _PATIENT.fullmatch(part)})
+            if len(patients) != 1:
+                kind = Reason.CONTRADICTION if patients else Reason.BAD_NAME
+                told = " and ".join(patients) or "no patient like D1-0001"
+                self.lose(kind, "image", where, f"its header and its folders name {told}")
                 continue
+            (patient,) = patients
             breast = patient, header.laterality
             unsure = breast in doubtful or patient in self.doubtful
             images.append(_image(path, where, *breast, breasts.get(breast, []), doubtful=unsure))

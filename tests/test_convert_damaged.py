@@ -10,20 +10,26 @@ from typing import Any
 
 import pytest
 import test_convert_table as labelled
-from mammodet.converters import cmmd, dmid, embed, inbreast, vindr
+from mammodet.converters import cmmd, coco, dmid, embed, inbreast, mias, vindr
+from mammodet.converters.base import Reason, SplitOptions
 from mammodet.converters.cbis_ddsm.table import read_tables
 from mammodet.converters.cdd_cesm.archive import ImageName
 from mammodet.converters.cdd_cesm.regions import read_regions
 from mammodet.converters.cdd_cesm.table import read_table
+from mammodet.converters.coco import CocoOptions
+from mammodet.converters.coco.join import JoinRule
 from mammodet.converters.findings import FindingOptions
 from mammodet.converters.inbreast import read_findings
+from mammodet.converters.mias import MiasOptions
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.sheet import read_sheet
 from small_archives import HIGH, WIDE, vindr_row, write_cmmd, write_dmid, write_embed, write_inbreast, write_vindr
 from test_cbis_table import MASS, MASS_ROW
 from test_cbis_table import write as write_cbis
 from test_convert_archives import disc, lost, run
+from test_mias import archive as mias_archive
 
+from mammodet.data.coco import read_coco
 from mammodet.errors import InputError
 
 FILE = {"anon_dicom_path": "/mnt/a.dcm", "empi_anon": 7, "acc_anon": "1100", "Rows": HIGH, "Columns": WIDE}
@@ -259,6 +265,53 @@ def test_image_of_a_damaged_annotation_file_is_not_normal(tmp_path, write):
     summary, records = labelled.run(tmp_path / "in", "--images", "images/*", "--without-boxes", "normal")
     assert records["P3_R_CC"].labels["tumor"] is None
     assert any(item.what == "annotation" and "is not as" in item.reason for item in summary.quarantine)
+
+
+def test_image_of_an_unfinished_task_is_not_normal(tmp_path):
+    for name in (labelled.NAME, "P2_R_MLO", "P3_R_CC"):
+        labelled.picture(tmp_path / f"in/images/{name}.png")
+    labelled.label_studio(tmp_path / "in")
+    path = next((tmp_path / "in").glob("**/*.json"))
+    skipped = {"id": 9, "data": {"image": "images/P3_R_CC.png"}, "annotations": [{"was_cancelled": True, "result": []}]}
+    path.write_text(json.dumps([*json.loads(path.read_text()), skipped]))
+    _, records = labelled.run(tmp_path / "in", "--images", "images/*", "--without-boxes", "normal")
+    assert "P3_R_CC" not in records
+    assert records["P2_R_MLO"].labels["tumor"] == 0
+
+
+def test_coco_file_without_a_list_of_annotations_makes_nothing_normal(tmp_path):
+    labelled.picture(tmp_path / "in/a.png")
+    value = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 48, "height": 64}],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    (tmp_path / "in/a.json").write_text(json.dumps(value))
+    join = JoinRule(pattern="(?P<patient>.)")
+    options = CocoOptions(without_boxes="normal", join=join, splits=SplitOptions(0, 0, 0), jobs=1, progress=False)
+    with pytest.raises(InputError, match=r"a.json: has no list 'annotations'"):
+        coco.ARCHIVE.convert(tmp_path / "in", tmp_path / "out", options)
+    summary = coco.ARCHIVE.convert(
+        tmp_path / "in", tmp_path / "out", options.model_copy(update={"without_boxes": "unknown"})
+    )
+    assert summary.counts["tumor"] == {"not known": 1}
+
+
+def test_cmmd_image_of_two_patients_is_quarantined(tmp_path):
+    rows = [(patient, "L", "44", "mass", "Benign", "") for patient in ("D1-0001", "D1-0002")]
+    source = write_cmmd(tmp_path / "in", [(row[0], "L", "CC") for row in rows], rows)
+    (source / "CMMD/D1-0001").rename(source / "CMMD/D2-0001")
+    summary, records = run(cmmd, source, tmp_path / "out")
+    assert [record.patient_id for record in records.values()] == ["cmmd_D1-0002"]
+    assert [kind for kind, what, _ in lost(summary) if what == "image"] == ["contradiction"]
+
+
+def test_films_of_one_number_are_quarantined(tmp_path):
+    source = mias_archive(tmp_path / "in", "mdb001 G NORM", "mdb1 G CIRC B 60 60 9", "mdb003 G NORM")
+    summary = mias.ARCHIVE.convert(
+        source, tmp_path / "out", MiasOptions(table_size=128, splits=SplitOptions(0, 0, 0), progress=False)
+    )
+    assert [image.file_name for image in read_coco(tmp_path / "out/all.json").images] == ["images/mdb003.png"]
+    assert [item.kind for item in summary.quarantine] == [Reason.DUPLICATE] * 2
 
 
 def test_named_annotation_file_that_is_damaged_is_refused(tmp_path):

@@ -112,7 +112,7 @@ class Table(Labelled[TableOptions]):
                 # An image that it speaks of may have lesions: no image is normal by what it lacks.
                 draft.lose(path.name, f"is not as {name} is written; mend or remove it, or name the --annotations")
         raise_faults(faults, where=f"{self.source}: {name}", advice="Mend or remove these files, or name others.")
-        listed = draft.names()
+        listed = draft.names() | draft.unfinished
         images = {image for found in how.images.values() for image in found}
         self.unlisted = sorted(set(list_images(self.source, options.files) if options.files else images) - listed)
         if options.files:

@@ -139,6 +139,8 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
             raise InputError(
                 f"{path}: task {task.get('id')} has the work of {len(works)} readers; keep one of each task"
             )
+        if not works:
+            draft.unfinished.add(name)
         for work in works:
             subset = draft.image(name, path)
             for number, item in enumerate(work.get("result") or [], start=1):
