@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -94,6 +94,16 @@ class Summary:
             lines.append(f"    ... {len(self.quarantine) - 20} more in quarantine.csv")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+
+def counted(values: Iterable[object], nothing: str = "unknown") -> dict[str, int]:
+    """How often each value occurs, None as `nothing`."""
+    return dict(sorted(Counter(nothing if value is None else str(value) for value in values).items()))
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of several names, and how many there are."""
+    return ", ".join(names[:most]) + (f" ... (in all {len(names)})" if len(names) > most else "")
 
 
 def check_folders(source: Path, output: Path) -> None:

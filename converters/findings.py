@@ -6,20 +6,19 @@ An archive says of each image what an `ImageRow` holds; its pixels, lesions, lab
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.base import Quarantined, Reason, counted
 from mammodet.converters.options import Options, flag
 from mammodet.converters.pixels import PixelOptions, said, take_image
 from mammodet.converters.skeleton import Made, Resumable, refused
-from mammodet.converters.tables import find_files
+from mammodet.converters.tables import Cells, find_files, read_table
 from shapely.geometry.base import BaseGeometry
 
-from mammodet.errors import InputError
+from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import mask_to_rle, rle_area, rle_box, rle_to_mask
 from mammodet.outlines import box, circle, clip, forward, polygon, to_box, to_rle
 from mammodet.records import Geometry, ImageRecord, Lesion, Rle
@@ -111,6 +110,7 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
     Attributes:
         PREFIX: of its patients.
         facts: more counts, for the summary.
+        doubtful: cells of rows that cannot be read; what they name is never normal.
     """
 
     PREFIX: ClassVar[str]
@@ -118,9 +118,10 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
     def find(self) -> None:
         self.files, self.doubles = find_files(self.source)
         self.facts: dict[str, Any] = {}
+        self.doubtful: set[str] = set()
         scheme = getattr(self.options, "categories", "lesion")
         self.categories = LESIONS if scheme == "finding" else (scheme,)
-        self.images = self.describe_images()
+        self.images = self._usable(self.describe_images())
         if not self.images:
             lost = "; ".join(f"{item.name}: {item.reason}" for item in self.quarantine[:3])
             raise InputError(
@@ -134,6 +135,55 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
         Raises:
             InputError: no archive there.
         """
+
+    def _usable(self, images: Sequence[ImageRow]) -> list[ImageRow]:
+        """Images with a name of their own and a patient; of those that contradict each other none is kept."""
+        named: dict[str, list[ImageRow]] = {}
+        kept: list[ImageRow] = []
+        for image in images:
+            same = named.setdefault(image.name, [])
+            if image in same:
+                self.lose(Reason.DUPLICATE, "image", image.name, "is described twice in the same way")
+            else:
+                same.append(image)
+        for name, same in named.items():
+            if len(same) > 1:
+                places = ", ".join(f"{image.path.name} of patient {image.patient}" for image in same[:3])
+                self.lose(Reason.CONTRADICTION, "image", name, f"is described in {len(same)} ways: {places}")
+            elif not same[0].patient:
+                self.lose(Reason.BAD_ROW, "image", name, "nothing says whose it is")
+            else:
+                kept += same
+        return kept
+
+    def read(
+        self, path: Path, needed: Sequence[str], wanted: Sequence[str] = (), *, sheet: str = "", key: str | None = None
+    ) -> Iterator[tuple[int, Cells]]:
+        """Line number and cells of a table's rows, as `read_table` gives them; a row with a fault is quarantined.
+
+        Args:
+            key: column of what a row speaks of, which becomes `doubtful` with a row that has a fault.
+        Raises:
+            InputError: as `read_table`, or nothing says of what a faulty row speaks.
+        """
+        faults: list[str] = []
+        for line, row in read_table(path, needed, wanted, sheet=sheet):
+            if not line.fault:
+                yield line.number, row
+                continue
+            self.lose(Reason.BAD_ROW, "row", f"{path.name} line {line.number}", line.fault)
+            if key is not None:
+                self.doubtful |= {cell.removesuffix(".0") for cell in line.cells}
+                if not row[key]:
+                    faults.append(f"{path.name} line {line.number}: {line.fault}; its {key} is lost")
+        raise_faults(faults, where=str(path), advice="Take the archive's own table, or mend these lines.")
+
+    def agreed(self, name: str, rows: Sequence[Cells]) -> Cells:
+        """What all rows of one thing say; a cell in which they differ is quarantined, and empty."""
+        said = {column: {row[column] for row in rows} - {""} for column in rows[0]}
+        if odd := {column: sorted(words) for column, words in said.items() if len(words) > 1}:
+            self.lose(Reason.CONTRADICTION, "row", name, f"its rows say different things: {odd}")
+        return {column: words.pop() if len(words) == 1 else "" for column, words in said.items()}
 
     def lose(self, reason: Reason, what: str, name: str, text: str, file: Path | str = "") -> None:
         """Quarantine something."""
@@ -210,11 +260,6 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
                 self.warnings.append(
                     f"{len(other)} headers contradict the {name}; the tables count: {'; '.join(other[:3])}"
                 )
-
-
-def counted(values: Sequence[Any]) -> dict[str, int]:
-    """How often each value occurs."""
-    return dict(sorted(Counter("unknown" if value is None else str(value) for value in values).items()))
 
 
 def is_lesion(kind: Kind, scheme: str) -> bool:

@@ -77,39 +77,15 @@ def is_uniform_scale(size_hw: tuple[int, int], image_hw: tuple[int, int]) -> boo
 def resize_mask(mask: Mask, size_hw: tuple[int, int]) -> Mask:
     """A mask at another size: a pixel is set where at least half of it is covered; a lesion never vanishes.
 
-    Shrinking averages areas, as `mammodet.trace.Trace` does; only the part around the lesion is computed.
+    Shrinking averages areas, as `mammodet.trace.Trace` does.
     """
     (height, width), (new_height, new_width) = mask.shape, size_hw
-    if new_height > height or new_width > width:
-        cover = cv2.resize(mask.view(np.uint8) * np.uint8(255), (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-        # A lesion of a pixel or two is nowhere covered by a half.
-        return np.asarray(cover >= max(min(128, int(cover.max())), 1))
-    resized = np.zeros(size_hw, dtype=bool)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return resized
-    over_rows, top = _shares(rows[0], rows[-1] + 1, height, new_height)
-    over_columns, left = _shares(columns[0], columns[-1] + 1, width, new_width)
-    patch = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
-    share = over_rows @ patch @ over_columns.T
-    # A rounding error must not lose a pixel that is covered by exactly a half.
-    inside = share >= min(0.5, float(share.max())) - 1e-5
-    resized[top : top + share.shape[0], left : left + share.shape[1]] = inside
-    return resized
-
-
-def _shares(first: int, stop: int, length: int, new_length: int) -> tuple[NDArray[np.float32], int]:
-    """How much of each new pixel the old pixels `first` to `stop` cover, along one side.
-
-    Returns:
-        float32 (new pixels, old pixels), each row for a new pixel; and the first new pixel.
-    """
-    scale = length / new_length
-    new_first, new_stop = int(first / scale), min(int(np.ceil(stop / scale)), new_length)
-    new = np.arange(new_first, new_stop)[:, None] * scale
-    old = np.arange(first, stop)[None, :]
-    overlap = np.minimum(new + scale, old + 1) - np.maximum(new, old)
-    return (np.clip(overlap, 0, None) / scale).astype(np.float32), new_first
+    grows = new_height > height or new_width > width
+    share = cv2.resize(
+        mask.astype(np.float32), (new_width, new_height), interpolation=cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+    )
+    # A lesion of a pixel or two is nowhere covered by a half; a rounding error must not lose one that just is.
+    return np.asarray((share >= min(0.5, float(share.max())) - 1e-5) & (share > 0))
 
 
 def components(mask: Mask, min_pixels: int) -> tuple[list[Outline], int]:

@@ -24,9 +24,34 @@ DEFAULT_MAX_SIZE = 2048
 _PIXELS_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
-@pydantic_dataclass(frozen=True, slots=True)
-class PixelOptions:
-    """What the pixels of an image become; nothing is enlarged."""
+@pydantic_dataclass(frozen=True)
+class SizeOptions:
+    """How large images are; nothing is enlarged."""
+
+    file_format: str = "png16"
+    max_size: int | None = flag(
+        None,
+        "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
+        metavar="PX",
+        words=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_size and self.max_size < 16:
+            raise InputError(f"--max-size {self.max_size}: expected at least 16 px, or 0 for the archive's size")
+        if self.max_size and self.file_format == "reference":
+            raise InputError("--max-size: --format reference refers to the archive's own files; use --format png16")
+
+    @property
+    def longest_side(self) -> int | None:
+        """Of the images that are written; None keeps the archive's."""
+        usual = 0 if self.file_format == "reference" else DEFAULT_MAX_SIZE
+        return (usual if self.max_size is None else self.max_size) or None
+
+
+@pydantic_dataclass(frozen=True)
+class PixelOptions(SizeOptions):
+    """What the pixels of an image become."""
 
     file_format: Literal["reference", "png16"] = flag(
         "reference",
@@ -34,25 +59,12 @@ class PixelOptions:
         "windows, tissue bright",
         name="format",
     )
-    max_size: int | None = flag(
-        None,
-        "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
-        metavar="PX",
-        words=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
-    )
     crop: bool = flag(False, "cut the images to the breast (with --format png16)")
 
     def __post_init__(self) -> None:
-        if self.max_size and self.max_size < 16:
-            raise InputError(f"--max-size {self.max_size}: expected at least 16 px, or 0 for the archive's size")
-        for name, given in (("--max-size", self.max_size), ("--crop", self.crop)):
-            if given and self.file_format == "reference":
-                raise InputError(f"{name}: --format reference refers to the archive's own files; use --format png16")
-
-    @property
-    def longest_side(self) -> int | None:
-        """Of the images that are written; None keeps the archive's."""
-        return (DEFAULT_MAX_SIZE if self.max_size is None else self.max_size) or None
+        super().__post_init__()
+        if self.crop and self.file_format == "reference":
+            raise InputError("--crop: --format reference refers to the archive's own files; use --format png16")
 
 
 @dataclass(frozen=True, slots=True)

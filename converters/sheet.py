@@ -1,24 +1,47 @@
-"""Rows of a table, as text: CSV whatever its separator, encoding and line ends, or an Excel file (XLSX)."""
+"""Rows of a table, as text: CSV whatever its separator, encoding and line ends, or an Excel file (XLSX).
+
+All tables of archives are read here, so that a row that was cut short is one everywhere: it never says that nothing
+was found.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import posixpath
 import re
 import zipfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
+from mammodet.data.inputs import DAMAGED_ZIP
 from mammodet.errors import InputError
 from mammodet.files import parse_xml
 
-Rows = list[tuple[int, list[str]]]
-
-_MOST_BYTES = 2**28
+_MOST_BYTES = 2**28  # held in memory
+_MOST_CSV_BYTES = 2**32  # read row by row
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _PACKAGE = "{http://schemas.openxmlformats.org/package/2006/relationships}"
+
+
+class Line(NamedTuple):
+    """A row that is not blank.
+
+    Attributes:
+        number: of its first line, from 1.
+        cells: without white space at their ends.
+        fault: set where it has not one cell for each column, so that none of them can be trusted.
+    """
+
+    number: int
+    cells: list[str]
+    fault: str = ""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -37,44 +60,106 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def read_rows(path: Path, sheet: str = "all") -> Rows:
-    """The last line's number (from 1) and the stripped cells of every row that is not blank; the first is the header.
+def column_name(name: str) -> str:
+    """Lower case, `_` as a space: `breast_density` and `Breast density` are one column."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def find_tables(places: Sequence[Path], levels: int) -> Iterator[tuple[Path, bool]]:
+    """The given files (True), and the CSV files in the given folders and so many levels below; each content once.
+
+    Raises:
+        InputError: a place is missing, or a file cannot be read.
+    """
+    contents: set[bytes] = set()
+    for place in places:
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder; expected a table (CSV), or a folder with tables")
+        below = [path for level in range(levels + 1) for path in sorted(place.glob("*/" * level + "*.[cC][sS][vV]"))]
+        for path in [place] if place.is_file() else below:
+            named = path == place
+            if not named and (path.name[0] == "." or not path.is_file() or path.stat().st_size > _MOST_BYTES):
+                continue
+            content = sha256(read_bytes(path)).digest()
+            if content not in contents:  # as in folders that were unpacked twice
+                contents.add(content)
+                yield path, named
+
+
+def read_sheet(path: Path, sheet: str = "all") -> tuple[list[str], Iterator[Line]]:
+    """Names of the columns as they are written, and the rows below them; a CSV is never held in memory as a whole.
+
+    Empty columns behind the last one that has a name are left out, as are empty cells below them.
 
     Args:
         sheet: of an Excel file; where it has none of that name, its first.
     Raises:
-        InputError: the file is missing or damaged, or has no row.
+        InputError: the file is missing or damaged, or has no row; the rows raise it, too.
     """
-    content = read_bytes(path)
-    lines = _xlsx(path, content, sheet) if content[:4] == b"PK\x03\x04" else _csv(path, content)
-    rows = [(line, [cell.strip() for cell in cells]) for line, cells in lines if any(cell.strip() for cell in cells)]
-    if not rows:
+    lines = _lines(path, sheet)
+    _, columns = next(lines, (0, []))
+    if not columns:
         raise InputError(f"{path}: has no row; expected a table with a header")
-    return rows
+    while not columns[-1]:
+        columns.pop()
+    return columns, (_checked(number, cells, len(columns)) for number, cells in lines)
 
 
-def _csv(path: Path, content: bytes) -> Rows:
-    text = _decode(content)
-    header = text.lstrip("\r\n").split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+def _checked(number: int, cells: list[str], width: int) -> Line:
+    if not any(cells[width:]):
+        cells = cells[:width]
+    return Line(number, cells, f"{len(cells)} cells, the header has {width}" if len(cells) != width else "")
+
+
+def _lines(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
     try:
-        return [(reader.line_num, cells) for cells in reader]
-    except csv.Error as error:
-        raise InputError(
-            f"{path.name} line {reader.line_num}: cannot be read ({error}); it is damaged or cut short"
-        ) from None
+        with path.open("rb") as file:
+            packed = file.read(4) == b"PK\x03\x04"
+        for number, cells in _xlsx(path, read_bytes(path), sheet) if packed else _csv(path):
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                yield number, stripped
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _decode(content: bytes) -> str:
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):  # what a spreadsheet calls Unicode text
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    if path.stat().st_size > _MOST_CSV_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes; a table of up to {_MOST_CSV_BYTES} is read")
+    with path.open(encoding=_encoding(path), newline="") as text:
+        number = 1
+        try:
+            header = next((line for line in text if line.strip()), "")
+            text.seek(0)
+            reader = csv.reader(text, delimiter=max(",;\t", key=header.count), strict=True)
+            for cells in reader:
+                yield number, cells
+                number = reader.line_num + 1
+        except (csv.Error, UnicodeError) as error:
+            raise InputError(
+                f"{path}: line {number} cannot be read ({error}); the file is damaged or cut short"
+            ) from None
 
 
-def _xlsx(path: Path, content: bytes, sheet: str) -> Rows:
+def _encoding(path: Path) -> str:
+    """UTF-8, what a spreadsheet calls Unicode text, else the letters of Western Europe."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        file.seek(0)
+        try:
+            for block in iter(partial(file.read, 2**20), b""):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "latin-1"
+    return "utf-8-sig"
+
+
+def _xlsx(path: Path, content: bytes, sheet: str) -> list[tuple[int, list[str]]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as package:
             if sum(item.file_size for item in package.infolist()) > _MOST_BYTES:
@@ -99,7 +184,7 @@ def _xlsx(path: Path, content: bytes, sheet: str) -> Rows:
             width = next((len(cells) for _, cells in rows if any(cells)), 0)
             # A row ends with its last cell that holds something.
             return [(line, cells + [""] * (width - len(cells))) for line, cells in rows]
-    except (zipfile.BadZipFile, ElementTree.ParseError, LookupError, StopIteration, ValueError, EOFError) as error:
+    except (*DAMAGED_ZIP, ElementTree.ParseError, LookupError, StopIteration) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as XLSX ({error}); save its sheet {sheet!r} as CSV") from None

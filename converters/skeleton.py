@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -170,6 +171,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
             self.quarantine.extend(each.quarantine)
             if each.record is not None:
                 done.append((row, each))
+        done = self._without_doubles(done)
         if not done:
             lost = [item for each in made for item in each.quarantine] or self.quarantine
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in lost[:3])
@@ -188,6 +190,20 @@ class Converter(ABC, Generic[OptionsT, Row]):
             knows_patients=self.knows_patients,
         )
         return self.summary
+
+    def _without_doubles(self, done: Sequence[tuple[Row, Made]]) -> list[tuple[Row, Made]]:
+        """Images with files and ids of their own: of several that share one nobody knows which is right."""
+        records = [made.record for _, made in done if made.record is not None]
+        files = Counter(record.file_name for record in records)
+        ids = Counter(record.image_id for record in records)
+        kept: list[tuple[Row, Made]] = []
+        for (row, made), record in zip(done, records, strict=True):
+            if files[record.file_name] == ids[record.image_id] == 1:
+                kept.append((row, made))
+            else:
+                reason = f"{files[record.file_name]} images lead to this file, {ids[record.image_id]} have its id"
+                self.quarantine.append(Quarantined(Reason.DUPLICATE, "image", record.file_name, reason))
+        return kept
 
     def _convert(self, rows: Sequence[Row]) -> list[Made]:
         """Results in the order of the rows; what an earlier run has finished is taken from its journal."""

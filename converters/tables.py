@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mammodet.converters.base import walk_files
-from mammodet.converters.sheet import read_rows
+from mammodet.converters.sheet import Line, read_sheet
 
 from mammodet.data.images import is_image
 from mammodet.errors import InputError
@@ -18,10 +18,11 @@ Cells = dict[str, str]
 
 def read_table(
     path: Path, needed: Sequence[str], wanted: Sequence[str] = (), *, sheet: str = ""
-) -> Iterator[tuple[int, Cells]]:
-    """Line number and cells by column of every row that is not blank; a CSV is never held in memory as a whole.
+) -> Iterator[tuple[Line, Cells]]:
+    """Every row that is not blank, and its cells by column.
 
-    Columns are found whatever their case, blanks and punctuation. A cell that is missing, `nan` or `none` is "".
+    Columns are found whatever their case, blanks and punctuation. A cell that is missing, `nan` or `none` is "". Of a
+    row with a `fault` only cells are given that surely were not cut.
 
     Args:
         needed: columns without which the table is not the archive's.
@@ -30,38 +31,19 @@ def read_table(
     Raises:
         InputError: the file cannot be read as CSV or XLSX, or lacks a needed column.
     """
-    lines = _lines(path, sheet)
-    header = [_plain(cell) for cell in next(lines, (1, []))[1]]
+    columns, lines = read_sheet(path, sheet)
+    header = [_plain(cell) for cell in columns]
     missing = [name for name in needed if _plain(name) not in header]
     if missing:
-        raise InputError(
-            f"{path}: column {', '.join(missing)} missing; found {', '.join(filter(None, header)) or 'none'}"
-        )
+        raise InputError(f"{path}: column {', '.join(missing)} missing; found {', '.join(filter(None, columns))}")
     at = {name: header.index(_plain(name)) for name in (*needed, *wanted) if _plain(name) in header}
-    for line, cells in lines:
+    for line in lines:
+        whole = len(line.cells) - bool(line.fault)
         row = dict.fromkeys(wanted, "") | {
-            name: _value(cells[column]) if column < len(cells) else "" for name, column in at.items()
+            name: _value(line.cells[column]) if column < whole else "" for name, column in at.items()
         }
-        if any(row.values()):
+        if line.fault or any(row.values()):
             yield line, row
-
-
-def _lines(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
-    try:
-        with open(path, "rb") as file:
-            if file.read(4) == b"PK\x03\x04":
-                yield from read_rows(path, sheet)
-                return
-        with open(path, encoding="utf-8-sig", newline="") as text:
-            first = text.readline()
-            text.seek(0)
-            reader = csv.reader(text, delimiter=max(",;\t", key=first.count), strict=True)
-            for cells in reader:
-                yield reader.line_num, cells
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is neither XLSX nor UTF-8 text ({error.reason}); save it as CSV (UTF-8)") from None
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def _plain(name: str) -> str:
@@ -125,5 +107,14 @@ def birads_of(text: str) -> str | None:
 
 
 def numbers_of(text: str) -> list[float]:
-    """The numbers in a text, as in `((12, 30, 45, 60),)` or `(12.5, 30)`."""
-    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", text.lower())]
+    """The numbers in a text, as in `((12, 30, 45, 60),)` or `(12.5, 30)`; none where one is too large to be one."""
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", text.lower())]
+    return numbers if all(map(math.isfinite, numbers)) else []
+
+
+def size_of(height: str, width: str) -> tuple[int, int] | None:
+    """The size that two cells say; None where both are empty, and (0, 0), that of no image, where they are no sizes."""
+    if not height and not width:
+        return None
+    found = [numbers_of(cell) for cell in (height, width)]
+    return (int(found[0][0]), int(found[1][0])) if [len(each) for each in found] == [1, 1] else (0, 0)

@@ -366,7 +366,7 @@ def test_reference_links_to_the_archive(archives, tmp_path, layout):
         ({"abnormality": "both", "image": {"file_format": "tiff"}}, "--format tiff: expected one of png16, jpg"),
         (
             {"image": {"file_format": "reference", "max_size": 64}},
-            "--format reference: refers to the archive's own files",
+            "--max-size: --format reference refers to the archive's own files",
         ),
         ({"image": {"max_size": 3}}, "--max-size 3: expected at least 16 px"),
         ({"abnormality": "cyst"}, "--abnormality cyst: expected one of mass, calc, both"),

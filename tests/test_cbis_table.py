@@ -242,7 +242,7 @@ def test_form_feed_in_a_cell_ends_no_row(tmp_path):
     assert row.attributes["shape"] == "IRREG\fULAR"
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "missing"), (MASS, "has a header and not one row")])
+@pytest.mark.parametrize(("text", "message"), [("", "has no row"), (MASS, "has a header and not one row")])
 def test_official_table_without_rows_is_refused_beside_a_good_one(tmp_path, text, message):
     write(tmp_path, CALC + CALC_ROW, "calc_case_description_test_set.csv")
     with pytest.raises(InputError, match=message):

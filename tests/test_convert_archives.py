@@ -12,9 +12,9 @@ import pytest
 import shapely
 from mammodet.converters import cmmd, ddsm, dmid, embed, inbreast, kau_bcmd, vindr
 from mammodet.converters.base import SplitOptions
-from mammodet.converters.ddsm.converter import read_overlay
+from mammodet.converters.ddsm import read_overlay
 from mammodet.converters.findings import FindingOptions, ImageOptions
-from mammodet.converters.inbreast.converter import group, read_findings
+from mammodet.converters.inbreast import group, read_findings
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.tables import birads_of, density_of, read_table
 from small_archives import (
@@ -86,7 +86,7 @@ def test_words_of_archives_become_one_vocabulary(text, density, birads):
 def test_table_is_read_by_columns_whatever_their_spelling(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes("\ufeffBi-Rads ;FILE name;x\r\n 4a; 12 ;\r\n;;\r\nNaN;13;1\r\n".encode())
-    assert list(read_table(path, ("File Name", "bi_rads"), ("age",))) == [
+    assert [(line.number, row) for line, row in read_table(path, ("File Name", "bi_rads"), ("age",))] == [
         (2, {"age": "", "File Name": "12", "bi_rads": "4a"}),
         (4, {"age": "", "File Name": "13", "bi_rads": ""}),
     ]
@@ -327,7 +327,8 @@ def test_vindr_findings_can_be_categories(tmp_path):
 def test_vindr_header_that_contradicts_its_row_is_reported(tmp_path):
     rows = [vindr_row("e1", "a", "['No Finding']"), vindr_row("e1", "b", "['No Finding']")]
     source = write_vindr(tmp_path / "in", rows)
-    write_csv(source / "breast-level_annotations.csv", [row | {"laterality": "R"} for row in rows])
+    for name in ("breast-level", "finding"):
+        write_csv(source / f"{name}_annotations.csv", [row | {"laterality": "R"} for row in rows])
     summary, records = run(vindr, source, tmp_path / "out", vindr.VinDrOptions)
     assert {record.laterality for record in records.values()} == {"R"}
     assert any(warning.startswith("2 headers contradict the laterality") for warning in summary.warnings)

@@ -18,7 +18,7 @@ from mammodet.converters.cdd_cesm.regions import draw, read_regions
 from mammodet.converters.cdd_cesm.shape import MassRule, kind_of, measure, rule_from, skin_depth
 from mammodet.converters.cdd_cesm.table import read_table
 from mammodet.converters.mask_files import components
-from mammodet.converters.sheet import read_rows
+from mammodet.converters.sheet import read_sheet
 
 from mammodet.commands.convert import main
 from mammodet.data.breast import Breast
@@ -433,16 +433,18 @@ def test_xlsx_sheet_all_is_read_with_its_empty_cells(tmp_path):
     )
     shared = "<si><t>Image_name</t></si><si><r><t>Patho</t></r><r><t>logy</t></r></si>"
     path = write_xlsx(tmp_path / "table.xlsx", rows, shared)
-    assert read_rows(path) == [(1, ["Image_name", "", "Pathology"]), (4, ["x", *[""] * 25, "4"])]
+    columns, (line,) = read_sheet(path)
+    assert columns == ["Image_name", "", "Pathology"]
+    assert line == (4, ["x", *[""] * 25, "4"], "27 cells, the header has 3")
 
 
 def test_damaged_xlsx_is_named_with_the_way_out(tmp_path):
     path = write_xlsx(tmp_path / "table.xlsx", '<row r="1"><c r="A1" t="s"><v>7</v></c></row>')
     with pytest.raises(InputError, match="save its sheet 'all' as CSV"):
-        read_rows(path)
+        read_sheet(path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="save its sheet 'all' as CSV"):
-        read_rows(path)
+        read_sheet(path)
 
 
 # The archive's own outlines

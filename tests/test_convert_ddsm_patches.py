@@ -180,8 +180,8 @@ def test_labels_that_contradict_or_are_unknown_are_quarantined(source: Path) -> 
         "training10_1.tfrecords record 0: label 2 (benign mass) and label_normal 0 contradict each other",
         "training10_1.tfrecords record 1: label 7; expected one of 0 negative, 1 benign calcification, 2 benign mass, "
         "3 malignant calcification, 4 malignant mass",
-        f"training10_1.tfrecords record 2 at byte {path.read_bytes().index(b'abc') - 14}: is no patch (byte 0: field 1 "
-        "ends beyond its message)",
+        f"training10_1.tfrecords record 2 at byte {path.read_bytes().index(b'abc') - 14}: is no patch (it is "
+        "no tf.train.Example)",
     ]
     assert summary.counts["patches"] == {"found": 10, "converted": 7, "quarantined": 3}
 

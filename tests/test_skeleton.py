@@ -60,6 +60,18 @@ def test_boxes_become_lesions_and_what_is_lost_has_a_kind(source):
     assert written["counts"]["boxes"] == 2
 
 
+def test_images_that_lead_to_one_file_are_quarantined(source):
+    (source / "b.pgm").write_bytes(b"P5 40 48 255\n" + bytes(40 * 48))
+    with (source / "boxes.csv").open("a") as table:
+        table.write("b.pgm,9,R,CC,,,,,1\n")
+    summary = run(source)
+    assert [image.file_name for image in read_coco(source.parent / "out/all.json").images] == [
+        "images/a.png",
+        "images/c.png",
+    ]
+    assert [item.name for item in summary.quarantine if item.kind == Reason.DUPLICATE] == ["images/b.png"] * 2
+
+
 def test_the_model_makes_the_command_line():
     parser = argparse.ArgumentParser()
     add_arguments(parser, BoxOptions)

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from mammodet.converters.base import Quarantined, Reason, Summary, settle_sides
+from mammodet.converters.base import Quarantined, Reason, Summary, counted, listed, settle_sides
 from mammodet.converters.cbis_ddsm.archive import Archive, SourceFile, find_archive
 from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, NAME, ImageOptions, ImageTask, convert_image
 from mammodet.converters.cbis_ddsm.table import RoiRow, Tables, read_tables
@@ -133,11 +133,10 @@ def _official_sides(rows: Sequence[RoiRow], options: CbisOptions) -> dict[str, s
     sides, leaks = settle_sides(_sides(rows), options.resolve_leaks)
     leaking = list(leaks)
     if leaking and options.resolve_leaks is None:
-        shown = ", ".join(leaking[:5]) + (f" ... (in all {len(leaking)})" if len(leaking) > 5 else "")
         raise InputError(
             f"the official split puts {len(leaking)} patients into training and test, since the mass and the "
-            f"calcification set were divided apart: {shown}. Convert one of them (--abnormality mass), move these "
-            "patients to one side (--resolve-leaks test, or train), or divide anew (--split holdout)"
+            f"calcification set were divided apart: {listed(leaking)}. Convert one of them (--abnormality mass), move "
+            "these patients to one side (--resolve-leaks test, or train), or divide anew (--split holdout)"
         )
     return sides
 
@@ -204,10 +203,10 @@ def _count(
             "images": len(records),
             "patients": len({record.patient_id for record in records}),
             "unlocalized images": sum(record.unlocalized for record in records),
-            "official": dict(sorted(Counter(f"{row.abnormality} {row.subset}" for row in rows).items())),
-            "pathology": dict(sorted(Counter(str(item.attributes["pathology_csv"]) for item in lesions).items())),
-            "density": dict(sorted(Counter(str(record.density) for record in records).items())),
-            "view": dict(sorted(Counter(str(record.view) for record in records).items())),
+            "official": counted(f"{row.abnormality} {row.subset}" for row in rows),
+            "pathology": counted(str(item.attributes["pathology_csv"]) for item in lesions),
+            "density": counted(str(record.density) for record in records),
+            "view": counted(str(record.view) for record in records),
         }
     )
     summary.checks.update({name: count for name, count in sorted(facts.items()) if count})

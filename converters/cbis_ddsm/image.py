@@ -17,6 +17,7 @@ from mammodet.converters.cbis_ddsm.roi import Roi, read_roi
 from mammodet.converters.cbis_ddsm.table import RoiRow
 from mammodet.converters.mask_files import LesionError, is_lossy, resize_mask, two_valued
 from mammodet.converters.options import flag
+from mammodet.converters.pixels import SizeOptions
 from mammodet.converters.skeleton import Made
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -29,13 +30,13 @@ from mammodet.geometry import mask_to_rle, rle_box
 from mammodet.records import ImageRecord, Lesion
 from mammodet.trace import Trace
 
-NAME, DEFAULT_MAX_SIZE = "CBIS-DDSM", 2048
+NAME = "CBIS-DDSM"
 ABNORMALITIES = {"mass": "mass", "calc": "calcification"}
 
 
-@pydantic_dataclass(frozen=True, slots=True)
-class ImageOptions:
-    """What the pixels and the lesions of an image become; nothing is enlarged."""
+@pydantic_dataclass(frozen=True)
+class ImageOptions(SizeOptions):
+    """What the pixels and the lesions of an image become."""
 
     categories: Literal["abnormality", "lesion", "pathology"] = flag(
         "abnormality", "'abnormality': mass, calcification; 'lesion': all in one; 'pathology': benign, malignant"
@@ -46,25 +47,7 @@ class ImageOptions:
         "links to the archive's files",
         name="format",
     )
-    max_size: int | None = flag(
-        None,
-        "longest side of the images; larger ones are reduced; 0 keeps the archive's size",
-        metavar="PX",
-        words=f"{DEFAULT_MAX_SIZE}; with --format reference 0",
-    )
     without_callback: Literal["benign", "unknown"] = flag("benign", "what the pathology BENIGN_WITHOUT_CALLBACK means")
-
-    def __post_init__(self) -> None:
-        if self.max_size and self.max_size < 16:
-            raise InputError(f"--max-size {self.max_size}: expected at least 16 px, or 0 for the archive's size")
-        if self.file_format == "reference" and self.max_size:
-            raise InputError("--format reference: refers to the archive's own files, which --max-size cannot resize")
-
-    @property
-    def longest_side(self) -> int | None:
-        """Of the images that are written; None keeps the archive's."""
-        usual = None if self.file_format == "reference" else DEFAULT_MAX_SIZE
-        return usual if self.max_size is None else self.max_size or None
 
 
 @dataclass(frozen=True, slots=True)

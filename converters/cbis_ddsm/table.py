@@ -7,9 +7,6 @@ saved by spreadsheets, with `;` or a byte order mark. Columns identify them, not
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.sheet import column_name, find_tables, read_sheet
 
 from mammodet.errors import InputError, raise_faults
 
@@ -29,22 +27,10 @@ KEY_COLUMNS = (
     "abnormality type",
     "pathology",
 )
-MORE_COLUMNS = (
-    "breast density",
-    "mass shape",
-    "mass margins",
-    "calc type",
-    "calc distribution",
-    "assessment",
-    "subtlety",
-    "image file path",
-    "cropped image file path",
-    "roi mask file path",
-)
 PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
 _ABNORMALITY = {"mass": "mass", "calcification": "calc", "calc": "calc"}
 _SIDE = {"LEFT": "L", "RIGHT": "R", "L": "L", "R": "R"}
-_MOST_BYTES = 2**28
+_PATIENT = re.compile(r"P_(\d{1,8})")
 #: A file of this name is meant to be one of the tables, whatever it holds.
 _OFFICIAL_NAME = re.compile(r"(mass|calc)_case_description", re.IGNORECASE)
 
@@ -114,11 +100,14 @@ class Tables:
 
 
 class _RowError(ValueError):
-    """A row that cannot be used; `image_key` where that much of it can be read."""
+    """A row that cannot be used: its image, or the patients whose images it may belong to, as far as it can be read."""
 
-    def __init__(self, reason: str, image_key: tuple[str, str, str] | None = None) -> None:
+    def __init__(
+        self, reason: str, image_key: tuple[str, str, str] | None = None, patients: Iterable[str] = ()
+    ) -> None:
         super().__init__(reason)
         self.image_key = image_key
+        self.patients = {f"P_{int(name[2:]):05d}" for name in patients}
 
 
 def read_tables(places: Sequence[Path]) -> Tables:
@@ -132,31 +121,21 @@ def read_tables(places: Sequence[Path]) -> Tables:
     quarantine: list[Quarantined] = []
     incomplete: set[tuple[str, str, str]] = set()
     faults: list[str] = []
-    contents: set[bytes] = set()
-    for path in _candidates(places):
-        meant = path in places or _OFFICIAL_NAME.search(path.name) is not None
-        if not meant and path.stat().st_size > _MOST_BYTES:
-            continue
+    doubtful: set[str] = set()
+    for path, named in find_tables(places, 2):
         try:
-            content = _read_bytes(path)
-            if content in contents:  # a second copy, as in archives that were unpacked twice
-                continue
-            found = _parse(path, content, explicit=meant)
-        except csv.Error as error:
-            if meant:
-                faults.append(f"{path}: cannot be read as a table ({error})")
-            continue
+            found = _parse(path, explicit=named or _OFFICIAL_NAME.search(path.name) is not None)
         except InputError as error:
             faults.append(str(error))
             continue
         if found is None:
             continue
-        contents.add(content)
         used.append(path)
         rows.extend(found[0])
         for place, bad in found[1]:
             quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, str(bad)))
             incomplete |= {bad.image_key} if bad.image_key else set()
+            doubtful |= bad.patients
     raise_faults(faults, where="tables", advice="Download the tables again from the archive's page.")
     if not used:
         raise InputError(
@@ -164,64 +143,37 @@ def read_tables(places: Sequence[Path]) -> Tables:
             "calc_case_description_test_set.csv ... Where they lie elsewhere, name them with --tables"
         )
     rows = _without_doubles(rows, quarantine, incomplete)
+    incomplete |= {row.image_key for row in rows if row.patient in doubtful}
     return Tables(tuple(rows), tuple(used), tuple(quarantine), frozenset(incomplete))
 
 
-def _candidates(places: Sequence[Path]) -> Iterable[Path]:
-    for place in places:
-        if place.is_file():
-            yield place
-            continue
-        if not place.is_dir():
-            raise InputError(f"{place}: no such file or folder; expected the tables of CBIS-DDSM")
-        for pattern in ("*.csv", "*/*.csv", "*/*/*.csv"):
-            yield from sorted(path for path in place.glob(pattern) if path.is_file() and path.name[0] != ".")
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; a table of CBIS-DDSM has less than a million")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _parse(path: Path, content: bytes, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str, _RowError]]] | None:
+def _parse(path: Path, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str, _RowError]]] | None:
     """Rows of one file; None where its columns are not those of a table and nobody said that it is one."""
-    # Not str.splitlines: it also breaks at form feeds and the like, inside of a row.
-    lines = list(io.StringIO(_decode(content), newline=""))
-    header_line = lines[0] if lines else ""
-    delimiter = max(",;\t", key=header_line.count)
-    columns = {_column(name) for name in next(csv.reader([header_line], delimiter=delimiter), [])}
-    missing = [name for name in KEY_COLUMNS if name not in columns]
+    try:
+        columns, lines = read_sheet(path)
+    except InputError:
+        if explicit:
+            raise
+        return None
+    names = [column_name(name) for name in columns]
+    missing = [name for name in KEY_COLUMNS if name not in names]
     if missing and not explicit and len(missing) > 2:
         return None
     if missing:
         raise InputError(
             f"{path}: column{'s' if len(missing) > 1 else ''} {', '.join(repr(name) for name in missing)} missing; "
-            f"found {', '.join(repr(name) for name in sorted(columns)) or 'none'}"
+            f"found {', '.join(repr(name) for name in sorted(names)) or 'none'}"
         )
     rows: list[RoiRow] = []
     bad: list[tuple[str, _RowError]] = []
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    names = [_column(name) for name in next(reader)]
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise InputError(
-                f"{path}: line {line} cannot be read ({error}); the file is damaged or cut short"
-            ) from None
-        if not any(cell.strip() for cell in cells):
-            continue
+    for line, cells, fault in lines:
         place = f"{path.name} line {line}"
         try:
-            if len(cells) != len(names):
-                raise _RowError(f"{len(cells)} cells, the header has {len(names)}")
+            if fault:
+                patients = [cell for cell in cells if _PATIENT.fullmatch(cell)]
+                if not patients:
+                    raise InputError(f"{path}: line {line} has {fault}; whose lesion it is cannot be read")
+                raise _RowError(fault, patients=patients)
             rows.append(_row(place, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), path.name))
         except _RowError as error:
             bad.append((place, error))
@@ -230,22 +182,9 @@ def _parse(path: Path, content: bytes, *, explicit: bool) -> tuple[list[RoiRow],
     return rows, bad
 
 
-def _decode(content: bytes) -> str:
-    try:
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # a spreadsheet's "Unicode text"
-            return content.decode("utf-16")
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
 def _clean(cell: str) -> str:
     """Without white space; `3.0`, as programs write numbers of a column with gaps, is 3."""
     return re.sub(r"^(\d+)\.0$", r"\1", cell.strip())
-
-
-def _column(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())
 
 
 def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
@@ -259,7 +198,7 @@ def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
     def fault(column: str, expected: str) -> None:
         faults.append(f"{column} {cells.get(column, '')[:40]!r}, expected {expected}")
 
-    patient = re.fullmatch(r"P_(\d{1,8})", cells["patient id"])
+    patient = _PATIENT.fullmatch(cells["patient id"])
     if patient is None:
         fault("patient id", "P_ and a number")
     laterality = _SIDE.get(cells["left or right breast"].upper())
@@ -290,7 +229,7 @@ def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
     if patient is not None and laterality is not None and view in ("CC", "MLO"):
         key = f"P_{int(patient[1]):05d}", laterality, view
     if faults or key is None or abnormality is None or subset is None:
-        raise _RowError("; ".join(faults), key)
+        raise _RowError("; ".join(faults), key, [patient[0]] if patient and key is None else ())
     words = {
         "shape": cells.get("mass shape", ""),
         "margins": cells.get("mass margins", ""),

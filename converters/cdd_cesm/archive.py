@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason, walk_files
+from mammodet.converters.sheet import Line
 
 from mammodet.data.images import IMAGE_SUFFIXES
 from mammodet.errors import InputError
@@ -45,6 +46,18 @@ def parse_name(text: str) -> ImageName | None:
         return None
     patient, side, kind, view = match.groups()
     return ImageName(int(patient), side.upper(), kind.upper(), view.upper())
+
+
+def names_in(path: Path, line: Line) -> set[ImageName]:
+    """The images that a row with a fault can speak of.
+
+    Raises:
+        InputError: none can be read.
+    """
+    names = {name for cell in line.cells if (name := parse_name(cell))}
+    if not names:
+        raise InputError(f"{path}: line {line.number}: {line.fault}; of which image it speaks is lost. Mend the line")
+    return names
 
 
 def open_archive(source: Path, kind: str) -> Archive:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from mammodet.converters.base import Quarantined, Reason, Summary, note_stretched
+from mammodet.converters.base import Quarantined, Reason, Summary, counted, note_stretched
 from mammodet.converters.cdd_cesm.archive import Archive, ImageName, open_archive
 from mammodet.converters.cdd_cesm.regions import Region, Regions, draw, read_regions
 from mammodet.converters.cdd_cesm.shape import MassRule, kind_of, measure, rule_from, skin_depth
@@ -336,8 +336,8 @@ def _count(summary: Summary, archive: Archive, records: Sequence[ImageRecord], *
             "images with lesions": sum(any(not one.ignore for one in record.lesions) for record in records),
             "of these complete": sum(bool(record.lesions) and record.has_complete_boxes for record in records),
             "unlocalized images": sum(record.unlocalized for record in records),
-            "class": dict(sorted(Counter(record.class_name or "not known" for record in records).items())),
-            "view": dict(sorted(Counter(str(record.view) for record in records).items())),
+            "class": counted(record.class_name or "not known" for record in records),
+            "view": counted(str(record.view) for record in records),
         }
     )
 

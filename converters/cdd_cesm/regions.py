@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
+from mammodet.converters.cdd_cesm.archive import ImageName, names_in, parse_name
 from mammodet.converters.mask_files import Outline
-from mammodet.converters.sheet import read_rows
+from mammodet.converters.sheet import read_sheet
 from mammodet.converters.via import read_shape
 from pycocotools import mask as coco_mask
 
@@ -52,8 +52,8 @@ def read_regions(path: Path) -> Regions:
     Raises:
         InputError: it cannot be read as a table, or columns are missing.
     """
-    rows = read_rows(path)
-    header = [cell.lstrip("#").strip().lower() for cell in rows[0][1]]
+    columns, lines = read_sheet(path)
+    header = [cell.lstrip("#").strip().lower() for cell in columns]
     missing = [name for name in _COLUMNS if name not in header]
     if missing:
         raise InputError(
@@ -62,11 +62,11 @@ def read_regions(path: Path) -> Regions:
         )
     file_at, shape_at = (header.index(name) for name in _COLUMNS)
     regions = Regions()
-    for line, cells in rows[1:]:
-        place = f"{path.name} line {line}"
-        if len(cells) != len(header):
-            reason = f"{len(cells)} cells, the header has {len(header)}"
-            regions.quarantine.append(Quarantined(Reason.BAD_ROW, "region", place, reason))
+    for line in lines:
+        place, cells = f"{path.name} line {line.number}", line.cells
+        if line.fault:
+            regions.faulty.update(names_in(path, line))
+            regions.quarantine.append(Quarantined(Reason.BAD_ROW, "region", place, line.fault))
             continue
         name = parse_name(cells[file_at])
         if name is None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
-from mammodet.converters.sheet import read_rows
+from mammodet.converters.cdd_cesm.archive import ImageName, names_in, parse_name
+from mammodet.converters.sheet import read_sheet
 
 from mammodet.errors import InputError
 
@@ -46,8 +46,8 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: it cannot be read, or columns are missing.
     """
-    rows = read_rows(path)
-    header = [_plain(cell) for cell in rows[0][1]]
+    columns, lines = read_sheet(path)
+    header = [_plain(cell) for cell in columns]
     at = {
         key: next((column for column, cell in enumerate(header) if cell.startswith(start)), None)
         for key, start in (
@@ -60,16 +60,21 @@ def read_table(path: Path) -> Table:
     ]
     if missing:
         raise InputError(
-            f"{path}: column {' and '.join(missing)} missing; found {', '.join(rows[0][1])}. Expected the sheet 'all' "
+            f"{path}: column {' and '.join(missing)} missing; found {', '.join(columns)}. Expected the sheet 'all' "
             "of the archive's Radiology-manual-annotations"
         )
     table = Table()
-    for line, cells in rows[1:]:
-        place = f"{path.name} line {line}"
+    for line in lines:
+        place = f"{path.name} line {line.number}"
+        if line.fault:
+            table.quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, line.fault))
+            for name in names_in(path, line):
+                table.images[name] = _joined(table.images.get(name), ImageFacts())
+            continue
 
-        def cell(key: str, cells: list[str] = cells) -> str | None:
+        def cell(key: str, cells: list[str] = line.cells) -> str | None:
             column = at[key]
-            text = cells[column] if column is not None and column < len(cells) else ""
+            text = cells[column] if column is not None else ""
             return None if text in ("", "_") else text
 
         name = parse_name(cell("name") or "")

@@ -138,6 +138,9 @@ class Coco(Labelled[CocoOptions]):
 
     def read_files(self) -> list[CocoFile]:
         files = find_coco_files(self.source, self.options.annotations)
+        if self.options.without_boxes == "normal":
+            bare = [f"{file.label}: has no list 'annotations'" for file in files if not file.annotated]
+            raise_faults(bare, where="--without-boxes normal", advice="Mend these files, or leave the option out.")
         return [replace(file, boxes=self.options.boxes) for file in files]
 
     def how_to_read(self, file: CocoFile) -> HowToRead:

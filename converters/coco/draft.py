@@ -25,6 +25,7 @@ class Draft:
     Attributes:
         label: of the annotations, for messages.
         boxes, sizes_told: as in `CocoFile`.
+        unfinished: images that nobody has looked at yet.
     """
 
     source: Path
@@ -32,6 +33,7 @@ class Draft:
     boxes: str = "pixels"
     sizes_told: bool = True
     quarantine: list[Quarantined] = field(default_factory=list)
+    unfinished: set[str] = field(default_factory=set)
     _images: dict[tuple[str | None, str], _Listed] = field(default_factory=dict)
     _categories: dict[str, int] = field(default_factory=dict)
 

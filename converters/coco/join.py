@@ -16,8 +16,9 @@ from typing import Annotated, Literal
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import SourceImage
-from mammodet.converters.coco.tables import Row, Tables, column_name, fold, read_tables
+from mammodet.converters.coco.tables import Row, Tables, fold, read_tables
 from mammodet.converters.options import Pairs, flag, pairs
+from mammodet.converters.sheet import column_name
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mammodet.errors import InputError, raise_faults

@@ -58,6 +58,7 @@ class CocoFile:
         repeated_ids: annotations whose id another one has.
         boxes: `pixels`, or `fractions` of the image.
         sizes_told: images without a size are faulty; else they have that of their file.
+        annotated: it has a list of annotations.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class CocoFile:
     repeated_ids: int = 0
     boxes: str = "pixels"
     sizes_told: bool = True
+    annotated: bool = True
 
     @property
     def annotation_count(self) -> int:
@@ -180,7 +182,8 @@ def _read(path: Path, label: str, subset: str | None, value: Any, faults: list[s
     images = tuple(
         SourceImage(item["file_name"].replace("\\", "/"), item, tuple(owned[number])) for number, item in items.items()
     )
-    return CocoFile(path, label, subset, categories, images, tuple(quarantine), repeated)
+    annotated = isinstance(value, dict) and "annotations" in value
+    return CocoFile(path, label, subset, categories, images, tuple(quarantine), repeated, annotated=annotated)
 
 
 def _categories(entries: Sequence[Any], label: str, faults: list[str]) -> dict[CocoId, str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mammodet.converters.base import Summary
+from mammodet.converters.base import Summary, listed
 from mammodet.converters.coco.boxes import FAULT, Categories
 from mammodet.converters.coco.image import TURNED, ImageTask, Seen
 from mammodet.converters.coco.join import IMAGE_KEYS, Joined
@@ -92,11 +92,6 @@ def _keys_left(images: Sequence[SourceImage]) -> dict[str, int]:
     return dict(sorted(left.items()))
 
 
-def _names(names: Sequence[str], most: int = MOST_NAMES) -> str:
-    more = f" ... (in all {len(names)})" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def warn_of(
     summary: Summary,
     files: Sequence[CocoFile],
@@ -115,10 +110,10 @@ def warn_of(
     if joined.tables:
         summary.checks["boxes and rows differ"] = len(mismatches)
     if mismatches:
-        warn(f"{len(mismatches)} images have another number of boxes than of rows: {_names(mismatches, 20)}")
+        warn(f"{len(mismatches)} images have another number of boxes than of rows: {listed(mismatches, 20)}")
     if joined.unused:
         places = [f"{row.table} line {row.line}" for row in joined.unused]
-        warn(f"{len(places)} rows of the tables belong to no image: {_names(places)}")
+        warn(f"{len(places)} rows of the tables belong to no image: {listed(places)}")
     if joined.shared:
         warn(
             f"{joined.shared} images share their rows with another image: several exposures, or copies that an export "
@@ -155,7 +150,7 @@ def warn_of(
             warn(f"all images are {height}x{width}: films are not square, these were stretched, or padded")
     untold = [file.label for file in files if file.subset is None]
     if kind == "holdout" and untold and len(untold) < len(files):
-        warn(f"not every file tells its subset ({_names(untold)}): all were pooled and divided anew")
+        warn(f"not every file tells its subset ({listed(untold)}): all were pooled and divided anew")
 
 
 def warn_of_crowd(summary: Summary, seen: Sequence[Seen], option: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.sheet import read_bytes, read_rows
+from mammodet.converters.sheet import column_name, find_tables, read_sheet
 
 from mammodet.errors import InputError, raise_faults
 
@@ -39,11 +39,6 @@ class Tables:
     skipped: tuple[str, ...] = ()
 
 
-def column_name(name: str) -> str:
-    """Lower case, `_` as a space: `breast_density` and `Breast density` are one column."""
-    return " ".join(name.replace("_", " ").lower().split())
-
-
 def fold(text: str) -> str:
     """Text as two cells are compared: without case and doubled white space, and ä as one character."""
     return unicodedata.normalize("NFC", " ".join(text.split()).casefold())
@@ -66,17 +61,12 @@ def read_tables(
     rows: list[Row] = []
     left_out: list[Row] = []
     files: list[Path] = []
-    contents: set[bytes] = set()
     keys = list(dict.fromkeys(column_name(name) for name in [*key_columns, *(column for column, _ in where)]))
     more = list(dict.fromkeys(column_name(name) for name in more_columns))
     wanted = [(column_name(column), fold(value)) for column, value in where]
-    for path, explicit in _candidates(places):
+    for path, explicit in find_tables(places, 1):
         try:
-            content = read_bytes(path)
-            if content in contents:  # a second copy, as in folders that were unpacked twice
-                continue
-            contents.add(content)
-            if not content.strip() and not explicit:
+            if not explicit and not path.read_bytes().strip():
                 skipped.append(f"{path.name}: is empty")
                 continue
             columns, found = read_table(path)
@@ -115,34 +105,18 @@ def _missing(path: Path, missing: Sequence[str], columns: Sequence[str]) -> str:
     return f"{path.name}: column{'s' if len(missing) > 1 else ''} {names} missing; it has {there}"
 
 
-def _candidates(places: Sequence[Path]) -> Iterable[tuple[Path, bool]]:
-    for place in places:
-        if place.is_file():
-            yield place, True
-        elif not place.is_dir():
-            raise InputError(f"{place}: no such file or folder; expected a table (CSV), or a folder with tables")
-        else:
-            for path in sorted([*place.glob("*.[cC][sS][vV]"), *place.glob("*/*.[cC][sS][vV]")]):
-                if path.is_file() and not path.name.startswith("."):
-                    yield path, False
-
-
 def read_table(path: Path) -> tuple[list[str], list[Row]]:
     """Column names and rows; cells without white space at their ends, so a newline after a path is gone."""
-    (_, header), *lines = read_rows(path)
-    while not header[-1]:
-        header.pop()
-    columns = [column_name(name) for name in header]
+    names, lines = read_sheet(path)
+    columns = [column_name(name) for name in names]
     rows: list[Row] = []
     faults: list[str] = []
     if doubled := sorted({name for name in columns if name and columns.count(name) > 1}):
         faults.append(f"{path.name}: columns {', '.join(map(repr, doubled))} occur twice")
-    for line, cells in lines:
-        while len(cells) > len(columns) and not cells[-1]:  # separators behind the last cell
-            cells.pop()
-        if len(cells) != len(columns):
-            faults.append(f"{path.name} line {line}: {len(cells)} cells, the header has {len(columns)}")
+    for line in lines:
+        if line.fault:
+            faults.append(f"{path.name} line {line.number}: {line.fault}")
         else:
-            rows.append(Row(path.name, line, dict(zip(columns, cells, strict=True))))
+            rows.append(Row(path.name, line.number, dict(zip(columns, line.cells, strict=True))))
     raise_faults(faults, where=str(path))
     return columns, rows

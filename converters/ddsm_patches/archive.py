@@ -16,8 +16,7 @@ from mammodet.converters.ddsm_patches.tfrecord import (
     index_records,
     parse_example,
     read_record,
-    single_bytes,
-    single_integer,
+    single,
 )
 from numpy.typing import NDArray
 
@@ -256,8 +255,8 @@ def _read_record(patch: Patch) -> tuple[NDArray[np.uint8], int, int]:
     message = read_record(patch.path, patch.place, patch.number)
     try:
         features = parse_example(message)
-        label, normal = single_integer(features, "label"), single_integer(features, "label_normal")
-        return np.frombuffer(single_bytes(features, "image"), np.uint8), label, normal
+        label, normal = single(features, "label", int), single(features, "label_normal", int)
+        return np.frombuffer(single(features, "image", bytes), np.uint8), label, normal
     except ValueError as error:
         raise InputError(f"{patch.name} at byte {patch.offset}: is no patch ({error})") from None
 

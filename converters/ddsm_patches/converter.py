@@ -121,7 +121,7 @@ class DdsmPatches(Resumable[PatchOptions, _Task]):
         write_png(output / row.target, pixels)
         side = float(options.size)
         record = ImageRecord(
-            image_id=1,
+            image_id=3 * row.number + SUBSETS.index(row.subset),  # `complete` numbers those that are left
             file_name=row.target,
             size_hw=(options.size, options.size),
             labels={"tumor": int(label > 0), "malignant": int(label in _MALIGNANT)},

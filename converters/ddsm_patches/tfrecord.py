@@ -3,26 +3,27 @@
 A record is: length, uint64; its masked CRC-32C, uint32; `length` bytes; their masked CRC-32C, uint32; all
 little-endian. The bytes are a protobuf message (tensorflow/core/example/example.proto). Both checksums are checked.
 
-Written here, since readers on the package index need protobuf, and do not look at the checksums.
+The frames are read here, since readers on the package index do not look at the checksums.
 """
 
 from __future__ import annotations
 
-import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import google_crc32c
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 
 from mammodet.errors import InputError
 
-#: The values of a feature: of one kind.
-Values = list[bytes] | list[float] | list[int]
-
+T = TypeVar("T")
 _HEADER, _FOOTER = 12, 4
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class RecordError(InputError):
@@ -110,143 +111,61 @@ def _fault(path: Path, number: int, offset: int, what: str) -> RecordError:
     return RecordError(f"{path.name}: record {number} at byte {offset}: {what}")
 
 
-def parse_example(message: bytes) -> dict[str, Values]:
-    """Features of a `tf.train.Example`: name to its values; a feature without values is an empty list.
+def _make_example() -> Any:
+    """The class of `tf.train.Example`; its map of features is a list of entries on the wire."""
+    kind = FieldDescriptorProto
+    fields = {
+        "BytesList": [("value", 1, kind.LABEL_REPEATED, kind.TYPE_BYTES, "")],
+        "FloatList": [("value", 1, kind.LABEL_REPEATED, kind.TYPE_FLOAT, "")],
+        "Int64List": [("value", 1, kind.LABEL_REPEATED, kind.TYPE_INT64, "")],
+        "Feature": [
+            (name, number, kind.LABEL_OPTIONAL, kind.TYPE_MESSAGE, f".example.{name}")
+            for number, name in enumerate(("BytesList", "FloatList", "Int64List"), start=1)
+        ],
+        "Entry": [
+            ("key", 1, kind.LABEL_OPTIONAL, kind.TYPE_STRING, ""),
+            ("value", 2, kind.LABEL_OPTIONAL, kind.TYPE_MESSAGE, ".example.Feature"),
+        ],
+        "Features": [("feature", 1, kind.LABEL_REPEATED, kind.TYPE_MESSAGE, ".example.Entry")],
+        "Example": [("features", 1, kind.LABEL_OPTIONAL, kind.TYPE_MESSAGE, ".example.Features")],
+    }
+    file = FileDescriptorProto(name="mammodet/example.proto", package="example", syntax="proto3")
+    for message, members in fields.items():
+        added = file.message_type.add(name=message)
+        for name, number, label, type_, type_name in members:
+            added.field.add(name=name, number=number, label=label, type=type_, type_name=type_name or None)
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("example.Example"))
+
+
+_Example = _make_example()
+
+
+def parse_example(message: bytes) -> dict[str, list[Any]]:
+    """Features of a `tf.train.Example`: name to its values, all bytes, floats or whole numbers.
 
     Raises:
-        ValueError: not such a message; the text says at which byte of it.
+        ValueError: not such a message.
     """
-    features: dict[str, Values] = {}
-    for start, stop in _messages(message, 0, len(message), field=1):  # Example.features
-        for entry in _messages(message, start, stop, field=1):  # Features.feature
-            name, values = "", list[bytes]()
-            parsed: Values = values
-            for number, kind, first, last in _fields(message, *entry):
-                if number == 1 and kind == _BYTES:
-                    name = message[first:last].decode("utf-8")
-                elif number == 2 and kind == _BYTES:
-                    parsed = _values(message, first, last)
-            features[name] = parsed
-    return features
+    try:
+        entries = _Example.FromString(message).features.feature
+    except DecodeError:
+        raise ValueError("it is no tf.train.Example") from None
+    return {
+        entry.key: [*entry.value.BytesList.value, *entry.value.FloatList.value, *entry.value.Int64List.value]
+        for entry in entries
+    }
 
 
-def _messages(message: bytes, start: int, stop: int, *, field: int) -> Iterator[tuple[int, int]]:
-    """Where the sub-messages of one field lie; other fields are passed over, as protobuf asks for."""
-    for number, kind, first, last in _fields(message, start, stop):
-        if number == field:
-            if kind != _BYTES:
-                raise ValueError(f"byte {first}: field {field} is no message (wire type {kind})")
-            yield first, last
-
-
-def _values(message: bytes, start: int, stop: int) -> Values:
-    """The values of a `Feature`; of several lists in it the last one holds, as in protobuf's oneof."""
-    result: Values = []
-    for number, kind, first, last in _fields(message, start, stop):
-        if number in (1, 2, 3) and kind != _BYTES:
-            raise ValueError(f"byte {first}: field {number} is no list of values (wire type {kind})")
-        if number == 1:
-            result = [message[a:b] for a, b in _messages(message, first, last, field=1)]
-        elif number == 2:
-            result = _floats(message, first, last)
-        elif number == 3:
-            result = _integers(message, first, last)
-    return result
-
-
-def _floats(message: bytes, start: int, stop: int) -> list[float]:
-    values: list[float] = []
-    for number, kind, first, last in _fields(message, start, stop):
-        if number != 1:
-            continue
-        if kind not in (_BYTES, _FIXED32) or (last - first) % 4:
-            raise ValueError(f"byte {first}: no list of floats (wire type {kind}, {last - first} bytes)")
-        values.extend(struct.unpack(f"<{(last - first) // 4}f", message[first:last]))
-    return values
-
-
-def _integers(message: bytes, start: int, stop: int) -> list[int]:
-    values: list[int] = []
-    for number, kind, first, last in _fields(message, start, stop):
-        if number != 1:
-            continue
-        if kind not in (_BYTES, _VARINT):
-            raise ValueError(f"byte {first}: no list of whole numbers (wire type {kind})")
-        while first < last:  # packed, or a single number
-            value, first = _varint(message, first, last)
-            values.append(value - 2**64 if value >= 2**63 else value)
-    return values
-
-
-def _fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, wire type, first byte, byte behind the last) of each field of a message within another."""
-    position = start
-    while position < stop:
-        key, first = _varint(message, position, stop)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            _, last = _varint(message, first, stop)
-        elif kind == _BYTES:
-            length, first = _varint(message, first, stop)
-            last = first + length
-        elif kind in (_FIXED32, _FIXED64):
-            last = first + (4 if kind == _FIXED32 else 8)
-        else:
-            raise ValueError(f"byte {position}: wire type {kind} is not known")
-        if number == 0 or last > stop:
-            raise ValueError(f"byte {position}: field {number} {'ends beyond its message' if number else 'is none'}")
-        yield number, kind, first, last
-        position = last
-
-
-def _varint(message: bytes, position: int, stop: int) -> tuple[int, int]:
-    """A number in groups of 7 bits, lowest first, and the position behind it."""
-    value = 0
-    for place in range(10):
-        if position + place >= stop:
-            raise ValueError(f"byte {position}: a number ends beyond its message")
-        octet = message[position + place]
-        value |= (octet & 0x7F) << 7 * place
-        if octet < 0x80:
-            return value & (2**64 - 1), position + place + 1
-    raise ValueError(f"byte {position}: a number of more than 10 bytes")
-
-
-def single_integer(features: dict[str, Values], name: str) -> int:
-    """The one whole number of a feature.
+def single(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) -> T:
+    """The one value of a feature.
 
     Raises:
         ValueError: it is missing, or is something else.
     """
-    value = _single(features, name)
-    if not isinstance(value, int):
-        raise ValueError(f"feature '{name}' is {_kind(value)}; expected one whole number")
-    return value
-
-
-def single_bytes(features: dict[str, Values], name: str) -> bytes:
-    """The one byte string of a feature.
-
-    Raises:
-        ValueError: it is missing, or is something else.
-    """
-    value = _single(features, name)
-    if not isinstance(value, bytes):
-        raise ValueError(f"feature '{name}' is {_kind(value)}; expected one byte string")
-    return value
-
-
-def _single(features: dict[str, Values], name: str) -> bytes | float | int:
-    if name not in features:
-        there = ", ".join(map(repr, sorted(features))) or "none"
-        raise ValueError(f"feature '{name}' is missing; the record has {there}")
-    values: Sequence[bytes | float | int] = features[name]
-    if len(values) != 1:
-        raise ValueError(f"feature '{name}' has {len(values)} values; expected one")
+    values = features.get(name, ())
+    if len(values) != 1 or not isinstance(values[0], kind):
+        there = ", ".join(f"{key} ({len(found)} values)" for key, found in sorted(features.items())) or "none"
+        raise ValueError(f"feature '{name}': expected one value, {kind.__name__}; the record has {there}")
     return values[0]
-
-
-def _kind(value: bytes | float | int) -> str:
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    return f"the number {value}" if math.isfinite(value) else "no finite number"

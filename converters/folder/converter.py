@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mammodet.converters.base import Quarantined, Reason, Summary, link_file
+from mammodet.converters.base import Quarantined, Reason, Summary, counted, link_file, listed
 from mammodet.converters.folder.classes import Classes, plan_classes
 from mammodet.converters.folder.duplicates import Cleaned, Entry, clean, given_subsets
 from mammodet.converters.folder.patients import Copies, compile_patient, guess_persons, read_persons
@@ -278,7 +278,7 @@ def _count(summary: Summary, tree: Tree, classes: Classes, plan: _Plan, records:
         raise AssertionError("images do not add up: more or fewer come out than go in")
     if tree.others:
         summary.counts["other files"] = dict(sorted(tree.others.items()))
-    summary.counts["class"] = dict(sorted(Counter(str(record.class_name) for record in records).items()))
+    summary.counts["class"] = counted(str(record.class_name) for record in records)
     for name, meaning in sorted(classes.meanings.items()):
         how = "as told" if name in classes.told else "by its name"
         summary.counts[f"  {name}"] = f"{meaning} ({how})" if str(meaning) != "nothing" else "no labels: a class only"
@@ -340,11 +340,11 @@ def _warn_of_patients(summary: Summary, copies: Copies) -> None:
         largest = max(copies.groups, key=lambda group: len(group[1]))
         text += (
             f". {len(copies.groups)} groups of copies were told by their names and stay together, the largest "
-            f"{largest[0]!r}: {_listed(largest[1])}"
+            f"{largest[0]!r}: {listed(largest[1])}"
         )
     summary.warnings.append(text)
     if copies.numbered:
-        names = _listed([f"{name} {count} times" for name, count in copies.numbered.items()])
+        names = listed([f"{name} {count} times" for name, count in copies.numbered.items()])
         summary.warnings.append(
             f"numbers in brackets were taken for a plain count, not for copies: {names}; if they are copies, say whose "
             "by --patient"
@@ -352,9 +352,4 @@ def _warn_of_patients(summary: Summary, copies: Copies) -> None:
 
 
 def _groups(groups: Sequence[Sequence[str]]) -> str:
-    return _listed([" = ".join(names) for names in groups])
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" ... (in all {len(names)})" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+    return listed([" = ".join(names) for names in groups])

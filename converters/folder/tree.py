@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.base import Quarantined, Reason, listed
 from mammodet.converters.folder.words import fold_name
 
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
@@ -179,8 +179,7 @@ def _levels_text(tree: Tree, deepest: int) -> str:
     lines = []
     for level in range(1, deepest + 1):
         names = sorted(_names_at(tree, level))
-        more = f" ... (in all {len(names)})" if len(names) > _MOST_NAMES else ""
-        lines.append(f"  level {level}: {', '.join(names[:_MOST_NAMES])}{more}")
+        lines.append(f"  level {level}: {listed(names, _MOST_NAMES)}")
     return "\n".join(lines)
 
 

@@ -124,6 +124,9 @@ class Masks(Labelled[MasksOptions]):
         draft = Draft(self.source, "masks")
         for mask in paired.orphans:
             draft.quarantine.append(Quarantined(Reason.NO_FILE, "annotation", mask, "is a mask of no image"))
+        for other in paired.others:
+            # An image that it speaks of may have lesions: no image is normal by what it lacks.
+            draft.quarantine.append(Quarantined(Reason.UNREADABLE, "annotation", other, "is no image file"))
         for image, masks in paired.masks.items():
             found = [(category, mask, self.read[self.source / mask]) for category, mask in masks]
             size = next((each.size_hw for _, _, each in found if each.size_hw), (None, None))

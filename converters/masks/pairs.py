@@ -64,29 +64,32 @@ def list_images(source: Path, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         if fault := check_file_name(pattern):
             raise InputError(f"--images {pattern}: {fault}; it is seen from --source")
-        shown = _images(source, pattern)
+        shown = _files(source, pattern)
         if not shown:
             raise InputError(f"--images {pattern}: no image in {source}; it is a pattern like 'images/*.png'")
         found |= shown
     return sorted(found)
 
 
-def _images(source: Path, pattern: str) -> set[str]:
-    """Paths below the source of the images that a pattern means; hidden ones are passed over."""
+def _files(source: Path, pattern: str, *, images: bool = True) -> set[str]:
+    """Paths below the source of the images, or other files, that a pattern means; hidden ones are passed over."""
     parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
     return {
         path.relative_to(source).as_posix()
         for path in source.glob("/".join(parts))
-        if path.is_file() and is_image(path) and not any(part[0] == "." for part in path.relative_to(source).parts)
+        if path.is_file()
+        and is_image(path) is images
+        and not any(part[0] == "." for part in path.relative_to(source).parts)
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """`masks`: of each image, (category, path below the source); `orphans`: masks of no image."""
+    """`masks`: of each image, (category, path below the source); `orphans`: masks of no image; `others`: no images."""
 
     masks: Mapping[str, Sequence[tuple[str, str]]]
     orphans: Sequence[str]
+    others: Sequence[str]
 
 
 def pair(source: Path, images: Sequence[str], templates: Sequence[Template]) -> Paired:
@@ -99,6 +102,7 @@ def pair(source: Path, images: Sequence[str], templates: Sequence[Template]) -> 
         InputError: a mask could be of two images, or a template cannot tell masks from images.
     """
     claims: dict[tuple[str, str], list[str]] = {}
+    others: set[str] = set()
     for image in images:
         path = Path(image)
         values = {
@@ -113,7 +117,8 @@ def pair(source: Path, images: Sequence[str], templates: Sequence[Template]) -> 
             + (r"(?!\d)" if path.stem[-1].isdecimal() else "")
         )
         for template in templates:
-            for mask in _images(source, template.glob(values)):
+            others |= {path for path in _files(source, template.glob(values), images=False) if whole.search(path)}
+            for mask in _files(source, template.glob(values)):
                 if mask != image and whole.search(mask):
                     claims.setdefault((mask, template.category), []).append(image)
     faults: list[str] = []
@@ -137,6 +142,6 @@ def pair(source: Path, images: Sequence[str], templates: Sequence[Template]) -> 
     any_image = dict.fromkeys(_FIELDS, "?*")
     around: set[str] = set()
     for template in templates:
-        around |= _images(source, template.glob(any_image | {"folder": "**", "parent": "**"}))
+        around |= _files(source, template.glob(any_image | {"folder": "**", "parent": "**"}))
     orphans = sorted(around - masks - listed)
-    return Paired({image: found for image, found in owned.items() if image not in masks}, orphans)
+    return Paired({image: found for image, found in owned.items() if image not in masks}, orphans, sorted(others))

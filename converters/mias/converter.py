@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from mammodet.converters.base import Quarantined, Reason, Summary
+from mammodet.converters.base import Quarantined, Reason, Summary, counted
 from mammodet.converters.mias.scale import TABLE_SIZE, find_scales
 from mammodet.converters.mias.table import MASSES, FilmEntry, Finding, parse_info
 from mammodet.converters.options import Options, flag
@@ -298,10 +298,10 @@ def _count(summary: Summary, records: Sequence[ImageRecord], entries: Sequence[F
             "circles kept": len(lesions),
             "images with circles": sum(bool(record.lesions) for record in records),
             "unlocalized images": sum(record.unlocalized for record in records),
-            "class": dict(sorted(Counter(finding.kind for finding in findings).items())) | {"NORM": normal},
+            "class": counted(finding.kind for finding in findings) | {"NORM": normal},
             "pathology": dict(Counter(PATHOLOGY[finding.severity] for finding in findings)),
-            "tissue": dict(sorted(Counter(str(record.density) for record in records).items())),
-            "side": dict(sorted(Counter(str(record.laterality) for record in records).items())),
+            "tissue": counted(str(record.density) for record in records),
+            "side": counted(str(record.laterality) for record in records),
             "ignored regions": sum(lesion.ignore for lesion in lesions),
         }
     )

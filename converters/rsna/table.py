@@ -7,14 +7,13 @@ give, `True`/`False` beside `0`/`1`; `test.csv` has fewer columns and no label. 
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.sheet import read_sheet
 
 from mammodet.errors import InputError
 
@@ -28,7 +27,6 @@ TRAIN_COLUMNS = (
 )
 STANDARD_VIEWS = ("CC", "MLO")
 DENSITIES = ("A", "B", "C", "D")
-_MOST_BYTES = 2**28
 _MOST_ID = 2**53  # image ids become numbers of a JSON file
 _FLAGS = {"0": 0, "1": 1, "FALSE": 0, "TRUE": 1}
 
@@ -115,19 +113,16 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: the file cannot be read as a table, columns are missing, or no row can be used.
     """
-    lines = _lines(path)
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
-    names = _header(path, lines, delimiter)
+    columns, lines = read_sheet(path)
+    names = _header(path, columns)
     labelled = "cancer" in names
     rows: list[ImageRow] = []
     quarantine: list[Quarantined] = []
     labels: dict[tuple[int, str], set[int]] = {}
-    for line, cells in _cells(path, lines, delimiter):
+    for line, cells, fault in lines:
         place = f"{path.name} line {line}"
-        if len(cells) != len(names):
-            quarantine.append(
-                Quarantined(Reason.BAD_ROW, "row", place, f"{len(cells)} cells, the header has {len(names)}")
-            )
+        if fault:
+            quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, fault))
             continue
         row, faults = _row(line, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), labelled)
         if row is not None and row.cancer is not None:
@@ -146,31 +141,13 @@ def read_table(path: Path) -> Table:
     return Table(path, tuple(kept), labelled, tuple(quarantine))
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; the archive's table has less than three million")
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected the archive's table, train.csv") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; --table names a file, such as train.csv") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    # Not str.splitlines: it also breaks at form feeds and the like, inside of a row.
-    return list(io.StringIO(text, newline=""))
-
-
-def _header(path: Path, lines: Sequence[str], delimiter: str) -> list[str]:
+def _header(path: Path, written: Sequence[str]) -> list[str]:
     """Names of the columns, spelled as the archive does.
 
     Raises:
         InputError: columns are missing, or stand there twice.
     """
     known = {name.lower(): name for name in TRAIN_COLUMNS}
-    written = [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]
     names = [known.get(name.lower(), name) for name in written]
     # A table without any of the labels is a test table; one that has some of them has lost the others.
     test = path.stem.lower() != "train" and not set(names) & set(LABEL_COLUMNS)
@@ -184,22 +161,6 @@ def _header(path: Path, lines: Sequence[str], delimiter: str) -> list[str]:
     if doubled:
         raise InputError(f"{path}: column {', '.join(doubled)} stands there more than once; keep one of them")
     return names
-
-
-def _cells(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not blank."""
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    next(reader)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InputError(f"{path}: line {line} cannot be read ({error}); the file is damaged") from None
-        if any(cell.strip() for cell in cells):
-            yield line, cells
 
 
 def _clean(cell: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.coco.draft import Draft
-from mammodet.converters.coco.tables import Row, column_name, read_table
+from mammodet.converters.coco.tables import Row, read_table
+from mammodet.converters.sheet import column_name
 from mammodet.converters.table.settings import HowToReadTables
 
 from mammodet.data.images import read_size_hw

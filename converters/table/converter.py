@@ -21,7 +21,7 @@ from mammodet.converters.masks.pairs import list_images
 from mammodet.converters.options import Pairs, flag, pairs
 from mammodet.converters.skeleton import Made
 from mammodet.converters.table.columns import NAMES
-from mammodet.converters.table.formats import READERS, SIZELESS, format_of, refuse_mixed, yolo_classes
+from mammodet.converters.table.formats import READERS, SINGLE, SIZELESS, format_of, refuse_mixed, yolo_classes
 from mammodet.converters.table.settings import HowToReadTables
 from pydantic import model_validator
 
@@ -88,7 +88,7 @@ class Table(Labelled[TableOptions]):
 
     def read_files(self) -> list[CocoFile]:
         options = self.options
-        name, paths = self._find()
+        name, paths, unread = self._find()
         how = HowToReadTables(
             self.source,
             dict(options.columns),
@@ -107,8 +107,12 @@ class Table(Labelled[TableOptions]):
                 faults.append(str(error))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 faults.append(f"{path}: is not as {name} is written ({type(error).__name__}: {error})")
+        for path in unread:
+            if name not in SINGLE or (path.suffix.lower() == SINGLE[name] and path.stem in how.images):
+                # An image that it speaks of may have lesions: no image is normal by what it lacks.
+                draft.lose(path.name, f"is not as {name} is written; mend or remove it, or name the --annotations")
         raise_faults(faults, where=f"{self.source}: {name}", advice="Mend or remove these files, or name others.")
-        listed = draft.names()
+        listed = draft.names() | draft.unfinished
         images = {image for found in how.images.values() for image in found}
         self.unlisted = sorted(set(list_images(self.source, options.files) if options.files else images) - listed)
         if options.files:
@@ -116,8 +120,11 @@ class Table(Labelled[TableOptions]):
                 draft.image(image)
         return draft.files()
 
-    def _find(self) -> tuple[str, list[Path]]:
-        """The format and the files of it; tables beside another format say something else (--table)."""
+    def _find(self) -> tuple[str, list[Path], list[Path]]:
+        """The format, the files of it, and others that it might have been, in which something is damaged.
+
+        Tables beside another format say something else (--table).
+        """
         options = self.options
         if options.annotations:
             paths = [next((p for p in (path, self.source / path) if p.is_file()), path) for path in options.annotations]
@@ -141,7 +148,11 @@ class Table(Labelled[TableOptions]):
         if not found:
             wanted = options.format or ", ".join(READERS)
             raise InputError(f"{self.source}: no annotations of the format {wanted}")
-        return next(iter(found.items()))
+        (name, files), *_ = found.items()
+        if options.annotations and (other := [path for path in paths if path not in files]):
+            raise_faults([f"{path}: is not as {name} is written" for path in other], where="--annotations")
+        suffixes = {path.suffix.lower() for path in files} - ({".csv"} if name != "via" else set())
+        return name, files, [path for path in paths if path.suffix.lower() in suffixes and path not in files]
 
     def describe(self, records: Sequence[ImageRecord], done: Sequence[tuple[ImageTask, Made]]) -> None:
         super().describe(records, done)

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 import yaml
 from mammodet.converters.coco.draft import Draft
-from mammodet.converters.sheet import read_bytes, read_rows
+from mammodet.converters.sheet import read_bytes, read_sheet
 from mammodet.converters.table.columns import as_number, read_boxes_table
 from mammodet.converters.table.settings import HowToReadTables
 from mammodet.converters.via import read_shape
@@ -139,6 +139,8 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
             raise InputError(
                 f"{path}: task {task.get('id')} has the work of {len(works)} readers; keep one of each task"
             )
+        if not works:
+            draft.unfinished.add(name)
         for work in works:
             subset = draft.image(name, path)
             for number, item in enumerate(work.get("result") or [], start=1):
@@ -189,12 +191,12 @@ def read_via(path: Path, draft: Draft, how: HowToReadTables) -> None:
             pairs = [(item.get("shape_attributes"), item.get("region_attributes")) for item in regions]
             _via_image(path, draft, how, str(entry.get("filename", "")), pairs, "region")
         return
-    (_, header), *rows = read_rows(path)
+    header, lines = read_sheet(path)
     names = [cell.lstrip("#").strip().lower() for cell in header]
     at = [names.index(name) for name in ("filename", "region_shape_attributes", "region_attributes")]
-    for line, cells in rows:
-        if len(cells) != len(names):
-            draft.lose(f"{path.name} line {line}", f"{len(cells)} cells, the header has {len(names)}")
+    for line, cells, fault in lines:
+        if fault:
+            draft.lose(f"{path.name} line {line}", fault)
             continue
         file, shape, attributes = (cells[position] for position in at)
         try:
@@ -273,6 +275,8 @@ READERS: dict[str, Callable[[Path, Draft, HowToReadTables], None]] = {
     "label_studio": read_label_studio,
     "via": read_via,
 }
+#: Formats with a file for each image, and the ends of their names.
+SINGLE = {"yolo": ".txt", "voc": ".xml", "labelme": ".json"}
 #: Formats whose files need not say how large an image is.
 SIZELESS = ("table", "yolo", "voc", "labelme", "label_studio", "via")
 
@@ -289,7 +293,7 @@ def format_of(path: Path) -> str | None:
     if suffix == ".json":
         return _json_format(read_json(path))
     if suffix in (".csv", ".tsv", ".xlsx"):
-        header = [cell.lstrip("#").lower() for cell in read_rows(path)[0][1]]
+        header = [cell.lstrip("#").lower() for cell in read_sheet(path)[0]]
         return "via" if "region_shape_attributes" in header else "table"
     if suffix == ".txt" and path.name not in ("classes.txt", "requirements.txt"):
         lines = read_bytes(path).decode("utf-8", "replace").split("\n")

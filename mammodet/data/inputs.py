@@ -31,7 +31,8 @@ from mammodet.records import Dataset, ImageRecord
 _MOST_MEMBERS = 200_000  # of a zip file
 _MOST_RATIO, _SLACK_BYTES = 50, 2**28  # unpacked bytes per packed one: mammograms take 2 to 20; a bomb 1000 and more
 _MOST_MEMBER_BYTES = 2**29  # the largest image that is read has 2^26 pixels of 16 bits
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError)
+#: What reading a damaged, encrypted or unusual zip file raises.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError)
 _GROUPS = ("patient", "study", "laterality", "view")
 
 
@@ -212,7 +213,7 @@ def _unpack(path: Path, folder: Path, found: _Found) -> None:
                     try:
                         _write_member(archive, member, folder / member.filename)
                         continue
-                    except _DAMAGED as error:
+                    except DAMAGED_ZIP as error:
                         reason = f"cannot be unpacked ({str(error)[:120]})"
                         (folder / member.filename).unlink(missing_ok=True)
                 found.skipped.append((f"{path.name}: {_shown(member.filename)}", reason))

@@ -18,7 +18,7 @@ from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, 
 from mammodet.converters.mask_files import components
 from mammodet.converters.options import flag
 from mammodet.converters.skeleton import Made, refused
-from mammodet.converters.tables import table_of
+from mammodet.converters.tables import numbers_of, table_of
 
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, read_size_hw
 from mammodet.errors import InputError
@@ -129,7 +129,8 @@ def _row(name: str, path: Path, lines: Sequence[re.Match[str]], mask: Path | Non
     entries: list[Entry] = []
     for line in lines:
         if line["kind"]:
-            numbers = [float(part) if re.fullmatch(r"\d+(\.\d+)?", part) else None for part in line["circle"].split()]
+            parts = line["circle"].split()
+            numbers = [numbers_of(part)[0] if re.fullmatch(r"\d{1,6}(\.\d+)?", part) else None for part in parts]
             x, y, radius, *_ = (*numbers, None, None, None)
             xy = None if x is None or y is None else (x, y)
             entries.append(Entry(line["kind"].upper(), line["severity"].upper(), xy, radius or None))
@@ -176,6 +177,10 @@ def find_places(row: DmidRow, options: DmidOptions) -> tuple[DmidRow, list[Quara
             facts = {"pathology": _PATHOLOGY[severities.pop()]} if len(severities) == 1 else {}
             kind: Kind = kinds.pop() if len(kinds) == 1 else "other"
             findings.append(Finding(kind, "contour", (), f"component {number}", facts, rle=rle))
+        missing = [entry for entry in row.entries if not (options.origin and entry.lies_on(mask, options.origin))]
+        if missing and len(findings) < len(row.entries):
+            reason = f"its mask has {len(findings)} outlines for {len(row.entries)} lines"
+            lost.append(Quarantined(Reason.NO_PLACE, "lesion", row.name, reason, str(row.mask)))
         if findings and not row.entries:
             reason = "its mask outlines something that no line describes; its labels are not known"
             lost.append(Quarantined(Reason.CONTRADICTION, "mask", row.name, reason, str(row.mask)))
@@ -197,3 +202,6 @@ def find_places(row: DmidRow, options: DmidOptions) -> tuple[DmidRow, list[Quara
         labels_now["malignant"] = None
     done = replace(row, findings=tuple(findings), lost=row.lost or bool(lost), labels=labels_now, size_hw=size_hw)
     return done, lost, hits
+
+
+ARCHIVE = Dmid

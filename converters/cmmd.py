@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mammodet.converters.base import Reason
-from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow, counted
-from mammodet.converters.tables import Cells, laterality_of, read_table, table_of
+from mammodet.converters.base import Reason, counted
+from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow
+from mammodet.converters.tables import Cells, laterality_of, table_of
 
 from mammodet.data.dicom import read_header
 from mammodet.data.images import is_dicom
@@ -37,7 +37,7 @@ class Cmmd(ImageArchive[ImageOptions]):
         )
         breasts: dict[tuple[str, str | None], list[Cells]] = {}
         doubtful: set[tuple[str, str | None]] = set()
-        for line, row in read_table(table, _NEEDED, ("subtype",)):
+        for line, row in self.read(table, _NEEDED, ("subtype",), key="ID1"):
             side = laterality_of(row["LeftRight"])
             row["classification"] = row["classification"].lower()
             if not _PATIENT.fullmatch(row["ID1"]) or side is None or row["classification"] not in CLASSES:
@@ -58,15 +58,17 @@ class Cmmd(ImageArchive[ImageOptions]):
             except InputError as error:
                 self.lose(Reason.UNREADABLE, "image", where, str(error), where)
                 continue
-            patients = [header.patient_id or "", *reversed(path.parts)]
-            patient = next((part for part in patients if _PATIENT.fullmatch(part)), None)
-            if patient is None:
-                self.lose(
-                    Reason.BAD_NAME, "image", where, "neither its header nor its folders name a patient like D1-0001"
-                )
+            inner = path.relative_to(self.source).parts
+            patients = sorted({part for part in (header.patient_id or "", *inner) if _PATIENT.fullmatch(part)})
+            if len(patients) != 1:
+                kind = Reason.CONTRADICTION if patients else Reason.BAD_NAME
+                told = " and ".join(patients) or "no patient like D1-0001"
+                self.lose(kind, "image", where, f"its header and its folders name {told}")
                 continue
+            (patient,) = patients
             breast = patient, header.laterality
-            images.append(_image(path, where, *breast, breasts.get(breast, []), doubtful=breast in doubtful))
+            unsure = breast in doubtful or patient in self.doubtful
+            images.append(_image(path, where, *breast, breasts.get(breast, []), doubtful=unsure))
         self.doubles = []
         present = {(image.patient, image.laterality) for image in images}
         for patient, side in sorted(set(breasts) - present, key=str):
@@ -102,3 +104,6 @@ def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Ce
         class_name=known,
         notes=tuple(f"{name.lower()} {', '.join(values)}" for name, values in facts.items() if values),
     )
+
+
+ARCHIVE = Cmmd

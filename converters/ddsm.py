@@ -172,3 +172,6 @@ def chain(words: list[str]) -> tuple[tuple[float, float], ...]:
         x, y = x + dx, y + dy
         points.append((x + 0.5, y + 0.5))
     return tuple(points)
+
+
+ARCHIVE = Ddsm

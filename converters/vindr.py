@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
-from mammodet.converters.base import Reason
-from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, counted, tumor_of
+from mammodet.converters.base import Reason, counted, settle_sides
+from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, tumor_of
 from mammodet.converters.tables import (
     Cells,
     birads_of,
@@ -18,7 +18,7 @@ from mammodet.converters.tables import (
     images_by_stem,
     laterality_of,
     numbers_of,
-    read_table,
+    size_of,
     table_of,
 )
 
@@ -39,7 +39,7 @@ KINDS: dict[str, Kind] = {
     "Skin Retraction": "other",
     "Nipple Retraction": "other",
 }
-_SUBSETS = {"training": "train", "test": "test"}
+_SUBSETS = {"training": "train", "train": "train", "test": "test", "testing": "test"}
 
 
 class VinDrOptions(FindingOptions):
@@ -61,22 +61,29 @@ class VinDr(ImageArchive[VinDrOptions]):
         boxes = table_of(self.source, self.files, "finding_annotations.csv")
         breasts = self.files.get("breast-level_annotations.csv")
         rows: dict[str, list[Cells]] = {}
-        tables: Mapping[str, Cells] = {}
+        tables: dict[str, list[Cells]] = {}
         if breasts is not None:
-            tables = {row["image_id"]: row for _, row in read_table(breasts, _IMAGE, _SIZE)}
+            for _, row in self.read(breasts, _IMAGE, _SIZE, key="image_id"):
+                tables.setdefault(row["image_id"], []).append(row)
         count = several = 0
-        for _, row in read_table(boxes, (*_IMAGE, *_BOX), _SIZE):
+        for _, row in self.read(boxes, (*_IMAGE, *_BOX), _SIZE, key="image_id"):
             count += 1
             rows.setdefault(row["image_id"], []).append(row)
         files = images_by_stem(self.files)
-        self.subsets: dict[str, str] = {}
+        subsets: dict[str, set[str]] = {}
         images: list[ImageRow] = []
         for image in sorted({*rows, *tables}):
             if image.lower() not in files:
                 self.lose(Reason.NO_FILE, "image", image, "has a row but no file")
                 continue
             found = rows.get(image, [])
-            first = tables.get(image) or found[0]
+            described = [{name: row[name] for name in (*_IMAGE, *_SIZE)} for row in (*tables.get(image, []), *found)]
+            said = {_SUBSETS.get(row["split"].lower(), "") for row in described}
+            if "" in said:
+                words = " or ".join(_SUBSETS)
+                self.lose(Reason.BAD_ROW, "image", image, f"split {described[0]['split']!r}, expected {words}")
+                continue
+            first = self.agreed(image, described)
             findings: list[Finding] = []
             lost = False
             looked_at = bool(found)
@@ -93,8 +100,7 @@ class VinDr(ImageArchive[VinDrOptions]):
                 else:
                     findings.append(finding)
             birads = birads_of(first["breast_birads"])
-            normal = looked_at and birads in ("1", "2")
-            size = numbers_of(f"{first['height']} {first['width']}")
+            normal = looked_at and birads in ("1", "2") and image not in self.doubtful
             images.append(
                 ImageRow(
                     name=image,
@@ -108,21 +114,16 @@ class VinDr(ImageArchive[VinDrOptions]):
                     labels={"tumor": tumor_of(findings, self.options.categories, normal=normal), "malignant": None},
                     findings=tuple(findings),
                     lost=lost,
-                    size_hw=(int(size[0]), int(size[1])) if len(size) == 2 else None,
+                    size_hw=size_of(first["height"], first["width"]),
                 )
             )
-            self._place(first)
+            subsets.setdefault(first["study_id"], set()).update(said)
+        self.subsets, both = settle_sides(subsets, "test")
+        self.warnings.extend(f"exam {study} has rows of both official subsets; it is in the test set" for study in both)
         boxed = [row["finding_categories"] for found in rows.values() for row in found if row["xmin"]]
         self.facts |= {"rows": count, "boxes": len(boxed), "boxes with several categories": several}
         self.facts["categories"] = counted([name for text in boxed for name in _categories(text)])
         return images
-
-    def _place(self, row: Cells) -> None:
-        """Remember the official subset of an exam; one that is in both is for the test."""
-        subset = _SUBSETS.get(row["split"].lower(), "train")
-        if self.subsets.setdefault(row["study_id"], subset) != subset:
-            self.subsets[row["study_id"]] = "test"
-            self.warnings.append(f"exam {row['study_id']} has images in both official subsets; it is in the test set")
 
     def given(self) -> Mapping[str, str]:
         return {f"{self.patient_prefix()}{study}": subset for study, subset in self.subsets.items()}
@@ -152,3 +153,6 @@ def _finding(row: Cells, names: list[str]) -> Finding | None:
     kind: Kind = next((kind for name, kind in KINDS.items() if name in names), "other")
     attributes = {"categories": names, "birads": birads_of(row["finding_birads"])}
     return Finding(kind, "box", ((x1, y1), (x2, y2)), _corners(row), attributes)
+
+
+ARCHIVE = VinDr

@@ -18,7 +18,7 @@ from xml.parsers.expat import ExpatError
 import shapely
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, tumor_of
-from mammodet.converters.tables import birads_of, density_of, images_by_stem, numbers_of, read_table, table_of
+from mammodet.converters.tables import Cells, birads_of, density_of, images_by_stem, numbers_of, table_of
 from shapely.geometry.base import BaseGeometry
 
 from mammodet.errors import InputError
@@ -51,7 +51,11 @@ class InBreast(ImageArchive[FindingOptions]):
             if "inbreast.xls" in self.files:
                 raise InputError(f"{self.files['inbreast.xls']}: save its sheet as INbreast.csv or .xlsx") from None
             raise
-        table = {row["File Name"].removesuffix(".0"): row for _, row in read_table(path, _NEEDED) if row["File Name"]}
+        rows: dict[str, list[Cells]] = {}
+        for _, row in self.read(path, _NEEDED, key="File Name"):
+            rows.setdefault(row["File Name"].removesuffix(".0"), []).append(row)
+        rows.pop("", None)
+        table = {name: self.agreed(name, found) for name, found in rows.items()}
         self.names: Counter[str] = Counter()
         images: list[ImageRow] = []
         seen: set[str] = set()
@@ -102,7 +106,7 @@ class InBreast(ImageArchive[FindingOptions]):
             except InputError as error:
                 lost = unread = True
                 self.lose(Reason.UNREADABLE, "outlines", image.name, str(error), path)
-        normal = image.birads == "1" and not lost
+        normal = image.birads == "1" and not lost and image.name not in self.doubtful
         labels = {
             "tumor": None if unread else tumor_of(findings, self.options.categories, normal=normal),
             # BI-RADS is no biopsy, but 6 means that there was one.
@@ -138,6 +142,9 @@ def read_findings(path: Path) -> tuple[list[Finding], list[tuple[str, str]]]:
         if known == [None]:  # the pectoral muscle
             continue
         kind: Kind = known[0] or "other" if known else "other"
+        if not points:
+            faults.append((place, "has no point"))
+            continue
         if name.lower() == "calcification" or (kind == "other" and len(points) <= 2):
             spots.append(shapely.MultiPoint(points) if len(points) <= 2 else shapely.Polygon(points).convex_hull)
             continue
@@ -197,3 +204,6 @@ def group(spots: Sequence[BaseGeometry], findings: Sequence[Finding]) -> list[Fi
         what = {"abnormality": "calcification", "name": "calcifications", "calcifications": len(inside)}
         found.append(Finding(kind, "box", corners, f"calcifications {number}", what))
     return found
+
+
+ARCHIVE = InBreast

@@ -14,7 +14,7 @@ from typing import Literal
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, tumor_of
 from mammodet.converters.options import flag
-from mammodet.converters.tables import Cells, density_of, laterality_of, numbers_of, read_table, table_of
+from mammodet.converters.tables import Cells, density_of, laterality_of, numbers_of, size_of, table_of
 
 _FILE = ("empi_anon", "acc_anon", "anon_dicom_path", "ImageLateralityFinal", "ViewPosition", "FinalImageType")
 _ROI = ("spot_mag", "ROI_coords", "num_roi", "Rows", "Columns")
@@ -47,12 +47,12 @@ class Embed(ImageArchive[EmbedOptions]):
         ]
         metadata, clinical = (table_of(self.source, self.files, *names) for names in editions)
         exams: dict[str, list[Cells]] = {}
-        for _, row in read_table(clinical, _EXAM, _MORE):
+        for _, row in self.read(clinical, _EXAM, _MORE, key="acc_anon"):
             exams.setdefault(_id(row["acc_anon"]), []).append(row)
         counts: Counter[str] = Counter()
         images: list[ImageRow] = []
         wanted = {"2D": ("2d",), "cview": ("cview",), "both": ("2d", "cview")}[self.options.images]
-        for _, row in read_table(metadata, _FILE, _ROI):
+        for _, row in self.read(metadata, _FILE, _ROI):
             counts["rows"] += 1
             if row["FinalImageType"].lower().replace("-", "") not in wanted:
                 counts["of another type"] += 1
@@ -74,7 +74,8 @@ class Embed(ImageArchive[EmbedOptions]):
         kinds = {kind for exam in exams for kind in _kinds(exam)}
         kind: Kind = kinds.pop() if len(kinds) == 1 else "other"
         boxes, left = _boxes(row["ROI_coords"])
-        lost = left or len(boxes) < (numbers_of(row["num_roi"]) or [0])[0]
+        announced = numbers_of(row["num_roi"]) or [1.0 if row["num_roi"] else 0.0]
+        lost = left or len(boxes) < announced[0]
         if lost:
             self.lose(
                 Reason.NO_PLACE, "finding", name, f"ROI_coords {row['ROI_coords'][:80]!r}: expected {row['num_roi']}"
@@ -88,9 +89,10 @@ class Embed(ImageArchive[EmbedOptions]):
         biopsies = [exam for exam in exams if laterality_of(exam["bside"]) in (None, side)]
         severities = {_id(exam["path_severity"]) for exam in biopsies if exam["path_severity"]}
         malignant = 1 if severities & {*_CANCER} else 0 if severities and severities <= {*_HARMLESS} else None
+        # A row of its exam that cannot be read may be the most serious one.
+        whole = _id(row["acc_anon"]) not in self.doubtful
         normal = bool(exams) and len(letters) == len(exams) and {*letters} == {"N"} and not severities and not lost
-        tumor = 1 if malignant else tumor_of(findings, self.options.categories, normal=normal)
-        size = numbers_of(f"{row['Rows']} {row['Columns']}")
+        tumor = 1 if malignant else tumor_of(findings, self.options.categories, normal=normal and whole)
         return ImageRow(
             name=name,
             path=self.files[PurePosixPath(row["anon_dicom_path"]).name.lower()],
@@ -99,11 +101,11 @@ class Embed(ImageArchive[EmbedOptions]):
             view=row["ViewPosition"].upper() or None,
             density=next((letter for exam in exams if (letter := density_of(exam["tissueden"]))), None),
             birads=BIRADS[worst] if worst else None,
-            labels={"tumor": tumor, "malignant": malignant},
+            labels={"tumor": tumor, "malignant": malignant if malignant or whole else None},
             notes=(f"exam {_id(row['acc_anon'])}",),
             findings=findings,
-            lost=bool(lost),
-            size_hw=(int(size[0]), int(size[1])) if len(size) == 2 else None,
+            lost=lost,
+            size_hw=size_of(row["Rows"], row["Columns"]),
         )
 
 
@@ -129,7 +131,12 @@ def _kinds(exam: Cells) -> set[Kind]:
 
 
 def _boxes(text: str) -> tuple[list[tuple[float, float, float, float]], bool]:
-    """Boxes (y1, x1, y2, x2) in a text like `((1204, 80, 1490, 377), (9, 7, 18, 99))`, and whether numbers are left."""
+    """Boxes (y1, x1, y2, x2) in a text like `((1204, 80, 1490, 377), (9, 7, 18, 99))`, and whether more is there."""
     numbers = numbers_of(text)
+    if not numbers and text.strip("()[], "):
+        return [], True
     whole = len(numbers) // 4 * 4
     return [(a, b, c, d) for a, b, c, d in zip(*[iter(numbers[:whole])] * 4, strict=True)], whole != len(numbers)
+
+
+ARCHIVE = Embed

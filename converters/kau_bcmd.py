@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow
-from mammodet.converters.tables import density_of, read_table
+from mammodet.converters.tables import density_of
 
 from mammodet.data.images import is_image
 from mammodet.errors import InputError
@@ -37,7 +37,7 @@ class KauBcmd(ImageArchive[ImageOptions]):
         if table is None:
             self.warnings.append(f"no {_TABLE}: the density is not known")
         else:
-            for _, row in read_table(table, ("Image path", _DENSITY), sheet="correctSheet"):
+            for _, row in self.read(table, ("Image path", _DENSITY), sheet="correctSheet"):
                 name = PurePosixPath(row["Image path"].replace("\\", "/")).stem.replace(" ", "").lower()
                 text = row[_DENSITY].replace(" ", "")
                 densities[name] = DENSITIES.get(text) or density_of(text)
@@ -77,3 +77,6 @@ class KauBcmd(ImageArchive[ImageOptions]):
             # BI-RADS is no biopsy
             labels={"tumor": 0 if normal else None, "malignant": 0 if normal else None},
         )
+
+
+ARCHIVE = KauBcmd

@@ -1,7 +1,0 @@
-"""DDSM (docs/ddsm.md)."""
-
-from mammodet.converters.ddsm.converter import Ddsm
-
-ARCHIVE = Ddsm
-
-__all__ = ["ARCHIVE", "Ddsm"]
