@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -265,6 +265,13 @@ def check_tree(value: Any, where: str, *, most: int = 5 * 10**6, depth: int = 10
             return
         level = below
     raise InputError(f"{where}: is nested deeper than {depth} levels; expected a few")
+
+
+def dig(value: Any, *keys: str) -> Any:
+    """What lies below keys in plain values of others; None where one is missing, or no object."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def canonical_hash(value: Any) -> str:

@@ -24,7 +24,7 @@ from mammodet.modeling import weights as weights_module
 from mammodet.modeling.backbones import build_backbone, has_stride_in_1x1
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
-from mammodet.modeling.weight_files import HEADER, read_weights
+from mammodet.modeling.weight_files import read_weights
 from mammodet.modeling.weights import (
     coco_state,
     detectron2_state,
@@ -83,22 +83,7 @@ def test_file_of_the_other_library_is_refused_with_its_backend(tmp_path: Path) -
         detectron2_state(path, stride_in_1x1=False, pixel_std=1.0)
 
 
-def test_file_with_a_header_starts_a_model_of_its_stride_alone(tmp_path: Path, capsys: Any) -> None:
-    start = torch_file(tmp_path / "x.pth", {"rpn.head.cls_logits.bias": torch.zeros(3)})
-    source = small_r50(f"model.weights={start}")
-    header = {"stride_in_1x1": True, "pixels": {"std": [57.63] * 3}}
-    path = small_file(tmp_path / "a.pth", source, **{HEADER: header})
-    with pytest.raises(
-        InputError, match=r"stride in the 1x1 convolution, and this model has it in the 3x3.*stride_in_1x1=true"
-    ):
-        small_r50(f"model.weights={path}")
-    model = small_r50(f"model.weights={path}", "model.detector.backbone.stride_in_1x1=true")
-    assert "missing" not in capsys.readouterr().out.splitlines()[-1]
-    expected = read_weights(path).state
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.detector.model.state_dict().items())
-
-
-def test_file_without_a_header_has_torchvisions_stride(tmp_path: Path) -> None:
+def test_file_of_torchvision_has_its_stride(tmp_path: Path) -> None:
     path = torch_file(tmp_path / "a.pth", make_state())
     assert torchvision_state(path, stride_in_1x1=False)
     assert torchvision_state(path, stride_in_1x1=None)
@@ -243,15 +228,6 @@ def test_detectron2_state_takes_its_own_files_as_they_are(tmp_path: Path) -> Non
     for stride in (True, False):
         found = detectron2_state(path, stride_in_1x1=stride, pixel_std=1.0)
         assert torch.equal(found[STEM], read_weights(path).state[STEM])
-    header = {"stride_in_1x1": True, "pixels": {"std": [1.0, 1.0, 1.0]}}
-    path = torch_file(tmp_path / "b.pth", detectron2_weights(), **{HEADER: header})
-    assert torch.equal(detectron2_state(path, stride_in_1x1=True, pixel_std=1.0)[STEM], detectron2_weights()[STEM])
-    with pytest.raises(
-        InputError, match=r"in the 3x3; .* Set MODEL\.RESNETS\.STRIDE_IN_1X1 True in model\.detectron2\.opts"
-    ):
-        detectron2_state(path, stride_in_1x1=False, pixel_std=1.0)
-    with pytest.raises(InputError, match=r"std 1, this one with 2\. Set MODEL\.PIXEL_STD \[1\.0, 1\.0, 1\.0\]"):
-        detectron2_state(path, stride_in_1x1=True, pixel_std=2.0)
 
 
 def test_detectron2_state_takes_our_checkpoints_with_their_image_head(tmp_path: Path) -> None:
@@ -265,23 +241,25 @@ def test_detectron2_state_takes_our_checkpoints_with_their_image_head(tmp_path: 
     found = detectron2_state(path, stride_in_1x1=True, pixel_std=2.0)
     assert torch.equal(found["image_head.score.weight"], torch.ones(2))
     assert torch.equal(found[f"detector.model.{STEM}"], detectron2_weights()[STEM])
-    with pytest.raises(InputError, match="stride in the 1x1 convolution, and this model has it in the 3x3"):
+    with pytest.raises(
+        InputError, match=r"in the 3x3; .* Set MODEL\.RESNETS\.STRIDE_IN_1X1 True in model\.detectron2\.opts"
+    ):
         detectron2_state(path, stride_in_1x1=False, pixel_std=2.0)
+    with pytest.raises(InputError, match=r"std 2, this one with 3\. Set MODEL\.PIXEL_STD \[2\.0\]"):
+        detectron2_state(path, stride_in_1x1=True, pixel_std=3.0)
     with pytest.raises(InputError, match="is in detectron2's layout, and this model is torchvision's"):
         torchvision_state(path, stride_in_1x1=False)
 
 
-def test_weights_converted_by_version_0_1_do_not_forget_the_patients_they_have_seen(tmp_path: Path) -> None:
-    """Or a training that starts from them could be evaluated on patients of an earlier one."""
+def test_a_training_does_not_forget_the_patients_that_its_weights_have_seen(tmp_path: Path) -> None:
+    """Or it could be evaluated on patients of an earlier one."""
     own = {f"model.detector.model.{name}": tensor for name, tensor in make_state().items()}
     files = (SourceFile("a.json", archive="A", patient_prefix="a/"),)
-    seen = {"patients": ["P1", "P2"], "files": [file.to_json() for file in files], "unknown_patients": 2}
-    torch.save({"state_dict": own, "mammodet": {"config": {}, **seen}}, tmp_path / "best.ckpt")
-    torch_file(tmp_path / "converted.pth", make_state(), mammodet=seen)
+    seen = RunFacts({}, ("lesion",), "then", None, ("P1", "P2"), files, unknown_patients=2)
+    torch.save({"state_dict": own, "mammodet": seen.to_json()}, tmp_path / "best.ckpt")
     facts = RunFacts({}, ("lesion",), "data", None, ("P3",))
-    for start in ("best.ckpt", "converted.pth"):
-        known = _with_earlier_patients(facts, None, str(tmp_path / start))
-        assert (known.patients, known.files, known.unknown_patients) == (("P1", "P2", "P3"), files, 2)
+    known = _with_earlier_patients(facts, None, str(tmp_path / "best.ckpt"))
+    assert (known.patients, known.files, known.unknown_patients) == (("P1", "P2", "P3"), files, 2)
 
 
 def test_old_zoo_file_with_its_pixels_goes_as_it_is_into_any_network(tmp_path: Path) -> None:

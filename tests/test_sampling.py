@@ -8,7 +8,7 @@ import pytest
 
 from mammodet.config import SamplingConfig
 from mammodet.data.breasts import breasts_of
-from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, SampleKey, usable_indices
+from mammodet.data.sampling import BreastBatches, EpochSampler, SampleKey, usable_indices
 from mammodet.errors import InputError
 from mammodet.records import Dataset, ImageRecord
 from mammodet.targets import Target
@@ -25,11 +25,11 @@ def pool(negatives: int, positives: int, unknown: int = 0) -> Dataset:
     return Dataset(("lesion",), tuple(record(number, answer) for number, answer in enumerate(answers)))
 
 
-def sampler(dataset: Dataset, target: Target | None = TUMOR, **options: object) -> ClassSampler:
+def sampler(dataset: Dataset, target: Target | None = TUMOR, **options: object) -> EpochSampler:
     settings = {key: options.pop(key) for key in ("rule", "factor", "per_patient") if key in options}
     config = SamplingConfig(target=target.name if target else None, **settings)  # type: ignore[arg-type]
     given = {"batch_size": 4, "seed": 0} | options
-    return ClassSampler(dataset, range(len(dataset.images)), config, target, **given)  # type: ignore[arg-type]
+    return EpochSampler(dataset, range(len(dataset.images)), sampling=config, target=target, **given)  # type: ignore[arg-type]
 
 
 def positions(keys: EpochSampler) -> list[int]:
@@ -84,6 +84,12 @@ def test_per_patient_within_classes():
     images = [record(number, 0, "many") for number in range(6)] + [record(6, 0, "few"), record(7, 1, "sick")]
     drawn = positions(sampler(Dataset(("lesion",), tuple(images)), rule="balanced", per_patient=True, epoch_size=16))
     assert Counter(images[position].patient_id for position in drawn) == {"many": 4, "few": 4, "sick": 8}
+
+
+def test_per_patient_keeps_the_share_of_negatives():
+    images = [record(number, 0, "many") for number in range(6)] + [record(6, 0, "few"), record(7, 1, "sick")]
+    drawn = positions(sampler(Dataset(("lesion",), tuple(images)), None, per_patient=True, negative_fraction=0.5))
+    assert Counter(images[position].patient_id for position in drawn) == {"many": 2, "few": 2, "sick": 4}
 
 
 @pytest.mark.parametrize("rule", ["balanced", "undersample"])

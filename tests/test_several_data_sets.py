@@ -21,7 +21,7 @@ from mammodet.config import Config, SamplingConfig, load_config
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.dataset import LesionDataset
 from mammodet.data.predictions import read_predictions
-from mammodet.data.sampling import ClassSampler, EpochSampler
+from mammodet.data.sampling import EpochSampler
 from mammodet.data.several import map_categories
 from mammodet.data.sources import SourceFile, seen_patients, sources_of
 from mammodet.data.subset import Filter, write_subset
@@ -364,9 +364,8 @@ def test_weights_hold_within_the_share_of_negatives() -> None:
 def test_weights_hold_within_the_classes_of_a_rule() -> None:
     weights = [1.0, 3.0, 1.0, 1.0]
     balanced = SamplingConfig(rule="balanced", target="tumor")
-    sampler = ClassSampler(
-        pool(1, 1, 0, 0), range(4), balanced, Target("tumor"), batch_size=4, seed=0, weights=weights, epoch_size=16
-    )
+    given = {"sampling": balanced, "target": Target("tumor"), "weights": weights, "epoch_size": 16}
+    sampler = EpochSampler(pool(1, 1, 0, 0), range(4), batch_size=4, seed=0, **given)
     counts = Counter(drawn(sampler))
     assert [counts[number] for number in range(4)] == [2, 6, 4, 4]
 

@@ -17,7 +17,7 @@ from small_weights import fill, resnet_state, torchvision_state
 from torch import Tensor, nn
 
 from mammodet.errors import InputError
-from mammodet.modeling.weight_files import HEADER, layout_of, read_weights
+from mammodet.modeling.weight_files import layout_of, read_weights
 
 STEM = "backbone.bottom_up.stem.conv1.weight"
 
@@ -48,7 +48,7 @@ def test_zoo_pickle_gives_its_arrays_at_any_protocol(tmp_path: Path, protocol: i
     content = {"model": arrays, "__author__": "Detectron2 Model Zoo", "number": np.float32(3), "text": "a"}
     found = read_weights(write(tmp_path / "model final ä.pkl", content, protocol))
     assert found.layout == "detectron2"
-    assert found.facts == {"author": "Detectron2 Model Zoo"}
+    assert (found.config, found.are_ends) == ({}, False)
     for name, array in arrays.items():
         assert np.array_equal(found.state[name].numpy(), array), name
     found.state[STEM].mul_(2)  # its own memory, and writable
@@ -68,7 +68,7 @@ def test_pickle_of_python_2_is_read(tmp_path: Path) -> None:
     found = read_weights(path)
     assert found.state["res2_0_branch2a_w"].tolist() == [1.0, -2.0]
     assert found.layout == "caffe2"
-    assert found.facts == {"author": "Caffe2", "matching_heuristics": True}
+    assert found.are_ends
 
 
 def test_caffe2_momenta_are_left_out(tmp_path: Path) -> None:
@@ -182,19 +182,23 @@ def test_checkpoint_of_torchvisions_training_script_is_read(tmp_path: Path) -> N
     assert read_weights(path).layout == "torchvision"
 
 
-def test_facts_are_what_the_file_says_of_itself(tmp_path: Path) -> None:
+def test_weights_come_with_what_their_file_says(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    header = {"layout": "torchvision", "stride_in_1x1": True, "pixels": {"std": [58.395]}, "source": "x.pkl"}
-    torch.save({"model": torchvision_state(), HEADER: header, "matching_heuristics": False}, path)
-    facts = {"stride_in_1x1": True, "pixels": {"std": [58.395]}, "matching_heuristics": False}
-    assert read_weights(path).facts == facts
+    torch.save({"model": {"stem.conv1.weight": torch.ones(1)}, "matching_heuristics": True}, path)
+    assert (read_weights(path).config, read_weights(path).are_ends) == ({}, True)
     torch.save(
         {"state_dict": {"model.network.body.conv1.weight": torch.ones(1)}, "mammodet": {"config": {"seed": 1}}}, path
     )
     found = read_weights(path)
-    assert found.layout == "mammodet"
-    assert found.facts == {"config": {"seed": 1}}
+    assert (found.layout, found.config, found.are_ends) == ("mammodet", {"seed": 1}, False)
     assert list(found.state) == ["network.body.conv1.weight"]
+
+
+def test_weights_of_the_converter_that_is_gone_are_refused(tmp_path: Path) -> None:
+    """Only their header told where their strides are."""
+    torch.save({"model": torchvision_state(), "mammodet_weights": {"stride_in_1x1": True}}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"a\.pth: .*convert-weights.* give its source"):
+        read_weights(tmp_path / "a.pth")
 
 
 def states() -> dict[str, dict[str, Tensor]]:

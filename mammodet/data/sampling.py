@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -42,12 +43,19 @@ def usable_indices(dataset: Dataset, targets: Sequence[Target], *, boxes: bool =
 class EpochSampler(Sampler[SampleKey]):
     """Keys of one epoch, in batches, for one of several processes.
 
-    The order is a function of (seed, epoch). With `negative_fraction`, images without lesions stand evenly among the
-    others in that share; each pool starts anew when it is used up. Lightning calls `set_epoch`.
+    The order is a function of (seed, epoch). Images come from pools, each evenly among the others in its share: of one
+    class each (`sampling`), or without and with lesions (`negative_fraction`). Each pool starts anew once it is used
+    up. Lightning calls `set_epoch`.
 
     Args:
+        negative_fraction: share of images without lesions; None for as many as there are.
         weights: of each image of the data set: within its pool, one of weight 2 is drawn twice as often as one of
             weight 1; None for equally often.
+        sampling: which classes are drawn how often, and whether patients are drawn equally often.
+        target: whose classes are meant; None for rules that need none.
+        epoch_size: images drawn in an epoch; None for what the rule implies.
+    Raises:
+        InputError: no images, or a pool without any.
     """
 
     def __init__(
@@ -59,25 +67,23 @@ class EpochSampler(Sampler[SampleKey]):
         seed: int,
         negative_fraction: float | None = None,
         weights: Sequence[float] | None = None,
+        sampling: SamplingConfig | None = None,
+        target: Target | None = None,
         epoch_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         if not indices:
             raise InputError("training set: no image with a known label or complete boxes")
-        self.indices, self.weights = list(indices), weights
-        self.negatives = [index for index in indices if is_negative(dataset.images[index])]
-        self.positives = [index for index in indices if not is_negative(dataset.images[index])]
-        if negative_fraction and not self.negatives:
-            raise InputError(
-                f"data.negative_fraction={negative_fraction}: the training set has no image without lesions"
-            )
-        if negative_fraction is not None and negative_fraction < 1 and not self.positives:
-            raise InputError(f"data.negative_fraction={negative_fraction}: the training set has no image with lesions")
-        self.batch_size, self.seed, self.fraction = batch_size, seed, negative_fraction
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
-        whole = batch_size * world_size
-        self.batches = math.ceil((epoch_size or len(self.indices)) / whole)
+        sampling = sampling or SamplingConfig()
+        self.weights, self.fraction, self.per_patient = weights, negative_fraction, sampling.per_patient
+        self.patients = [str(record.patient_id or f"image {record.image_id}") for record in dataset.images]
+        self.pools, self.shares, natural = _pools(dataset, indices, sampling, target)
+        if negative_fraction is not None:
+            self.pools = _by_lesions(dataset, indices, negative_fraction)
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.rank, self.world_size = rank, world_size
+        self.batches = math.ceil((epoch_size or natural) / (batch_size * world_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order `__iter__` gives."""
@@ -96,14 +102,12 @@ class EpochSampler(Sampler[SampleKey]):
 
     def _order(self, total: int) -> list[int]:
         if self.fraction is None:
-            return self._draw(self.indices, total, "all")
-        counts = [math.floor((position + 1) * self.fraction + 1e-9) for position in range(total)]
-        negatives = iter(self._draw(self.negatives, counts[-1], "negative"))
-        positives = iter(self._draw(self.positives, total - counts[-1], "positive"))
-        return [
-            next(negatives) if count > before else next(positives)
-            for before, count in zip([0, *counts], counts, strict=False)
-        ]
+            turns = take_turns(self.shares, total)
+        else:
+            counts = [math.floor(position * self.fraction + 1e-9) for position in range(total + 1)]
+            turns = [after - before for before, after in pairwise(counts)]
+        drawn = [iter(self._draw(pool, turns.count(place), name)) for place, (name, pool) in enumerate(self.pools)]
+        return [next(drawn[turn]) for turn in turns]
 
     def _draw(self, pool: Sequence[int], count: int, name: str) -> list[int]:
         if self.weights is None:
@@ -120,69 +124,18 @@ class EpochSampler(Sampler[SampleKey]):
         return [next(drawn[turn]) for turn in turns]
 
     def _cycle(self, pool: Sequence[int], count: int, name: str) -> list[int]:
-        """Images of a pool, shuffled, over and over."""
+        """Images of a pool, shuffled, over and over; or one of each of its patients, over and over."""
         drawn: list[int] = []
         generator = np.random.default_rng(stable_seed(self.seed, self.epoch, name))
-        while len(drawn) < count:
-            drawn.extend(int(index) for index in generator.permutation(pool))
-        return drawn[:count]
-
-
-class ClassSampler(EpochSampler):
-    """Keys of one epoch that draw classes, and patients, by a `SamplingConfig`.
-
-    Args:
-        target: whose classes are meant; None for rules that need none.
-        epoch_size: images drawn in an epoch; None for what the rule implies.
-    Raises:
-        InputError: an image pool that is empty.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        indices: Sequence[int],
-        config: SamplingConfig,
-        target: Target | None,
-        *,
-        batch_size: int,
-        seed: int,
-        weights: Sequence[float] | None = None,
-        epoch_size: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.patients = [str(record.patient_id or f"image {record.image_id}") for record in dataset.images]
-        self.per_patient = config.per_patient
-        self.pools, self.shares, natural = _pools(dataset, indices, config, target)
-        super().__init__(
-            dataset,
-            indices,
-            batch_size=batch_size,
-            seed=seed,
-            weights=weights,
-            epoch_size=epoch_size or natural,
-            rank=rank,
-            world_size=world_size,
-        )
-
-    def _order(self, total: int) -> list[int]:
-        turns = take_turns(self.shares, total)
-        drawn = [iter(self._draw(pool, turns.count(place), name)) for place, (name, pool) in enumerate(self.pools)]
-        return [next(drawn[turn]) for turn in turns]
-
-    def _cycle(self, pool: Sequence[int], count: int, name: str) -> list[int]:
-        if not self.per_patient:
-            return super()._cycle(pool, count, name)
-        generator = np.random.default_rng(stable_seed(self.seed, self.epoch, name))
         images: dict[str, list[int]] = {}
-        for index in pool:
+        for index in pool if self.per_patient else ():
             images.setdefault(self.patients[index], []).append(index)
         patients = sorted(images)
         queues: dict[str, list[int]] = {patient: [] for patient in patients}
-        drawn: list[int] = []
         while len(drawn) < count:
-            for number in generator.permutation(len(patients)):
+            if not self.per_patient:
+                drawn.extend(int(index) for index in generator.permutation(pool))
+            for number in generator.permutation(len(patients)) if patients else ():
                 queue = queues[patients[number]]
                 if not queue:
                     queue.extend(int(index) for index in generator.permutation(images[patients[number]]))
@@ -206,6 +159,17 @@ def take_turns(shares: Sequence[float], total: int) -> list[int]:
         counts[turn] += 1
         turns.append(turn)
     return turns
+
+
+def _by_lesions(dataset: Dataset, indices: Sequence[int], negative_fraction: float) -> list[tuple[str, list[int]]]:
+    """The pools of images with and without lesions."""
+    negatives = [index for index in indices if is_negative(dataset.images[index])]
+    positives = [index for index in indices if not is_negative(dataset.images[index])]
+    if negative_fraction and not negatives:
+        raise InputError(f"data.negative_fraction={negative_fraction}: the training set has no image without lesions")
+    if negative_fraction < 1 and not positives:
+        raise InputError(f"data.negative_fraction={negative_fraction}: the training set has no image with lesions")
+    return [("positive", positives), ("negative", negatives)]
 
 
 def _pools(

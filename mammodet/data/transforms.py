@@ -36,6 +36,19 @@ def image_of(flat_inputs: Sequence[Any]) -> tv_tensors.Image:
     return next(value for value in flat_inputs if isinstance(value, tv_tensors.Image))
 
 
+class ImageChange(v2.Transform):
+    """A change of the image alone: boxes and masks stay."""
+
+    def change(self, image: Tensor, params: dict[str, Any]) -> Tensor:
+        """The changed pixels (C, H, W)."""
+        raise NotImplementedError
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        return tv_tensors.Image(self.change(inpt.as_subclass(Tensor), params))
+
+
 def draw(low: float, high: float) -> float:
     """A number from a range, all equally likely."""
     return low + (high - low) * float(torch.rand(()))
@@ -51,7 +64,6 @@ class SteppedRotation(v2.Transform):
         self.angles = [step * number for number in range(-most, most + 1) if step * number != -180]
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
         return {"angle": self.angles[int(torch.randint(len(self.angles), ()))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -93,7 +105,6 @@ class RandomCrop(v2.Transform):
         self.most = most
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
         image = image_of(flat_inputs)
         sides = (image.shape[-2], image.shape[-1])
         cuts = [int(share * self.most * side) for share, side in zip(torch.rand(2).tolist(), sides, strict=True)]
@@ -101,7 +112,6 @@ class RandomCrop(v2.Transform):
         return {"sides": sides, "kept": [side - cut for side, cut in zip(sides, cuts, strict=True)], "places": places}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Cut and resize image, boxes and masks alike."""
         if isinstance(inpt, Magnification):
             return inpt
         (top, left), (height, width) = params["places"], params["kept"]
@@ -116,7 +126,6 @@ class Scale(v2.Transform):
         self.low, self.high = low, high
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
         height, width = image_of(flat_inputs).shape[-2:]
         return {"factor": math.exp(draw(math.log(self.low), math.log(self.high))), "size_hw": (height, width)}
 
@@ -135,7 +144,25 @@ class Scale(v2.Transform):
         return _by_plane(inpt, lambda plane: cv2.warpAffine(plane, matrix, (width, height), flags=how))
 
 
-class Stretch(v2.Transform):
+class Resize(v2.Transform):
+    """Resize image, boxes and masks alike, to a size that a subclass draws."""
+
+    def draw_size(self, height: int, width: int) -> list[int]:
+        """The new height and width."""
+        raise NotImplementedError
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = image_of(flat_inputs).shape[-2:]
+        size = [max(side, 1) for side in self.draw_size(height, width)]
+        return {"size": size, "larger": size[0] * size[1] / (height * width)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, Magnification):
+            return tv_tensors.wrap(inpt.as_subclass(Tensor) * params["larger"], like=inpt)
+        return v2.functional.resize(inpt, params["size"], antialias=True)
+
+
+class Stretch(Resize):
     """Change the aspect (width over height) by a factor from `low` to `high`, equally likely by its logarithm.
 
     One side shrinks, none grows.
@@ -145,41 +172,21 @@ class Stretch(v2.Transform):
         super().__init__()
         self.low, self.high = low, high
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
-        height, width = image_of(flat_inputs).shape[-2:]
+    def draw_size(self, height: int, width: int) -> list[int]:
         factor = math.exp(draw(math.log(self.low), math.log(self.high)))
-        size = [max(round(height / max(factor, 1)), 1), max(round(width * min(factor, 1)), 1)]
-        return {"size": size, "larger": size[0] * size[1] / (height * width)}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resize image, boxes and masks alike."""
-        return _resized(inpt, params)
+        return [round(height / max(factor, 1)), round(width * min(factor, 1))]
 
 
-class RandomSize(v2.Transform):
+class RandomSize(Resize):
     """Resize so that the longer side is one of `sizes`, each equally likely."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
-        height, width = image_of(flat_inputs).shape[-2:]
+    def draw_size(self, height: int, width: int) -> list[int]:
         factor = self.sizes[int(torch.randint(len(self.sizes), ()))] / max(height, width)
-        size = [max(round(height * factor), 1), max(round(width * factor), 1)]
-        return {"size": size, "larger": size[0] * size[1] / (height * width)}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resize image, boxes and masks alike."""
-        return _resized(inpt, params)
-
-
-def _resized(inpt: Any, params: dict[str, Any]) -> Any:
-    if isinstance(inpt, Magnification):
-        return tv_tensors.wrap(inpt.as_subclass(Tensor) * params["larger"], like=inpt)
-    return v2.functional.resize(inpt, params["size"], antialias=True)
+        return [round(height * factor), round(width * factor)]
 
 
 class Elastic(v2.Transform):
@@ -202,7 +209,6 @@ class Elastic(v2.Transform):
         return {"shifts": np.ascontiguousarray(dense.permute(1, 2, 0).numpy())}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Warp image, boxes and masks alike."""
         shifts: NDArray[np.float32] = params["shifts"]
         if isinstance(inpt, tv_tensors.BoundingBoxes):
             return tv_tensors.wrap(_warp_boxes(inpt.as_subclass(Tensor), shifts), like=inpt)
@@ -244,7 +250,7 @@ def _by_plane(inpt: Any, change: Callable[[Any], Any]) -> Any:
     return tv_tensors.wrap(torch.from_numpy(np.stack(planes)), like=inpt) if planes else inpt
 
 
-class Tone(v2.Transform):
+class Tone(ImageChange):
     """Other windows and other machines' curves: a shifted grey range, an S-shaped curve, and a power, in this order.
 
     Args:
@@ -258,27 +264,21 @@ class Tone(v2.Transform):
         self.window, self.curve, self.gamma = window, curve, gamma
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
         low, high = draw(-self.window, self.window), 1 + draw(-self.window, self.window)
         curved, steepness, middle = draw(0, 1) < self.curve, draw(3, 8), draw(0.35, 0.65)
         power = math.exp(draw(-1, 1) * math.log1p(self.gamma))
         return {"low": low, "high": high, "curve": (steepness, middle) if curved else None, "power": power}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply to the image only."""
-        if not isinstance(inpt, tv_tensors.Image):
-            return inpt
-        grey = ((inpt.as_subclass(Tensor) - params["low"]) / (params["high"] - params["low"])).clamp(0, 1)
+    def change(self, image: Tensor, params: dict[str, Any]) -> Tensor:
+        grey = ((image - params["low"]) / (params["high"] - params["low"])).clamp(0, 1)
         if params["curve"] is not None:
             steepness, middle = params["curve"]
             ends = torch.sigmoid(steepness * (torch.tensor([0.0, 1.0]) - middle))
             grey = ((torch.sigmoid(steepness * (grey - middle)) - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
-        if self.gamma:
-            grey = grey ** params["power"]
-        return tv_tensors.Image(grey)
+        return grey ** params["power"] if self.gamma else grey
 
 
-class Blur(v2.Transform):
+class Blur(ImageChange):
     """A Gaussian blur of standard deviation up to `most` pixels; half of the images stay sharp."""
 
     def __init__(self, most: float) -> None:
@@ -286,17 +286,14 @@ class Blur(v2.Transform):
         self.most = most
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
         return {"sigma": max(draw(-self.most, self.most), 0.0)}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply to the image only."""
-        if not isinstance(inpt, tv_tensors.Image) or not params["sigma"]:
-            return inpt
-        return _by_plane(inpt, lambda plane: cv2.GaussianBlur(plane, (0, 0), params["sigma"]))
+    def change(self, image: Tensor, params: dict[str, Any]) -> Tensor:
+        sigma = params["sigma"]
+        return _by_plane(image, lambda plane: cv2.GaussianBlur(plane, (0, 0), sigma)) if sigma else image
 
 
-class Intensity(v2.Transform):
+class Intensity(ImageChange):
     """Brightness, contrast and noise for any number of channels (v2's own jitter takes one or three)."""
 
     def __init__(self, brightness: float, contrast: float, noise: float) -> None:
@@ -304,22 +301,18 @@ class Intensity(v2.Transform):
         self.brightness, self.contrast, self.noise = brightness, contrast, noise
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw, apart from applying."""
         shift, gain = (2 * torch.rand(2) - 1).tolist()
         grain = torch.randn(image_of(flat_inputs).shape) * self.noise if self.noise else None
         return {"shift": shift * self.brightness, "gain": 1 + gain * self.contrast, "grain": grain}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply to the image only."""
-        if not isinstance(inpt, tv_tensors.Image):
-            return inpt
-        changed = (inpt - 0.5) * params["gain"] + 0.5 + params["shift"] * inpt
+    def change(self, image: Tensor, params: dict[str, Any]) -> Tensor:
+        changed = (image - 0.5) * params["gain"] + 0.5 + params["shift"] * image
         if params["grain"] is not None:
             changed = changed + params["grain"]
-        return tv_tensors.Image(changed.clamp(0, 1))
+        return changed.clamp(0, 1)
 
 
-class Cutout(v2.Transform):
+class Cutout(ImageChange):
     """Blank rectangles, black or of the image's mean (DeVries and Taylor, arXiv:1708.04552).
 
     They cover less than half of any lesion together, so that what is labelled can be seen. A rectangle without a place
@@ -353,15 +346,12 @@ class Cutout(v2.Transform):
                     break
         return {"rectangles": rectangles, "fill": FILLS[int(torch.randint(len(FILLS), ()))]}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply to the image only."""
-        if not isinstance(inpt, tv_tensors.Image) or not params["rectangles"]:
-            return inpt
-        image = inpt.as_subclass(Tensor).clone()
+    def change(self, image: Tensor, params: dict[str, Any]) -> Tensor:
+        image = image.clone()
         fill = image.mean(dim=(1, 2)) if params["fill"] is None else torch.full((len(image),), params["fill"])
         for rows, columns in params["rectangles"]:
             image[:, rows, columns] = fill[:, None, None]
-        return tv_tensors.Image(image)
+        return image
 
 
 def _lesion_masks(flat_inputs: Sequence[Any], size_hw: tuple[int, int]) -> list[NDArray[np.bool_]]:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from mammodet.data.breasts import breasts_of
 from mammodet.data.dataset import LesionDataset, Sample, make_loader
 from mammodet.data.prepared import DiskCache, MemoryCache
-from mammodet.data.sampling import BreastBatches, ClassSampler, EpochSampler, usable_indices
+from mammodet.data.sampling import BreastBatches, EpochSampler, usable_indices
 from mammodet.engine.checked_run import Run
 from mammodet.records import Dataset, ImageRecord
 
@@ -92,32 +92,19 @@ class Loaders(L.LightningDataModule):
     def _sampler(self, indices: list[int]) -> EpochSampler:
         data, trainer = self.run.config.data, self.trainer
         assert trainer is not None
-        seed = self.run.config.seed
-        rank, size = trainer.global_rank, trainer.world_size
-        if data.sampling.rule == "all" and not data.sampling.per_patient:
-            return EpochSampler(
-                self.run.train,
-                indices,
-                batch_size=data.batch_size,
-                seed=seed,
-                negative_fraction=data.negative_fraction,
-                weights=self.run.weights,
-                epoch_size=data.epoch_size,
-                rank=rank,
-                world_size=size,
-            )
-        target = next((each for each in self.run.config.model.targets if each.name == data.sampling.target), None)
-        return ClassSampler(
+        targets = {target.name: target for target in self.run.config.model.targets}
+        return EpochSampler(
             self.run.train,
             indices,
-            data.sampling,
-            target,
             batch_size=data.batch_size,
-            seed=seed,
+            seed=self.run.config.seed,
+            negative_fraction=data.negative_fraction,
             weights=self.run.weights,
+            sampling=data.sampling,
+            target=targets.get(data.sampling.target or ""),
             epoch_size=data.epoch_size,
-            rank=rank,
-            world_size=size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
         )
 
     def _samples(self, dataset: Dataset, *, training: bool) -> LesionDataset:

@@ -17,6 +17,7 @@ from mammodet.config import Config, TrainConfig, changes, on_resume
 from mammodet.data.sources import SourceFile
 from mammodet.engine.checkpoint import RunFacts, config_of
 from mammodet.errors import InputError
+from mammodet.files import dig
 
 #: What Lightning resumes from.
 _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks", "state_dict", "pytorch-lightning_version")
@@ -116,10 +117,10 @@ def check_content(
     faults += _unlike([{}], content["lr_schedulers"], "lr_schedulers")
     faults += _optimizer_faults(optimizer.state_dict(), content["optimizer_states"], start)
     if same_version:
-        faults += _unlike(trainer.fit_loop.state_dict(), _item(content["loops"], "fit_loop"), "loops.fit_loop")
+        faults += _unlike(trainer.fit_loop.state_dict(), dig(content["loops"], "fit_loop"), "loops.fit_loop")
         done = [
-            _item(content["loops"], "fit_loop", "epoch_progress", "current", "processed"),
-            _item(content["loops"], *_OPTIMIZER_STEPS, "total", "completed"),
+            dig(content["loops"], "fit_loop", "epoch_progress", "current", "processed"),
+            dig(content["loops"], *_OPTIMIZER_STEPS, "total", "completed"),
         ]
         if done != [start.epochs, start.steps]:
             faults.append(f"epoch and global_step say {start.epochs} epochs and {start.steps} steps, loops {done}")
@@ -198,12 +199,6 @@ def _unlike(fresh: Any, stored: Any, place: str) -> list[str]:
     else:
         good, expected = True, ""
     return [] if good else [f"{place} is {stored!r:.40}, expected {expected}"]
-
-
-def _item(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -19,7 +19,6 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from mammodet.config import Config
 from mammodet.data.domain import domain_of
 from mammodet.data.inputs import Skipped
-from mammodet.data.sources import SourceFile
 from mammodet.engine.callbacks import AtomicCheckpointIO, OneBar, Patience
 from mammodet.engine.checked_run import Run, patient_key
 from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
@@ -67,10 +66,6 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
     earlier = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(earlier, dict):
         return replace(facts, unknown_start=path.name)
-    if "format" not in earlier:  # of version 0.1's convert-weights, which kept what the checkpoint said of its patients
-        files = earlier.get("files") or [SourceFile(weights).to_json()] * bool(earlier.get("patients"))
-        kept = {"data_hash": "", "patients": [], "unknown_patients": None, **earlier, "files": files}
-        earlier = {**facts.to_json(), **kept}
     return facts.with_earlier(RunFacts.from_json(earlier, path))
 
 

@@ -14,6 +14,7 @@ from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, un
 from mammodet.data.sources import WORDS, seen_patients, sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.evaluation.calibration_file import Provenance, checkpoints_of
+from mammodet.files import dig
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
 #: What can be overridden by `--allow`, and what it then does.
@@ -295,9 +296,7 @@ def _folds_of(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]
 def _unsafe_splits(dataset: Dataset, model: Mapping[str, Any], train: Dataset | None) -> list[str]:
     """Splits that put copies of one image on both sides."""
     found = []
-    config = model.get("config")
-    data = config.get("data") if isinstance(config, Mapping) else None
-    name = data.get("unsafe_split") if isinstance(data, Mapping) else None
+    name = dig(model, "config", "data", "unsafe_split")
     if name is not None:
         found.append(
             f"the model was trained on an unsafe split ({name}): copies of test images were in training; its figures "

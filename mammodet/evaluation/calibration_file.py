@@ -22,7 +22,7 @@ from mammodet.errors import InputError, faults_of, raise_faults
 from mammodet.evaluation.calibration import METHODS, Count, OperatingPoint, Scaling, parse_goal
 from mammodet.evaluation.cases import OVER_IMAGES
 from mammodet.evaluation.results import LEVELS
-from mammodet.files import canonical_hash, read_json, write_json
+from mammodet.files import canonical_hash, dig, read_json, write_json
 from mammodet.records import LABELS
 
 FORMAT = "mammodet-calibration/1"
@@ -219,11 +219,7 @@ def checkpoints_of(model: Mapping[str, Any]) -> tuple[str | None, ...]:
 
 def aggregation_of(model: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The rule, and the way of joining images, of `model` in a predictions file; None where it does not say."""
-    found: Any = model
-    for key in ("config", "model", "aggregation"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    found = found if isinstance(found, Mapping) else {}
-    rule, over_images = found.get("rule"), found.get("over_images")
+    rule, over_images = (dig(model, "config", "model", "aggregation", key) for key in ("rule", "over_images"))
     return rule if isinstance(rule, str) else None, over_images if over_images in OVER_IMAGES else None
 
 

@@ -71,8 +71,8 @@ def _start(module: nn.Conv2d | nn.Linear, init: str) -> None:
         nn.init.zeros_(module.bias)
 
 
-class Pooled(nn.Module):
-    """A torchvision body under global average pooling; its names are those of a detector's backbone body."""
+class Body(nn.Module):
+    """A model of torchvision or timm without its classifier; its names are those of a detector's backbone body."""
 
     def __init__(self, body: nn.Module, out_features: int) -> None:
         super().__init__()
@@ -83,20 +83,6 @@ class Pooled(nn.Module):
         """Features (B, out_features)."""
         features: Tensor = self.body(images)
         return features.flatten(1)
-
-
-class Timm(nn.Module):
-    """A timm model without its classifier."""
-
-    def __init__(self, body: nn.Module, out_features: int) -> None:
-        super().__init__()
-        self.body = body
-        self.out_features = out_features
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (B, out_features)."""
-        features: Tensor = self.body(images)
-        return features
 
 
 def build_network(config: ClassifierConfig, *, in_channels: int, side: int, load_pretrained: bool) -> nn.Module:
@@ -131,7 +117,7 @@ def _torchvision(config: ClassifierConfig, in_channels: int, load_pretrained: bo
             body.features[0][0] = adapt_first_conv(body.features[0][0], in_channels)
         features = body.classifier[1].in_features
         body.classifier = nn.Identity()
-    return Pooled(body, features)
+    return Body(body, features)
 
 
 def _timm(config: ClassifierConfig, in_channels: int, side: int, load_pretrained: bool) -> nn.Module:
@@ -162,7 +148,7 @@ def _timm(config: ClassifierConfig, in_channels: int, side: int, load_pretrained
         shape = tuple(body(torch.zeros(1, in_channels, side, side)).shape)
     if len(shape) != 2:
         raise InputError(f"network 'timm/{name}' gives features of shape {shape}; expected (1, n): choose another")
-    return Timm(body.train(), shape[1])
+    return Body(body.train(), shape[1])
 
 
 class GatedAttention(nn.Module):

@@ -17,10 +17,9 @@ import torchvision
 from torch import Tensor, nn
 
 from mammodet.errors import InputError
-from mammodet.modeling.hub import fetch_hub
 from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.weight_files import read_weights
-from mammodet.modeling.weights import load_matching, spelled_as
+from mammodet.modeling.weights import fetch_hub, load_matching, spelled_as
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mammodet.errors import InputError
 
-_ZIP = b"PK\x03\x04"
-_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+#: First bytes of torch's file formats: a zip archive, and a pickled number before 2020.
+ZIP = b"PK\x03\x04"
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 #: Steps of a pickle that are followed, and values that it may put into its table: a checkpoint has some 10^5.
 _MOST_STEPS, _MOST_PICKLE = 10**7, 2**28
 #: Types of numbers that weights have.
@@ -24,29 +25,23 @@ _DTYPES = (
 )
 
 
-def check_archive(path: Path) -> None:
+def check_stream(file: IO[bytes], size: int, path: Path) -> None:
     """Refuse a torch file or a pickle that would unpack to more than it holds.
 
+    Args:
+        file: a file, or a part of one.
+        size: in bytes.
+        path: for messages.
     Raises:
         InputError: compressed entries (torch writes none), entries that lie upon each other, or a pickle whose table
             is larger than the file.
     """
-    with open(path, "rb") as file:
-        check_stream(file, path.stat().st_size, path)
-
-
-def check_stream(file: IO[bytes], size: int, path: Path) -> None:
-    """As `check_archive`, of a file or of a part of one.
-
-    Args:
-        size: in bytes.
-        path: for messages.
-    """
-    start = file.read(len(_OLD_TORCH))
     file.seek(0)
-    if not start.startswith(_ZIP):
+    start = file.read(len(OLD_TORCH))
+    file.seek(0)
+    if not start.startswith(ZIP):
         # before 2020, torch wrote three pickles before the one of the weights, and one after it
-        for _ in range(5 if start.startswith(_OLD_TORCH) else 1):
+        for _ in range(5 if start.startswith(OLD_TORCH) else 1):
             _check_pickle(path, file, size)
         return
     try:

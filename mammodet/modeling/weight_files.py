@@ -18,22 +18,15 @@ import torch
 from torch import Tensor
 
 from mammodet.errors import InputError
-from mammodet.files import check_is_file
+from mammodet.files import check_is_file, dig
 from mammodet.modeling.packed_files import is_safetensors, read_parts, read_state
-from mammodet.modeling.weight_bombs import check_archive, check_stream, check_tensor
+from mammodet.modeling.weight_bombs import OLD_TORCH, ZIP, check_stream, check_tensor
 
 Layout = Literal["mammodet", "torchvision", "detectron2", "caffe2", "unknown"]
-#: Where a file of `mammodet convert-weights`, which version 0.1 had, says what it holds.
-HEADER = "mammodet_weights"
 #: Where a checkpoint of ours says where it comes from.
 KEY = "mammodet"
-#: What it says there of what a model saw (`mammodet.engine.checkpoint.RunFacts`).
-SEEN: dict[str, type] = {"patients": list, "files": list, "unknown_patients": int, "unknown_start": str}
-
-#: First bytes of torch's file formats: a zip archive, and a pickled number before 2020.
-_ZIP, _OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_PICKLE = b"\x80"
-
+#: Where files of `mammodet convert-weights`, which is gone, said how they had been changed.
+_CONVERTED = "mammodet_weights"
 #: Names that stand in one layout alone, in the order in which they are looked for.
 _LAYOUTS: tuple[tuple[Layout, str], ...] = (
     ("mammodet", r"(detector|network|image_head)\."),
@@ -50,14 +43,14 @@ class WeightFile:
     Attributes:
         state: tensors by name, on the CPU; a leading `model.` (Lightning's) is taken off.
         layout: whose names they are; `mammodet` is a checkpoint of ours, with a detector of either library inside.
-        facts: what the file says of itself, where it does: `stride_in_1x1` and `pixels` (with a `std` of each colour),
-            `author`, `matching_heuristics` (detectron2: names may be ends of a model's names), and of a checkpoint of
-            ours its `config` and what it has seen: `patients`, `files`, `unknown_patients` and `unknown_start`.
+        config: of a checkpoint of ours, else empty.
+        are_ends: whether names may be ends of a model's names (`matching_heuristics` of detectron2, and all of Caffe2).
     """
 
     state: dict[str, Tensor]
     layout: Layout
-    facts: dict[str, Any]
+    config: dict[str, Any]
+    are_ends: bool = False
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -68,12 +61,13 @@ def read_weights(path: Path) -> WeightFile:
     """
     content = read_torch(path)
     state = state_of(content, path)
-    facts = _facts(content)
     layout = layout_of(state)
-    if layout == "caffe2":
-        facts.setdefault("author", "Caffe2")
-        facts["matching_heuristics"] = True
-    return WeightFile(state, layout, facts)
+    said = content if isinstance(content, dict) else {}
+    if _CONVERTED in said:
+        raise InputError(f"{path}: was changed by mammodet convert-weights, which is gone; give its source")
+    config = dig(said, KEY, "config")
+    are_ends = layout == "caffe2" or bool(said.get("matching_heuristics"))
+    return WeightFile(state, layout, config if isinstance(config, dict) else {}, are_ends)
 
 
 def layout_of(names: Mapping[str, Tensor]) -> Layout:
@@ -82,23 +76,6 @@ def layout_of(names: Mapping[str, Tensor]) -> Layout:
         if any(re.match(pattern, name) for name in names):
             return layout
     return "unknown"
-
-
-def _facts(content: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    if not isinstance(content, dict):
-        return facts
-    if "__author__" in content:
-        facts["author"] = str(content["__author__"])
-    if "matching_heuristics" in content:
-        facts["matching_heuristics"] = bool(content["matching_heuristics"])
-    header, run = content.get(HEADER), content.get(KEY)
-    if isinstance(header, dict):
-        facts |= {key: header[key] for key in ("stride_in_1x1", "pixels") if header.get(key) is not None}
-    for key, kind in (("config", dict), *SEEN.items()):
-        if isinstance(run, dict) and isinstance(run.get(key), kind):
-            facts[key] = run[key]
-    return facts
 
 
 def read_torch(path: Path) -> Any:
@@ -112,12 +89,14 @@ def read_torch(path: Path) -> Any:
     check_is_file(path, "a checkpoint")
     try:
         with open(path, "rb") as file:
-            start = file.read(len(_OLD_TORCH))
-        if is_safetensors(start):
-            parts, state = read_parts(path), read_state(path)
-            return state if parts is None else {"state_dict": state, KEY: parts.facts}
-        check_archive(path)
-        if _is_plain_pickle(path, start):
+            start = file.read(len(OLD_TORCH))
+            if is_safetensors(start):
+                parts, state = read_parts(path), read_state(path)
+                return state if parts is None else {"state_dict": state, KEY: parts.facts}
+            check_stream(file, path.stat().st_size, path)
+        # A pickle by its content; the oldest ones, which are text, by name.
+        is_pickle = start.startswith(b"\x80") or (path.suffix == ".pkl" and start)
+        if is_pickle and not start.startswith((ZIP, OLD_TORCH)):
             return _read_pickle(path)
         # torchvision's own training script keeps its command line beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -160,13 +139,6 @@ def state_of(value: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _is_plain_pickle(path: Path, start: bytes) -> bool:
-    """By content; of the oldest pickles, which are text, by name."""
-    if start.startswith((_ZIP, _OLD_TORCH)):
-        return False
-    return start.startswith(_PICKLE) or (path.suffix == ".pkl" and bool(start))
-
-
 def _read_pickle(path: Path) -> Any:
     try:
         # Under Python 2 arrays were pickled as text, which latin1 gives back byte by byte.
@@ -191,25 +163,10 @@ class _ArrayUnpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few constructors of arrays and tensors, under their names of all years."""
-        # Functions are made afresh, so that a pickle that changes one's attributes changes nothing here.
-        makers: dict[tuple[str, str], Callable[[], Any]] = {
-            ("numpy", "ndarray"): object,
-            ("numpy", "dtype"): _make_dtype,
-            ("numpy._core.multiarray", "_reconstruct"): _make_array,
-            ("numpy._core.multiarray", "scalar"): _make_scalar,
-            ("numpy._core.numeric", "_frombuffer"): _make_from_buffer,
-            ("_codecs", "encode"): _make_encode,
-            ("__builtin__", "bytes"): _make_no_bytes,
-            ("collections", "OrderedDict"): lambda: OrderedDict,
-            ("torch.storage", "_load_from_bytes"): _make_storage,
-            ("torch._utils", "_rebuild_tensor_v2"): _make_tensor,
-            ("torch._utils", "_rebuild_parameter"): _make_parameter,
-        }
-        make = makers.get((re.sub(r"^numpy\.core\b", "numpy._core", module), name))
+        make = _MAKERS.get((re.sub(r"^numpy\.core\b", "numpy._core", module), name))
         if make is None:
             raise _ForbiddenError(f"{module}.{name}")
-        return make()
+        return lambda *given: make(*given)  # made afresh: a pickle can change attributes of what it finds
 
 
 class _PickledType:
@@ -240,56 +197,40 @@ def _from_bytes(content: Any, kind: _PickledType, shape: Any, order: Literal["C"
     return np.frombuffer(raw, kind.value).reshape(shape, order=order)
 
 
-def _make_dtype() -> Callable[..., _PickledType]:
-    return lambda name, *_options: _PickledType(name)
+def _from_buffer(content: Any, kind: _PickledType, shape: Any, order: str, axes: Any = None) -> np.ndarray:
+    array = _from_bytes(content, kind, shape, "F" if order == "F" else "C")
+    return array if axes is None else array.transpose(axes)
 
 
-def _make_array() -> Callable[..., _PickledArray]:
-    return lambda *_usual: _PickledArray()
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError(f"bytes in {encoding}; expected latin1")
+    return text.encode("latin1")
 
 
-def _make_scalar() -> Callable[..., Any]:
-    return lambda kind, content: _from_bytes(content, kind, (), "C")[()]
+def _storage(content: bytes) -> Any:
+    check_stream(io.BytesIO(content), len(content), Path("a storage"))
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _make_from_buffer() -> Callable[..., np.ndarray]:
-    def from_buffer(content: Any, kind: _PickledType, shape: Any, order: str, axes: Any = None) -> np.ndarray:
-        array = _from_bytes(content, kind, shape, "F" if order == "F" else "C")
-        return array if axes is None else array.transpose(axes)
-
-    return from_buffer
-
-
-def _make_encode() -> Callable[..., bytes]:
-    def encode(text: str, encoding: str) -> bytes:
-        if encoding != "latin1":
-            raise ValueError(f"bytes in {encoding}; expected latin1")
-        return text.encode("latin1")
-
-    return encode
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_rest: Any) -> Tensor:
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise ValueError(f"a tensor over {type(storage).__name__}; expected a storage")
+    # torch refuses what lies outside of the storage, or enlarges it.
+    return torch.empty(0, dtype=storage.dtype).set_(storage.untyped(), offset, size, stride)
 
 
-def _make_no_bytes() -> Callable[[], bytes]:
-    return lambda: b""  # of an empty array, in Python 2's protocols
-
-
-def _make_storage() -> Callable[..., Any]:
-    def storage(content: bytes) -> Any:
-        check_stream(io.BytesIO(content), len(content), Path("a storage"))
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-    return storage
-
-
-def _make_tensor() -> Callable[..., Tensor]:
-    def tensor(storage: Any, offset: int, size: Any, stride: Any, *_rest: Any) -> Tensor:
-        if not isinstance(storage, torch.storage.TypedStorage):
-            raise ValueError(f"a tensor over {type(storage).__name__}; expected a storage")
-        # torch refuses what lies outside of the storage, or enlarges it.
-        return torch.empty(0, dtype=storage.dtype).set_(storage.untyped(), offset, size, stride)
-
-    return tensor
-
-
-def _make_parameter() -> Callable[..., Any]:
-    return lambda data, *_rest: data
+#: The few constructors of arrays and tensors, under their names of all years.
+_MAKERS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): object,  # named as the kind of what `_reconstruct` makes
+    ("numpy", "dtype"): lambda name, *_options: _PickledType(name),
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_usual: _PickledArray(),
+    ("numpy._core.multiarray", "scalar"): lambda kind, content: _from_bytes(content, kind, (), "C")[()],
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",  # of an empty array, in Python 2's protocols
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_rest: data,
+}

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mammodet.errors import InputError
-from mammodet.files import file_hash
-from mammodet.modeling.hub import fetch_hub
+from mammodet.files import dig, file_hash
 from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET, PixelStats
 from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
 from mammodet.models import STARTER, starter_path
+
+T = TypeVar("T")
 
 #: A first convolution: of a detector's backbone, of a classifier's network, or of a plain torchvision or timm model.
 _FIRST_CONV = re.compile(r"(?:.*body\.)?(?:conv1|conv_stem|features\.0\.0)\.weight")
@@ -39,6 +41,8 @@ _OLD_NAMES = (
 _NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 #: Names of norms of torch, torchvision and timm, and so of what is made of them.
 _NORMS = ("BatchNorm2d", "GroupNorm", "FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+#: Where a config of ours keeps that of a detectron2 network.
+_RESOLVED = ("detectron2", "resolved", "MODEL")
 #: Where detectron2's model zoo lies.
 _ZOO = ("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
 
@@ -142,6 +146,17 @@ def without_sequences(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
 
+def fetch_hub(fetch: Callable[[], T], what: str, where: str) -> T:
+    """Run a download; where the hub cannot be reached, say the two ways on."""
+    try:
+        return fetch()
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{what} could not be downloaded from {where} ({error}). Either bring the file by other means and give its "
+            "path (model.weights=PATH), or start without (model.weights=none with model.detector.backbone.norm=GN)."
+        ) from error
+
+
 def coco_state() -> dict[str, Tensor]:
     """torchvision's Mask R-CNN R50-FPN trained on COCO, for batch norms that add 1e-5 to their variance.
 
@@ -215,28 +230,19 @@ def inner(file: WeightFile) -> tuple[dict[str, Tensor], Layout]:
 
 def stride_of(file: WeightFile) -> bool | None:
     """Whether the bottlenecks have their stride in the 1x1 convolution, where the file says so."""
-    if "stride_in_1x1" in file.facts:
-        return bool(file.facts["stride_in_1x1"])
-    model = _setting(file.facts, "config", "model")
-    stride = _setting(model, "detectron2", "resolved", "MODEL", "RESNETS", "STRIDE_IN_1X1")
+    stride = dig(file.config, "model", *_RESOLVED, "RESNETS", "STRIDE_IN_1X1")
     if stride is None and inner(file)[1] == "torchvision":
         # torchvision has no other than in the 3x3 convolution, and ours only where a config says so.
-        stride = _setting(model, "detector", "backbone", "stride_in_1x1") or False
+        stride = dig(file.config, "model", "detector", "backbone", "stride_in_1x1") or False
     return None if stride is None else bool(stride)
 
 
 def _own_stats(file: WeightFile) -> PixelStats:
     """Of a checkpoint of ours; version 0.1 had one mean and std for all networks."""
-    mean, std = (_setting(file.facts, "config", "model", "pixels", key) for key in ("mean", "std"))
+    mean, std = (dig(file.config, "model", "pixels", key) for key in ("mean", "std"))
     if isinstance(mean, float) and isinstance(std, float):
         return PixelStats(mean, std)
-    return CLASSIFIER_0_1 if _setting(file.facts, "config", "model", "kind") == "classifier" else IMAGENET
-
-
-def _setting(value: object, *keys: str) -> object:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+    return CLASSIFIER_0_1 if dig(file.config, "model", "kind") == "classifier" else IMAGENET
 
 
 def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelStats = IMAGENET) -> dict[str, Tensor]:
@@ -260,7 +266,7 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelSt
         )
     if layout == "torchvision" and stride_in_1x1 is not None and has_bottlenecks(state):
         _refuse_other_stride(path, bool(stride_of(file)), stride_in_1x1)
-    if file.layout == "mammodet" and "config" in file.facts and (own := _own_stats(file)) != pixels:
+    if file.layout == "mammodet" and file.config and (own := _own_stats(file)) != pixels:
         raise InputError(
             f"{path}: its network sees pixels with mean {own.mean:g} and std {own.std:g}, this one with "
             f"{pixels.mean:g} and {pixels.std:g}. Add model.pixels.mean={own.mean:g} model.pixels.std={own.std:g}"
@@ -297,9 +303,7 @@ def detectron2_state(
     given = stride_of(file)
     if given is not None and has_bottlenecks(state):
         _refuse_other_stride(path, given, stride_in_1x1, detectron2=True)
-    std = _setting(file.facts, "pixels", "std") or _setting(
-        file.facts, "config", "model", "detectron2", "resolved", "MODEL", "PIXEL_STD"
-    )
+    std = dig(file.config, "model", *_RESOLVED, "PIXEL_STD")
     if isinstance(std, list) and std and not math.isclose(mean := sum(std) / len(std), pixel_std, rel_tol=0.01):
         raise InputError(
             f"{path}: its network sees pixels with std {mean:g}, this one with {pixel_std:g}. Set MODEL.PIXEL_STD "
@@ -310,12 +314,7 @@ def detectron2_state(
         return {f"{_OWN[0]}{name}": tensor for name, tensor in state.items()} | others
     if layout == "caffe2":
         state = from_caffe2(state)
-    return match_ends(state, names) if _is_part(file, state) else state
-
-
-def _is_part(file: WeightFile, state: Mapping[str, Tensor]) -> bool:
-    """Whether names may be ends of a model's names."""
-    return bool(file.facts.get("matching_heuristics")) or "stem.conv1.weight" in state
+    return match_ends(state, names) if file.are_ends or "stem.conv1.weight" in state else state
 
 
 def from_caffe2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
