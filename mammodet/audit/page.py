@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ MOST_PICTURES = 40
 PICTURES_BYTES = 2_800_000  # of all pictures together, before base64 makes a third more of them
 PANEL_HEIGHT = 420
 MOST_ITEMS_SHOWN, MOST_ITEMS_LISTED = 6, 200
-#: Of fields of `Facts`, where their own names say too little.
+#: Of facts, where their own names say too little.
 FACT_NAMES = {
     "counts_as": "images count as",
     "size_hw": "image size (h x w)",
@@ -71,15 +71,13 @@ def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
     stamp = {
         "file": source.path,
         "compared with": ", ".join(other.path.name for other in audit.sources[1:]) or "nothing",
-        "patients": facts.patients,
-        "images": facts.images,
-        "lesions": facts.lesions,
+        **{name: facts[name] for name in ("patients", "images", "lesions")},
         "data hash": data_hash(source.dataset)[:16],
         "mammodet": mammodet.__version__,
     }
-    known = {field.name: getattr(facts, field.name) for field in fields(facts)}
     page = render(
         "audit.html.j2",
+        folder=Path(__file__).parent,
         title=f"Audit of {source.path.resolve().parent.name}/{source.path.name}",
         audit=audit,
         command=command,
@@ -92,7 +90,7 @@ def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
         subsets=count_subsets(audit.images),
         facts={
             FACT_NAMES.get(name, name.replace("_", " ")): _cell(value)
-            for name, value in known.items()
+            for name, value in facts.items()
             if value not in (None, {})
         },
     )
@@ -186,7 +184,9 @@ def make_figures(images: Sequence[AuditedImage]) -> Iterator[Figure]:
     members = own(images)
     subsets = count_subsets(images)
     for label in LABELS:
-        rows = {row.subset: {word: number for word, number in row.labels[label].items() if number} for row in subsets}
+        rows = {
+            row["subset"]: {word: number for word, number in row["labels"][label].items() if number} for row in subsets
+        }
         if any("positive" in row or "negative" in row for row in rows.values()):
             yield bars_figure(f"{label.capitalize()}, by subset", rows, what="images", shares=True)
     yield bars_figure("Images", tables.image_cross(images, lambda record: "all images"), what="images")
