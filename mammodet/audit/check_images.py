@@ -16,7 +16,7 @@ def _of(image: AuditedImage, check: str, text: str) -> tuple[str, Item]:
     return check, Item(f"{image.name}: {text}", (image,))
 
 
-@grouped
+@grouped()
 def check_files(images: Sequence[AuditedImage]) -> Found:
     """Every image file is there, can be read to its end, and shows something."""
     for image in own(images):
@@ -29,7 +29,7 @@ def check_files(images: Sequence[AuditedImage]) -> Found:
             yield _of(image, "constant_image", f"{100 * facts.flat_share:.2f} % of its pixels have one value")
 
 
-@grouped
+@grouped()
 def check_size(images: Sequence[AuditedImage]) -> Found:
     """Every file has the size that the JSON says: else every box on it is misplaced."""
     for image in own(images):
@@ -39,7 +39,7 @@ def check_size(images: Sequence[AuditedImage]) -> Found:
             yield _of(image, "wrong_size", text)
 
 
-@grouped
+@grouped()
 def _lost_depth(images: Sequence[AuditedImage]) -> Found:
     for image in own(images):
         facts = image.facts
@@ -69,7 +69,7 @@ def _sides(images: Sequence[AuditedImage]) -> Iterator[tuple[str, list[tuple[Aud
             yield source, members, sum(straight for _, straight in members)
 
 
-@grouped
+@grouped()
 def _wrong_sides(images: Sequence[AuditedImage]) -> Found:
     for _, members, straight in _sides(images):
         majority = max(straight, len(members) - straight)

@@ -107,7 +107,7 @@ def _mirrored(box_xyxy: BoxXYXY, size_hw: tuple[int, int], place: Place) -> BoxX
     return x1, y1, x2, y2
 
 
-@grouped
+@grouped(least=WARNING_ON_BREAST)
 def check_on_breast(images: Sequence[AuditedImage]) -> Found:
     """Lesions lie on the breast; `check_origin` reports those that a wrong origin explains."""
     wrong = find_wrong_origin(images)
@@ -119,7 +119,7 @@ def check_on_breast(images: Sequence[AuditedImage]) -> Found:
             yield _of(image, position, check, f"{100 * share:.0f} % of it on the breast")
 
 
-@grouped
+@grouped(most=MOST_BOX_DIFFERENCE)
 def check_mask_against_box(images: Sequence[AuditedImage]) -> Found:
     """A lesion's box is the tight box of its mask."""
     for image in own(images):
@@ -137,7 +137,7 @@ def check_mask_against_box(images: Sequence[AuditedImage]) -> Found:
                 yield _of(image, position, "mask_against_box", f"its mask's box is {tight}, {apart:.1f} px off")
 
 
-@grouped
+@grouped(largest=LARGEST_SHARE, smallest=SMALLEST_SIDE, same=SAME_LESION_IOU)
 def check_boxes(images: Sequence[AuditedImage]) -> Found:
     """Boxes are neither specks nor half the image, and no lesion stands twice on it."""
     for image in own(images):
@@ -155,7 +155,7 @@ def check_boxes(images: Sequence[AuditedImage]) -> Found:
                 yield _of(image, position, "duplicate_lesion", text)
 
 
-@grouped
+@grouped()
 def check_labels(images: Sequence[AuditedImage]) -> Found:
     """Labels of an image do not contradict its lesions or each other; a positive one has lesions, or says why not."""
     for image in own(images):

@@ -15,7 +15,7 @@ from mammodet.audit.findings import AuditedImage, Finding, Found, Item, by_part,
 LEAST_CHI_SQUARE_P = 0.001
 
 
-@grouped
+@grouped()
 def check_patient_leakage(images: Sequence[AuditedImage]) -> Found:
     """No patient stands in two subsets."""
     places: dict[str, dict[str, list[AuditedImage]]] = defaultdict(lambda: defaultdict(list))
@@ -37,7 +37,7 @@ def check_single_images(images: Sequence[AuditedImage]) -> list[Finding]:
     return [Finding.of("single_images", number=len(patients))]
 
 
-@grouped
+@grouped()
 def check_copies(images: Sequence[AuditedImage]) -> Found:
     """No image stands in two subsets, or under two patients, also not re-encoded, resized, windowed or mirrored."""
     for copy in find_copies([image.facts.print for image in images], [image.facts.sha256 for image in images]):
@@ -62,7 +62,7 @@ def _describe(copy: Copy, first: AuditedImage, second: AuditedImage) -> str:
     )
 
 
-@grouped
+@grouped()
 def check_labels_per_subset(images: Sequence[AuditedImage]) -> Found:
     """Every subset has positive and negative images, where the label is known at all.
 
@@ -111,7 +111,7 @@ def homogeneity_p(rows: Sequence[tuple[int, int]]) -> float | None:
     return p if math.isfinite(p) else None
 
 
-@grouped
+@grouped()
 def check_patient_ids(images: Sequence[AuditedImage]) -> Found:
     """Every image has a patient, so that leakage can be seen."""
     for part, members in by_part(images).items():

@@ -130,17 +130,20 @@ Found = Iterator[tuple[str, Item]]
 Check = Callable[[Sequence[AuditedImage]], list[Finding]]
 
 
-def grouped(look: Callable[[Sequence[AuditedImage]], Found]) -> Check:
-    """Makes a check of a function that gives items, each with the name of its finding."""
+def grouped(**facts: object) -> Callable[[Callable[[Sequence[AuditedImage]], Found]], Check]:
+    """Makes a check of a function that gives items, each with the name of its finding; `facts` fill in the words."""
 
-    @wraps(look)
-    def check(images: Sequence[AuditedImage]) -> list[Finding]:
-        items: dict[str, list[Item]] = {}
-        for name, item in look(images):
-            items.setdefault(name, []).append(item)
-        return [Finding.of(name, found) for name, found in items.items()]
+    def made(look: Callable[[Sequence[AuditedImage]], Found]) -> Check:
+        @wraps(look)
+        def check(images: Sequence[AuditedImage]) -> list[Finding]:
+            items: dict[str, list[Item]] = {}
+            for name, item in look(images):
+                items.setdefault(name, []).append(item)
+            return [Finding.of(name, found, **facts) for name, found in items.items()]
 
-    return check
+        return check
+
+    return made
 
 
 def own(images: Sequence[AuditedImage]) -> list[AuditedImage]:

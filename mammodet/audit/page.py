@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 import mammodet
 from mammodet.audit import tables
 from mammodet.audit.figures import bars_figure, histogram_figure
-from mammodet.audit.findings import AuditedImage, Finding, Item, Severity, own
+from mammodet.audit.findings import AuditedImage, Finding, Item, own
 from mammodet.audit.result import Audit
 from mammodet.audit.tables import count_subsets, find_facts
 from mammodet.data.coco import data_hash
@@ -48,21 +47,6 @@ FACT_NAMES = {
     "breast_intensity": "mean intensity of the breast",
 }
 OPTIONS = OverlayOptions(panel_height=PANEL_HEIGHT, emphasis=1.5, captions=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A picture of the gallery: one image, or the two of a pair, and why it is there."""
-
-    severity: Severity
-    check: str
-    text: str
-    facts: str
-    names: str
-    is_pair: bool
-    picture: str
-    width: int
-    height: int
 
 
 def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
@@ -128,25 +112,25 @@ def _showable(finding: Finding) -> list[Item]:
     return list(shown.values())
 
 
-def make_cards(findings: Sequence[Finding], *, most: int = MOST_PICTURES) -> Iterator[Card]:
-    """Pictures of the suspects, at most `most`, as data URIs."""
+def make_cards(findings: Sequence[Finding], *, most: int = MOST_PICTURES) -> Iterator[dict[str, Any]]:
+    """Pictures of the suspects, at most `most`, as data URIs: one image each, or the two of a pair, and why."""
     chosen = choose_items(findings, most)
     total = sum(len(item.images) for _, item in chosen)
     for finding, item in chosen:
         panels = [_panel(image, item.marks if image is item.images[0] else ()) for image in item.images]
         picture = titled([((), panel) for panel in panels], 0, 4)
         content = _small_jpeg(picture, PICTURES_BYTES * len(panels) // total)
-        yield Card(
-            severity=finding.severity,
-            check=finding.check,
-            text=item.text,
-            facts=" | ".join(f"{facts_text(image.record)} · {truth_text(image.record)}" for image in item.images),
-            names=" | ".join(f"{image.part}: {image.record.file_name}" for image in item.images),
-            is_pair=len(panels) > 1,
-            picture="data:image/jpeg;base64," + base64.b64encode(content).decode("ascii"),
-            width=picture.shape[1],
-            height=picture.shape[0],
-        )
+        yield {
+            "severity": finding.severity,
+            "check": finding.check,
+            "text": item.text,
+            "facts": " | ".join(f"{facts_text(image.record)} · {truth_text(image.record)}" for image in item.images),
+            "names": " | ".join(f"{image.part}: {image.record.file_name}" for image in item.images),
+            "is_pair": len(panels) > 1,
+            "picture": "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii"),
+            "width": picture.shape[1],
+            "height": picture.shape[0],
+        }
 
 
 def _panel(image: AuditedImage, marks: Sequence[tuple[str, BoxXYXY]]) -> Canvas:
