@@ -8,13 +8,13 @@ how many pixels to shift it to the right (`shift`) to lie on the film.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
+from measuring import arguments
 from numpy.typing import NDArray
 
 from mammodet.data.breast import find_breast
@@ -24,7 +24,7 @@ from mammodet.geometry import Mask
 
 def main() -> None:
     """Print medians and the films with the largest loss."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder with mdbNNN.pgm")
     parser.add_argument("--masks", type=Path, required=True)
     parser.add_argument("--table", type=Path, required=True)

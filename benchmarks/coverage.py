@@ -8,9 +8,8 @@ detected; one false positive per image on average. The truth is the figure of a 
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
+from measuring import arguments
 
 from mammodet.evaluation.average_precision import AveragePrecision
 from mammodet.evaluation.bootstrap import Bootstrap, Measure
@@ -73,7 +72,7 @@ def figures_of(measures: list[Measure], bootstrap: Bootstrap) -> dict[str, Figur
 
 def main() -> None:
     """Simulate and count."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--patients", type=int, nargs="+", default=[40, 100, 300])
     chosen = parser.parse_args()

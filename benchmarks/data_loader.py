@@ -1,4 +1,4 @@
-"""Images per second of the training loader beside those of the training step, for a config.
+"""Images per second of a config: prepared by one process and by several, read back, loaded, and learnt from.
 
 example:
   python benchmarks/data_loader.py --config-file configs/phantom/quickstart.yaml
@@ -6,27 +6,53 @@ example:
 
 from __future__ import annotations
 
-import argparse
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from measuring import arguments
 
 from mammodet.config import load_config
 from mammodet.data.dataset import LesionDataset, make_loader
+from mammodet.data.prepared import DiskCache, prepare_record
 from mammodet.data.sampling import EpochSampler, usable_indices
-from mammodet.engine.checked_run import prepare
+from mammodet.engine.checked_run import Run, prepare
 from mammodet.modeling.build import build_model
 
 
+def preparing(run: Run) -> None:
+    """The validation images, one after another, by processes that write them down, and read back."""
+    data, records = run.config.data, run.val.images
+    with tempfile.TemporaryDirectory() as folder:
+        cache = DiskCache(Path(folder), run.root, data.image)
+        seconds = [time.perf_counter()]
+        for record in records:
+            prepare_record(run.root, data.image, record)
+        seconds.append(time.perf_counter())
+        cache.fill(records, jobs=max(data.num_workers, 1), name="preparing", say=lambda _: None)
+        seconds.append(time.perf_counter())
+        for record in records:
+            cache(record)
+        seconds.append(time.perf_counter())
+        size = sum(path.stat().st_size for path in cache.folder.iterdir()) / len(records)
+    one, several, back = (len(records) / taken for taken in np.diff(seconds))
+    print(
+        f"prepared one after another {one:.1f} images/s, by {data.num_workers} processes, with their start and writing "
+        f"{several:.1f}; read back {back:.1f} ({size / 1e6:.2f} MB each)"
+    )
+
+
 def main() -> None:
-    """Time the loader alone, then the model alone on what it gave."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Time each alone; the step on what the loader gave."""
+    parser = arguments(__doc__)
     parser.add_argument("--config-file", type=Path, required=True)
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("opts", nargs="*")
     chosen = parser.parse_args()
     run = prepare(load_config(chosen.config_file, chosen.opts))
+    preparing(run)
     data = run.config.data
     samples = LesionDataset(
         run.train,

@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from joblib import Parallel, delayed
+from measuring import arguments
 from numpy.typing import NDArray
 
 from mammodet.data.breast import Breast, find_breast
@@ -269,7 +270,7 @@ def crossed(rows: list[Row]) -> NDArray[np.float64]:
 
 def main() -> int:
     """Measure, cross-validate, print the table, and write the model where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--real", nargs="+", required=True, metavar="NAME=FOLDER", help="mammograms of an archive")
     parser.add_argument("--phantoms", type=Path, nargs="*", default=[], help="folders that mammodet phantoms wrote")
     parser.add_argument("--hostile", type=Path, nargs="*", default=[], help="folders of other pictures")

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import arguments, peak_mb
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -96,11 +97,11 @@ def official(folder: Path, kind: str) -> list[float]:
 
 
 def ours(folder: Path, kind: str) -> list[float]:
-    """The same figures, AP by size with them as pycocotools has it."""
+    """The same figures; pycocotools gives those by size, too."""
     dataset, predictions = read_coco(folder / "truth.json"), read_predictions(folder / "predictions.json")
     start = time.perf_counter()
-    found = average_precision(dataset, predictions.images, kind, by_size=True)  # type: ignore[arg-type]
-    return [time.perf_counter() - start, *(float(found[name] or 0) for name in ("AP", "AP50", "AP75"))]
+    found = average_precision(dataset, predictions.images, kind)  # type: ignore[arg-type]
+    return [time.perf_counter() - start, *(float(each.value or 0) for each in (found.AP, found.AP50, found.AP75))]
 
 
 def whole(folder: Path, resamples: int) -> list[float]:
@@ -122,7 +123,7 @@ def alone(what: str, folder: Path, *arguments: str) -> tuple[list[float], float]
 
 def main() -> None:
     """Make the files, measure each part in its own process, print ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--detections", type=int, default=5, help="per image")
     parser.add_argument("--resamples", type=int, default=1000)
@@ -132,10 +133,7 @@ def main() -> None:
         what, folder, *rest = chosen.one
         work = {"official": official, "ours": ours, "whole": lambda path, count: whole(path, int(count))}[what]
         numbers = work(Path(folder), *rest)  # type: ignore[operator]
-        # ru_maxrss would remember the memory of the process that started this one
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        megabytes = int(status["VmHWM"].split()[0]) / 1024
-        print(json.dumps({"numbers": numbers, "megabytes": megabytes}))
+        print(json.dumps({"numbers": numbers, "megabytes": peak_mb()}))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

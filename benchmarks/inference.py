@@ -26,6 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from measuring import arguments, peak_mb
+
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.inputs import gather
@@ -41,7 +43,7 @@ ENGINES = ("torchvision", "torch", "onnx", "openvino", "detectron2")
 
 def main() -> int:
     """Make what the engines need, let them take turns, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path(STARTER), help="a detector (default: %(default)s)")
     parser.add_argument("--random", metavar="BACKBONE", help="Mask R-CNN with random weights instead, of one category")
     parser.add_argument("--size", type=int, default=1024, help="with --random: longest side of the network's input")
@@ -108,16 +110,10 @@ def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) ->
         "first_s": first,
         "image_s": statistics.median(seconds[1:] or seconds),
         "cpu_s": statistics.median(work[1:] or work),
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "file": Path(path).stat().st_size,
         "ap50": detector_figures(dataset, whole).get("bbox_AP50") if chosen.data is not None and whole else None,
     }
-
-
-def _peak_mb() -> float:
-    """Largest resident memory of this process; Linux only, where getrusage counts what the parent had, too."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def plain(predictor: Predictor) -> Predictor:

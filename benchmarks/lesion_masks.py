@@ -6,11 +6,11 @@ example:
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import cv2
 import numpy as np
+from measuring import arguments
 
 from mammodet.data.dataset import LesionDataset
 from mammodet.geometry import box_rle, rle_box
@@ -20,9 +20,7 @@ from mammodet.trace import Trace
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=None, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--height", type=int, default=4000, help="of the film in pixels (%(default)s)")
     parser.add_argument("--width", type=int, default=3000, help="(%(default)s)")
     parser.add_argument("--max-size", type=int, default=1024, help="of the network's input (%(default)s)")

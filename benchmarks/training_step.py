@@ -1,86 +1,187 @@
-"""A training step of MammoRCNN beside torchvision's reference step, on the same network, batch and optimiser.
+"""A training step beside other ways of doing it, in CPU (or GPU) seconds and as ratios to the first way.
 
-example:
-  python benchmarks/training_step.py --size 512 --batch 2 --repeats 5
+torchvision: MammoRCNN beside torchvision's reference step, on the same network, batch and optimiser
+pretrained:  a config with a pretrained body, and what each of the measures that make it fast is worth
+classifier:  channels last in memory beside the default order, in 32 and 16 bits
+detectron2:  its Mask R-CNN beside torchvision's with the same layers (ResNet-FPN with GroupNorm), and their inference
+
+examples:
+  python benchmarks/training_step.py torchvision --size 512 --batch 2 --repeats 5
+  python benchmarks/training_step.py detectron2 --backbone resnet50 --size 512 --batch 2 --repeats 5
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
+from measuring import arguments, show, take_turns
 from torch import Tensor, nn
 
 from mammodet.config import load_config
 from mammodet.modeling.build import build_model
+from mammodet.modeling.classifier import ImageClassifier
+
+ZOO = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
+PRETRAINED = Path("configs/cbis_ddsm/mass_faster_rcnn_lite0_cpu.yaml")
+Work = dict[str, Callable[[], object]]
 
 
-def make_batch(size: int, batch: int, device: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Noise with one round lesion on each image."""
+def make_batch(chosen: argparse.Namespace, channels: int = 1) -> tuple[list[Tensor], list[dict[str, Tensor]], Tensor]:
+    """Noise with one round lesion on each image, its targets, and labels."""
+    size = chosen.size
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     radius = size // 12
-    mask = ((rows - size // 2) ** 2 + (columns - size // 2) ** 2 <= radius**2).to(torch.uint8)
     low, high = float(size // 2 - radius), float(size // 2 + radius + 1)
     target = {
-        "boxes": torch.tensor([[low, low, high, high]], device=device),
-        "labels": torch.ones(1, dtype=torch.int64, device=device),
-        "masks": mask[None].to(device),
+        "boxes": torch.tensor([[low, low, high, high]], device=chosen.device),
+        "labels": torch.ones(1, dtype=torch.int64, device=chosen.device),
+        "masks": ((rows - size // 2) ** 2 + (columns - size // 2) ** 2 <= radius**2)[None].byte().to(chosen.device),
     }
-    return [torch.rand(1, size, size, device=device) for _ in range(batch)], [dict(target) for _ in range(batch)]
+    images = [torch.rand(channels, size, size, device=chosen.device) for _ in range(chosen.batch)]
+    return images, [dict(target) for _ in images], torch.ones(chosen.batch, 2, device=chosen.device)
 
 
-def main() -> None:
-    """Time both steps in turn and print the ratio of their medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=512, help="side of the images in pixels")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    chosen = parser.parse_args()
-    model = build_model(load_config(None, [f"model.detector.backbone.name={chosen.backbone}"]), 1)
-    model.to(chosen.device).train()
-    images, targets = make_batch(chosen.size, chosen.batch, chosen.device)
-    labels = torch.ones(chosen.batch, 2, device=chosen.device)
-    everything = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
-    reference: nn.Module = model.detector.model  # type: ignore[assignment,union-attr]
-    detector_only = torch.optim.SGD(reference.parameters(), lr=1e-6, momentum=0.9)
+def step(model: nn.Module, losses: Callable[[], dict[str, Tensor]], bits: int = 32) -> Callable[[], object]:
+    """A whole training step; `losses` runs the model."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
-    # On the CPU its own seconds, which other programs on the machine disturb less than wall time.
-    clock = time.perf_counter if chosen.device.startswith("cuda") else time.process_time
-
-    def step(losses: Callable[[], dict[str, Tensor]], optimizer: torch.optim.Optimizer) -> float:
-        torch.manual_seed(0)
-        start = clock()
-        total = torch.stack(list(losses().values())).sum()
+    def run() -> None:
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bits == 16):
+            total = torch.stack(list(losses().values())).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        if chosen.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return clock() - start
 
-    def ours() -> dict[str, Tensor]:
-        return model(images, targets, labels, [True] * chosen.batch).losses
+    return run
 
-    def theirs() -> dict[str, Tensor]:
-        return reference(images, targets)
 
-    times: dict[str, list[float]] = {"ours": [], "torchvision": []}
-    for repeat in range(chosen.repeats + 1):
-        pair = {"ours": step(ours, everything), "torchvision": step(theirs, detector_only)}
-        if repeat:  # the first warms up
-            for name, seconds in pair.items():
-                times[name].append(seconds)
-    ratios = [one / other for one, other in zip(times["ours"], times["torchvision"], strict=True)]
-    print(
-        f"{chosen.backbone}-FPN, {chosen.batch} x {chosen.size} px, {chosen.device}: ours "
-        f"{statistics.median(times['ours']):.3f} s, torchvision {statistics.median(times['torchvision']):.3f} s, "
-        f"ratio {statistics.median(ratios):.3f} (of {len(ratios)} pairs: {min(ratios):.3f} to {max(ratios):.3f})"
+def detector(chosen: argparse.Namespace, overrides: Sequence[str] = (), config: Path | None = None) -> Any:
+    """A detector with one category, ready to be trained."""
+    torch.manual_seed(0)
+    return build_model(load_config(config, overrides), 1).to(chosen.device).train()
+
+
+def against_torchvision(chosen: argparse.Namespace) -> Work:
+    """Torchvision's own model, and ours around it."""
+    model = detector(chosen, [f"model.detector.backbone.name={chosen.backbone}"])
+    images, targets, labels = make_batch(chosen)
+    reference = model.detector.model
+    return {
+        "torchvision": step(reference, lambda: reference(images, targets)),
+        "ours": step(model, lambda: model(images, targets, labels, [True] * len(images)).losses),
+    }
+
+
+def pretrained(chosen: argparse.Namespace) -> Work:
+    """A config as it is, and without each of its measures."""
+    images, targets, labels = make_batch(chosen, channels=3)
+    for target in targets:
+        del target["masks"]
+
+    def build(*overrides: str, finest: int = 3) -> Any:
+        sizes = f"model.detector.anchors.sizes=[{'[], ' if finest == 2 else ''}[18, 26, 36, 51], [72, 100], [], []]"
+        return detector(chosen, [sizes, *overrides], chosen.config_file)
+
+    def run(model: Any) -> Callable[[], object]:
+        return step(model, lambda: model(images, [dict(each) for each in targets], labels[:, :1]).losses)
+
+    with mock.patch("mammodet.modeling.folding.fold_frozen_norms"):
+        unfolded = build()
+    contiguous = torch.Tensor.contiguous
+    channels_first = run(build().to(memory_format=torch.contiguous_format))
+
+    def undone() -> None:  # the detector lays its input out channels last
+        with mock.patch.object(torch.Tensor, "contiguous", lambda tensor, **_options: contiguous(tensor)):
+            channels_first()
+
+    return {
+        "as it is": run(build()),
+        "frozen norms not folded": run(unfolded),
+        "channels first": undone,
+        "all stages learn": run(build("model.detector.backbone.trainable_layers=5")),
+        "with P2": run(build("model.detector.finest_level=2", finest=2)),
+    }
+
+
+class DefaultOrder(ImageClassifier):
+    """A classifier with images in the default order of memory."""
+
+    def padded(self, images: list[Tensor]) -> Tensor:  # type: ignore[override]
+        """One batch (B, C, side, side), channels first."""
+        return super().padded(images).contiguous(memory_format=torch.contiguous_format)
+
+
+def classifier(chosen: argparse.Namespace) -> Work:
+    """Both orders of memory in 32 and 16 bits."""
+    settings = ["model.kind=classifier", f"model.classifier.network={chosen.backbone}", "model.classifier.norm=BN"]
+    images, _, labels = make_batch(chosen)
+    work: Work = {}
+    for bits in (32, 16):
+        for order in ("channels first", "channels last"):
+            model = detector(chosen, [*settings, f"data.image.max_size={chosen.size}"])
+            if order == "channels first":
+                model.__class__ = DefaultOrder
+                model.to(memory_format=torch.contiguous_format)
+            losses = lambda model=model: model(images, labels[:, :1]).losses  # noqa: E731
+            work[f"{order}, {bits} bits"] = step(model, losses, bits)
+    return work
+
+
+def against_detectron2(chosen: argparse.Namespace) -> Work:
+    """Training and inference of both, with the layers that torchvision's defaults have."""
+    depth = int(chosen.backbone.removeprefix("resnet"))
+    opts = (
+        f"[MODEL.RESNETS.DEPTH, {depth}, MODEL.RESNETS.NORM, GN, MODEL.RESNETS.STRIDE_IN_1X1, false, "
+        "MODEL.FPN.NORM, GN, MODEL.BACKBONE.FREEZE_AT, 0, MODEL.RPN.PRE_NMS_TOPK_TEST, 2000"
+        f"{', MODEL.RESNETS.RES2_OUT_CHANNELS, 64' if depth < 50 else ''}]"
     )
+    theirs = ["model.detector.backend=detectron2", f"model.detectron2.config={ZOO}", f"model.detectron2.opts={opts}"]
+    images, targets, labels = make_batch(chosen)
+    work: Work = {}
+    for name, overrides in {
+        "torchvision": [f"model.detector.backbone.name=resnet{depth}"],
+        "detectron2": theirs,
+    }.items():
+        model = detector(chosen, overrides)
+        print(f"{name}: {sum(each.numel() for each in model.parameters()) / 1e6:.2f} M parameters")
+        losses = lambda model=model: model(images, targets, labels, [True] * len(images)).losses  # noqa: E731
+        train = step(model, losses)
+        work[name] = lambda model=model, train=train: (model.train(), train())
+        infer = torch.no_grad()(lambda model=model: (model.eval(), model(images)))
+        work[f"{name}, inference"] = infer
+    return work
+
+
+WAYS = {
+    "torchvision": (against_torchvision, "resnet50", 512, 2),
+    "pretrained": (pretrained, "", 448, 4),
+    "classifier": (classifier, "resnet18", 128, 8),
+    "detectron2": (against_detectron2, "resnet50", 512, 2),
+}
+
+
+def main() -> None:
+    """Let them take turns, and print medians and ratios."""
+    parser = arguments(__doc__)
+    parser.add_argument("way", choices=list(WAYS))
+    parser.add_argument("--config-file", type=Path, default=PRETRAINED, help="for pretrained (%(default)s)")
+    parser.add_argument("--backbone", help="for the others")
+    parser.add_argument("--size", type=int, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    chosen = parser.parse_args()
+    make, backbone, size, batch = WAYS[chosen.way]
+    chosen.backbone, chosen.size = chosen.backbone or backbone, chosen.size or size
+    chosen.batch = chosen.batch or batch
+    print(f"{chosen.batch} x {chosen.size} px on {chosen.device}, {torch.get_num_threads()} threads")
+    show(take_turns(make(chosen), chosen.repeats, chosen.device))
 
 
 if __name__ == "__main__":

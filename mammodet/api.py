@@ -24,12 +24,12 @@ from mammodet.engine import predict as engine
 from mammodet.engine.ensemble import Ensemble
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration
+from mammodet.evaluation.entries import Scored, admit_inputs, score_entries
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import Metrics
 from mammodet.geometry import rle_to_mask
 from mammodet.models import STARTER, starter_path
 from mammodet.models.card import ModelCard
-from mammodet.pipeline import Scored, admit_inputs, score_entries
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
 #: What `Predictor.predict` takes.

@@ -75,6 +75,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{3,8}\.tmp(?P<suffix>\.[^.]*)?", re.DOTALL)
 
 
+def short_names(paths: Iterable[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart, all equally deep, with `/`; of equal paths the whole."""
+    parts = [path.absolute().parts for path in paths]
+    names: list[str] = []
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(each[-depth:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
 def remove_leftovers(folder: Path, *, names: Iterable[str] | None = None) -> int:
     """Remove what a killed `atomic_path` left in a folder; returns the number of files.
 

@@ -402,7 +402,7 @@ def test_what_could_not_be_checked_is_said(planted):
     assert checks["No patient in two subsets"] == "not checked: there is one subset only; name others by --with"
     assert checks["Lesions lie on the breast"] == "not checked: there are no lesions"
     assert checks["Coordinates count from the right corner"] == "not checked: 0 lesions"
-    assert checks["Every image file is there"] == "nothing found"
+    assert checks["Every image file is there, can be read, and shows something"] == "nothing found"
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ from mammodet.errors import InputError
 from mammodet.evaluation.validation import classifier_figures
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.phantom.mias import write_mias_archive
-from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
+from mammodet.reporting.evaluation_files import evaluate_files
 from mammodet.trace import Trace
 
 CNN = (

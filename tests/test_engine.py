@@ -34,8 +34,8 @@ from mammodet.errors import InputError
 from mammodet.evaluation.options import Options
 from mammodet.modeling.build import build_model
 from mammodet.phantom.cbis_ddsm import write_cbis_archive
-from mammodet.pipeline import evaluate_files
 from mammodet.records import Lesion
+from mammodet.reporting.evaluation_files import evaluate_files
 from mammodet.trace import Trace
 
 

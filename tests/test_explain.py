@@ -24,9 +24,9 @@ from mammodet.engine.predict import Predictor
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.explain.answers import Answer, all_answers, choose_answers
-from mammodet.explain.cam import METHODS, Explainer
-from mammodet.explain.curves import curves_figure, run_names
-from mammodet.explain.draw import Scale, blend
+from mammodet.explain.cam import METHODS, Explainer, grad_cam_pp
+from mammodet.explain.curves import run_names
+from mammodet.explain.draw import blend, scale_of
 from mammodet.explain.grid import PIXELS, Grid, to_native
 from mammodet.explain.images import choose_images
 from mammodet.explain.layers import find_layer, last_map, layer_table, look, stage_layers
@@ -36,6 +36,7 @@ from mammodet.modeling.build import build_model
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.pixel_stats import IMAGENET
 from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.reporting.report_training import curves_figure
 from mammodet.targets import Target
 from mammodet.trace import Trace
 from tests.conftest import SMALL
@@ -378,10 +379,9 @@ def test_grad_cam_pp_divides_by_what_its_paper_says():
         explainer = Explainer(model, TUMOR, ("network.map",), name)
         heat[name] = explainer.explain(image)[2][0].values
         assert heat[name].tolist() == [[1, 0], [0, 0]]
-    cam = METHODS["grad_cam_pp"](model, target_layer=model.network.map)
-    with cam:
-        scores = model([image]).logits
-        assert cam._get_weights(0, scores)[0][0].tolist() == pytest.approx(weights)
+    maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.5, 0.0], [0.0, 0.0]]])
+    gradients = torch.tensor([0.125, 0.5])[:, None, None].expand(2, 2, 2)
+    assert grad_cam_pp(maps, gradients).ravel().tolist() == pytest.approx(weights)
 
 
 def test_layer_behind_the_answer_is_refused():
@@ -470,12 +470,12 @@ def test_heat_of_zero_leaves_the_image_as_it_is():
 
 def test_scale_of_signed_maps_is_white_at_zero():
     maps = np.array([[[-2.0, 0.0, 1.0]]], dtype=np.float32)
-    scale = Scale.of(maps)
-    assert scale.signed
-    assert scale.low == -scale.high
-    assert scale.picture(maps[0])[0, 1].min() > 240
-    assert not Scale.of(np.abs(maps)).signed
-    assert Scale.of(np.zeros((1, 2, 2), dtype=np.float32)).high == 1.0
+    scale = scale_of(maps)
+    low, high = scale.get_clim()
+    assert low == -high < 0
+    assert scale.to_rgba(maps[0], bytes=True)[0, 1].min() > 240
+    assert scale_of(np.abs(maps)).get_clim()[0] == 0
+    assert scale_of(np.zeros((1, 2, 2), dtype=np.float32)).get_clim() == (0, 1)
 
 
 # commands
@@ -568,24 +568,25 @@ def test_images_are_chosen_by_id_and_number(phantom_root, tmp_path):
     path = phantom_root / "test.json"
     test = read_coco(path)
     last = test.images[-1].image_id
-    assert [record.image_id for record in choose_images(path, ids=[last, test.images[0].image_id]).dataset.images] == [
-        last,
-        test.images[0].image_id,
-    ]
-    assert len(choose_images(path, first=2).dataset.images) == 2
+
+    def chosen(given: Path, **options: object) -> list[int]:
+        return [record.image_id for record in choose_images([given], unpack_to=tmp_path, **options).dataset.images]
+
+    assert chosen(path, ids=[last, test.images[0].image_id]) == [last, test.images[0].image_id]
+    assert len(chosen(path, first=2)) == 2
     with pytest.raises(InputError, match=r"has no image of id 987654; it has \d+ images: "):
-        choose_images(path, ids=[987654])
+        chosen(path, ids=[987654])
     with pytest.raises(InputError, match="--first 0: expected 1 or more"):
-        choose_images(path, first=0)
+        chosen(path, first=0)
     with pytest.raises(InputError, match="no readable image"):
-        choose_images(tmp_path)
-    with pytest.raises(InputError, match="expected a data set's JSON file, a folder, or an image"):
-        choose_images(tmp_path / "x.txt")
+        chosen(tmp_path)
+    with pytest.raises(InputError, match=r"x\.txt: no such file or folder; expected images, DICOM files"):
+        chosen(tmp_path / "x.txt")
     with pytest.raises(InputError, match="--ids: are image ids of a data set's JSON file"):
-        choose_images(phantom_root / "images", ids=[1])
+        chosen(phantom_root / "images", ids=[1])
     write_coco(Dataset(("lesion",), ()), tmp_path / "empty.json")
     with pytest.raises(InputError, match="no images"):
-        choose_images(tmp_path / "empty.json")
+        chosen(tmp_path / "empty.json")
 
 
 def test_filters_command_draws_four_images_a_page(phantom_root, tmp_path, capsys):

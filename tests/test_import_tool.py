@@ -13,7 +13,7 @@ from test_import_coco import entry, found, ground_truth, write
 
 from mammodet.data.predictions import read_predictions
 from mammodet.errors import InputError
-from mammodet.pipeline import evaluate_files
+from mammodet.reporting.evaluation_files import evaluate_files
 
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "import_predictions.py"

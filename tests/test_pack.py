@@ -34,7 +34,7 @@ from mammodet.modeling.build import build_model
 from mammodet.modeling.packed_files import Parts, read_state, write_packed
 from mammodet.modeling.weight_files import KEY
 from mammodet.models import starter_path, write_pin
-from mammodet.pipeline import evaluate_files
+from mammodet.reporting.evaluation_files import evaluate_files
 
 ROOT = Path(__file__).parent.parent
 PATIENTS = ("phantom_001", "seen_ä")

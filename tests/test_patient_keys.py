@@ -28,8 +28,8 @@ from mammodet.engine.run_folder import BEST, LAST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import read_calibration, write_calibration
-from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset
+from mammodet.reporting.evaluation_files import evaluate_files
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,10 @@ def circles(archive: Path) -> list[tuple[str, str, int, int, int, int]]:
     return found
 
 
+def truth_of(number: int) -> tuple[np.ndarray, ...]:
+    return phantom.draw_phantom(phantom.plan_image(number, seed=0), seed=0, size=SIZE).truth
+
+
 def hashes(archive: Path) -> dict[str, str]:
     files = (path for path in archive.rglob("*") if path.is_file())
     return {str(p.relative_to(archive)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
@@ -49,13 +53,13 @@ def hashes(archive: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     output = tmp_path_factory.mktemp("phantom") / "mias"
-    return output, make(output, write_truth=True)
+    return output, make(output)
 
 
 def test_archive_has_the_layout_of_mini_mias(archive):
     output, summary = archive
     names = sorted(path.name for path in output.iterdir())
-    assert names == ["Info.txt", "Licence.txt", *(f"mdb{k:03d}.pgm" for k in range(1, 25)), "truth"]
+    assert names == ["Info.txt", "Licence.txt", *(f"mdb{k:03d}.pgm" for k in range(1, 25))]
     assert summary.images == 24
     assert summary.patients == 12
     header = f"P5\n{SIZE} {SIZE}\n255\n".encode()
@@ -119,7 +123,7 @@ def test_circle_encloses_the_true_lesion_counted_from_the_bottom(archive):
     for name, _, k, x, y, radius in circles(output):
         if name in summary.quirks["circle_on_background"]:
             continue
-        truth = cv2.imread(str(output / "truth" / f"{name}_{k}.png"), cv2.IMREAD_UNCHANGED) > 0
+        truth = truth_of(int(name[3:]))[k - 1]
         inside = circle_mask((x + 0.5, SIZE - 1 - y + 0.5), radius + 0.01, truth.shape)
         assert truth.any()
         assert not (truth & ~inside).any()
@@ -127,11 +131,11 @@ def test_circle_encloses_the_true_lesion_counted_from_the_bottom(archive):
 
 
 def test_every_abnormal_line_has_a_true_mask_and_no_normal_has(archive):
-    output, summary = archive
-    masks = {path.name[:6] for path in (output / "truth").iterdir()}
+    _, summary = archive
+    masks = {f"mdb{number:03d}" for number in range(1, 25) if truth_of(number)}
     assert masks == set(summary.abnormal_images)
     (noted,) = summary.quirks["note3"]
-    spread = np.nonzero(cv2.imread(str(output / "truth" / f"{noted}_1.png"), cv2.IMREAD_UNCHANGED))
+    spread = np.nonzero(truth_of(int(noted[3:]))[0])
     assert np.ptp(spread[0]) > 0.2 * SIZE
 
 
@@ -205,10 +209,9 @@ def test_no_quirks_and_no_lesions_give_normals_only(tmp_path):
 
 
 def test_older_phantom_archive_is_replaced_whole(tmp_path):
-    make(tmp_path, patients=3, size=128, write_truth=True)
+    make(tmp_path, patients=3, size=128)
     make(tmp_path, patients=1, size=128, abnormal_fraction=0)
     assert sorted(path.name for path in tmp_path.glob("*.pgm")) == ["mdb001.pgm", "mdb002.pgm"]
-    assert not list(tmp_path.glob("truth/*.png"))
 
 
 @pytest.mark.parametrize(
@@ -265,3 +268,14 @@ def test_every_plan_of_a_quirk_occurs_once_in_the_first_block():
             assert sum(quirk in plan.quirks for plan in plans) == 1
         for quirk in FILM_QUIRKS:
             assert any(quirk in plan.quirks for plan in plans)
+
+
+def test_only_their_command_imports_phantoms():
+    root = Path(__file__).parent.parent
+    files = [*root.glob("mammodet/**/*.py"), *root.glob("converters/**/*.py")]
+    users = [
+        path.relative_to(root).as_posix()
+        for path in files
+        if "phantom" not in path.parts and re.search(r"^\s*(from|import) .*\bphantom\b", path.read_text("utf-8"), re.M)
+    ]
+    assert users == ["mammodet/commands/phantoms.py"]

@@ -16,7 +16,6 @@ from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.errors import InputError
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import NO_BOXES, read_metrics
-from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 from mammodet.reporting import curves
 from mammodet.reporting import report_tables as tables
@@ -24,6 +23,7 @@ from mammodet.reporting.answers import judge_answer
 from mammodet.reporting.card import known_limits, model_card
 from mammodet.reporting.confusion import confusion_figure
 from mammodet.reporting.curve_files import figures_of, write_curves
+from mammodet.reporting.evaluation_files import evaluate_files
 from mammodet.reporting.gallery import write_overlays
 from mammodet.reporting.html import write_report
 from mammodet.reporting.overlay import OverlayOptions, prediction_text

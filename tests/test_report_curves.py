@@ -10,7 +10,7 @@ from small_metrics import HOSTILE, UNDEFINED, bare_model, metrics_of, metrics_va
 
 from mammodet.reporting import curves
 from mammodet.reporting.curve_files import figures_of, write_curves
-from mammodet.reporting.report_training import read_history, training_figure
+from mammodet.reporting.report_training import curves_figure, read_history, training_section
 
 ONE = small_metrics().models
 TWO = small_metrics("first", "second").models
@@ -138,9 +138,11 @@ def test_read_history_leaves_blank_and_broken_cells_out(tmp_path):
     rows = read_history(path)
     assert rows[0] == {"epoch": 0, "step": 9, "train/loss": 1.5}
     assert rows[4] == {"epoch": 1, "step": 19, "val/bbox_AP50": 0.4, "val/image_auc_tumor": 0.7}
-    svg = curves.to_svg(training_figure(rows))
-    assert all(name in svg for name in ("train/loss", "val/bbox_AP50", "lr-AdamW", "epochs 0 to 1"))
+    svg = curves.to_svg(curves_figure({"": rows}))
+    assert all(name in svg for name in (">loss<", "val/bbox_AP50", "learning rate", "loss: training"))
 
 
-def test_training_figure_without_rows_says_so():
-    assert "no losses in the log" in curves.to_svg(training_figure([]))
+def test_training_log_without_epochs_says_so(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n1,2.0\n")
+    assert "holds no epoch" in training_section(tmp_path / "metrics.csv")["missing"]
+    assert curves.to_svg(curves_figure({"": [{"epoch": 1.0}]}))

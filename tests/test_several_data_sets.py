@@ -33,8 +33,8 @@ from mammodet.engine.run_folder import BEST
 from mammodet.engine.train import train
 from mammodet.errors import InputError
 from mammodet.phantom.mias import write_mias_archive
-from mammodet.pipeline import evaluate_files
 from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.reporting.evaluation_files import evaluate_files
 from mammodet.targets import Target
 
 OPTIONS = (*SMALL, "model.detector.arch=faster_rcnn", "data.image.max_size=32", "data.num_workers=0")

@@ -101,7 +101,7 @@ class Rsna(Resumable[RsnaOptions, _Row]):
         return self.options.pixels.file_format == "reference"
 
     def uses_processes(self) -> bool:
-        # A header is read faster than it is passed to a process and back (benchmarks/convert_rsna.py).
+        # A header is read faster than it is passed to a process and back.
         return not self.refers()
 
     def key(self, row: _Row) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.stats import binomtest
 
 from mammodet.audit.facts import LesionFacts, Place
-from mammodet.audit.findings import AuditedImage, Finding, Item, Severity, count, is_mass, own, pathology
+from mammodet.audit.findings import AuditedImage, Finding, Found, Item, count, grouped, is_mass, own, pathology
 from mammodet.geometry import box_iou, rle_box
 from mammodet.records import BoxXYXY, Lesion
 
@@ -34,16 +34,10 @@ def _each_lesion(images: Sequence[AuditedImage]) -> Iterator[tuple[AuditedImage,
                 yield image, position, lesion, facts
 
 
-def _each(
-    images: Sequence[AuditedImage], check: str, text_of: Callable[[AuditedImage, int, Lesion], str | None]
-) -> Iterator[Item]:
-    """An item of each lesion of the audited file for which `text_of` gives a text, marked with the check's name."""
-    for image in own(images):
-        for position, lesion in enumerate(image.record.lesions):
-            text = text_of(image, position, lesion)
-            if text is not None:
-                mark = check.replace("_", " "), lesion.box_xyxy
-                yield Item(f"{image.lesion_name(position)}: {text}", (image,), (mark,))
+def _of(image: AuditedImage, position: int, check: str, text: str) -> tuple[str, Item]:
+    """A finding of a lesion, marked with the finding's name."""
+    mark = check.replace("_", " "), image.record.lesions[position].box_xyxy
+    return check, Item(f"{image.lesion_name(position)}: {text}", (image,), (mark,))
 
 
 def find_wrong_origin(images: Sequence[AuditedImage]) -> tuple[Place, int, int, float] | None:
@@ -97,17 +91,7 @@ def check_origin(images: Sequence[AuditedImage]) -> list[Finding]:
         for image, position, lesion, facts in _each_lesion(images)
         if not lesion.ignore and _is_better(place, lesion, facts)
     )
-    return Finding.of(
-        items,
-        check,
-        "error",
-        f"lesions seem to be {mirrored} ({counted} counted from the other end): {better} of {decided} fit better at "
-        f"the mirrored place (p = {p:.2g})",
-        "Where they are said to be, masses are brighter than the ring around them, and lesions lie on the breast.",
-        "Check from which corner the archive counts (mini-MIAS: bottom-left), and whether images were flipped "
-        "without their boxes; then re-run the converter. Lesions off the breast that it explains are listed here.",
-        counted="",
-    )
+    return [Finding.of(check, items, mirrored=mirrored, counted=counted, better=better, decided=decided, p=p)]
 
 
 def _standing(facts: LesionFacts, place: Place) -> str:
@@ -123,149 +107,64 @@ def _mirrored(box_xyxy: BoxXYXY, size_hw: tuple[int, int], place: Place) -> BoxX
     return x1, y1, x2, y2
 
 
-def check_on_breast(images: Sequence[AuditedImage]) -> list[Finding]:
+@grouped(least=WARNING_ON_BREAST)
+def check_on_breast(images: Sequence[AuditedImage]) -> Found:
     """Lesions lie on the breast; `check_origin` reports those that a wrong origin explains."""
     wrong = find_wrong_origin(images)
-    shares = {
-        (image.record.image_id, position): facts.on_breast["here"]
-        for image, position, _, facts in _each_lesion(images)
-        if wrong is None or not facts.on_breast["here"] < WARNING_ON_BREAST <= facts.on_breast[wrong[0]]
-    }
-
-    def found(check: str, severity: Severity, what: str, low: float, high: float) -> list[Finding]:
-        def text_of(image: AuditedImage, position: int, lesion: Lesion) -> str | None:
-            share = shares.get((image.record.image_id, position), 1.0)
-            return f"{100 * share:.0f} % of it on the breast" if low <= share < high else None
-
-        return Finding.of(
-            _each(images, check, text_of),
-            check,
-            severity,
-            what,
-            f"At least {100 * WARNING_ON_BREAST:.0f} % of a lesion's mask on tissue, as found on the image.",
-            "Look at the pictures: a wrong place, a box of another image size, or a breast that was not found. "
-            "Leave out lesions whose place is wrong, and mark their images `unlocalized`.",
-            counted="lesion",
-        )
-
-    return [
-        *found("lesion_off_breast", "error", "off the breast", -1.0, ERROR_ON_BREAST),
-        *found(
-            "lesion_half_off_breast",
-            "warning",
-            "more than half off the breast",
-            ERROR_ON_BREAST,
-            WARNING_ON_BREAST,
-        ),
-    ]
+    for image, position, _, facts in _each_lesion(images):
+        share = facts.on_breast["here"]
+        explained = wrong is not None and facts.on_breast[wrong[0]] >= WARNING_ON_BREAST
+        if share < WARNING_ON_BREAST and not explained:
+            check = "lesion_off_breast" if share < ERROR_ON_BREAST else "lesion_half_off_breast"
+            yield _of(image, position, check, f"{100 * share:.0f} % of it on the breast")
 
 
-def check_mask_against_box(images: Sequence[AuditedImage]) -> list[Finding]:
+@grouped(most=MOST_BOX_DIFFERENCE)
+def check_mask_against_box(images: Sequence[AuditedImage]) -> Found:
     """A lesion's box is the tight box of its mask."""
-
-    def text_of(image: AuditedImage, position: int, lesion: Lesion) -> str | None:
-        if lesion.rle is None:
-            return None
-        mask_box = np.array(rle_box(lesion.rle))
-        box = np.array(lesion.box_xyxy)
-        if lesion.geometry == "circle":
-            # A circle's box may be written whole where its mask is cut at the image's border.
-            height, width = image.record.size_hw
-            box = np.clip(box, 0, [width, height, width, height])
-        apart = float(np.abs(mask_box - box).max())
-        if apart <= MOST_BOX_DIFFERENCE:
-            return None
-        tight = [round(float(value), 1) for value in (*mask_box[:2], *(mask_box[2:] - mask_box[:2]))]
-        return f"its mask's box is {tight}, {apart:.1f} px off"
-
-    return Finding.of(
-        _each(images, "mask_against_box", text_of),
-        "mask_against_box",
-        "error",
-        "whose box is not that of the mask",
-        f"Equal to {MOST_BOX_DIFFERENCE:g} px on every side.",
-        "One of both belongs to another lesion or image size. Mend the masks, and take the boxes from them.",
-        counted="lesion",
-    )
+    for image in own(images):
+        for position, lesion in enumerate(image.record.lesions):
+            if lesion.rle is None:
+                continue
+            mask_box, box = np.array(rle_box(lesion.rle)), np.array(lesion.box_xyxy)
+            if lesion.geometry == "circle":
+                # A circle's box may be written whole where its mask is cut at the image's border.
+                height, width = image.record.size_hw
+                box = np.clip(box, 0, [width, height, width, height])
+            apart = float(np.abs(mask_box - box).max())
+            if apart > MOST_BOX_DIFFERENCE:
+                tight = [round(float(value), 1) for value in (*mask_box[:2], *(mask_box[2:] - mask_box[:2]))]
+                yield _of(image, position, "mask_against_box", f"its mask's box is {tight}, {apart:.1f} px off")
 
 
-def check_lesion_size(images: Sequence[AuditedImage]) -> list[Finding]:
-    """Boxes are neither specks nor half the image."""
-
-    def huge(image: AuditedImage, position: int, lesion: Lesion) -> str | None:
-        x1, y1, x2, y2 = lesion.box_xyxy
-        share = (x2 - x1) * (y2 - y1) / (image.record.size_hw[0] * image.record.size_hw[1])
-        return f"covers {100 * share:.0f} % of the image" if share > LARGEST_SHARE else None
-
-    def tiny(image: AuditedImage, position: int, lesion: Lesion) -> str | None:
-        x1, y1, x2, y2 = lesion.box_xyxy
-        side = min(x2 - x1, y2 - y1)
-        return f"its shorter side is {side:.1f} px" if side < SMALLEST_SIDE else None
-
-    return Finding.of(
-        _each(images, "huge_lesion", huge),
-        "huge_lesion",
-        "warning",
-        f"that cover more than {100 * LARGEST_SHARE:.0f} % of their image",
-        "A lesion is a part of the breast.",
-        "A breast taken for its lesion, or a box in pixels of another image size? Mark such lesions `ignore`.",
-        counted="lesion",
-    ) + Finding.of(
-        _each(images, "tiny_lesion", tiny),
-        "tiny_lesion",
-        "warning",
-        f"with a side under {SMALLEST_SIDE:g} px",
-        f"At least {SMALLEST_SIDE:g} px: smaller boxes vanish when the image is scaled down.",
-        "A click instead of an outline, or pixels of a smaller image? Train at full size, or leave them out.",
-        counted="lesion",
-    )
+@grouped(largest=LARGEST_SHARE, smallest=SMALLEST_SIDE, same=SAME_LESION_IOU)
+def check_boxes(images: Sequence[AuditedImage]) -> Found:
+    """Boxes are neither specks nor half the image, and no lesion stands twice on it."""
+    for image in own(images):
+        boxes = [lesion.box_xyxy for lesion in image.record.lesions]
+        for position, (x1, y1, x2, y2) in enumerate(boxes):
+            share = (x2 - x1) * (y2 - y1) / (image.record.size_hw[0] * image.record.size_hw[1])
+            side = min(x2 - x1, y2 - y1)
+            overlap = box_iou([boxes[position]], boxes[:position])[0]
+            if share > LARGEST_SHARE:
+                yield _of(image, position, "huge_lesion", f"covers {100 * share:.0f} % of the image")
+            if side < SMALLEST_SIDE:
+                yield _of(image, position, "tiny_lesion", f"its shorter side is {side:.1f} px")
+            if len(overlap) and overlap.max() > SAME_LESION_IOU:
+                text = f"the same place as lesion {int(overlap.argmax()) + 1} (IoU {overlap.max():.2f})"
+                yield _of(image, position, "duplicate_lesion", text)
 
 
-def check_duplicate_lesions(images: Sequence[AuditedImage]) -> list[Finding]:
-    """No lesion stands twice on one image."""
-
-    def text_of(image: AuditedImage, position: int, lesion: Lesion) -> str | None:
-        earlier = [other.box_xyxy for other in image.record.lesions[:position]]
-        overlap = box_iou([lesion.box_xyxy], earlier)[0]
-        if not len(overlap) or overlap.max() <= SAME_LESION_IOU:
-            return None
-        return f"the same place as lesion {int(overlap.argmax()) + 1} (IoU {overlap.max():.2f})"
-
-    return Finding.of(
-        _each(images, "duplicate_lesion", text_of),
-        "duplicate_lesion",
-        "warning",
-        "at the place of another one",
-        f"Boxes of one image overlap by less than {SAME_LESION_IOU:g} (IoU).",
-        "The archive has the line twice, or two readers' outlines of one lesion. Keep one: the second is "
-        "counted as missed.",
-        counted="lesion",
-    )
-
-
-def check_labels(images: Sequence[AuditedImage]) -> list[Finding]:
-    """Labels of an image do not contradict its lesions or each other."""
-    members = own(images)
-    return Finding.of(
-        (Item(f"{image.name}: {'; '.join(faults)}", (image,)) for image in members if (faults := _conflicts(image))),
-        "label_conflict",
-        "error",
-        "whose labels contradict themselves or the lesions",
-        "tumor=1 where there is a lesion, malignant=1 where one is malignant; null where it is not known.",
-        "Find out which is right, in the archive's table. The image label takes the worst of its lesions.",
-    ) + Finding.of(
-        (
-            Item(f"{image.name}: tumor=1, no lesion, not `unlocalized`", (image,))
-            for image in members
-            if image.record.label("tumor") == 1 and not image.record.lesions and not image.record.unlocalized
-        ),
-        "positive_without_lesion",
-        "warning",
-        "without a lesion",
-        "A positive image has lesions, or says `unlocalized: true`.",
-        "Set `unlocalized`: else the lesion, wherever it is, is learnt as background.",
-        counted="positive image",
-    )
+@grouped()
+def check_labels(images: Sequence[AuditedImage]) -> Found:
+    """Labels of an image do not contradict its lesions or each other; a positive one has lesions, or says why not."""
+    for image in own(images):
+        record = image.record
+        if faults := _conflicts(image):
+            yield "label_conflict", Item(f"{image.name}: {'; '.join(faults)}", (image,))
+        if record.label("tumor") == 1 and not record.lesions and not record.unlocalized:
+            text = f"{image.name}: tumor=1, no lesion, not `unlocalized`"
+            yield "positive_without_lesion", Item(text, (image,))
 
 
 def _conflicts(image: AuditedImage) -> list[str]:

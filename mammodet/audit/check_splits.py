@@ -10,33 +10,23 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from mammodet.audit.copies import Copy, find_copies
-from mammodet.audit.findings import AuditedImage, Finding, Item, by_part, count
+from mammodet.audit.findings import AuditedImage, Finding, Found, Item, by_part, count, grouped
 
 LEAST_CHI_SQUARE_P = 0.001
 
 
-def check_patient_leakage(images: Sequence[AuditedImage]) -> list[Finding]:
+@grouped()
+def check_patient_leakage(images: Sequence[AuditedImage]) -> Found:
     """No patient stands in two subsets."""
     places: dict[str, dict[str, list[AuditedImage]]] = defaultdict(lambda: defaultdict(list))
     for image in images:
         if image.record.patient_id is not None:
             places[image.record.patient_id][image.part].append(image)
-    items = []
     for patient, parts in sorted(places.items()):
-        if len(parts) < 2:
-            continue
-        where = " and ".join(f"{part} ({count(len(found), 'image')})" for part, found in parts.items())
-        shown = tuple(found[0] for found in parts.values())
-        items.append(Item(f"patient {patient!r} stands in {where}", shown))
-    return Finding.of(
-        items,
-        "patient_leakage",
-        "error",
-        "in more than one subset",
-        "All images of a patient stand in one subset; else the test measures memory.",
-        "Split by patient: re-run the converter, which does. Check that patient ids mean women, not images.",
-        counted="patient",
-    )
+        if len(parts) > 1:
+            where = " and ".join(f"{part} ({count(len(found), 'image')})" for part, found in parts.items())
+            shown = tuple(found[0] for found in parts.values())
+            yield "patient_leakage", Item(f"patient {patient!r} stands in {where}", shown)
 
 
 def check_single_images(images: Sequence[AuditedImage]) -> list[Finding]:
@@ -44,65 +34,21 @@ def check_single_images(images: Sequence[AuditedImage]) -> list[Finding]:
     patients = [image.record.patient_id for image in images if image.record.patient_id is not None]
     if len(patients) < 2 or len(set(patients)) < len(patients):
         return []
-    return [
-        Finding(
-            "single_images",
-            "warning",
-            f"every one of {len(patients)} images is a patient of its own",
-            "Patients with several images: views, sides or dates of one woman, who stay in one subset.",
-            "Check that patient ids mean women, not images or files; else figures are not patient-clean.",
-        )
-    ]
+    return [Finding.of("single_images", number=len(patients))]
 
 
-def check_copies(images: Sequence[AuditedImage]) -> list[Finding]:
+@grouped()
+def check_copies(images: Sequence[AuditedImage]) -> Found:
     """No image stands in two subsets, or under two patients, also not re-encoded, resized, windowed or mirrored."""
-    prints = [image.facts.print for image in images]
-    copies = find_copies(prints, [image.facts.sha256 for image in images])
-    across: list[Item] = []
-    patients: list[Item] = []
-    same: list[Item] = []
-    for copy in copies:
+    for copy in find_copies([image.facts.print for image in images], [image.facts.sha256 for image in images]):
         first, second = images[copy.first], images[copy.second]
         item = Item(_describe(copy, first, second), (first, second))
         if first.part != second.part:
-            across.append(item)
-        elif not (first.is_own or second.is_own):
-            continue
-        elif first.record.patient_id is None or first.record.patient_id != second.record.patient_id:
-            patients.append(item)
-        else:
-            same.append(item)
-    unlike = "Every image is there once. Two breasts of one woman, or two views of a breast, are not copies."
-    return [
-        *Finding.of(
-            across,
-            "copies_across_subsets",
-            "error",
-            "of images that show the same in two subsets",
-            unlike,
-            "Keep one of each pair, or put the patients of both into one subset.",
-            counted="pair",
-        ),
-        *Finding.of(
-            patients,
-            "copies_under_two_patients",
-            "warning",
-            "of images that show the same under different patients",
-            unlike,
-            "Find out which patient is right: a split by patient cannot keep such copies together.",
-            counted="pair",
-        ),
-        *Finding.of(
-            same,
-            "copies_of_one_patient",
-            "note",
-            "of images of one patient that show the same",
-            unlike,
-            "Keep one of each pair if it is not meant: it counts twice.",
-            counted="pair",
-        ),
-    ]
+            yield "copies_across_subsets", item
+        elif first.is_own or second.is_own:
+            patient = first.record.patient_id
+            known = patient is not None and patient == second.record.patient_id
+            yield "copies_of_one_patient" if known else "copies_under_two_patients", item
 
 
 def _describe(copy: Copy, first: AuditedImage, second: AuditedImage) -> str:
@@ -116,46 +62,27 @@ def _describe(copy: Copy, first: AuditedImage, second: AuditedImage) -> str:
     )
 
 
-def check_labels_per_subset(images: Sequence[AuditedImage]) -> list[Finding]:
+@grouped()
+def check_labels_per_subset(images: Sequence[AuditedImage]) -> Found:
     """Every subset has positive and negative images, where the label is known at all.
 
     Where no subset has any of a kind, that is what the archive is like (CBIS-DDSM has no normal images), and a note.
     """
-    items, whole = [], []
     for label in ("tumor", "malignant"):
         known = {
-            part: [image.record.label(label) for image in members if image.record.label(label) is not None]
+            part: values
             for part, members in by_part(images).items()
+            if (values := [value for image in members if (value := image.record.label(label)) is not None])
         }
-        known = {part: values for part, values in known.items() if values}
         for value, word in ((1, "positive"), (0, "negative")):
             lacking = [part for part, values in known.items() if value not in values]
             text = f"is {label}-{word} ({label}={value})"
             if lacking and len(lacking) == len(known):
                 total = count(sum(len(values) for values in known.values()), "image")
-                whole.append(Item(f"{', '.join(lacking)}: none of {total} {text}"))
+                yield "one_sided_archive", Item(f"{', '.join(lacking)}: none of {total} {text}")
             else:
-                items += [Item(f"{part}: none of {count(len(known[part]), 'image')} {text}") for part in lacking]
-    expected = (
-        "Both kinds in every subset: without negatives there is no specificity, without positives no sensitivity."
-    )
-    return Finding.of(
-        items,
-        "one_sided_subset",
-        "warning",
-        "without any positive or any negative image",
-        expected,
-        "Make the subset larger, split stratified by label, or do not report that label's ROC on it.",
-        counted="subset",
-    ) + Finding.of(
-        whole,
-        "one_sided_archive",
-        "note",
-        "of one value on every image",
-        expected,
-        "Do not train or report that label on this data alone; add an archive that has the other kind.",
-        counted="label",
-    )
+                for part in lacking:
+                    yield "one_sided_subset", Item(f"{part}: none of {count(len(known[part]), 'image')} {text}")
 
 
 def check_malignant_share(images: Sequence[AuditedImage]) -> list[Finding]:
@@ -168,18 +95,11 @@ def check_malignant_share(images: Sequence[AuditedImage]) -> list[Finding]:
     p = homogeneity_p(list(rows.values()))
     if p is None or p >= LEAST_CHI_SQUARE_P:
         return []
-    return Finding.of(
-        (
-            Item(f"{part}: {yes} of {yes + no} images are malignant ({100 * yes / (yes + no):.0f} %)")
-            for part, (yes, no) in rows.items()
-        ),
-        "malignant_share",
-        "warning",
-        f"the share of malignant images differs between subsets (chi-square, p = {p:.2g})",
-        f"Shares that differ by chance only (p of at least {LEAST_CHI_SQUARE_P}).",
-        "Split stratified by pathology, or say in the report that the subsets differ.",
-        counted="",
+    items = (
+        Item(f"{part}: {yes} of {yes + no} images are malignant ({100 * yes / (yes + no):.0f} %)")
+        for part, (yes, no) in rows.items()
     )
+    return [Finding.of("malignant_share", items, p=p, least=LEAST_CHI_SQUARE_P)]
 
 
 def homogeneity_p(rows: Sequence[tuple[int, int]]) -> float | None:
@@ -191,18 +111,9 @@ def homogeneity_p(rows: Sequence[tuple[int, int]]) -> float | None:
     return p if math.isfinite(p) else None
 
 
-def check_patient_ids(images: Sequence[AuditedImage]) -> list[Finding]:
+@grouped()
+def check_patient_ids(images: Sequence[AuditedImage]) -> Found:
     """Every image has a patient, so that leakage can be seen."""
-    return Finding.of(
-        (
-            Item(f"{part}: {without} of {len(members)} images")
-            for part, members in by_part(images).items()
-            if (without := sum(image.record.patient_id is None for image in members))
-        ),
-        "no_patient_id",
-        "warning",
-        "images without a patient: whether one stands in two subsets cannot be seen",
-        "A patient id at every image.",
-        "Give patient ids to the converter; copies of images are looked for all the same.",
-        counted="",
-    )
+    for part, members in by_part(images).items():
+        if without := sum(image.record.patient_id is None for image in members):
+            yield "no_patient_id", Item(f"{part}: {without} of {len(members)} images")

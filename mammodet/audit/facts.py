@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +69,7 @@ class ImageFacts:
     breast_mean: float = 0.0
     tissue_side: float = 0.0
     print: Print | None = None
-    lesions: tuple[LesionFacts, ...] = field(default_factory=tuple)
+    lesions: tuple[LesionFacts, ...] = ()
 
     @property
     def is_flat(self) -> bool:
@@ -97,23 +97,24 @@ def measure_image(path: Path, record: ImageRecord, *, with_lesions: bool = True)
     total = max(histogram.sum(), 1.0)
     levels, flat_share = int(np.count_nonzero(histogram)), float(histogram.max() / total)
     mean = float(histogram @ np.arange(depth) / total / (depth - 1))
-    facts: dict[str, Any] = {
-        "sha256": content,
-        "size_hw": size_hw,
-        "bits": 8 if depth == 256 else 16,
-        "levels": levels,
-        "flat_share": flat_share,
-        "is_jpeg": is_jpeg,
-        "mean": mean,
-    }
-    if ImageFacts(**facts).is_flat:
-        return ImageFacts(**facts)
+    facts = ImageFacts(
+        sha256=content,
+        size_hw=size_hw,
+        bits=8 if depth == 256 else 16,
+        levels=levels,
+        flat_share=flat_share,
+        is_jpeg=is_jpeg,
+        mean=mean,
+    )
+    if facts.is_flat:
+        return facts
     breast = find_breast(pixels)
     measured: tuple[LesionFacts, ...] = ()
     if with_lesions and record.lesions and size_hw == tuple(record.size_hw):
-        measured = _measure_lesions(pixels, breast, record)
-    return ImageFacts(
-        **facts,
+        on_breast = breast.mask_at(record.size_hw)
+        measured = tuple(_measure_lesion(pixels, on_breast, lesion) for lesion in record.lesions)
+    return replace(
+        facts,
         breast_mean=_mean_inside(pixels, breast) / (depth - 1),
         tissue_side=find_tissue_side(breast.mask),
         print=take_print(pixels, breast.mask),
@@ -141,11 +142,6 @@ def find_tissue_side(breast: Mask) -> float:
     centre = float(heights @ np.arange(len(heights)) / heights.sum())
     # A triangle's centre of mass lies a third of the half width off the middle.
     return float(np.clip(3 * (centre - middle) / half, -1, 1))
-
-
-def _measure_lesions(pixels: NDArray[Any], breast: Breast, record: ImageRecord) -> tuple[LesionFacts, ...]:
-    on_breast = breast.mask_at(record.size_hw)
-    return tuple(_measure_lesion(pixels, on_breast, lesion) for lesion in record.lesions)
 
 
 def _measure_lesion(pixels: NDArray[Any], on_breast: Mask, lesion: Lesion) -> LesionFacts:

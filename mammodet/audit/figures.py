@@ -116,12 +116,10 @@ def _round_ticks(low: float, high: float) -> list[float]:
 
 
 def _ordered(names: set[str]) -> list[str]:
-    known = [name for name in KIND_COLOURS if name in names]
-    return (
-        [name for name in known if name not in ("not known", "unknown")]
-        + sorted(names - set(KIND_COLOURS))
-        + [name for name in known if name in ("not known", "unknown")]
-    )
+    """Kinds first, then others by name, and last what is not known."""
+    known = list(KIND_COLOURS)
+    place = {name: known.index(name) if name in known else len(known) for name in names}
+    return sorted(names, key=lambda name: (name in ("not known", "unknown"), place[name], name))
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:

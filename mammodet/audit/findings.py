@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from mammodet.audit.facts import ImageFacts
 from mammodet.records import BoxXYXY, ImageRecord, Lesion
@@ -33,6 +36,12 @@ class AuditedImage:
     part: str
     is_own: bool
     path: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """What tells it from others, for `audit.json`."""
+        record = self.record
+        names = {"image_id": record.image_id, "file_name": record.file_name, "patient_id": record.patient_id}
+        return {"file": self.file, "part": self.part, **names}
 
     @property
     def name(self) -> str:
@@ -84,22 +93,20 @@ class Finding:
     pictured: bool = True
 
     @classmethod
-    def of(
-        cls,
-        items: Iterable[Item],
-        check: str,
-        severity: Severity,
-        title: str,
-        expected: str,
-        advice: str,
-        *,
-        counted: str = "image",
-        pictured: bool = True,
-    ) -> list[Finding]:
-        """One finding of all items, none where there are none; `counted` is the noun before the title, or ""."""
+    def of(cls, key: str, items: Iterable[Item] = (), **facts: object) -> Finding:
+        """A finding in the words of `findings.yaml`, with what they leave to `facts` filled in."""
+        words = _words()[key]
         found = tuple(items)
-        whole = f"{count(len(found), counted)} {title}" if counted else title
-        return [cls(check, severity, whole, expected, advice, found, pictured)] if found else []
+        title = str(words["title"]).format(**facts)
+        return cls(
+            words.get("name", key),
+            words["severity"],
+            f"{count(len(found), words['counted'])} {title}" if "counted" in words else title,
+            words["expected"].format(**facts),
+            words["advice"],
+            found,
+            words.get("pictured", True),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For `audit.json`; images as file, id and name."""
@@ -110,21 +117,33 @@ class Finding:
             "expected": self.expected,
             "advice": self.advice,
             "count": len(self.items),
-            "items": [
-                {"text": item.text, "images": [_image_to_json(image) for image in item.images]} for item in self.items
-            ],
+            "items": [{"text": item.text, "images": [image.to_json() for image in item.images]} for item in self.items],
         }
 
 
-def _image_to_json(image: AuditedImage) -> dict[str, Any]:
-    record = image.record
-    return {
-        "file": image.file,
-        "part": image.part,
-        "image_id": record.image_id,
-        "file_name": record.file_name,
-        "patient_id": record.patient_id,
-    }
+@cache
+def _words() -> Any:
+    return yaml.safe_load((Path(__file__).parent / "findings.yaml").read_text(encoding="utf-8"))
+
+
+Found = Iterator[tuple[str, Item]]
+Check = Callable[[Sequence[AuditedImage]], list[Finding]]
+
+
+def grouped(**facts: object) -> Callable[[Callable[[Sequence[AuditedImage]], Found]], Check]:
+    """Makes a check of a function that gives items, each with the name of its finding; `facts` fill in the words."""
+
+    def made(look: Callable[[Sequence[AuditedImage]], Found]) -> Check:
+        @wraps(look)
+        def check(images: Sequence[AuditedImage]) -> list[Finding]:
+            items: dict[str, list[Item]] = {}
+            for name, item in look(images):
+                items.setdefault(name, []).append(item)
+            return [Finding.of(name, found, **facts) for name, found in items.items()]
+
+        return check
+
+    return made
 
 
 def own(images: Sequence[AuditedImage]) -> list[AuditedImage]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mammodet.data.coco import read_coco
 from mammodet.data.dataset_files import QUARANTINE, files_of, has_dataset
 from mammodet.errors import InputError
-from mammodet.files import read_json
+from mammodet.files import read_json, short_names
 from mammodet.records import SUBSETS, Dataset
 
 
@@ -84,19 +84,9 @@ def read_sources(path: Path, others: Sequence[Path], *, siblings: bool) -> list[
             paths.append(other)
     own_val = path.with_name(path.name.replace("train", "val")) if path.stem.endswith("train") else None
     sources = []
-    for one, name in zip(paths, _names(paths), strict=True):
+    for one, name in zip(paths, short_names(paths), strict=True):
         sources.append(replace(_read(one, name), is_own=one is path, is_val=siblings and one == own_val))
     return sources
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """File names, with as many folders as it takes to tell them apart."""
-    whole = [path.absolute() for path in paths]
-    for depth in range(1, max(len(path.parts) for path in whole)):
-        names = ["/".join(path.parts[-depth:]) for path in whole]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in whole]
 
 
 def _read(path: Path, name: str) -> Source:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 import mammodet
 from mammodet.audit import tables
 from mammodet.audit.figures import bars_figure, histogram_figure
-from mammodet.audit.findings import AuditedImage, Finding, Item, Severity, own
+from mammodet.audit.findings import AuditedImage, Finding, Item, own
 from mammodet.audit.result import Audit
 from mammodet.audit.tables import count_subsets, find_facts
 from mammodet.data.coco import data_hash
@@ -39,7 +38,7 @@ MOST_PICTURES = 40
 PICTURES_BYTES = 2_800_000  # of all pictures together, before base64 makes a third more of them
 PANEL_HEIGHT = 420
 MOST_ITEMS_SHOWN, MOST_ITEMS_LISTED = 6, 200
-#: Of fields of `Facts`, where their own names say too little.
+#: Of facts, where their own names say too little.
 FACT_NAMES = {
     "counts_as": "images count as",
     "size_hw": "image size (h x w)",
@@ -50,36 +49,19 @@ FACT_NAMES = {
 OPTIONS = OverlayOptions(panel_height=PANEL_HEIGHT, emphasis=1.5, captions=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A picture of the gallery: one image, or the two of a pair, and why it is there."""
-
-    severity: Severity
-    check: str
-    text: str
-    facts: str
-    names: str
-    is_pair: bool
-    picture: str
-    width: int
-    height: int
-
-
 def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
     """Write the page, whole or not at all; the gallery's images are read again, one at a time."""
     source, facts = audit.sources[0], find_facts(audit.images)
     stamp = {
         "file": source.path,
         "compared with": ", ".join(other.path.name for other in audit.sources[1:]) or "nothing",
-        "patients": facts.patients,
-        "images": facts.images,
-        "lesions": facts.lesions,
+        **{name: facts[name] for name in ("patients", "images", "lesions")},
         "data hash": data_hash(source.dataset)[:16],
         "mammodet": mammodet.__version__,
     }
-    known = {field.name: getattr(facts, field.name) for field in fields(facts)}
     page = render(
         "audit.html.j2",
+        folder=Path(__file__).parent,
         title=f"Audit of {source.path.resolve().parent.name}/{source.path.name}",
         audit=audit,
         command=command,
@@ -92,7 +74,7 @@ def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
         subsets=count_subsets(audit.images),
         facts={
             FACT_NAMES.get(name, name.replace("_", " ")): _cell(value)
-            for name, value in known.items()
+            for name, value in facts.items()
             if value not in (None, {})
         },
     )
@@ -130,25 +112,25 @@ def _showable(finding: Finding) -> list[Item]:
     return list(shown.values())
 
 
-def make_cards(findings: Sequence[Finding], *, most: int = MOST_PICTURES) -> Iterator[Card]:
-    """Pictures of the suspects, at most `most`, as data URIs."""
+def make_cards(findings: Sequence[Finding], *, most: int = MOST_PICTURES) -> Iterator[dict[str, Any]]:
+    """Pictures of the suspects, at most `most`, as data URIs: one image each, or the two of a pair, and why."""
     chosen = choose_items(findings, most)
     total = sum(len(item.images) for _, item in chosen)
     for finding, item in chosen:
         panels = [_panel(image, item.marks if image is item.images[0] else ()) for image in item.images]
         picture = titled([((), panel) for panel in panels], 0, 4)
         content = _small_jpeg(picture, PICTURES_BYTES * len(panels) // total)
-        yield Card(
-            severity=finding.severity,
-            check=finding.check,
-            text=item.text,
-            facts=" | ".join(f"{facts_text(image.record)} · {truth_text(image.record)}" for image in item.images),
-            names=" | ".join(f"{image.part}: {image.record.file_name}" for image in item.images),
-            is_pair=len(panels) > 1,
-            picture="data:image/jpeg;base64," + base64.b64encode(content).decode("ascii"),
-            width=picture.shape[1],
-            height=picture.shape[0],
-        )
+        yield {
+            "severity": finding.severity,
+            "check": finding.check,
+            "text": item.text,
+            "facts": " | ".join(f"{facts_text(image.record)} · {truth_text(image.record)}" for image in item.images),
+            "names": " | ".join(f"{image.part}: {image.record.file_name}" for image in item.images),
+            "is_pair": len(panels) > 1,
+            "picture": "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii"),
+            "width": picture.shape[1],
+            "height": picture.shape[0],
+        }
 
 
 def _panel(image: AuditedImage, marks: Sequence[tuple[str, BoxXYXY]]) -> Canvas:
@@ -186,7 +168,9 @@ def make_figures(images: Sequence[AuditedImage]) -> Iterator[Figure]:
     members = own(images)
     subsets = count_subsets(images)
     for label in LABELS:
-        rows = {row.subset: {word: number for word, number in row.labels[label].items() if number} for row in subsets}
+        rows = {
+            row["subset"]: {word: number for word, number in row["labels"][label].items() if number} for row in subsets
+        }
         if any("positive" in row or "negative" in row for row in rows.values()):
             yield bars_figure(f"{label.capitalize()}, by subset", rows, what="images", shares=True)
     yield bars_figure("Images", tables.image_cross(images, lambda record: "all images"), what="images")

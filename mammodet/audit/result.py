@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import mammodet
@@ -79,8 +79,8 @@ class Audit:
             "counts": self.counts(),
             "checks": {check.what: check.to_text() for check in self.checks},
             "findings": [finding.to_json() for finding in self.findings],
-            "subsets": [asdict(row) for row in count_subsets(self.images)],
-            "facts": asdict(find_facts(self.images)),
+            "subsets": count_subsets(self.images),
+            "facts": find_facts(self.images),
         }
 
     def to_text(self) -> str:

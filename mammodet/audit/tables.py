@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,53 +15,32 @@ NOT_KNOWN = "not known"
 MOST_ROWS = 12  # of a cross table; the rest is joined in one
 
 
-@dataclass(frozen=True, slots=True)
-class SubsetCounts:
-    """A subset in numbers.
+def count_subsets(images: Sequence[AuditedImage]) -> list[dict[str, Any]]:
+    """Every subset of any file in numbers.
 
-    Attributes:
-        ignored: lesions that do not count; `lesions` are those that do.
-        labels: label to its images that are `positive`, `negative` and `unknown`.
-        pathology, density, view: value to lesions, or images.
+    Returns:
+        `subset`, `patients`, `images`, `lesions` (that count), `ignored`, `unlocalized`; `labels`: label to its images
+        that are `positive`, `negative`, `unknown`; `pathology`, `density`, `view`: value to lesions, or images.
     """
-
-    subset: str
-    patients: int
-    images: int
-    lesions: int
-    ignored: int
-    unlocalized: int
-    labels: dict[str, dict[str, int]]
-    pathology: dict[str, int]
-    density: dict[str, int]
-    view: dict[str, int]
-
-
-def count_subsets(images: Sequence[AuditedImage]) -> list[SubsetCounts]:
-    """Every subset of any file."""
     return [_subset(part, [image.record for image in members]) for part, members in by_part(images).items()]
 
 
-def _subset(part: str, records: Sequence[ImageRecord]) -> SubsetCounts:
+def _subset(part: str, records: Sequence[ImageRecord]) -> dict[str, Any]:
     lesions = [lesion for record in records for lesion in record.lesions]
-    return SubsetCounts(
-        subset=part,
-        patients=_patients(records),
-        images=len(records),
-        lesions=sum(not lesion.ignore for lesion in lesions),
-        ignored=sum(lesion.ignore for lesion in lesions),
-        unlocalized=sum(record.unlocalized for record in records),
-        labels={
-            label: {
-                word: sum(record.label(label) == value for record in records)
-                for word, value in (("positive", 1), ("negative", 0), ("unknown", None))
-            }
-            for label in LABELS
-        },
-        pathology=_counts(map(pathology, lesions)),
-        density=_counts(record.density for record in records),
-        view=_counts(record.view for record in records),
-    )
+    words = {1: "positive", 0: "negative", None: "unknown"}
+    labels = {label: Counter(words[record.label(label)] for record in records) for label in LABELS}
+    return {
+        "subset": part,
+        "patients": _patients(records),
+        "images": len(records),
+        "lesions": sum(not lesion.ignore for lesion in lesions),
+        "ignored": sum(lesion.ignore for lesion in lesions),
+        "unlocalized": sum(record.unlocalized for record in records),
+        "labels": {label: {word: found[word] for word in words.values()} for label, found in labels.items()},
+        "pathology": _counts(map(pathology, lesions)),
+        "density": _counts(record.density for record in records),
+        "view": _counts(record.view for record in records),
+    }
 
 
 def _patients(records: Sequence[ImageRecord]) -> int:
@@ -96,16 +74,14 @@ Cross = dict[str, dict[str, int]]
 
 def cross_table(pairs: Iterable[tuple[str, str]], *, rows: int = MOST_ROWS) -> Cross:
     """Counts of (row, column): row to column to number, the most frequent rows first, the rest as `other`."""
-    counted = Counter(pairs)
-    sizes: Counter[str] = Counter()
-    for (row, _), number in counted.items():
-        sizes[row] += number
+    members = list(pairs)
+    sizes = Counter(row for row, _ in members)
     order = sorted(sizes, key=lambda row: (-sizes[row], row))
-    kept = set(order if len(order) <= rows else order[: rows - 1])
-    table: Cross = {row: {} for row in order if row in kept}
-    for (row, column), number in sorted(counted.items()):
+    kept = order if len(order) <= rows else order[: rows - 1]
+    table: Cross = {row: {} for row in kept}
+    for row, column in sorted(members):
         line = table.setdefault(row if row in kept else "other", {})
-        line[column] = line.get(column, 0) + number
+        line[column] = line.get(column, 0) + 1
     return table
 
 
@@ -140,41 +116,15 @@ def _longer_side(record: ImageRecord, lesion: Lesion, in_mm: bool) -> float:
     return float(max((x2 - x1) * column, (y2 - y1) * row))
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """The audited file in numbers; what has several values is value to count.
+def find_facts(images: Sequence[AuditedImage]) -> dict[str, Any]:
+    """The audited file in numbers, for `audit.json` and the foot of the page; of several values, each with its count.
 
-    Attributes:
-        counts_as: `malignant`, `benign`, `no lesion`, `not known` to images.
-        size_hw: `height x width` of the files in pixels, the most frequent ones, to images.
-        lesion_side: of the longer sides of lesions the least, the median and the largest, in `mm` or `px`.
-        intensity, breast_intensity: mean grey value of the images and of the breasts, on the scale of their depth.
+    Returns:
+        among others `counts_as`: `malignant`, `benign`, `no lesion`, `not known` to images; `size_hw`: `height x width`
+        of the files in pixels, the most frequent ones, to images; `lesion_side`: of the longer sides of lesions the
+        least, the median and the largest, in `mm` or `px`; `intensity`, `breast_intensity`: mean grey value of the
+        images and of the breasts, on the scale of their depth.
     """
-
-    images: int
-    patients: int
-    lesions: int
-    images_with_lesions: int
-    source: dict[str, int]
-    view: dict[str, int]
-    laterality: dict[str, int]
-    density: dict[str, int]
-    birads: dict[str, int]
-    counts_as: dict[str, int]
-    category: dict[str, int]
-    abnormality: dict[str, int]
-    pathology: dict[str, int]
-    geometry: dict[str, int]
-    size_hw: dict[str, int]
-    bits: dict[str, int]
-    spacing_known: int
-    lesion_side: dict[str, float | str] | None
-    intensity: float | None
-    breast_intensity: float | None
-
-
-def find_facts(images: Sequence[AuditedImage]) -> Facts:
-    """The audited file in numbers, for `audit.json` and the foot of the page."""
     members = own(images)
     records = [image.record for image in members]
     lesions = [lesion for record in records for lesion in record.lesions]
@@ -185,37 +135,31 @@ def find_facts(images: Sequence[AuditedImage]) -> Facts:
         quantiles = np.quantile([size for size, _ in sizes], [0, 0.5, 1])
         side = dict(zip(("least", "median", "most"), (round(float(value), 1) for value in quantiles), strict=True))
         side["unit"] = unit
-    return Facts(
-        images=len(records),
-        patients=_patients(records),
-        lesions=len(sizes),
-        images_with_lesions=sum(bool(record.lesions) for record in records),
-        source=_counts(record.source for record in records),
-        view=_counts(record.view for record in records),
-        laterality=_counts(record.laterality for record in records),
-        density=_counts(record.density for record in records),
-        birads=_counts(record.birads for record in records),
-        counts_as=_counts(map(image_kind, records)),
-        category=_counts(lesion.category for lesion in lesions),
-        abnormality=_counts(lesion.attributes.get("abnormality") for lesion in lesions),
-        pathology=_counts(map(pathology, lesions)),
-        geometry=_counts(lesion.geometry for lesion in lesions),
-        size_hw=_most(_counts(f"{facts.size_hw[0]}x{facts.size_hw[1]}" for facts in readable if facts.size_hw)),
-        bits=_counts(facts.bits for facts in readable),
-        spacing_known=sum(record.spacing_mm_rc is not None for record in records),
-        lesion_side=side,
-        intensity=_mean([facts.mean for facts in readable]),
-        breast_intensity=_mean([facts.breast_mean for facts in readable if not facts.is_flat]),
-    )
+    size_hw = Counter(f"{facts.size_hw[0]}x{facts.size_hw[1]}" for facts in readable if facts.size_hw)
+    often = dict(sorted(size_hw.items(), key=lambda item: (-item[1], item[0]))[:8])
+    rest = size_hw.total() - sum(often.values())
+    return {
+        "images": len(records),
+        "patients": _patients(records),
+        "lesions": len(sizes),
+        "images_with_lesions": sum(bool(record.lesions) for record in records),
+        **{
+            name: _counts(getattr(record, name) for record in records)
+            for name in ("source", "view", "laterality", "density", "birads")
+        },
+        "counts_as": _counts(map(image_kind, records)),
+        "category": _counts(lesion.category for lesion in lesions),
+        "abnormality": _counts(lesion.attributes.get("abnormality") for lesion in lesions),
+        "pathology": _counts(map(pathology, lesions)),
+        "geometry": _counts(lesion.geometry for lesion in lesions),
+        "size_hw": often | ({"other": rest} if rest else {}),
+        "bits": _counts(facts.bits for facts in readable),
+        "spacing_known": sum(record.spacing_mm_rc is not None for record in records),
+        "lesion_side": side,
+        "intensity": _mean([facts.mean for facts in readable]),
+        "breast_intensity": _mean([facts.breast_mean for facts in readable if not facts.is_flat]),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return round(float(np.mean(values)), 4) if values else None
-
-
-def _most(counts: dict[str, int], most: int = 8) -> dict[str, int]:
-    """The most frequent ones, and how many others there are."""
-    order = sorted(counts, key=lambda name: (-counts[name], name))
-    kept = {name: counts[name] for name in order[:most]}
-    rest = sum(counts[name] for name in order[most:])
-    return kept | ({"other": rest} if rest else {})

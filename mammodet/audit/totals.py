@@ -88,20 +88,14 @@ def check_totals(images: Sequence[AuditedImage], expect: str, quarantine: Sequen
     explained = all(found[name] <= expected[name] for name in wrong) and _explains(
         {name: expected[name] - found[name] for name in wrong}, placeless, quarantine
     )
-    differences = ", ".join(f"{name} {found[name] - expected[name]:+d}" for name in wrong)
     return [
-        Finding(
-            "known_totals",
-            "note" if explained else "error",
-            f"counts differ from {expect}: {differences}; "
-            + (f"{known} account for it" if explained else f"{known} do not account for it"),
-            ", ".join(f"{number} {name}" for name, number in expected.items()) + ".",
-            "Nothing, if these may be missing; their reasons stand here."
-            if explained
-            else "Is this the file that these totals are of (all.json holds every image)? Is the download complete? "
-            "Re-run the converter and read its quarantine list.",
-            tuple(items),
-            pictured=False,
+        Finding.of(
+            "explained_totals" if explained else "known_totals",
+            items,
+            expect=expect,
+            differences=", ".join(f"{name} {found[name] - expected[name]:+d}" for name in wrong),
+            known=known,
+            totals=", ".join(f"{number} {name}" for name, number in expected.items()),
         )
     ]
 

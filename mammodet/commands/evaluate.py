@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     from mammodet.evaluation.options import Options
     from mammodet.evaluation.results import Denominator
-    from mammodet.pipeline import evaluate_files
+    from mammodet.reporting.evaluation_files import evaluate_files
 
     if chosen.history is not None and not chosen.history.is_file():
         raise InputError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mammodet.cli import Parser
 
 if TYPE_CHECKING:
+    from mammodet.data.inputs import Inputs
     from mammodet.engine.predict import Predictor
-    from mammodet.explain.images import ChosenImages
 
 EXAMPLE = """examples:
   mammodet explain layers --checkpoint best.ckpt
@@ -34,7 +35,13 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
     which.add_argument("--first", type=int, metavar="N", help="the first N images only (all)")
     some.add_argument("--output", type=Path, required=True, help="folder for the pictures")
-    images.add_argument("--images", type=Path, required=True, help="data set file (COCO JSON), folder, or image")
+    images.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="data set file (COCO JSON), or what mammodet predict takes: images, folders, zip files, DICOMDIR",
+    )
     layer.add_argument(
         "--layer",
         nargs="+",
@@ -99,10 +106,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _images(chosen: argparse.Namespace) -> ChosenImages:
+@contextmanager
+def _images(chosen: argparse.Namespace) -> Iterator[Inputs]:
+    from mammodet.data.inputs import unpacked
     from mammodet.explain.images import choose_images
 
-    return choose_images(chosen.images, ids=chosen.ids, first=chosen.first)
+    with unpacked(chosen.output) as folder:
+        images = choose_images(chosen.images, unpack_to=folder, ids=chosen.ids, first=chosen.first)
+        for item in images.left_out:
+            print(f"left out: {item.file_name} {item.reason}")
+        yield images
 
 
 def _predictor(chosen: argparse.Namespace) -> Predictor:
@@ -118,35 +131,37 @@ def _layers(chosen: argparse.Namespace) -> str:
 
 
 def _feature_maps(chosen: argparse.Namespace) -> str:
-    images = _images(chosen)  # first, since loading a model takes longer
-    from mammodet.explain.run import write_feature_maps
+    with _images(chosen) as images:  # first, since loading a model takes longer
+        from mammodet.explain.run import write_feature_maps
 
-    drawn = write_feature_maps(_predictor(chosen), images, chosen.output, layer_names=chosen.layer, most=chosen.most)
+        predictor = _predictor(chosen)
+        drawn = write_feature_maps(predictor, images, chosen.output, layer_names=chosen.layer, most=chosen.most)
     return f"wrote {len(drawn.files)} pictures to {chosen.output}"
 
 
 def _grad_cam(chosen: argparse.Namespace) -> str:
-    images = _images(chosen)
-    from mammodet.explain.run import HEAT_TABLE, write_grad_cam
+    with _images(chosen) as images:
+        from mammodet.explain.run import HEAT_TABLE, write_grad_cam
 
-    drawn = write_grad_cam(
-        _predictor(chosen),
-        images,
-        chosen.output,
-        target=chosen.target,
-        layer_names=chosen.layer,
-        method=chosen.method,
-        panel_height=None if chosen.native else 900,
-        crop_to_breast=chosen.crop,
-    )
+        drawn = write_grad_cam(
+            _predictor(chosen),
+            images,
+            chosen.output,
+            target=chosen.target,
+            layer_names=chosen.layer,
+            method=chosen.method,
+            panel_height=None if chosen.native else 900,
+            crop_to_breast=chosen.crop,
+        )
     return f"{drawn.text}\nwrote {len(drawn.files) - 1} pictures and {chosen.output / HEAT_TABLE}"
 
 
 def _filters(chosen: argparse.Namespace) -> str:
     from mammodet.explain.filters import write_filters
 
-    images = _images(chosen)
-    return _wrote(write_filters(images, chosen.output, channels=chosen.channels, size=chosen.size, crop=chosen.crop))
+    with _images(chosen) as images:
+        channels, size, crop = chosen.channels, chosen.size, chosen.crop
+        return _wrote(write_filters(images, chosen.output, channels=channels, size=size, crop=crop))
 
 
 def _augmented(chosen: argparse.Namespace) -> str:

@@ -198,7 +198,7 @@ def _predict(
         print(label_table(read_json(path)))
     print(f"wrote {path}: {len(predictions.images)} images; {', '.join(table.name for table in written)}")
     if chosen.overlays:
-        from mammodet.pipeline import draw_files
+        from mammodet.reporting.overlay_files import draw_files
 
         drawn = draw_files(None, path, inputs.root, chosen.output / "overlays", score_threshold=threshold)
         print(f"wrote {len(drawn)} pictures; open {chosen.output}/overlays/index.html")

@@ -123,7 +123,7 @@ def _command(sub: str, *arguments: object) -> str:
 def _all_folds(config: Config, command: str, chosen: argparse.Namespace) -> int:
     from mammodet.engine.folds import train_folds
     from mammodet.engine.train import Machines
-    from mammodet.pipeline import evaluate_files
+    from mammodet.reporting.evaluation_files import evaluate_files
 
     machines = Machines(chosen.num_gpus, chosen.num_machines, chosen.machine_rank, chosen.dist_url)
     devices = machines.num_gpus if machines.num_gpus else config.train.devices or 1
@@ -154,7 +154,7 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     from mammodet.engine.predict import Predictor, predict_to_folder
     from mammodet.engine.unsafe_split import make_unsafe_split
     from mammodet.modeling.weights import weights_path
-    from mammodet.pipeline import clear_evaluation, evaluate_files
+    from mammodet.reporting.evaluation_files import clear_evaluation, evaluate_files
 
     checkpoint = weights_path(config.model.weights)
     predictor = Predictor.from_checkpoint(checkpoint, device, config)

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Draw."""
     chosen = parser().parse_args(arguments)
-    from mammodet.pipeline import draw_files
+    from mammodet.reporting.overlay_files import draw_files
 
     if not 0 <= chosen.score_threshold <= 1:
         raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")

@@ -71,7 +71,7 @@ class DetectorConfig(Section):
     backbone: BackboneConfig = BackboneConfig()
     anchors: AnchorConfig = AnchorConfig()
     #: The finest level of the feature pyramid, 2 (stride 4) or 3 (stride 8); the coarsest is always P6 (stride 64).
-    #: With P2 a training step takes 1.4 times as long (benchmarks/pretrained_step.py); without it, anchors below 28
+    #: With P2 a training step takes 1.4 times as long (benchmarks/training_step.py); without it, anchors below 28
     #: pixels of the network's input are less than 3.5 strides wide.
     finest_level: Literal[2, 3] = 2
     #: Channels of the feature pyramid and of the region proposal network.

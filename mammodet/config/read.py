@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 import mammodet
 from mammodet.config.base import Section
-from mammodet.config.detector import AggregationConfig, OverImagesConfig
+from mammodet.config.detector import AggregationConfig
 from mammodet.config.detectron2 import DETECTRON2_KEYS
 from mammodet.config.experiment import MODELS, Config
 from mammodet.errors import InputError, raise_faults, short_repr
@@ -94,23 +94,20 @@ def make_config(values: Mapping[str, Any], *, where: str, stored: bool = False) 
 
 def _without_other_kind(model: dict[str, Any]) -> dict[str, Any]:
     """A model's settings without those of the other kind that have their defaults."""
-    kind = str(model.get("kind", "detector"))
-    if kind not in MODELS:
+    if (mine := MODELS.get(str(model.get("kind", "detector")))) is None:
         return model
-    own = MODELS[kind].model_fields
-    other = MODELS["classifier" if kind == "detector" else "detector"]
-    usual = {key: info.default for key, info in other.model_fields.items() if key not in own}
-    kept = {key: value for key, value in model.items() if not (key in usual and _is_default(value, usual[key]))}
-    if kind == "classifier" and isinstance(rules := kept.get("aggregation"), dict):
-        default = AggregationConfig().model_dump()
-        over = OverImagesConfig.model_fields
-        kept["aggregation"] = {key: rules[key] for key in rules if key in over or rules[key] != default.get(key)}
+    own = mine.model_fields
+    every = {key: info.default for each in MODELS.values() for key, info in each.model_fields.items()}
+    kept = {key: value for key, value in model.items() if key in own or not _is_default(value, every.get(key))}
+    if isinstance(rules := kept.get("aggregation"), dict):
+        usual, known = AggregationConfig().model_dump(), own["aggregation"].default.model_dump()
+        kept["aggregation"] = {key: rules[key] for key in rules if key in known or rules[key] != usual.get(key)}
     return kept
 
 
-def _is_default(value: Any, default: Section) -> bool:
+def _is_default(value: Any, default: Any) -> bool:
     try:
-        return type(default).model_validate(value) == default
+        return isinstance(default, Section) and type(default).model_validate(value) == default
     except ValidationError:
         return False
 

@@ -28,7 +28,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 IMAGE_SUFFIXES = (".png", ".pgm", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _COPIES = (".bak", ".old", ".orig", ".tmp", ".part")
 
-# On mammograms of 8 and 16 bit twice as fast as OpenCV's default and smaller than it (benchmarks/write_png.py).
+# On mammograms of 8 and 16 bit twice as fast as OpenCV's default and smaller than it.
 _PNG_OPTIONS = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),

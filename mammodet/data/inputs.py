@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from time import mktime
 
 from mammodet.data.coco import read_coco
+from mammodet.data.dataset_files import has_dataset
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_dicom, is_image, read_size_hw
 from mammodet.data.json_values import check_file_name, check_new_name
 from mammodet.data.study import Exam, StudyFile, exams_of, left_out
@@ -131,8 +132,9 @@ def _remove_folders(folder: Path) -> None:
 
 def _expand(given: str | Path) -> list[Path]:
     path = Path(given)
-    if path.exists() or not glob.has_magic(str(given)):
-        if not path.exists():
+    there = path.exists() or has_dataset(path)  # `all.json` and folds are made when they are read
+    if there or not glob.has_magic(str(given)):
+        if not there:
             raise InputError(
                 f"{given}: no such file or folder; expected images, DICOM files, DICOMDIR, zip files, folders of them, "
                 "or a data set's JSON"

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mammodet.config import ClassifierModelConfig, Config
 from mammodet.errors import InputError
-from mammodet.explain.layers import run_alone
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.records import ImageRecord
@@ -60,20 +59,6 @@ class Answer:
         """`true`, `false`, or nothing where the record does not know."""
         known = record.label(self.target) if isinstance(self.value, int) else class_of(record, self.target)
         return "" if known is None else str(known == self.value).lower()
-
-
-class Scorer(nn.Module):
-    """A model as torchcam wants it: images float (B, C, H, W) in [0, 1] to one score each, (B, 1)."""
-
-    def __init__(self, model: Model, answer: Answer) -> None:
-        super().__init__()
-        self.model, self.answer = model, answer
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores (B, 1)."""
-        logits = run_alone(self.model, images)
-        assert logits is not None, "answers are made for models with logits only"
-        return self.answer.score(logits)[:, None]
 
 
 def most_probable(answers: Sequence[Answer], logits: Tensor) -> Answer:

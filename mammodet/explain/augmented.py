@@ -15,7 +15,7 @@ from mammodet.data.sampling import SampleKey, stable_seed
 from mammodet.engine.checked_run import read_dataset
 from mammodet.errors import InputError
 from mammodet.explain.draw import sheet
-from mammodet.explain.images import choose_images
+from mammodet.explain.images import chosen_records
 from mammodet.files import write_bytes
 from mammodet.records import LABELS
 from mammodet.reporting.canvas import Canvas, Line, View, draw_box, draw_outline
@@ -48,8 +48,8 @@ def write_augmented(
     placed, *others = data.files("train")
     if others:
         raise InputError(f"data.train lists {1 + len(others)} files; draw one of them: data.train={placed.path}")
-    chosen = choose_images(placed.path, ids=ids, first=first).dataset.images
     train = read_dataset(config, placed.path)
+    chosen = chosen_records(train.images, str(placed.path), ids=ids, first=first)
     plain, changed = (
         LesionDataset(
             train,

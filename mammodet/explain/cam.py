@@ -1,4 +1,4 @@
-"""Heat maps of an answer over a layer's cells, by torchcam.
+"""Heat maps of an answer over a layer's cells.
 
 `grad_cam`: Selvaraju et al., ICCV 2017; `grad_cam_pp`: Chattopadhay et al., WACV 2018; `layer_cam`: Jiang et al., IEEE
 TIP 2021; `score_cam`: Wang et al., CVPR Workshops 2020. What speaks against the answer is 0 in all of them.
@@ -6,18 +6,17 @@ TIP 2021; `score_cam`: Wang et al., CVPR Workshops 2020. What speaks against the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchcam.methods import GradCAM, GradCAMpp, LayerCAM, ScoreCAM
+from torch.nn.functional import interpolate
 
 from mammodet.errors import InputError
-from mammodet.explain.answers import Answer, Scorer, most_probable
+from mammodet.explain.answers import Answer, most_probable
 from mammodet.explain.grid import Grid, Heat
 from mammodet.explain.layers import Layer, find_layer, last_map, look, run_alone
 from mammodet.modeling.build import Model
@@ -25,28 +24,30 @@ from mammodet.modeling.build import Model
 _AT_ONCE = 32 * 224 * 224  # pixels of the masked images that Score-CAM runs together
 
 
-class _GradCamPlusPlus(GradCAMpp):
-    """Grad-CAM++ with its own weights: torchcam divides a copy of alpha, so that its alpha is the squared gradient."""
-
-    def _get_weights(self, class_idx: Any, scores: Tensor, eps: float = 1e-8, **options: Any) -> list[Tensor]:
-        self._backprop(scores, class_idx, **options)
-        weights = []
-        for gradient, map_ in zip(self.hook_g, self.hook_a, strict=True):
-            assert gradient is not None
-            assert map_ is not None
-            squared = gradient**2
-            total = map_.sum(dim=(2, 3), keepdim=True)
-            below = 2 * squared + total * squared * gradient
-            alpha = torch.where(below.abs() > eps * squared, squared / below, 0)
-            weights.append((alpha.nan_to_num(0, 0, 0) * gradient.relu()).sum(dim=(2, 3)))
-        return weights
+def grad_cam(maps: Tensor, gradients: Tensor) -> Tensor:
+    """Weights (C, 1, 1) of maps (C, h, w) by the answer's gradients: their mean."""
+    return gradients.mean(dim=(1, 2), keepdim=True)
 
 
-METHODS: dict[str, Any] = {
-    "grad_cam": GradCAM,
-    "grad_cam_pp": _GradCamPlusPlus,
-    "layer_cam": LayerCAM,
-    "score_cam": ScoreCAM,
+def layer_cam(maps: Tensor, gradients: Tensor) -> Tensor:
+    """Weights (C, h, w): what is positive of each cell's own gradient."""
+    return gradients.relu()
+
+
+def grad_cam_pp(maps: Tensor, gradients: Tensor) -> Tensor:
+    """Weights (C, 1, 1): positive gradients by alpha, g^2 / (2 g^2 + (sum of the map) g^3)."""
+    squared = gradients**2
+    below = 2 * squared + maps.sum(dim=(1, 2), keepdim=True) * squared * gradients
+    alpha = torch.where(below.abs() > 1e-8 * squared, squared / below, 0).nan_to_num(0, 0, 0)
+    return (alpha * gradients.relu()).sum(dim=(1, 2), keepdim=True)
+
+
+#: Method to its weights; Score-CAM's come from masked images and no gradient.
+METHODS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
+    "grad_cam": grad_cam,
+    "grad_cam_pp": grad_cam_pp,
+    "layer_cam": layer_cam,
+    "score_cam": None,
 }
 
 
@@ -93,11 +94,22 @@ class Explainer:
             InputError: a layer that is unknown, gives no map, or does not lead to the answer.
         """
         with torch.no_grad():
-            logits = run_alone(self.model, image[None])
-        assert logits is not None, "answers are made for models with logits only"
+            logits = self._logits(image[None])
         answer = most_probable(self.answers, logits)
-        maps = [HeatMap(self._heat(image, answer, layer), layer.grid, layer.name) for layer in self._found(image)]
-        return answer, answer.probability(logits), maps
+        layers = self._found(image)
+        heats = []
+        for layer, (maps, gradients) in zip(layers, self._derived(image, answer, layers), strict=True):
+            weigh = METHODS[self.method]
+            weights = self._scored(image, answer, maps) if weigh is None else weigh(maps, gradients)
+            values = (weights * maps).nansum(dim=0).float().clamp(min=0).cpu().numpy()
+            if not np.isfinite(values).all():
+                raise InputError(
+                    f"{self.method} of layer {layer.name!r}: is not finite; choose another method or layer"
+                )
+            most = float(values.max(initial=0))
+            values = np.asarray(values / most if most > 0 else values, dtype=np.float32)
+            heats.append(HeatMap(values, layer.grid, layer.name))
+        return answer, answer.probability(logits), heats
 
     def check(self, image: Tensor) -> None:
         """Find out on any image (C, H, W) whether the layers fit, before the first picture.
@@ -105,87 +117,64 @@ class Explainer:
         Raises:
             InputError: as `explain`.
         """
-        self._found(image)
+        self._derived(image, self.answers[0], self._found(image))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = run_alone(self.model, images)
+        assert logits is not None, "answers are made for models with logits only"
+        return logits
 
     def _found(self, image: Tensor) -> list[Layer]:
-        """The layers, looked up once for every size of the input; that they lead to the answers is checked, too."""
+        """The layers, looked up once for every size of the input."""
         if image.shape not in self._layers:
             layers, _ = look(self.model, image)
             names = self.layer_names or (last_map(self.model, layers),)
-            found = [find_layer(layers, name) for name in names]
-            if not self._layers:
-                self._check_way(image, found)
-            self._layers[image.shape] = found
+            self._layers[image.shape] = [find_layer(layers, name) for name in names]
         return self._layers[image.shape]
 
-    def _check_way(self, image: Tensor, layers: list[Layer]) -> None:
+    def _derived(self, image: Tensor, answer: Answer, layers: list[Layer]) -> list[tuple[Tensor, Tensor]]:
+        """Of each layer its map and the gradient of the answer's score by it, (C, h, w) both."""
         outputs: dict[str, Tensor] = {}
         handles = []
         for layer in layers:
 
             def keep(_: nn.Module, __: Any, output: Tensor, name: str = layer.name) -> Tensor:
-                outputs[name] = _with_gradient(output)
-                return outputs[name].clone()
+                # Something to derive by, also where all that led to it is frozen.
+                outputs[name] = output if output.requires_grad else output.detach().requires_grad_(True)
+                return outputs[name].clone()  # the next layer may work in place
 
             handles.append(self.model.get_submodule(layer.name).register_forward_hook(keep))
         try:
             with torch.enable_grad():
-                score = Scorer(self.model, self.answers[0])(image[None]).sum()
+                score = answer.score(self._logits(image[None])).sum()
                 ways = torch.autograd.grad(score, [outputs[layer.name] for layer in layers], allow_unused=True)
         finally:
             for handle in handles:
                 handle.remove()
+        found = []
         for layer, way in zip(layers, ways, strict=True):
             if way is None:
                 raise InputError(
-                    f"layer {layer.name!r}: its last run has no part in the answer {self.answers[0].text!r}; choose a "
-                    "layer that comes before the answer, as of the network or the backbone's body"
+                    f"layer {layer.name!r}: its last run has no part in the answer {answer.text!r}; choose a layer "
+                    "that comes before the answer, as of the network or the backbone's body"
                 )
+            both = outputs[layer.name].detach(), way
+            maps, gradients = (each.permute(0, 3, 1, 2) if layer.channels_last else each for each in both)
+            found.append((maps[0], gradients[0]))
+        return found
 
-    def _heat(self, image: Tensor, answer: Answer, layer: Layer) -> Heat:
-        scorer = Scorer(self.model, answer).eval()
-        options = {}
-        if self.method == "score_cam":
-            options["batch_size"] = max(1, min(32, _AT_ONCE // (image.shape[-1] * image.shape[-2])))
-        module = self.model.get_submodule(layer.name)
-        with _extractor(module, layer, scorer, METHODS[self.method], options) as cam, torch.enable_grad():
-            scores = scorer(padded(self.model, image))
-            (heat,) = cam(0, scores, normalized=False)
-        values = heat[0].detach().float().clamp(min=0).cpu().numpy()
-        if not np.isfinite(values).all():
-            raise InputError(f"{self.method} of layer {layer.name!r}: is not finite; choose another method or layer")
-        most = float(values.max(initial=0))
-        return np.asarray(values / most if most > 0 else values, dtype=np.float32)
-
-
-def _with_gradient(output: Tensor) -> Tensor:
-    """The output, as something to derive by, also where all that led to it is frozen."""
-    if output.requires_grad or not torch.is_grad_enabled():
-        return output
-    return output.detach().requires_grad_(True)
-
-
-@contextmanager
-def _extractor(module: nn.Module, layer: Layer, scorer: Scorer, method: Any, options: dict[str, Any]) -> Iterator[Any]:
-    """torchcam's extractor on a layer, between two hooks: it wants the map with its channels first, and as the layer
-    left it, while the next layer may work in place."""
-
-    def first(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return _with_gradient(output.permute(0, 3, 1, 2) if layer.channels_last else output)
-
-    def back(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return (output.permute(0, 2, 3, 1) if layer.channels_last else output).clone()
-
-    before = module.register_forward_hook(first)
-    try:
-        with method(scorer, target_layer=module, **options) as cam:
-            after = module.register_forward_hook(back)
-            try:
-                yield cam
-            finally:
-                after.remove()
-    finally:
-        before.remove()
+    @torch.no_grad()
+    def _scored(self, image: Tensor, answer: Answer, maps: Tensor) -> Tensor:
+        """Score-CAM's weights (C, 1, 1): how the answer scores where the image is seen through each channel alone."""
+        low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+        masks = ((maps - low) / (high - low).clamp(min=1e-8))[:, None]
+        whole = padded(self.model, image)
+        size_hw = whole.shape[-2:]
+        scores = [
+            answer.score(self._logits(whole * interpolate(part, size_hw, mode="bilinear", align_corners=False)))
+            for part in masks.split(max(1, min(32, _AT_ONCE // (size_hw[0] * size_hw[1]))))
+        ]
+        return torch.cat(scores).softmax(dim=0)[:, None, None]
 
 
 def padded(model: Model, image: Tensor) -> Tensor:

@@ -5,18 +5,23 @@ Colours are perceptually uniform maps that every common kind of colour vision te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mammodet.records import ImageRecord
 from mammodet.reporting.canvas import PAPER, Canvas, Line, View, banner, draw_box, draw_outline, paint, paper, titled
+from mammodet.reporting.curves import _RC
 from mammodet.reporting.overlay import FAINT, TITLE, TRUTH, OverlayOptions, draw_truth, font_size, line_width
-from mammodet.reporting.text import fit_text, line_height, printable, text_alpha, text_width
+from mammodet.reporting.text import line_height, printable, text_alpha, text_width
 
 HEAT_COLOURS, MAP_COLOURS, SIGNED_COLOURS = "inferno", "viridis", "RdBu_r"
 STRONGEST = 0.72  # how much a heat map covers the image where it is 1
@@ -61,7 +66,7 @@ def heat_picture(
         boxes = [record.breast_box_xyxy, *(lesion.box_xyxy for lesion in record.lesions)]
     view = View.around(record.size_hw, np.array(boxes, dtype=np.float64), height=height)
     size = font_size(view.size_hw)
-    bar = colour_bar(view.size_hw[0], size, _over_grey, [(0.0, "0"), (0.5, "0.5"), (1.0, "1")])
+    bar = heat_bar(view.size_hw[0], size)
     shown: list[tuple[Sequence[Line], Canvas]] = [
         ([Line("image and lesions", TITLE)], draw_truth(pixels, record, OverlayOptions(), view=view))
     ]
@@ -108,91 +113,41 @@ def blend(grey: Canvas, heat: NDArray[np.float32]) -> Canvas:
     return np.asarray(np.round(grey * (1 - cover) + colours * cover), dtype=np.uint8)
 
 
-def _over_grey(values: NDArray[np.float32]) -> Canvas:
-    grey = np.full((*values.shape, 3), round(255 * _BAR_GREY), dtype=np.uint8)
-    return blend(grey, values)
-
-
-def colour_bar(
-    height: int,
-    size_px: int,
-    colours: Callable[[NDArray[np.float32]], Canvas],
-    ticks: Sequence[tuple[float, str]],
-) -> Canvas:
-    """A vertical scale, its top the highest value.
-
-    Args:
-        height: in pixels.
-        size_px: of the letters.
-        colours: function of values float (h, w) in [0, 1] to RGB (h, w, 3).
-        ticks: place in [0, 1], and what stands there.
-    """
-    bar_width, pad = max(10, size_px), max(3, size_px // 2)
+def heat_bar(height: int, size_px: int) -> Canvas:
+    """The scale of heat over grey, 1 at the top: a strip `height` pixels high, with letters of `size_px`."""
+    bar_width, pad, ticks = max(10, size_px), max(3, size_px // 2), ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))
     margin = line_height(size_px) // 2 + 1
     inner = max(height - 2 * margin, 2)
-    wide = max(text_width(printable(text), size_px) for _, text in ticks)
-    strip = paper(height, 3 * pad + bar_width + wide)
+    strip = paper(height, 3 * pad + bar_width + max(text_width(text, size_px) for _, text in ticks))
     values = np.repeat(np.linspace(1, 0, inner, dtype=np.float32)[:, None], bar_width, axis=1)
-    strip[margin : margin + inner, pad : pad + bar_width] = colours(values)[: height - margin]
+    grey = np.full((*values.shape, 3), round(255 * _BAR_GREY), dtype=np.uint8)
+    strip[margin : margin + inner, pad : pad + bar_width] = blend(grey, values)[: height - margin]
     for place, text in ticks:
         row = margin + round((1 - place) * (inner - 1))
         strip[row : row + 1, pad + bar_width : pad + bar_width + pad // 2] = TITLE
-        paint(
-            strip,
-            text_alpha(printable(text), size_px),
-            (2 * pad + bar_width, row - line_height(size_px) // 2),
-            TITLE,
-        )
+        paint(strip, text_alpha(text, size_px), (2 * pad + bar_width, row - line_height(size_px) // 2), TITLE)
     return strip
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """The colours of feature maps: one scale for all channels of a layer.
+def scale_of(maps: NDArray[np.float32]) -> ScalarMappable:
+    """The colours of a layer's channels (C, h, w): one scale for all, of which 99.5 in 100 values lie inside.
 
-    Attributes:
-        low, high: values at its ends; what lies beyond is shown as these.
-        signed: two colours that meet at 0.
+    Two colours that meet at 0 where some are negative.
     """
-
-    low: float
-    high: float
-    signed: bool
-
-    @staticmethod
-    def of(maps: NDArray[np.float32]) -> Scale:
-        """From the values of channels (C, h, w): 99.5 in 100 lie inside; around 0 where some are negative."""
-        if float(maps.min()) < 0:
-            high = float(np.quantile(np.abs(maps), 0.995)) or float(np.abs(maps).max())
-            return Scale(-high, high, True)
-        return Scale(0.0, float(np.quantile(maps, 0.995)) or float(maps.max()) or 1.0, False)
-
-    def colours(self, unit: NDArray[np.float32]) -> Canvas:
-        """RGB (h, w, 3) of places on the scale, float (h, w) in [0, 1]."""
-        name = SIGNED_COLOURS if self.signed else MAP_COLOURS
-        return np.asarray(matplotlib.colormaps[name](unit, bytes=True)[..., :3])
-
-    def picture(self, map_: NDArray[np.float32]) -> Canvas:
-        """RGB of a map float (h, w)."""
-        unit = (map_ - self.low) / (self.high - self.low)
-        return self.colours(np.clip(unit, 0, 1).astype(np.float32))
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """For `colour_bar`."""
-        middle = (self.low + self.high) / 2
-        return [(0.0, f"{self.low:.3g}"), (0.5, f"{middle:.3g}"), (1.0, f"{self.high:.3g}")]
+    if float(maps.min()) < 0:
+        high = float(np.quantile(np.abs(maps), 0.995)) or float(np.abs(maps).max())
+        return ScalarMappable(Normalize(-high, high), SIGNED_COLOURS)
+    return ScalarMappable(Normalize(0, float(np.quantile(maps, 0.995)) or float(maps.max()) or 1.0), MAP_COLOURS)
 
 
-def feature_picture(
+def feature_figure(
     image: NDArray[np.float32],
     maps: NDArray[np.float32],
     channels: Sequence[int],
-    lines: Sequence[Line],
+    lines: Sequence[str],
     *,
-    tile: int = 160,
     columns: int = 8,
-) -> Canvas:
+) -> Figure:
     """The network's input, the mean over all channels, and some channels of a layer, on one scale.
 
     Args:
@@ -200,22 +155,23 @@ def feature_picture(
         maps: float (C, h, w), all channels of the layer.
         channels: positions of those that are shown.
         lines: what is written above.
-        tile: longest side of a map in the picture, in pixels; one cell is one square.
     """
-    scale = Scale.of(maps)
-    ratio = tile / max(image.shape)
-    size_hw = max(1, round(image.shape[0] * ratio)), max(1, round(image.shape[1] * ratio))
-    grey = np.repeat(np.round(image.clip(0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
-    tiles = [("input", _resized(grey, size_hw)), ("mean of all", _resized(scale.picture(maps.mean(axis=0)), size_hw))]
-    tiles += [(f"{channel}", _resized(scale.picture(maps[channel]), size_hw)) for channel in channels]
-    size = max(11, tile // 12)
-    body = _grid(tiles, columns, size)
-    bar = colour_bar(len(body), size, scale.colours, scale.ticks)
-    body = np.concatenate([body, bar], axis=1)
-    least = 520
-    if body.shape[1] < least:
-        body = np.concatenate([body, paper(len(body), least - body.shape[1])], axis=1)
-    return np.concatenate([banner(lines, body.shape[1], size + 1), body])
+    tiles = [("input", image, "gray", (0.0, 1.0)), ("mean of all", maps.mean(axis=0), "", ())]
+    tiles += [(f"{channel}", maps[channel], "", ()) for channel in channels]
+    scale, rows = scale_of(maps), -(-len(tiles) // columns)
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(1.5 * columns + 1, 1.7 * rows + 1.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle("\n".join(map(printable, lines)), fontsize=9, x=0.01, ha="left")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.ravel():
+            axes.set_axis_off()
+        for axes, (title, values, colours, limits) in zip(grid.ravel(), tiles, strict=False):
+            low, high = limits or scale.get_clim()
+            axes.imshow(values, cmap=colours or scale.get_cmap(), vmin=low, vmax=high, interpolation="nearest")
+            axes.set_title(title, fontsize=8)
+        figure.colorbar(scale, ax=grid, fraction=0.02, pad=0.01)
+    return figure
 
 
 def sheet(tiles: Sequence[tuple[str, Canvas]], lines: Sequence[Line], *, columns: int = 4) -> Canvas:
@@ -229,34 +185,10 @@ def sheet(tiles: Sequence[tuple[str, Canvas]], lines: Sequence[Line], *, columns
     for title, canvas in tiles:
         tile = paper(height, width)
         tile[: canvas.shape[0], : canvas.shape[1]] = canvas
-        framed.append((title, tile))
+        framed.append(([Line(title, FAINT)], tile))
     size = max(11, min(height, width) // 24)
-    body = _grid(framed, columns, size)
-    return np.concatenate([banner(lines, body.shape[1], size + 1), body])
-
-
-def _resized(picture: Canvas, size_hw: tuple[int, int]) -> Canvas:
-    """Cells as squares where it grows; averaged where it shrinks."""
-    shrinks = size_hw[0] < picture.shape[0]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(picture, size_hw[::-1], interpolation=how), dtype=np.uint8)
-
-
-def _grid(tiles: Sequence[tuple[str, Canvas]], columns: int, size: int) -> Canvas:
-    """Rows of tiles of one size with their titles above."""
-    columns = min(columns, len(tiles))
-    rows = [_row(tiles[start : start + columns], columns, size) for start in range(0, len(tiles), columns)]
-    return np.concatenate(rows)
-
-
-def _row(tiles: Sequence[tuple[str, Canvas]], columns: int, size: int) -> Canvas:
-    """Tiles side by side with their titles above."""
-    height, width = tiles[0][1].shape[:2]
-    head, gap = line_height(size) + 4, 5
-    strip = paper(head + height + gap, columns * (width + gap) + gap)
-    for index, (title, canvas) in enumerate(tiles):
-        x = gap + index * (width + gap)
-        text, fitted = fit_text(printable(title), size, width)
-        paint(strip, text_alpha(text, fitted), (x, 2), FAINT)
-        strip[head : head + height, x : x + width] = canvas
-    return strip
+    columns = min(columns, len(framed))
+    rows = [titled(framed[start : start + columns], size, 5) for start in range(0, len(framed), columns)]
+    rest = paper(len(rows[-1]), rows[0].shape[1] - rows[-1].shape[1])
+    rows[-1] = np.concatenate([rows[-1], rest], axis=1)
+    return np.concatenate([banner(lines, rows[0].shape[1], size + 1), *rows])

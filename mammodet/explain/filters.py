@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from mammodet.config import ImageConfig
 from mammodet.config.data import CHANNELS
 from mammodet.data.images import read_image
+from mammodet.data.inputs import Inputs
 from mammodet.data.preprocess import prepare_image
 from mammodet.errors import InputError
-from mammodet.explain.images import ChosenImages
+from mammodet.explain.images import tell_faults
 from mammodet.files import write_bytes
 from mammodet.records import ImageRecord
 from mammodet.reporting.curves import _RC, COLOURS, INK, to_png
@@ -35,7 +36,7 @@ _SIDE, _HISTOGRAM = 2.1, 0.85  # inches
 
 
 def write_filters(
-    images: ChosenImages,
+    images: Inputs,
     output: Path,
     *,
     channels: Sequence[str] | None = None,
@@ -72,7 +73,7 @@ def write_filters(
             files.append(output / f"filters_{len(files) + 1}.png")
             write_bytes(files[-1], to_png(filters_figure(rows, names), dpi=110))
             rows = []
-    images.tell(faults, output)
+    tell_faults(images, faults, output)
     return files
 
 
@@ -92,41 +93,32 @@ def filters_figure(rows: Sequence[tuple[ImageRecord, NDArray[np.float32]]], name
     Args:
         rows: records, and their channels float (C, H, W) in [0, 1].
     """
-    ratios = []
-    for _, array in rows:
-        ratios += [min(_SIDE * array.shape[1] / array.shape[2], 1.6 * _SIDE), _HISTOGRAM]
-    wide, high = _SIDE * len(names) + 0.9, sum(ratios) + 0.5 * len(rows) + 0.4
+    heights = [min(_SIDE * array.shape[1] / array.shape[2], 1.6 * _SIDE) for _, array in rows]
+    size = max(_SIDE * len(names) + 0.9, 4.4), sum(heights) + (_HISTOGRAM + 0.5) * len(rows) + 0.4
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(max(wide, 4.4), high), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        parts: Any = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=_pairs(ratios))
-        for number, (record, array) in enumerate(rows):
-            part = parts[number, 0]
+        ratios = [height + _HISTOGRAM + 0.5 for height in heights]
+        parts: Any = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=ratios)
+        for part, height, (record, array) in zip(parts[:, 0], heights, rows, strict=True):
             title = printable(f"{record.file_name}   {truth_words(record)}".strip())
             part.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left", color=INK)
-            axes = part.subplots(2, len(names), squeeze=False, height_ratios=ratios[2 * number : 2 * number + 2])
-            top = 0.0
-            for column, name in enumerate(names):
-                _draw_image(axes[0, column], array[column], name)
-                top = max(top, _draw_histogram(axes[1, column], array[column], first=column == 0))
-            for one in axes[1]:
-                one.set_ylim(0.7 / array[0].size, max(2 * top, 1e-3))
+            images, histograms = part.subplots(2, len(names), squeeze=False, height_ratios=(height, _HISTOGRAM))
+            for axes, values, name in zip(images, array, names, strict=True):
+                axes.imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+                axes.set_title(name, fontsize=10)
+                axes.set_axis_off()
+            top = max(_draw_histogram(axes, values) for axes, values in zip(histograms, array, strict=True))
+            for axes in histograms:
+                axes.set_ylim(0.7 / array[0].size, max(2 * top, 1e-3))
+                axes.tick_params(labelleft=axes is histograms[0])
+            histograms[0].set_ylabel("pixels", fontsize=8)
             scale = ScalarMappable(Normalize(0, 1), "gray")
-            part.colorbar(scale, ax=list(axes[0]), fraction=0.02, pad=0.01, ticks=[0, 0.5, 1], panchor=False)
+            part.colorbar(scale, ax=list(images), fraction=0.02, pad=0.01, ticks=[0, 0.5, 1], panchor=False)
     return figure
 
 
-def _pairs(ratios: Sequence[float]) -> list[float]:
-    return [ratios[index] + ratios[index + 1] + 0.5 for index in range(0, len(ratios), 2)]
-
-
-def _draw_image(axes: Axes, values: NDArray[np.float32], name: str) -> None:
-    axes.imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-    axes.set_title(name, fontsize=10)
-    axes.set_axis_off()
-
-
-def _draw_histogram(axes: Axes, values: NDArray[np.float32], *, first: bool) -> float:
+def _draw_histogram(axes: Axes, values: NDArray[np.float32]) -> float:
     """The share of pixels in each bin, on a logarithmic scale: most pixels are background. Gives the highest share."""
     counts, edges = np.histogram(values, bins=_BINS, range=(0, 1))
     shares = counts / values.size
@@ -134,9 +126,7 @@ def _draw_histogram(axes: Axes, values: NDArray[np.float32], *, first: bool) -> 
     axes.set_yscale("log")
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=8)
-    axes.tick_params(axis="y", labelsize=8, labelleft=first)
+    axes.tick_params(axis="y", labelsize=8)
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-    if first:
-        axes.set_ylabel("pixels", fontsize=8)
     return float(shares.max())

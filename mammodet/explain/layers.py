@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,13 +67,8 @@ class _Watch:
         self.input_hw: Pair | None = None
         self.calls = 0
 
-    def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def see(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._see(name, module, inputs, output)
-
-        return see
-
-    def _see(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def see(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A layer has run."""
         entering = inputs[0] if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4 else None
         if self.input_hw is None and entering is not None and isinstance(module, _WINDOWED):
             self.input_hw = _hw(entering.shape, False)
@@ -159,17 +154,6 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@contextmanager
-def _watched(model: Model, keep: Collection[str]) -> Iterator[_Watch]:
-    watch = _Watch(keep)
-    handles = [module.register_forward_hook(watch.hook(name)) for name, module in model.named_modules() if name]
-    try:
-        yield watch
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def look(model: Model, image: Tensor, keep: Collection[str] = ()) -> tuple[dict[str, Layer], dict[str, Tensor]]:
     """What every layer did with one image, in the model's order, and the outputs of some.
@@ -181,8 +165,13 @@ def look(model: Model, image: Tensor, keep: Collection[str] = ()) -> tuple[dict[
     Returns:
         layers by name; outputs (1, ...) by name, without those that did not run or gave no single tensor.
     """
-    with _watched(model, keep) as watch:
+    watch = _Watch(keep)
+    handles = [module.register_forward_hook(partial(watch.see, name)) for name, module in model.named_modules() if name]
+    try:
         run_alone(model, image[None])
+    finally:
+        for handle in handles:
+            handle.remove()
     layers = {}
     for name, module in model.named_modules():
         if name:

@@ -14,21 +14,23 @@ from tqdm import tqdm
 from mammodet.data.breast import find_breast
 from mammodet.data.dataset import LesionDataset, Sample, collate
 from mammodet.data.images import read_image, to_display
+from mammodet.data.inputs import Inputs
 from mammodet.engine.predict import Predictor
 from mammodet.engine.tasks import run_model, to_predictions
 from mammodet.errors import InputError
 from mammodet.explain.answers import Answer, answer_words, choose_answers
 from mammodet.explain.cam import Explainer, padded
-from mammodet.explain.draw import HeatPanel, feature_picture, heat_picture
+from mammodet.explain.draw import HeatPanel, feature_figure, heat_picture
 from mammodet.explain.grid import to_native
-from mammodet.explain.images import ChosenImages
+from mammodet.explain.images import tell_faults
 from mammodet.explain.layers import find_layer, layer_table, look, stage_layers
 from mammodet.explain.pointing import Place, place_of, summary
 from mammodet.files import csv_text, write_bytes, write_text
 from mammodet.records import ImagePrediction, ImageRecord
 from mammodet.reporting.canvas import Line
+from mammodet.reporting.curves import to_png
 from mammodet.reporting.gallery import encode, picture_names
-from mammodet.reporting.overlay import PREDICTION, TITLE, TRUTH, identity_lines, truth_text
+from mammodet.reporting.overlay import PREDICTION, TRUTH, identity_lines, truth_text
 
 HEAT_TABLE = "grad_cam.csv"
 
@@ -57,7 +59,7 @@ def probe(predictor: Predictor) -> torch.Tensor:
 
 def write_grad_cam(
     predictor: Predictor,
-    images: ChosenImages,
+    images: Inputs,
     output: Path,
     *,
     target: str | None = None,
@@ -111,14 +113,14 @@ def write_grad_cam(
     if rows:
         write_text(output / HEAT_TABLE, csv_text([list(rows[0]), *(row.values() for row in rows)]))
         files.append(output / HEAT_TABLE)
-    images.tell(samples.faults, output)
+    tell_faults(images, samples.faults, output)
     text = "\n".join(f"{layer}\n  " + summary(found).replace("\n", "\n  ") for layer, found in places.items())
     return Drawn(files, text)
 
 
 def write_feature_maps(
     predictor: Predictor,
-    images: ChosenImages,
+    images: Inputs,
     output: Path,
     *,
     layer_names: Sequence[str] = (),
@@ -161,26 +163,23 @@ def write_feature_maps(
             few = "all" if len(channels) == len(maps) else f"{len(channels)} of {len(maps)}, those that vary most"
             size = " x ".join(str(side) for side in maps.shape)
             runs = f", last of {layer.calls} runs" if layer.calls > 1 else ""
-            lines = [
-                *_truth_lines(record),
-                Line(_scores_text(prediction), PREDICTION),
-                Line(
-                    f"{name} ({layer.kind}{runs}): {size}, a cell every {layer.grid.step_yx[0]:g} px of the input; "
-                    f"channels: {few}",
-                    TITLE,
-                ),
+            lines = [line.text for line in _truth_lines(record)]
+            lines += [
+                _scores_text(prediction),
+                f"{name} ({layer.kind}{runs}): {size}, a cell every {layer.grid.step_yx[0]:g} px of the input; "
+                f"channels: {few}",
             ]
             path = output / f"{stem}_{name}.png"
-            write_bytes(path, encode(feature_picture(shown, maps, channels, lines), ".png"))
+            write_bytes(path, to_png(feature_figure(shown, maps, channels, lines), dpi=110))
             files.append(path)
-    images.tell(samples.faults, output)
+    tell_faults(images, samples.faults, output)
     return Drawn(files)
 
 
 class _Samples:
     """Images as the model takes them, and what was wrong with some."""
 
-    def __init__(self, predictor: Predictor, images: ChosenImages) -> None:
+    def __init__(self, predictor: Predictor, images: Inputs) -> None:
         self.predictor, self.images = predictor, images
         self.dataset = LesionDataset(images.dataset, images.root, predictor.config.data.image, (), with_masks=False)
         self.index = {record.image_id: index for index, record in enumerate(images.dataset.images)}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
 from mammodet.data.breast import Breast
 from mammodet.evaluation.matching import match_quality
@@ -209,11 +210,7 @@ def _tissue_share(mask: Mask, corners: NDArray[np.float64], sides: NDArray[np.fl
 
     def below(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         # Between whole pixels the area is bilinear, since a pixel is all tissue or none.
-        column = np.clip(np.floor(x).astype(np.int64), 0, mask.shape[1] - 1)
-        row = np.clip(np.floor(y).astype(np.int64), 0, mask.shape[0] - 1)
-        u, v = x - column, y - row
-        top = area[row, column] * (1 - u) + area[row, column + 1] * u
-        return np.asarray(top * (1 - v) + (area[row + 1, column] * (1 - u) + area[row + 1, column + 1] * u) * v)
+        return np.asarray(map_coordinates(area, [y, x], order=1, mode="nearest"))
 
     (x1, y1), (x2, y2) = corners.T, (corners + sides).T
     inside = below(x2, y2) - below(x1, y2) - below(x2, y1) + below(x1, y1)

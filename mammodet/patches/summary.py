@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mammodet.records import SUBSETS, ImageRecord
+from mammodet.reporting.tables import Table, to_text
 
 _NO_SPLIT = "no subset"
 _NO_CLASS = "(class not known)"
@@ -51,19 +52,11 @@ class PatchSummary:
         """A table for the screen."""
         total = sum(sum(row.values()) for row in self.classes.values())
         subsets = [name for name in (*SUBSETS, _NO_SPLIT) if any(name in row for row in self.classes.values())]
-        lines = [f"{self.data} -> {self.output}: {total} patches of {self.file_side}x{self.file_side} px"]
-        rows = [["class", *subsets, "all"]]
-        rows += [
-            [name, *(str(row.get(one, 0)) for one in subsets), str(sum(row.values()))]
-            for name, row in self.classes.items()
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            cells = [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-            lines.append("  " + "  ".join(cells))
+        rows = (
+            ((name,), (*(row.get(one, 0) for one in subsets), sum(row.values()))) for name, row in self.classes.items()
+        )
+        title = f"{self.data} -> {self.output}: {total} patches of {self.file_side}x{self.file_side} px"
+        lines = [to_text(Table(("class",), (*subsets, "all"), tuple(rows), title))]
         lines.append("  files: " + ", ".join(f"{name} {count}" for name, count in self.tables.items()))
         for title, counts in (("lesions", self.lesions), ("negatives, images", self.negatives)):
             lines.append(f"  {title}:" + ("" if any(counts.values()) else " none"))

@@ -120,7 +120,6 @@ class MiasPhantom(WomenOptions):
     patients: int = flag(12, "women, two images each", ge=1, le=499)  # the layout has three digits
     size: int = flag(1024, "side of the images in pixels", ge=128, le=4096)
     abnormal_fraction: float = flag(0.5, "share of images with a lesion; more where the quirks need them", ge=0, le=1)
-    write_truth: bool = flag(False, "also masks truth/mdbNNN_k.png of the lesions (0 and 255), k from 1")
 
 
 class CbisPhantom(WomenOptions):

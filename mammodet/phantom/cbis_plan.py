@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _WORDS = {
 _KIND = {"mass": "mass", "calc": "calcification"}
 _SUBSET = {"train": "Training", "test": "Test"}
 _UID_ROOT = "1.3.6.1.4.1.9590.100.1.2"
+_NUMBERS = ("abnormality id", "assessment", "subtlety")
 _FORM = re.compile(r"(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)")
 
 Row = dict[str, str]
@@ -204,33 +205,26 @@ def read_plan(tables: Path) -> tuple[list[FilmPlan], dict[str, Row], list[Path]]
         for line, row in _read_rows(path):
             try:
                 plan = _plan_of(path, row)
-                film = films.setdefault(plan.name, plan)
-                name = f"{film.case(plan.lesions[0])}_{plan.lesions[0].number}"
-                if name in rows:
-                    raise ValueError(f"{name} stands there twice")
             except ValueError as error:
                 faults.append(f"{path.name}, line {line}: {error}")
                 continue
+            film = films.setdefault(plan.name, plan)
             if film is not plan:
                 film.lesions += plan.lesions
-            rows[name] = row
+            rows[f"{film.case(plan.lesions[0])}_{plan.lesions[0].number}"] = row
     raise_faults(faults, where=str(tables), advice="Give the tables as they were published.")
     return [films[name] for name in sorted(films)], rows, files
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """The rows of a table, without the blanks around their values, and the last line of each."""
-    kind = path.name[:4]
-    columns = COLUMNS.get(kind, "").split(",")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames is None or list(reader.fieldnames) != columns:
-                raise InputError(f"{path}: columns {reader.fieldnames}; expected {columns}")
-            for raw in reader:
-                yield reader.line_num, {name: (raw[name] or "").strip() for name in columns}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error})") from None
+    columns = COLUMNS.get(path.name[:4], "").split(",")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if list(reader.fieldnames or ()) != columns:
+            raise InputError(f"{path}: columns {reader.fieldnames}; expected {columns}")
+        for raw in reader:
+            yield reader.line_num, {name: (raw[name] or "").strip() for name in columns}
 
 
 def _plan_of(path: Path, row: Row) -> FilmPlan:
@@ -238,18 +232,10 @@ def _plan_of(path: Path, row: Row) -> FilmPlan:
     match = _FORM.fullmatch("_".join(row[name] for name in ("patient_id", "left or right breast", "image view")))
     if match is None:
         raise ValueError(f"patient, side and view {list(row.values())[:4]}; expected P_00001, LEFT or RIGHT, CC or MLO")
-    for column in list(row)[-3:]:
-        fault = check_file_name(row[column])
-        if fault or len(PurePosixPath(row[column]).parts) != 4 or not row[column][-10:-4].isdigit():
+    for column in list(row)[-3:]:  # files are written there
+        if check_file_name(row[column]) or not re.fullmatch(r"([^/]+/){3}\d{6}\.dcm", row[column]):
             raise ValueError(f"{column} {row[column]!r}; expected case/study/series/000000.dcm")
-    scores = ("abnormality id", "assessment", "subtlety", list(row)[1])
-    number, assessment, subtlety, density = (_whole(name, row[name]) for name in scores)
+    number, assessment, subtlety, density = (int(row[name]) for name in (*_NUMBERS, list(row)[1]))
     subset = "train" if "train" in path.name else "test"
     lesion = LesionPlan(path.name[:4], subset, number, row["pathology"], assessment, subtlety, ("", ""))
     return FilmPlan(match[1], match[2], match[3], density, [lesion])
-
-
-def _whole(column: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{column} {text!r}; expected a whole number")
-    return int(text)

@@ -110,7 +110,7 @@ def write_mias_archive(output: Path, *, progress: bool = True, **options: Any) -
         InputError: an option is out of range, or the folder holds something else.
     """
     chosen = MiasPhantom(**options)
-    make_room(output, ("Info.txt", "mdb[0-9][0-9][0-9].pgm", "truth"), "the mini-MIAS database of mammograms")
+    make_room(output, ("Info.txt", "mdb[0-9][0-9][0-9].pgm"), "the mini-MIAS database of mammograms")
     plans = [
         plan_image(
             number,
@@ -121,7 +121,7 @@ def write_mias_archive(output: Path, *, progress: bool = True, **options: Any) -
         )
         for number in range(1, 2 * chosen.patients + 1)
     ]
-    tasks = [(output, plan, chosen.seed, chosen.size, chosen.write_truth) for plan in plans]
+    tasks = [(output, plan, chosen.seed, chosen.size) for plan in plans]
     lines_per_image = draw_all(_write_image, tasks, jobs=chosen.jobs, progress=progress)
     body = "".join(f"{line}\n" for lines in lines_per_image for line in lines)
     text = f"{_prose(chosen.size)}{body}\n{'=' * 65}\n"
@@ -254,17 +254,13 @@ def _info_lines(plan: ImagePlan, places: list[tuple[int, int, int]], size: int) 
     )
 
 
-def _write_image(output: Path, plan: ImagePlan, seed: int, size: int, write_truth: bool) -> tuple[str, ...]:
+def _write_image(output: Path, plan: ImagePlan, seed: int, size: int) -> tuple[str, ...]:
     """Draw and write one image; returns its lines of Info.txt."""
     phantom = draw_phantom(plan, seed=seed, size=size)
     if "missing_image" not in plan.quirks:
         content = f"P5\n{size} {size}\n255\n".encode() + phantom.pixels.tobytes()
         content = content[: len(content) * 3 // 5] if "truncated_image" in plan.quirks else content
         write_bytes(output / f"{plan.image_id}.pgm", content)
-    if write_truth:
-        for k, mask in enumerate(phantom.truth, start=1):
-            _, encoded = cv2.imencode(".png", mask.astype(np.uint8) * 255)
-            write_bytes(output / "truth" / f"{plan.image_id}_{k}.png", encoded.tobytes())
     return phantom.lines
 
 
@@ -289,53 +285,24 @@ def _summarise(
 
 
 def _prose(size: int) -> str:
-    rule = "=" * 65
+    """What stands above the lines, as in the original, which readers must pass over."""
     return f"""                  SYNTHETIC MAMMOGRAMS
             in the layout of the mini-MIAS database
 
-
 Every image here was computed; none shows a patient. See Licence.txt.
-
-{rule}
 
 INFORMATION:
 
-One line per finding, or one for a normal image:
-
-1st column: number of the image.
-
-2nd column: Character of background tissue:
-                F - Fatty
-                G - Fatty-glandular
-                D - Dense-glandular
-
-3rd column: Class of abnormality:
+1st column: number of the image; 2nd: F fatty, G fatty-glandular, D dense-glandular tissue; 3rd: class
                 CALC - Calcification
-                CIRC - Well-defined mass
-                SPIC - Spiculated mass
-                MISC - Ill-defined mass
-                ARCH - Architectural distortion
-                ASYM - Asymmetry
                 NORM - Normal
-
-4th column: Severity of abnormality:
-                B - Benign
-                M - Malignant
-
-5th,6th columns: x,y image-coordinates of the centre of the abnormality.
-
-7th column: Radius (in pixels) of a circle around the abnormality.
+4th column: B benign, M malignant; 5th to 7th: x, y of the centre (origin bottom-left) and radius of a circle, in
+pixels; left out where calcifications lie all over the breast (NOTE 3).
 
 NOTES
 =====
-1) Two images to a patient: odd numbers are right breasts, even
-   numbers left ones.
+2) Every image is {size} pixels x {size} pixels. Odd numbers are right breasts, even ones left, two to a patient.
 
-2) Every image is {size} pixels x {size} pixels.
-
-3) Where calcifications lie all over the breast, place and radius
-   are left out. The origin of coordinates is the bottom-left corner.
-
-{rule}
+{"=" * 65}
 
 """

@@ -132,10 +132,15 @@ def shrink(picture: Canvas, width: int) -> Canvas:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def render(template: str, **values: Any) -> str:
-    """A page from a template of this package, every value escaped; lone surrogates become `\\udc80`."""
+def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
+    """A page from a template of this package, every value escaped; lone surrogates become `\\udc80`.
+
+    Args:
+        folder: of the template, if it is none of this room.
+    """
+    own = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader([folder or own, own]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

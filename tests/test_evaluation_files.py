@@ -22,9 +22,9 @@ from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, w
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import read_metrics
 from mammodet.files import file_hash
-from mammodet.pipeline import draw_files
-from mammodet.pipeline import evaluate_files as evaluate_many
 from mammodet.records import Detections, ImagePrediction
+from mammodet.reporting.evaluation_files import evaluate_files as evaluate_many
+from mammodet.reporting.overlay_files import draw_files
 
 ROOT = Path(__file__).parents[1]
 MODEL = {
