@@ -20,7 +20,7 @@ from mammodet.data.inputs import Inputs, gather
 from mammodet.data.predictions import Predictions, read_predictions
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_box, rle_to_mask
-from mammodet.records import Detections, ImagePrediction
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 from mammodet.reporting.prediction_tables import size_mm, write_tables
 
 pytest.importorskip("highdicom", reason="DICOM output was not tested: mammodet[dicom-out] is not installed")
@@ -217,7 +217,8 @@ def test_what_cannot_be_referred_to_is_refused_with_every_reason(tmp_path: Path)
     film(folder / "other.dcm", 1, ViewPosition="MLO")
     film(folder / "bare.dcm", 2, SeriesInstanceUID=None)
     write_png(folder / "film.png", np.zeros((8, 8), np.uint8))
-    found = gather([folder], ["mass"], unpack_to=tmp_path / "unpacked")
+    images = [ImageRecord(number, path.name, (8, 8)) for number, path in enumerate(sorted(folder.iterdir()), 1)]
+    found = Inputs(Dataset(("mass",), tuple(images)), folder)  # a data set stays as it is: also what it holds twice
     with pytest.raises(InputError) as refused:
         check_sources(found, ["seg"], with_masks=False)
     for part in (
