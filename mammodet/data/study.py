@@ -72,7 +72,7 @@ class Exam:
 
 
 def repeated(files: Mapping[str, StudyFile]) -> tuple[dict[str, str], dict[str, str]]:
-    """Files (by name) whose SOP Instance UID an earlier one has, with the reason: copies, and those of other content."""
+    """Files (by name) with the SOP Instance UID of an earlier one, and why: copies, and those of other content."""
     first: dict[str, str] = {}
     copies: dict[str, str] = {}
     others: dict[str, str] = {}
