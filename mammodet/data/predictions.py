@@ -18,12 +18,13 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from mammodet.data.json_values import check_file_name
 from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, faults_of, raise_faults
-from mammodet.files import read_json, write_json
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
+from mammodet.json_lists import JsonList, read_members, write_members
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Rle
 from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
+_MOST_FAULTS = 100_000
 
 
 def _inside(name: str) -> str:
@@ -168,15 +169,15 @@ def _class_scores_to_json(prediction: ImagePrediction) -> dict[str, Any]:
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write a predictions file, whole or not at all."""
-    write_json(
+    write_members(
         path,
         {
             "format": FORMAT,
             "model": dict(predictions.model),
             "categories": [{"id": number, "name": name} for number, name in enumerate(predictions.categories, start=1)],
-            "images": [prediction_to_json(image) for image in predictions.images],
-            "breasts": [dict(item) for item in predictions.breasts],
-            "patients": [dict(item) for item in predictions.patients],
+            "images": map(prediction_to_json, predictions.images),
+            "breasts": map(dict, predictions.breasts),
+            "patients": map(dict, predictions.patients),
         },
     )
 
@@ -249,29 +250,31 @@ def _rle(mask: _Mask | None, size_hw: tuple[int, int]) -> Rle:
     return Rle(size=list(size_hw), counts=mask["counts"])
 
 
-def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
+def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool = True) -> Predictions:
     """Read and check a predictions file.
 
     Args:
+        joined: also the scores of breasts and patients.
         repairs: where to note scores outside [0, 1], which are clipped, and second entries of an image, which are
             dropped; None to refuse both.
     Raises:
         InputError: with every fault in the file.
     """
-    value = read_json(path)
+    value = read_members(path, ("images",) if joined else ("images", "breasts", "patients"))
     if isinstance(value, dict) and "annotations" in value:
         raise InputError(
             f"{path}: is a data set (COCO JSON), no predictions. Were --ground-truth and --predictions exchanged?"
         )
     if isinstance(value, list):
         raise InputError(f"{path}: is a list, as of COCO results; mammodet import makes predictions of it")
-    if not isinstance(value, dict) or not isinstance(value.get("images"), list):
+    if not isinstance(value, dict) or not isinstance(value.get("images"), list | JsonList):
         raise InputError(f"{path}: expected a predictions object with a list 'images' (mammodet predict writes one)")
     if value.get("format") != FORMAT:
         raise InputError(f"{path}: format is {value.get('format')!r}; expected {FORMAT!r}")
     faults: list[str] = []
     try:
-        _FILE.validate_python({key: member for key, member in value.items() if key != "images"}, strict=True)
+        short = {key: member for key, member in value.items() if not isinstance(member, JsonList)}
+        _FILE.validate_python(short, strict=True)
     except ValidationError as error:
         faults += faults_of(error)
     names = {} if faults else {each["id"]: each["name"] for each in value.get("categories") or ()}
@@ -293,6 +296,8 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
             image = prediction_from_json(item, where, repairs)
         except ValueError as error:
             faults += str(error).splitlines()
+            if len(faults) > _MOST_FAULTS:
+                break
             continue
         images.append(image)
         unknown = sorted({int(number) for number in image.detections.category_ids if number > len(names)})
@@ -310,8 +315,8 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
         tuple(images),
         tuple(names[number] for number in sorted(names)),
         value.get("model") or {},
-        tuple(value.get("breasts") or ()),
-        tuple(value.get("patients") or ()),
+        tuple(short.get("breasts") or ()),
+        tuple(short.get("patients") or ()),
     )
 
 
