@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mammodet.data.dataset_files import check_dataset, find_view
 from mammodet.data.json_values import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import clip_boxes, rle_area
-from mammodet.json_lists import JsonList, members_hash, read_members, write_members
+from mammodet.json_lists import JsonList, members_hash, read_members, sharing, write_members
 from mammodet.records import (
     GEOMETRIES,
     LATERALITIES,
@@ -185,7 +186,7 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         records[record.image_id] = record
         file_names.add(record.file_name)
 
-    lesions: dict[int, list[Lesion]] = {number: [] for number in records}
+    lesions: dict[int, list[Lesion]] = {}
     seen: set[Any] = set()
     clipped: list[str] = []
     orphans = False
@@ -213,9 +214,13 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         info = {**info, "clipped": clipped}
     return Dataset(
         categories=tuple(names[number] for number in ordered),
-        images=tuple(replace(record, lesions=tuple(lesions[record.image_id])) for record in records.values()),
+        images=tuple(_with_lesions(records.pop(number), lesions.pop(number, [])) for number in list(records)),
         info=info,
     )
+
+
+def _with_lesions(record: ImageRecord, lesions: Sequence[Lesion]) -> ImageRecord:
+    return replace(record, lesions=tuple(lesions)) if lesions else record
 
 
 def _check_number(checker: Checker, where: str) -> None:
@@ -306,7 +311,7 @@ def _read_image(item: Any, position: int, checker: Checker) -> ImageRecord | Non
         except (KeyError, TypeError, ValueError) as error:
             checker.faults.append(f"{where}: 'trace' cannot be read ({error})")
     texts = {
-        key: checker.take(item, key, str, where, need=False)
+        key: _same_text(checker.take(item, key, str, where, need=False))
         for key in ("patient_id", "view", "density", "birads", "class_name", "source")
     }
     unlocalized = checker.flag(item, "unlocalized", where)
@@ -316,17 +321,25 @@ def _read_image(item: Any, position: int, checker: Checker) -> ImageRecord | Non
     return ImageRecord(
         image_id=number,
         file_name=file_name,
-        size_hw=(height, width),
+        size_hw=_same_size((height, width)),
         laterality=laterality,
-        labels=labels,
+        labels=_same_labels(tuple(labels.items())),
         split=split,
-        spacing_mm_rc=(spacing[0], spacing[1]) if spacing else None,
+        spacing_mm_rc=_same_spacing((spacing[0], spacing[1])) if spacing else None,
         breast_box_xyxy=_to_xyxy(breast) if breast else None,
         trace=trace,
         unlocalized=unlocalized,
         notes=tuple(str(note) for note in notes),
         **texts,
     )
+
+
+_same_size, _same_spacing, _same_text = sharing(), sharing(), sharing()
+
+
+@lru_cache(maxsize=4096)
+def _same_labels(items: tuple[tuple[str, int | None], ...]) -> dict[str, int | None]:
+    return dict(items)
 
 
 def _to_xywh(box_xyxy: BoxXYXY) -> list[float]:
@@ -408,7 +421,7 @@ def _read_annotation(
     checker.faults += outline.faults
     if faulty or box_xyxy is None or image_id is None or category_id is None:
         return False
-    lesions[image_id].append(
+    lesions.setdefault(image_id, []).append(
         Lesion(
             category=names[category_id],
             box_xyxy=box_xyxy,

@@ -5,6 +5,7 @@ Evaluation and pictures need this file and the data set file, no model (docs/dat
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +20,8 @@ from mammodet.data.json_values import check_file_name
 from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, faults_of, raise_faults
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
-from mammodet.json_lists import JsonList, read_members, write_members
-from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Rle
+from mammodet.json_lists import JsonList, read_members, sharing, write_members
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Masks
 from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
@@ -182,6 +183,9 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     )
 
 
+_same_size, _same_text = sharing(), sharing()
+
+
 def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) -> ImagePrediction:
     """Read one image's entry.
 
@@ -200,28 +204,30 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
             found = _IMAGE.validate_python(item, strict=True)
     except ValidationError as error:
         raise ValueError("\n".join(f"{where}: {fault}" for fault in faults_of(error))) from None
-    detections, size_hw = found["detections"], (found["height"], found["width"])
+    detections, size_hw = found["detections"], _same_size((found["height"], found["width"]))
     with_masks = not detections or any("segmentation" in entry for entry in detections)
     try:
-        rles = [_rle(entry.get("segmentation"), size_hw) for entry in detections] if with_masks else None
+        counts = [_counts(entry.get("segmentation"), size_hw) for entry in detections] if with_masks else []
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    scores = _interned(found["scores"])
+    by_rule = {sys.intern(rule): _interned(one) for rule, one in found.get("scores_by_rule", {}).items()}
     return ImagePrediction(
         image_id=found["image_id"],
         file_name=found["file_name"],
         size_hw=size_hw,
-        scores=found["scores"],
+        scores=scores,
         detections=Detections(
             xywh_to_xyxy([entry["bbox"] for entry in detections]),
             np.array([entry["score"] for entry in detections], dtype=np.float64),
             np.array([entry["category_id"] for entry in detections], dtype=np.int64),
-            rles,
+            Masks(counts, [size_hw] * len(counts)) if with_masks else None,
         ).in_order(),
-        scores_by_rule=found.get("scores_by_rule", {}),
+        scores_by_rule={rule: scores if one == scores else one for rule, one in by_rule.items()},
         class_scores=found.get("class_scores", {}),
-        patient_id=found.get("patient_id"),
-        laterality=found.get("laterality"),
-        view=found.get("view"),
+        patient_id=_same_text(found.get("patient_id")),
+        laterality=_same_text(found.get("laterality")),
+        view=_same_text(found.get("view")),
         warnings=tuple(found.get("warnings") or ()),
     )
 
@@ -241,13 +247,18 @@ def _clip_scores(item: Any, error: ValidationError, where: str, repairs: Repairs
     return clipped
 
 
-def _rle(mask: _Mask | None, size_hw: tuple[int, int]) -> Rle:
+def _interned(scores: Mapping[str, float]) -> dict[str, float]:
+    """With one text for each name in all images."""
+    return {sys.intern(name): score for name, score in scores.items()}
+
+
+def _counts(mask: _Mask | None, size_hw: tuple[int, int]) -> str:
     if mask is None:
         raise ValueError("segmentation is missing; other detections of the image have one")
     if mask["size"] != list(size_hw):
         raise ValueError(f"segmentation: expected run lengths of size {list(size_hw)} (height, width)")
     check_counts(mask["counts"].encode("ascii"), size_hw[0] * size_hw[1])
-    return Rle(size=list(size_hw), counts=mask["counts"])
+    return mask["counts"]
 
 
 def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool = True) -> Predictions:
