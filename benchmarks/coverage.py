@@ -76,11 +76,11 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--patients", type=int, nargs="+", default=[40, 100, 300])
     chosen = parser.parse_args()
-    truth = figures_of(study(40_000, 10**6), Bootstrap.of(40_000, 0, 0))
+    truth = figures_of(study(40_000, 10**6), Bootstrap(40_000, 0, 0))
     for patients in chosen.patients:
         held = dict.fromkeys(FIGURES, 0)
         for seed in range(chosen.studies):
-            found = figures_of(study(patients, seed), Bootstrap.of(patients, 200, seed))
+            found = figures_of(study(patients, seed), Bootstrap(patients, 200, seed))
             for shown in FIGURES:
                 low, high = found[shown].ci95 or (np.nan, np.nan)
                 held[shown] += bool(low <= (truth[shown].value or 0) <= high)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from mammodet.errors import InputError
 
+_MOST_LISTS = 2 * 10**7  # and objects, of one JSON text: about 2 GB
 _KINDS = {
     stat.S_IFDIR: "folder",
     stat.S_IFIFO: "pipe",
@@ -203,9 +204,18 @@ def parse_json(text: str, where: str) -> Any:
     Args:
         where: the file, or the part of it, for messages.
     Raises:
-        InputError: cut short, nested too deep, or holding NaN, infinity, a number that is too large, or half a
-            character (a lone surrogate).
+        InputError: cut short, nested too deep, of so many lists and objects that they fill the memory, or holding NaN,
+            infinity, a number that is too large, or half a character (a lone surrogate).
     """
+    with json_faults(where):
+        check_nesting(text, where)
+        value = json_decoder(where).decode(text)
+        check_letters(value, text)
+        return value
+
+
+def json_decoder(where: str) -> json.JSONDecoder:
+    """A decoder that refuses numbers that JSON has not."""
 
     def refuse(constant: str) -> NoReturn:
         raise InputError(f"{where}: holds {constant}, which is not JSON; expected finite numbers or null")
@@ -214,11 +224,38 @@ def parse_json(text: str, where: str) -> Any:
         number = float(digits)
         return refuse(digits) if math.isinf(number) else number  # 1e999
 
+    return json.JSONDecoder(parse_constant=refuse, parse_float=finite)
+
+
+def check_nesting(text: str, where: str) -> None:
+    """Refuse JSON of so many lists and objects that they fill the memory: three letters make one of 64 bytes.
+
+    Raises:
+        InputError: more than `_MOST_LISTS`.
+    """
+    if text.count("[") + text.count("{") > _MOST_LISTS:
+        raise InputError(f"{where}: holds more than {_MOST_LISTS} lists and objects; expected fewer")
+
+
+def check_letters(value: Any, text: str) -> None:
+    """Refuse half a character in the value of a JSON text.
+
+    Raises:
+        UnicodeEncodeError: with it.
+    """
+    if r"\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+
+
+@contextmanager
+def json_faults(where: str) -> Iterator[None]:
+    """What is wrong with a JSON text, in words.
+
+    Raises:
+        InputError: for what the decoder raises.
+    """
     try:
-        value = json.loads(text, parse_constant=refuse, parse_float=finite)
-        if r"\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
+        yield
     except UnicodeEncodeError as error:
         raise InputError(
             f"{where}: holds half a character ({error.object[error.start]!r}); expected Unicode text"
@@ -229,7 +266,7 @@ def parse_json(text: str, where: str) -> Any:
         ) from None
     except RecursionError:
         raise InputError(f"{where}: is nested too deep to be a data file") from None
-    except InputError:
+    except (InputError, UnicodeDecodeError):
         raise
     except ValueError as error:  # Python's limit on the digits of a whole number
         raise InputError(f"{where}: holds a number that is too large ({error})") from None

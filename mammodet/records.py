@@ -7,7 +7,7 @@ that frame; sizes are `(height, width)`. Records check themselves when they are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict
 
@@ -28,6 +28,44 @@ class Rle(TypedDict):
 
     size: list[int]
     counts: str
+
+
+class Masks(Sequence[Rle]):
+    """Masks in little memory: each is made a dictionary when it is asked for.
+
+    Args:
+        counts: run lengths.
+        sizes: (height, width) of each; one tuple may be of many.
+    """
+
+    __slots__ = ("counts", "sizes")
+
+    def __init__(self, counts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> None:
+        self.counts, self.sizes = counts, sizes
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, row: Any) -> Any:
+        return Rle(size=list(self.sizes[row]), counts=self.counts[row])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    def at(self, rows: Iterable[int]) -> Masks:
+        """Some of them, in the order of `rows`."""
+        rows = list(rows)
+        return Masks([self.counts[row] for row in rows], [self.sizes[row] for row in rows])
+
+    @staticmethod
+    def of(rles: Iterable[Rle]) -> Masks:
+        """The same masks, whatever holds them."""
+        if isinstance(rles, Masks):
+            return rles
+        rles = list(rles)
+        return Masks([rle["counts"] for rle in rles], [(rle["size"][0], rle["size"][1]) for rle in rles])
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +225,7 @@ class Detections:
 
     def in_order(self) -> Detections:
         """The strongest first; of equal scores, the box further left, then further up: no file's order ever counts."""
-        masks = [rle["counts"] for rle in self.rles] if self.rles is not None else [""] * len(self)
+        masks = Masks.of(self.rles).counts if self.rles is not None else [""] * len(self)
         keys = list(
             zip((-self.scores).tolist(), self.boxes_xyxy.tolist(), self.category_ids.tolist(), masks, strict=True)
         )
@@ -196,7 +234,7 @@ class Detections:
     def at(self, rows: Sequence[int] | NDArray[np.intp]) -> Detections:
         """Some of them, in the order of `rows`."""
         rows = np.asarray(rows, dtype=np.intp)
-        rles = [self.rles[row] for row in rows] if self.rles is not None else None
+        rles = Masks.of(self.rles).at(rows) if self.rles is not None else None
         return Detections(self.boxes_xyxy[rows], self.scores[rows], self.category_ids[rows], rles)
 
     @staticmethod

@@ -18,6 +18,12 @@ from mammodet.records import LABELS, ImageRecord
 #: Words for 0 and 1 of a label, inside the name of a class.
 LABEL_WORDS: Mapping[str, tuple[str, str]] = {"tumor": ("no tumor", "tumor"), "malignant": ("benign", "malignant")}
 
+#: Words for a score below and from the threshold of a label: one below it makes nothing benign.
+REPORTED_WORDS: Mapping[str, tuple[str, str]] = {
+    "tumor": ("no tumor reported", "tumor"),
+    "malignant": ("no malignancy reported", "malignant"),
+}
+
 _FIELDS: Mapping[str, Callable[[ImageRecord], str | None]] = {
     "density": lambda record: record.density,
     "birads": lambda record: record.birads,

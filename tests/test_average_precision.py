@@ -35,7 +35,7 @@ def by_size(data, predictions, kind):
     found, lesions = flat_detections(data, predictions), flat_lesions(data)
     clusters = np.zeros(len(data.images), dtype=np.int64)
     measure = AveragePrecision(data, found, lesions, clusters, (kind,), size_bins(data, found, lesions))
-    kinds, sizes = measure.results(Bootstrap.of(1, 0, 0))
+    kinds, sizes = measure.results(Bootstrap(1, 0, 0))
     of_sizes = {
         f"{name}/{size}": one.value for size, row in sizes for name, one in zip(("AP", "AP50"), row, strict=True)
     }

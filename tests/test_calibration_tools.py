@@ -262,7 +262,7 @@ def test_predict_labels_images_breasts_and_patients(checkpoint, phantom_root, tm
     shown = value["images"][0]["labels"]["tumor"]
     assert f"{value['images'][0]['file_name']}  tumor probability {shown['probability']:.3f}: " in printed
     assert f"tumor (>= {shown['threshold']:.3g}, sensitivity@0.9 on validation)" in printed
-    assert f"no tumor (< {shown['threshold']:.3g}, sensitivity@0.9 on validation)" in printed
+    assert f"no tumor reported (< {shown['threshold']:.3g}, sensitivity@0.9 on validation)" in printed
     assert f"images: {sum(labels)} of {len(labels)} tumor" in printed
     assert f"patients: {sum(one['labels']['tumor']['label'] for one in value['patients'])} of " in printed
     assert len(read_predictions(tmp_path / "out" / "predictions.json").images) == len(labels)

@@ -354,4 +354,4 @@ def test_questions_of_a_detector_are_measured_too():
     data, predictions = four_images([{"A": 0.2, "B": 0.5, "C": 0.3}] * 4)
     _, model = metrics_of(data, predictions, kind="detector")
     assert model["classes"]["density"]["accuracy"] == 0.5
-    assert class_results(data, [prediction(n) for n in range(1, 5)], np.arange(4), Bootstrap.of(4, 0, 0)) == ({}, [])
+    assert class_results(data, [prediction(n) for n in range(1, 5)], np.arange(4), Bootstrap(4, 0, 0)) == ({}, [])

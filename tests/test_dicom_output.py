@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import small_dicom
-from small_calibration import write_checkpoint
+from small_calibration import CALIBRATION, FIT, UNREACHED, write_checkpoint
 
 from mammodet.commands import predict
 from mammodet.data.images import read_image, write_png
@@ -20,7 +20,7 @@ from mammodet.data.inputs import Inputs, gather
 from mammodet.data.predictions import Predictions, read_predictions
 from mammodet.errors import InputError
 from mammodet.geometry import mask_to_rle, rle_box, rle_to_mask
-from mammodet.records import Detections, ImagePrediction
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 from mammodet.reporting.prediction_tables import size_mm, write_tables
 
 pytest.importorskip("highdicom", reason="DICOM output was not tested: mammodet[dicom-out] is not installed")
@@ -131,11 +131,64 @@ def test_report_has_outlines_scores_sizes_and_the_checkpoint(study: tuple[Predic
     assert "ab" * 32 in reports[0].to_json()
     evidence = reports[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     assert [item.ReferencedSOPInstanceUID for item in evidence.ReferencedSOPSequence] == ["1.2.8.1.1", "1.2.8.1.2"]
-    (without,) = highdicom.sr.ComprehensiveSR.from_dataset(reports[1]).content.get_image_measurement_groups()
+    *_, without = highdicom.sr.ComprehensiveSR.from_dataset(reports[1]).content.get_image_measurement_groups()
     assert {item.name.meaning: item.value for item in without.get_measurements()} == {
         "tumor score of the image": 0.1,
         "Number of findings with a score of 0.3 or more": 0,
     }
+
+
+def test_report_answers_for_patient_and_breasts_with_the_rule(
+    study: tuple[Predictions, Inputs], tmp_path: Path
+) -> None:
+    predictions, inputs = study
+    scores = ({"tumor": 0.8, "malignant": 0.1}, {"tumor": 0.2, "malignant": 0.2}, {"tumor": 0.1, "malignant": 0.4})
+    images = [replace(image, scores=one) for image, one in zip(predictions.images, scores, strict=True)]
+    images[1] = replace(images[1], laterality="R")
+    model = {**MODEL, "config": {"model": {"aggregation": {"rule": "noisy_or", "over_images": "mean"}}}}
+    fits = [replace(FIT, level=level, label=label) for level in ("breast", "patient") for label in scores[0]]
+    fits[0] = UNREACHED  # of breasts, tumor
+    calibration = replace(CALIBRATION, fits=tuple(fits))
+    written = write_dicom(
+        replace(predictions, images=tuple(images), model=model), inputs, tmp_path, ["sr"], 0.3, calibration
+    )
+    content = highdicom.sr.ComprehensiveSR.from_dataset(pydicom.dcmread(written[0])).content
+    patient, left, right, *_ = content.get_image_measurement_groups()
+    assert [group.finding_sites[0].laterality.meaning for group in (patient, left, right)] == [
+        "Bilateral",
+        "Left",
+        "Right",
+    ]
+    assert [str(item.referenced_sop_instance_uid) for item in patient.source_images] == ["1.2.8.1.1", "1.2.8.1.2"]
+    assert [str(item.referenced_sop_instance_uid) for item in right.source_images] == ["1.2.8.1.2"]
+    numbers = {item.name.meaning: item.value for item in patient.get_measurements()}
+    assert numbers == pytest.approx(
+        {
+            "tumor score of the patient": 0.5,  # the mean of 0.8 and 0.2
+            "Probability of tumor": 50,
+            "tumor score from which the label is tumor": 0.2,
+            "malignant score of the patient": 0.15,
+            "Probability of cancer": 100 * 9 / (9 + 17**2),  # odds of 3 to 17, squared
+            "malignant score from which the label is malignant": 0.2,
+            "Number of findings with a score of 0.3 or more": 3,
+            "Number of images": 2,
+        }
+    )
+    score = patient.get_measurements()[0]
+    assert (score.derivation.meaning, score.method.meaning) == ("Mean", "any of the detections (noisy or)")
+    assert labels_of(patient) == {
+        "tumor label at sensitivity@0.9": "tumor: score from the threshold",
+        "malignant label at sensitivity@0.9": "no malignancy reported: score below the threshold",
+    }
+    assert labels_of(left) == {
+        "tumor label at sensitivity@0.9": "no label: the operating point was not reached",
+        "malignant label at sensitivity@0.9": "no malignancy reported: score below the threshold",
+    }
+    assert labels_of(right)["malignant label at sensitivity@0.9"] == "malignant: score from the threshold"
+
+
+def labels_of(group: Any) -> dict[str, str]:
+    return {item.name.meaning: item.value.meaning for item in group.get_qualitative_evaluations()}
 
 
 def test_sizes_of_findings_without_masks_are_the_box_s_in_report_and_table(
@@ -215,9 +268,11 @@ def test_what_cannot_be_referred_to_is_refused_with_every_reason(tmp_path: Path)
     folder.mkdir()
     film(folder / "good.dcm", 1)
     film(folder / "other.dcm", 1, ViewPosition="MLO")
+    film(folder / "patient.dcm", 3, PatientID="P2")
     film(folder / "bare.dcm", 2, SeriesInstanceUID=None)
     write_png(folder / "film.png", np.zeros((8, 8), np.uint8))
-    found = gather([folder], ["mass"], unpack_to=tmp_path / "unpacked")
+    images = [ImageRecord(number, path.name, (8, 8)) for number, path in enumerate(sorted(folder.iterdir()), 1)]
+    found = Inputs(Dataset(("mass",), tuple(images)), folder)  # a data set stays as it is: also what it holds twice
     with pytest.raises(InputError) as refused:
         check_sources(found, ["seg"], with_masks=False)
     for part in (
@@ -225,6 +280,7 @@ def test_what_cannot_be_referred_to_is_refused_with_every_reason(tmp_path: Path)
         "no valid SeriesInstanceUID",
         "no masks",
         "other.dcm: has the SOP Instance",
+        "patient.dcm: is of the study of good.dcm, and of another patient",
     ):
         assert part in str(refused.value)
     assert "good.dcm: " not in str(refused.value)

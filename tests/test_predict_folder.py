@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -152,6 +154,54 @@ def test_no_table_holds_a_patient_id_where_they_are_hashed(checkpoint, tmp_path)
             rows = list(csv.DictReader(file))
         assert rows
         assert {row["patient_id"][:5] for row in rows} == {row["exam"][:5] for row in rows} == {"hmac-"}
+
+
+def test_of_hundreds_of_hostile_files_each_is_listed_and_the_good_ones_are_predicted(checkpoint, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_image(folder / "good.png")
+    good = (folder / "good.png").read_bytes()
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 200_000, 200_000, 16, 0, 0, 0, 0)
+    hostile = {
+        "empty.png": b"",
+        "text.png": b"=1+1",
+        "cut.png": good[:60],
+        "bomb.png": good[:12] + header + struct.pack(">I", zlib.crc32(header)) + good[33:],
+        "png.dcm": good,
+        "preamble.dcm": bytes(128) + b"DICM" + b"\xff" * 40,
+        "png.jpg": good[:20],
+        "page.html": b"<script>alert(1)</script>",
+        "table.csv": b"=cmd()",
+    }
+    for number in range(33):
+        for name, content in hostile.items():
+            (folder / f"{number:02}_{name}").write_bytes(content)
+        os.mkfifo(folder / f"{number:02}_pipe.png")
+    write_image(folder / "zz_good.png", 1)
+    given = [
+        "--checkpoint",
+        checkpoint,
+        "--input",
+        folder,
+        "--output",
+        tmp_path / "out",
+        "--force",
+        "--num-workers",
+        "0",
+    ]
+    assert command.main([str(each) for each in given]) == 1
+    with open(tmp_path / "out" / "images.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len({row["file_name"] for row in rows}) == 330 + 2
+    assert [row["file_name"] for row in rows if row["status"] == "predicted"] == ["good.png", "zz_good.png"]
+    assert all(row["reason"] for row in rows if row["status"] != "predicted")
+    left_out = {row["file_name"][3:] for row in rows if row["status"] == "left out"}
+    assert left_out == {"page.html", "table.csv"}
+    assert len(json.loads((tmp_path / "out" / "skipped.json").read_text())) == 33 * 8
+    assert [image.file_name for image in read_predictions(tmp_path / "out" / "predictions.json").images] == [
+        "good.png",
+        "zz_good.png",
+    ]
 
 
 def test_a_second_prediction_into_one_folder_is_refused(predictor, tmp_path):

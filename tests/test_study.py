@@ -131,16 +131,41 @@ def test_a_view_with_the_implant_displaced_is_not_counted_twice(tmp_path: Path) 
 def test_repeated_views_stay_and_are_reported(tmp_path: Path) -> None:
     film(tmp_path / "a")
     film(tmp_path / "b")
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "c").write_bytes((tmp_path / "a").read_bytes())
     film(tmp_path / "xccl", view="XCCL")
     film(tmp_path / "later", StudyInstanceUID="1.2.9")
     found = look(tmp_path, tmp=tmp_path)
-    assert names(found) == ["a", "b", "deep/c", "later", "xccl"]
+    assert names(found) == ["a", "b", "later", "xccl"]
     assert reasons(found) == {}
     first, second = found.exams
     assert (first.repeated, first.special) == (("L CC",), ("L XCCL: xccl",))
     assert (second.name, second.files, second.repeated) == ("1.2.9", ("later",), ())
+
+
+def test_an_image_in_a_zip_file_and_a_folder_is_counted_once(tmp_path: Path) -> None:
+    film(tmp_path / "films" / "a")
+    film(tmp_path / "films" / "b", view="MLO")
+    film(tmp_path / "films" / "raw", view="MLO", SOPInstanceUID="1.2.8.7", SOPClassUID=PROCESSING)
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for name in ("a", "raw"):
+            archive.write(tmp_path / "films" / name, f"copied_{name}")
+    found = look(tmp_path / "films", tmp_path / "study.zip", tmp=tmp_path)
+    assert names(found) == ["films/a", "films/b"]
+    assert reasons(found) == {
+        "films/raw": "is for processing; of the same view films/b is for presentation",
+        "unpacked/001_study/copied_a": "is a copy of films/a",
+        "unpacked/001_study/copied_raw": "is a copy of films/raw",
+    }
+    assert (found.skipped, found.exams[0].repeated) == ((), ())
+
+
+def test_two_versions_of_one_image_are_counted_once_and_the_second_is_a_fault(tmp_path: Path) -> None:
+    film(tmp_path / "a", SOPInstanceUID="1.2.8.7")
+    film(tmp_path / "b", "R", SOPInstanceUID="1.2.8.7")
+    found = look(tmp_path, tmp=tmp_path)
+    assert names(found) == ["a"]
+    (second,) = found.skipped
+    assert (second.file_name, found.left_out) == ("b", ())
+    assert "has the SOP Instance UID of a and other content" in second.reason
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mammodet.cli import Parser
 from mammodet.config import TestTimeConfig
 from mammodet.errors import InputError
-from mammodet.targets import LABEL_WORDS
+from mammodet.targets import REPORTED_WORDS
 
 if TYPE_CHECKING:
     from mammodet.data.inputs import Inputs
@@ -268,7 +268,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
     for image in value["images"][:most]:
         answers = [
             _answer(name, image["labels"][name], image["scores"][name], goal)
-            for name in LABEL_WORDS
+            for name in REPORTED_WORDS
             if name in image["labels"]
         ]
         lines.append(f"{image['file_name']}  {'; '.join(answers) or 'no label: this level was not calibrated'}")
@@ -276,7 +276,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
         lines.append(f"... and {len(value['images']) - most} more images")
     for places in ("images", "breasts", "patients"):
         labels = [(name, found["label"]) for one in value[places] for name, found in one["labels"].items()]
-        for name in sorted({name for name, _ in labels}, key=list(LABEL_WORDS).index):
+        for name in sorted({name for name, _ in labels}, key=list(REPORTED_WORDS).index):
             lines.append(f"{places}: {labels.count((name, 1))} of {len(value[places])} {name}")
         if value[places] and not labels:
             lines.append(f"{places}: no labels, this level was not calibrated")
@@ -290,4 +290,4 @@ def _answer(name: str, found: dict[str, Any], score: float, goal: str) -> str:
     if found["label"] is None:
         return f"{number}: no label ({found['goal']} was not reached)"
     sign = ">=" if found["label"] else "<"
-    return f"{number}: {LABEL_WORDS[name][found['label']]} ({sign} {found['threshold']:.3g}, {goal})"
+    return f"{number}: {REPORTED_WORDS[name][found['label']]} ({sign} {found['threshold']:.3g}, {goal})"

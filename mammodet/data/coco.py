@@ -5,16 +5,17 @@ The file is valid for pycocotools as it is. The reader checks everything and tel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from mammodet.data.dataset_files import check_dataset, find_view
 from mammodet.data.json_values import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
-from mammodet.files import canonical_hash, read_json, write_json
 from mammodet.geometry import clip_boxes, rle_area
+from mammodet.json_lists import JsonList, members_hash, read_members, sharing, write_members
 from mammodet.records import (
     GEOMETRIES,
     LATERALITIES,
@@ -29,38 +30,46 @@ from mammodet.trace import Trace
 FORMAT = "mammodet-coco/1"
 _SPLIT_TEXTS = ("name", "subset", "hash")
 _MOST_ID = 2**53  # beyond it, JSON readers of other languages round
+_MOST_FAULTS = 100_000
 _SLACK = 1e-3  # pixels by which a box may pass the border through rounding
 _MOST_PIXELS = 2**30  # OpenCV reads no larger image, and run lengths are 32-bit numbers
 
 
 def to_json(dataset: Dataset) -> dict[str, Any]:
     """The COCO JSON value of a data set."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for record in dataset.images:
-        images.append(_image_to_json(record))
-        for lesion in record.lesions:
-            annotations.append(
-                _lesion_to_json(lesion, len(annotations) + 1, record, dataset.category_id(lesion.category))
-            )
+    return {key: list(value) if isinstance(value, Iterator) else value for key, value in _members(dataset).items()}
+
+
+def _members(dataset: Dataset) -> dict[str, Any]:
+    """The members of its COCO JSON, the long ones as iterators."""
+    lesions = ((record, lesion) for record in dataset.images for lesion in record.lesions)
+    annotations = (
+        _lesion_to_json(lesion, number, record, dataset.category_id(lesion.category))
+        for number, (record, lesion) in enumerate(lesions, start=1)
+    )
     categories = [
         {"id": number, "name": name, "supercategory": "abnormality"}
         for number, name in enumerate(dataset.categories, start=1)
     ]
     info = {"format": FORMAT, **dataset.info}
-    return {"info": info, "categories": categories, "images": images, "annotations": annotations}
+    return {
+        "info": info,
+        "categories": categories,
+        "images": map(_image_to_json, dataset.images),
+        "annotations": annotations,
+    }
 
 
 def write_coco(dataset: Dataset, path: Path) -> None:
     """Write a data set, whole or not at all."""
-    write_json(path, to_json(dataset))
+    write_members(path, _members(dataset))
 
 
 def data_hash(dataset: Dataset) -> str:
     """SHA-256 over images, annotations and categories; provenance in `info` does not count."""
-    value = to_json(dataset)
+    value = _members(dataset)
     value.pop("info")
-    return canonical_hash(value)
+    return members_hash(value)
 
 
 def _image_to_json(record: ImageRecord) -> dict[str, Any]:
@@ -125,8 +134,12 @@ def read_coco(path: Path, *, skip_invalid: bool | None = None) -> Dataset:
     view = find_view(path)
     if view is None:
         check_dataset(path)
-        return from_json(read_json(path), where=str(path), skip_invalid=skip_invalid)
-    return view.take([from_json(read_json(part), where=str(part), skip_invalid=skip_invalid) for part in view.parts])
+        return _read(path, skip_invalid)
+    return view.take([_read(part, skip_invalid) for part in view.parts])
+
+
+def _read(path: Path, skip_invalid: bool | None) -> Dataset:
+    return from_json(read_members(path, ("images", "annotations")), where=str(path), skip_invalid=skip_invalid)
 
 
 def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Dataset:
@@ -135,10 +148,13 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         raise InputError(
             f"{where}: is a predictions file, no data set (COCO JSON). Were --ground-truth and --predictions exchanged?"
         )
-    if not isinstance(value, dict) or not all(isinstance(value.get(key), list) for key in ("images", "categories")):
+    long = list | JsonList
+    if not (
+        isinstance(value, dict) and isinstance(value.get("images"), long) and isinstance(value.get("categories"), list)
+    ):
         raise InputError(f"{where}: expected a COCO object with lists 'images', 'annotations' and 'categories'")
     annotations = value.get("annotations", [])
-    if not isinstance(annotations, list):
+    if not isinstance(annotations, long):
         raise InputError(f"{where}: 'annotations' is {short(annotations)}; expected a list")
     checker = Checker()
     names = _read_categories(value["categories"], checker)
@@ -157,6 +173,7 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
     listed: set[Any] = set()
     for position, item in enumerate(value["images"]):
         listed.add(read_id(item.get("id")) if isinstance(item, dict) else None)
+        _check_number(checker, where)
         record = _read_image(item, position, checker)
         if record is None:
             continue
@@ -169,11 +186,12 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         records[record.image_id] = record
         file_names.add(record.file_name)
 
-    lesions: dict[int, list[Lesion]] = {number: [] for number in records}
+    lesions: dict[int, list[Lesion]] = {}
     seen: set[Any] = set()
     clipped: list[str] = []
     orphans = False
     for position, item in enumerate(annotations):
+        _check_number(checker, where)
         if not _read_annotation(item, position, records, names, lesions, seen, checker, clipped):
             image_id = read_id(item.get("image_id")) if isinstance(item, dict) else None
             if isinstance(image_id, int) and image_id in records:
@@ -196,9 +214,19 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         info = {**info, "clipped": clipped}
     return Dataset(
         categories=tuple(names[number] for number in ordered),
-        images=tuple(replace(record, lesions=tuple(lesions[record.image_id])) for record in records.values()),
+        images=tuple(_with_lesions(records.pop(number), lesions.pop(number, [])) for number in list(records)),
         info=info,
     )
+
+
+def _with_lesions(record: ImageRecord, lesions: Sequence[Lesion]) -> ImageRecord:
+    return replace(record, lesions=tuple(lesions)) if lesions else record
+
+
+def _check_number(checker: Checker, where: str) -> None:
+    """Refuse a file that is no data set before its faults fill the memory."""
+    if len(checker.faults) > _MOST_FAULTS:
+        raise_faults(checker.faults, where=where, advice="The rest was not read: this seems to be no data set.")
 
 
 def _without_normal(record: ImageRecord) -> ImageRecord:
@@ -283,7 +311,7 @@ def _read_image(item: Any, position: int, checker: Checker) -> ImageRecord | Non
         except (KeyError, TypeError, ValueError) as error:
             checker.faults.append(f"{where}: 'trace' cannot be read ({error})")
     texts = {
-        key: checker.take(item, key, str, where, need=False)
+        key: _same_text(checker.take(item, key, str, where, need=False))
         for key in ("patient_id", "view", "density", "birads", "class_name", "source")
     }
     unlocalized = checker.flag(item, "unlocalized", where)
@@ -293,17 +321,25 @@ def _read_image(item: Any, position: int, checker: Checker) -> ImageRecord | Non
     return ImageRecord(
         image_id=number,
         file_name=file_name,
-        size_hw=(height, width),
+        size_hw=_same_size((height, width)),
         laterality=laterality,
-        labels=labels,
+        labels=_same_labels(tuple(labels.items())),
         split=split,
-        spacing_mm_rc=(spacing[0], spacing[1]) if spacing else None,
+        spacing_mm_rc=_same_spacing((spacing[0], spacing[1])) if spacing else None,
         breast_box_xyxy=_to_xyxy(breast) if breast else None,
         trace=trace,
         unlocalized=unlocalized,
         notes=tuple(str(note) for note in notes),
         **texts,
     )
+
+
+_same_size, _same_spacing, _same_text = sharing(), sharing(), sharing()
+
+
+@lru_cache(maxsize=4096)
+def _same_labels(items: tuple[tuple[str, int | None], ...]) -> dict[str, int | None]:
+    return dict(items)
 
 
 def _to_xywh(box_xyxy: BoxXYXY) -> list[float]:
@@ -385,7 +421,7 @@ def _read_annotation(
     checker.faults += outline.faults
     if faulty or box_xyxy is None or image_id is None or category_id is None:
         return False
-    lesions[image_id].append(
+    lesions.setdefault(image_id, []).append(
         Lesion(
             category=names[category_id],
             box_xyxy=box_xyxy,

@@ -24,7 +24,7 @@ from mammodet.data.coco import read_coco
 from mammodet.data.dataset_files import has_dataset
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_dicom, is_image, read_size_hw
 from mammodet.data.json_values import check_file_name, check_new_name
-from mammodet.data.study import Exam, StudyFile, exams_of, left_out
+from mammodet.data.study import Exam, StudyFile, exams_of, left_out, repeated
 from mammodet.errors import InputError, printable
 from mammodet.files import check_is_file, locked
 from mammodet.records import Dataset, ImageRecord
@@ -303,9 +303,11 @@ def _records(
         raise InputError(
             f"--pattern {matcher.pattern!r}: is found in no file name, for instance not in {next(iter(records))!r}"
         )
-    reasons = left_out(files) if files else {}
+    copies, others = repeated(files)
+    reasons = copies | left_out({name: file for name, file in files.items() if name not in copies | others})
     left += [Skipped(name, reason) for name, reason in reasons.items()]
-    chosen = [record for name, record in records.items() if name not in reasons]
+    skipped += [Skipped(name, reason) for name, reason in others.items()]
+    chosen = [record for name, record in records.items() if name not in reasons | others]
     if not chosen:
         shown = "; ".join(f"{item.file_name}: {item.reason}" for item in [*skipped, *left][:3])
         suffixes = ", ".join((*IMAGE_SUFFIXES, *DICOM_SUFFIXES))

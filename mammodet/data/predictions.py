@@ -5,6 +5,7 @@ Evaluation and pictures need this file and the data set file, no model (docs/dat
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,13 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from mammodet.data.json_values import check_file_name
 from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, faults_of, raise_faults
-from mammodet.files import read_json, write_json
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
-from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Rle
+from mammodet.json_lists import JsonList, read_members, sharing, write_members
+from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Masks
 from mammodet.run_lengths import check_counts
 
 FORMAT = "mammodet-predictions/1"
+_MOST_FAULTS = 100_000
 
 
 def _inside(name: str) -> str:
@@ -168,17 +170,20 @@ def _class_scores_to_json(prediction: ImagePrediction) -> dict[str, Any]:
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write a predictions file, whole or not at all."""
-    write_json(
+    write_members(
         path,
         {
             "format": FORMAT,
             "model": dict(predictions.model),
             "categories": [{"id": number, "name": name} for number, name in enumerate(predictions.categories, start=1)],
-            "images": [prediction_to_json(image) for image in predictions.images],
-            "breasts": [dict(item) for item in predictions.breasts],
-            "patients": [dict(item) for item in predictions.patients],
+            "images": map(prediction_to_json, predictions.images),
+            "breasts": map(dict, predictions.breasts),
+            "patients": map(dict, predictions.patients),
         },
     )
+
+
+_same_size, _same_text = sharing(), sharing()
 
 
 def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) -> ImagePrediction:
@@ -199,28 +204,30 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
             found = _IMAGE.validate_python(item, strict=True)
     except ValidationError as error:
         raise ValueError("\n".join(f"{where}: {fault}" for fault in faults_of(error))) from None
-    detections, size_hw = found["detections"], (found["height"], found["width"])
+    detections, size_hw = found["detections"], _same_size((found["height"], found["width"]))
     with_masks = not detections or any("segmentation" in entry for entry in detections)
     try:
-        rles = [_rle(entry.get("segmentation"), size_hw) for entry in detections] if with_masks else None
+        counts = [_counts(entry.get("segmentation"), size_hw) for entry in detections] if with_masks else []
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    scores = _interned(found["scores"])
+    by_rule = {sys.intern(rule): _interned(one) for rule, one in found.get("scores_by_rule", {}).items()}
     return ImagePrediction(
         image_id=found["image_id"],
         file_name=found["file_name"],
         size_hw=size_hw,
-        scores=found["scores"],
+        scores=scores,
         detections=Detections(
             xywh_to_xyxy([entry["bbox"] for entry in detections]),
             np.array([entry["score"] for entry in detections], dtype=np.float64),
             np.array([entry["category_id"] for entry in detections], dtype=np.int64),
-            rles,
+            Masks(counts, [size_hw] * len(counts)) if with_masks else None,
         ).in_order(),
-        scores_by_rule=found.get("scores_by_rule", {}),
+        scores_by_rule={rule: scores if one == scores else one for rule, one in by_rule.items()},
         class_scores=found.get("class_scores", {}),
-        patient_id=found.get("patient_id"),
-        laterality=found.get("laterality"),
-        view=found.get("view"),
+        patient_id=_same_text(found.get("patient_id")),
+        laterality=_same_text(found.get("laterality")),
+        view=_same_text(found.get("view")),
         warnings=tuple(found.get("warnings") or ()),
     )
 
@@ -240,38 +247,45 @@ def _clip_scores(item: Any, error: ValidationError, where: str, repairs: Repairs
     return clipped
 
 
-def _rle(mask: _Mask | None, size_hw: tuple[int, int]) -> Rle:
+def _interned(scores: Mapping[str, float]) -> dict[str, float]:
+    """With one text for each name in all images."""
+    return {sys.intern(name): score for name, score in scores.items()}
+
+
+def _counts(mask: _Mask | None, size_hw: tuple[int, int]) -> str:
     if mask is None:
         raise ValueError("segmentation is missing; other detections of the image have one")
     if mask["size"] != list(size_hw):
         raise ValueError(f"segmentation: expected run lengths of size {list(size_hw)} (height, width)")
     check_counts(mask["counts"].encode("ascii"), size_hw[0] * size_hw[1])
-    return Rle(size=list(size_hw), counts=mask["counts"])
+    return mask["counts"]
 
 
-def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
+def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool = True) -> Predictions:
     """Read and check a predictions file.
 
     Args:
+        joined: also the scores of breasts and patients.
         repairs: where to note scores outside [0, 1], which are clipped, and second entries of an image, which are
             dropped; None to refuse both.
     Raises:
         InputError: with every fault in the file.
     """
-    value = read_json(path)
+    value = read_members(path, ("images",) if joined else ("images", "breasts", "patients"))
     if isinstance(value, dict) and "annotations" in value:
         raise InputError(
             f"{path}: is a data set (COCO JSON), no predictions. Were --ground-truth and --predictions exchanged?"
         )
     if isinstance(value, list):
         raise InputError(f"{path}: is a list, as of COCO results; mammodet import makes predictions of it")
-    if not isinstance(value, dict) or not isinstance(value.get("images"), list):
+    if not isinstance(value, dict) or not isinstance(value.get("images"), list | JsonList):
         raise InputError(f"{path}: expected a predictions object with a list 'images' (mammodet predict writes one)")
     if value.get("format") != FORMAT:
         raise InputError(f"{path}: format is {value.get('format')!r}; expected {FORMAT!r}")
     faults: list[str] = []
     try:
-        _FILE.validate_python({key: member for key, member in value.items() if key != "images"}, strict=True)
+        short = {key: member for key, member in value.items() if not isinstance(member, JsonList)}
+        _FILE.validate_python(short, strict=True)
     except ValidationError as error:
         faults += faults_of(error)
     names = {} if faults else {each["id"]: each["name"] for each in value.get("categories") or ()}
@@ -293,6 +307,8 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
             image = prediction_from_json(item, where, repairs)
         except ValueError as error:
             faults += str(error).splitlines()
+            if len(faults) > _MOST_FAULTS:
+                break
             continue
         images.append(image)
         unknown = sorted({int(number) for number in image.detections.category_ids if number > len(names)})
@@ -310,8 +326,8 @@ def read_predictions(path: Path, repairs: Repairs | None = None) -> Predictions:
         tuple(images),
         tuple(names[number] for number in sorted(names)),
         value.get("model") or {},
-        tuple(value.get("breasts") or ()),
-        tuple(value.get("patients") or ()),
+        tuple(short.get("breasts") or ()),
+        tuple(short.get("patients") or ()),
     )
 
 

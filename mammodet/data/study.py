@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class StudyFile:
     """What a DICOM file says of the exam it belongs to.
 
     Attributes:
-        study: UID.
+        study, instance: UIDs.
         modifiers: of the view, as in `implant displaced`.
         kind: `for presentation`, `synthetic`, `for processing`, `secondary capture`.
         unfit: why it is no projection image of a breast; None of one that may be.
@@ -40,6 +41,7 @@ class StudyFile:
 
     path: Path
     study: str | None
+    instance: str | None
     patient_id: str | None
     laterality: str | None
     view: str | None
@@ -67,6 +69,24 @@ class Exam:
     missing: tuple[str, ...]
     repeated: tuple[str, ...]
     special: tuple[str, ...]
+
+
+def repeated(files: Mapping[str, StudyFile]) -> tuple[dict[str, str], dict[str, str]]:
+    """Files (by name) with the SOP Instance UID of an earlier one, and why: copies, and those of other content."""
+    first: dict[str, str] = {}
+    copies: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for name, file in files.items():
+        if file.instance is None or (same := first.setdefault(file.instance, name)) == name:
+            continue
+        if filecmp.cmp(files[same].path, file.path, shallow=False):
+            copies[name] = f"is a copy of {same}"
+        else:
+            others[name] = (
+                f"has the SOP Instance UID of {same} and other content: two versions of one image, of which the first "
+                "is taken. If they are two images, predict this one in a call of its own"
+            )
+    return copies, others
 
 
 def left_out(files: Mapping[str, StudyFile]) -> dict[str, str]:

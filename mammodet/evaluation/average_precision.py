@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.flat import Bools, FlatDetections, FlatLesions, Ints, flat_detections, flat_lesions
@@ -30,9 +31,10 @@ from mammodet.evaluation.matching import (
 from mammodet.evaluation.results import Figure, KindPrecision, fill
 from mammodet.evaluation.sizes import SizeBins, box_sides_xywh
 from mammodet.geometry import rle_area
-from mammodet.records import Dataset, ImagePrediction, Rle
+from mammodet.records import Dataset, ImagePrediction, Masks, Rle
 
 Kind = Literal["bbox", "segm"]
+_Places = NDArray[np.int32]
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_DETECTIONS = 100  # per image and category
@@ -49,9 +51,9 @@ class _Outcome:
         targets: cluster of each lesion to be found.
     """
 
-    hits: tuple[Ints, ...]
-    passed: tuple[Ints, ...]
-    passed_before: tuple[Ints, ...]
+    hits: tuple[_Places, ...]
+    passed: tuple[_Places, ...]
+    passed_before: tuple[_Places, ...]
     targets: Ints
 
 
@@ -177,7 +179,7 @@ def _category(
     targets = np.flatnonzero(lesions.categories == number)
     images, target_images = found.images[rows], lesions.images[targets]
     order = np.lexsort((ranks, image_ranks[images], -found.scores[rows]))
-    found_rles = [found.rles[row] for row in rows] if found.rles is not None and "segm" in kinds else []
+    found_rles = found.rles.at(rows) if found.rles is not None and "segm" in kinds else Masks([], [])
     target_rles = [masks[int(row)] for row in targets] if found_rles else []
     pairs = make_pairs(
         images,
@@ -212,7 +214,7 @@ def _bins(
     if sizes is None:
         return bins
     if sizes.by_area and kind == "segm" and found.rles is not None:
-        own = np.array([rle_area(found.rles[row]) for row in rows], dtype=np.float64)
+        own = np.array([rle_area(rle) for rle in found.rles.at(rows)], dtype=np.float64)
     else:
         own = sizes.of_detections[rows]
     for label, (low, high) in zip(sizes.labels, sizes.ranges, strict=True):
@@ -255,11 +257,12 @@ def _match(pairs: Pairs, groups: Ints, overlap: Floats, ignored: Bools, crowd: B
 def _outcome(matched: Ints, on_ignored: Bools, targets: Ints) -> _Outcome:
     hits, passed, before = [], [], []
     for step in range(matched.shape[1]):
-        hit = np.flatnonzero((matched[:, step] >= 0) & ~on_ignored[:, step])
-        skipped = np.flatnonzero(on_ignored[:, step])
+        # 32 bits, since of small and of large lesions most detections are passed: 10 lists of them for each size
+        hit = np.flatnonzero((matched[:, step] >= 0) & ~on_ignored[:, step]).astype(np.int32)
+        skipped = np.flatnonzero(on_ignored[:, step]).astype(np.int32)
         hits.append(hit)
         passed.append(skipped)
-        before.append(np.searchsorted(skipped, hit))
+        before.append(np.searchsorted(skipped, hit).astype(np.int32))
     return _Outcome(tuple(hits), tuple(passed), tuple(before), targets)
 
 
@@ -276,4 +279,4 @@ def average_precision(dataset: Dataset, predictions: Sequence[ImagePrediction], 
     if kind == "segm" and found.rles is None and len(found):
         raise ValueError("mask AP: some detections have no mask")
     measure = AveragePrecision(dataset, found, lesions, np.zeros(len(dataset.images), dtype=np.int64), (kind,))
-    return measure.results(Bootstrap.of(1, 0, 0))[0][kind]
+    return measure.results(Bootstrap(1, 0, 0))[0][kind]

@@ -6,6 +6,7 @@ a weight per patient; every figure is a function of those weights, and with all 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,38 +45,34 @@ def patient_clusters(dataset: Dataset) -> tuple[Ints, int]:
     return np.array(found, dtype=np.int64), len(numbers)
 
 
-def resample_weights(clusters: int, resamples: int, seed: int) -> NDArray[np.uint16]:
-    """How often each patient is drawn in each resample: (resamples, clusters), rows summing to `clusters`."""
+def resample_weights(clusters: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each patient is drawn in each resample: `resamples` times (clusters,), summing to `clusters`.
+
+    Drawn again for each measure, since all of them together fill the memory where there are many patients.
+    """
     rng = np.random.default_rng(seed)
-    weights = np.zeros((resamples, clusters), dtype=np.uint16)
-    for row in weights:
-        row += np.bincount(rng.integers(clusters, size=clusters), minlength=clusters).astype(np.uint16)
-    return weights
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(clusters, size=clusters), minlength=clusters).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Resamples of the patients, the same for every measure of every model.
+    """Resamples of the patients, the same for every measure of every model; none for figures without intervals."""
 
-    Attributes:
-        weights: (resamples, clusters).
-    """
-
-    weights: NDArray[np.uint16]
+    clusters: int
+    resamples: int
+    seed: int
     progress: bool = False
-
-    @classmethod
-    def of(cls, clusters: int, resamples: int, seed: int, *, progress: bool = False) -> Bootstrap:
-        """Resamples of so many patients; 0 resamples for figures without intervals."""
-        return cls(resample_weights(clusters, resamples if clusters else 0, seed), progress)
 
     def figures(self, measure: Measure, what: str = "resamples") -> list[Figure]:
         """Every figure of a measure, in its order, with the interval; `what` names it while it is at work."""
-        whole = measure.row(np.ones(self.weights.shape[1]))
-        samples = np.full((len(self.weights), len(whole)), np.nan)
-        rows = tqdm(self.weights, desc=what, unit="", disable=not self.progress, leave=False, delay=0.5)
-        for number, weights in enumerate(rows):
-            samples[number] = measure.row(weights.astype(np.float64))
+        whole = measure.row(np.ones(self.clusters))
+        count = self.resamples if self.clusters else 0
+        samples = np.full((count, len(whole)), np.nan)
+        rows = resample_weights(self.clusters, count, self.seed)
+        shown = tqdm(rows, desc=what, unit="", total=count, disable=not self.progress, leave=False, delay=0.5)
+        for number, weights in enumerate(shown):
+            samples[number] = measure.row(weights)
         return [estimate(value, samples[:, column]) for column, value in enumerate(whole)]
 
 

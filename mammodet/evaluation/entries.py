@@ -111,7 +111,7 @@ def _entry(
             f"--over-images {options.over_images}"
         )
     if isinstance(one.predictions, Path):
-        path, predictions = one.predictions, read_predictions(one.predictions, repairs)
+        path, predictions = one.predictions, read_predictions(one.predictions, repairs, joined=False)
     else:
         predictions = one.predictions
     model = predictions.model

@@ -84,7 +84,7 @@ def evaluate(
                 "same order"
             )
     clusters, n_clusters = patient_clusters(dataset)
-    bootstrap = Bootstrap.of(n_clusters, options.resamples, options.seed, progress=progress)
+    bootstrap = Bootstrap(n_clusters, options.resamples, options.seed, progress=progress)
     models, outcomes = [], {}
     for entry in entries:
         try:

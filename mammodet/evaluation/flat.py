@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.geometry import Boxes, as_boxes, lesion_rle
-from mammodet.records import Dataset, ImagePrediction, Lesion, Rle
+from mammodet.records import Dataset, ImagePrediction, Lesion, Masks, Rle
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -53,7 +53,7 @@ class FlatDetections:
     boxes_xyxy: Boxes
     scores: NDArray[np.float64]
     categories: Ints
-    rles: tuple[Rle, ...] | None
+    rles: Masks | None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,22 +94,25 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
     if not found:
         nothing = np.zeros(0, dtype=np.int64)
         with_masks = any(prediction.detections.rles is not None for prediction in predictions)
-        return FlatDetections(nothing, np.zeros((0, 4)), np.zeros(0), nothing, () if with_masks else None)
+        return FlatDetections(nothing, np.zeros((0, 4)), np.zeros(0), nothing, Masks([], []) if with_masks else None)
     bare = [position for position, one in found if one.rles is None]
     if bare and len(bare) < len(found):
         raise ValueError(
             f"the detections of {len(bare)} of {len(found)} images have no masks, for instance those of "
             f"{dataset.images[bare[0]].file_name!r}; expected masks of all or of none"
         )
-    with_masks = not bare
     parts = [one.in_order() for _, one in found]
     return FlatDetections(
         np.repeat([position for position, _ in found], [len(one) for one in parts]),
         np.concatenate([one.boxes_xyxy for one in parts]),
         np.concatenate([one.scores for one in parts]),
         np.concatenate([one.category_ids for one in parts]),
-        tuple(rle for one in parts for rle in one.rles or ()) if with_masks else None,
+        None if bare else _joined([Masks.of(one.rles or ()) for one in parts]),
     )
+
+
+def _joined(parts: Sequence[Masks]) -> Masks:
+    return Masks([each for one in parts for each in one.counts], [each for one in parts for each in one.sizes])
 
 
 def lesion_rles(dataset: Dataset, lesions: FlatLesions) -> tuple[Rle, ...]:
@@ -128,5 +131,5 @@ def take_detections(found: FlatDetections, rows: NDArray[np.int64]) -> FlatDetec
         boxes_xyxy=found.boxes_xyxy[rows],
         scores=found.scores[rows],
         categories=found.categories[rows],
-        rles=tuple(found.rles[row] for row in rows) if found.rles is not None else None,
+        rles=found.rles.at(rows) if found.rles is not None else None,
     )

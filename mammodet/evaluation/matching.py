@@ -18,6 +18,7 @@ from mammodet.records import Rle
 Floats = NDArray[np.float64]
 #: Pairs that are looked at in one go, and most that may touch: they bound the memory (about 500 MB).
 _BLOCK, _MOST_PAIRS = 2**20, 5 * 10**6
+_BLOCK_MASKS = 2**12
 MATCH_RULES = ("iou@0.1", "iou@0.2", "iou@0.5", "center", "mask_iou@0.5")  # reported beside the chosen one
 
 
@@ -123,7 +124,9 @@ def hulls(boxes_xyxy: Floats, masks: Sequence[Rle] | None) -> Floats:
     """Boxes (n, 4), widened to hold their masks: other programs' boxes may leave theirs out."""
     if not masks:
         return boxes_xyxy
-    own = np.asarray(coco_mask.toBbox(list(masks))).reshape(-1, 4)
+    starts = range(0, len(masks), _BLOCK_MASKS)
+    blocks = [[masks[row] for row in range(start, min(start + _BLOCK_MASKS, len(masks)))] for start in starts]
+    own = np.concatenate([np.asarray(coco_mask.toBbox(block)).reshape(-1, 4) for block in blocks])
     return np.concatenate(
         [np.minimum(boxes_xyxy[:, :2], own[:, :2]), np.maximum(boxes_xyxy[:, 2:], own[:, :2] + own[:, 2:])], axis=1
     )

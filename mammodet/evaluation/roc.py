@@ -124,7 +124,7 @@ def scores_of(labels: ArrayLike, scores: ArrayLike) -> Scores:
     if not np.isin(given, (0, 1)).all() or not ((values >= 0) & (values <= 1)).all():
         raise ValueError("labels and scores: expected labels 0 or 1, and scores in [0, 1]")
     measure = ScoreFigures(given, values, np.zeros(len(values), dtype=np.int64))
-    return fill(Scores, Bootstrap.of(1, 0, 0).figures(measure))
+    return fill(Scores, Bootstrap(1, 0, 0).figures(measure))
 
 
 def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = BINS) -> Reliability:

@@ -26,18 +26,23 @@ def check_sources(inputs: Inputs, kinds: Sequence[str], *, with_masks: bool) -> 
         raise InputError(f"--dicom: needs {error.name}; pip install 'mammodet[dicom-out]'") from None
     faults = ["--dicom seg: this model has no masks; leave seg out"] if "seg" in kinds and not with_masks else []
     first: dict[str, str] = {}
+    patients: dict[str, tuple[str, str]] = {}
     for record in inputs.dataset.images:
         path = inputs.root / record.file_name
         if not is_dicom(path):
             faults.append(f"{record.file_name}: is no DICOM file; DICOM output must refer to one")
             continue
         try:
-            uid = str(read_source(path).SOPInstanceUID)
+            source = read_source(path)
         except InputError as error:
             faults.append(str(error))
             continue
-        if (other := first.setdefault(uid, record.file_name)) != record.file_name:
+        if (other := first.setdefault(str(source.SOPInstanceUID), record.file_name)) != record.file_name:
             faults.append(f"{record.file_name}: has the SOP Instance UID of {other}")
+        patient = str(source.PatientID)
+        found, other = patients.setdefault(str(source.StudyInstanceUID), (patient, record.file_name))
+        if found != patient:
+            faults.append(f"{record.file_name}: is of the study of {other}, and of another patient")
     raise_faults(faults, where="--dicom", advice="Leave --dicom out, or give DICOM images alone, each once.")
 
 
@@ -71,8 +76,7 @@ def write_dicom(
         path = inputs.root / image.file_name
         found = findings_of(image.detections, score_threshold)
         names = tuple(predictions.categories[int(number) - 1] for number in found.category_ids)
-        labels = calibration.labels("image", image.scores) if calibration is not None else {}
-        reading = Reading(read_source(path), path, image, found, names, spacings.get(image.file_name), labels)
+        reading = Reading(read_source(path), path, image, found, names, spacings.get(image.file_name))
         studies.setdefault(str(reading.source.StudyInstanceUID), []).append(reading)
     written, faults = [], []
 
@@ -95,7 +99,7 @@ def write_dicom(
     }
     for study, readings in studies.items():
         if "sr" in kinds:
-            write("sr", f"study {study}", lambda readings=readings: make_report(readings, maker, 1))  # type: ignore[misc]
+            write("sr", f"study {study}", lambda readings=readings: make_report(readings, maker, 1, calibration))  # type: ignore[misc]
         for number, reading in enumerate(readings, 1):
             for kind in kinds:
                 if kind != "sr" and not (kind == "seg" and not len(reading.findings)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from highdicom.sr import (
@@ -28,16 +29,22 @@ from pydicom.sr.codedict import codes
 
 import mammodet
 from mammodet.data.dicom.tags import numbers
+from mammodet.evaluation.calibration_file import Calibration, aggregation_of
 from mammodet.export.dicom_source import SCHEME, SIDES, Maker, Reading
-from mammodet.reporting.prediction_tables import size_mm
-from mammodet.targets import label_words
+from mammodet.reporting.prediction_tables import SOURCES, join_images, size_mm, source_of
+from mammodet.targets import REPORTED_WORDS
+
+_JOINED = {"max": codes.SCT.Maximum, "mean": codes.SCT.Mean}
 
 
-def make_report(readings: Sequence[Reading], maker: Maker, number: int) -> Dataset:
+def make_report(
+    readings: Sequence[Reading], maker: Maker, number: int, calibration: Calibration | None = None
+) -> Dataset:
     """One report of the images of a study.
 
     Each finding is a planar ROI (the outline of its largest part) with its score as Certainty of Finding in percent
-    and, if the spacing is real, its diameters; each image has a group with its scores, labels and number of findings.
+    and, if the spacing is real, its diameters; the patient, each breast and each image have a group with their scores,
+    what these are made of, and of a calibration the probabilities, labels and thresholds.
     """
     sources = [reading.source for reading in readings]
     described = [reading.source for reading in readings if _can_be_described(reading)]
@@ -47,10 +54,14 @@ def make_report(readings: Sequence[Reading], maker: Maker, number: int) -> Datas
         mammodet.__version__,
         parameters=[f"{name}={value}" for name, value in maker.parameters.items()],
     )
-    groups = []
+    answers = _Answers(maker, algorithm, calibration)
+    groups = [answers.group("patient", f"study {study}", readings)]
+    for side in SIDES:
+        of_side = [reading for reading in readings if reading.image.laterality == side]
+        groups += [answers.group("breast", f"breast {side} of study {study}", of_side)] if of_side else []
     for reading in readings:
         groups += [_finding(reading, index, maker, algorithm) for index in range(len(reading.findings))]
-        groups.append(_image(reading, maker, algorithm))
+        groups.append(answers.group("image", f"image {reading.uid}", [reading]))
     device = DeviceObserverIdentifyingAttributes(
         uid=maker.uid("device"), name="mammodet", manufacturer_name="mammodet developers", model_name="mammodet"
     )
@@ -108,32 +119,87 @@ def _finding(reading: Reading, index: int, maker: Maker, algorithm: AlgorithmIde
     )
 
 
-def _image(reading: Reading, maker: Maker, algorithm: AlgorithmIdentification) -> Any:
-    measurements = [
-        Measurement(_own(f"{name}-score", f"{name} score of the image"), score, codes.UCUM.NoUnits)
-        for name, score in reading.image.scores.items()
-    ]
-    count = _own("findings", f"Number of findings with a score of {maker.score_threshold:g} or more")
-    measurements.append(Measurement(count, len(reading.findings), codes.UCUM.NoUnits))
-    evaluations = []
-    for name, found in reading.labels.items():
-        if found.get("probability") is not None and name == "malignant":
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Groups of what is answered for an image, a breast or a patient (PS3.16 TID 1501)."""
+
+    maker: Maker
+    algorithm: AlgorithmIdentification
+    calibration: Calibration | None
+
+    def group(self, level: str, name: str, readings: Sequence[Reading]) -> Any:
+        """The group of an image, or of the images of a breast or a patient.
+
+        Args:
+            name: identifies it, for people.
+        """
+        if level == "image":
+            joined, scores = None, readings[0].image.scores
+        else:
+            joined = aggregation_of(self.maker.model)[1] or "max"
+            scores = join_images([reading.image for reading in readings], joined)
+        labels = self.calibration.labels(level, scores) if self.calibration is not None else {}
+        measurements, evaluations = [], []
+        for question, score in scores.items():
+            rule = source_of(self.maker.model, question)
             measurements.append(
-                Measurement(codes.DCM.ProbabilityOfCancer, found["probability"] * 100, codes.UCUM.Percent)
+                Measurement(
+                    _own(f"{question}-score-{level}", f"{question} score of the {level}"),
+                    score,
+                    codes.UCUM.NoUnits,
+                    derivation=_JOINED[joined] if joined else None,
+                    method=_own(f"score-{rule}", SOURCES.get(rule, rule)),
+                )
             )
-        if found.get("label") is not None:
-            word = label_words(name)[found["label"]]
-            rule = f"{name} label: score at least {found['score_threshold']:.6g} ({found['goal']})"
-            evaluations.append(QualitativeEvaluation(_own(f"{name}-label", rule[:64]), _own(word, word)))
-    return MeasurementsAndQualitativeEvaluations(
-        TrackingIdentifier(maker.uid(reading.uid, "image"), f"image {reading.uid}"),
-        algorithm_id=algorithm,
-        finding_sites=[FindingSite(codes.SCT.Breast, laterality=SIDES.get(reading.image.laterality or ""))],
-        measurements=measurements,
-        qualitative_evaluations=evaluations or None,
-        source_images=[SourceImageForMeasurementGroup(reading.source.SOPClassUID, reading.source.SOPInstanceUID)],
-    )
+            if question in labels:
+                measurements += _numbers(question, labels[question])
+                evaluations.append(_evaluation(question, labels[question]))
+        concept = _own("findings", f"Number of findings with a score of {self.maker.score_threshold:g} or more")
+        count = sum(len(reading.findings) for reading in readings)
+        measurements.append(Measurement(concept, count, codes.UCUM.NoUnits))
+        if joined:
+            measurements.append(Measurement(_own("images", "Number of images"), len(readings), codes.UCUM.NoUnits))
+        return MeasurementsAndQualitativeEvaluations(
+            TrackingIdentifier(self.maker.uid(name, "answers"), name),
+            algorithm_id=self.algorithm,
+            finding_sites=[FindingSite(codes.SCT.Breast, laterality=_side(readings))],
+            measurements=measurements,
+            qualitative_evaluations=evaluations or None,
+            source_images=[
+                SourceImageForMeasurementGroup(reading.source.SOPClassUID, reading.source.SOPInstanceUID)
+                for reading in readings
+            ],
+        )
+
+
+def _side(readings: Sequence[Reading]) -> Any:
+    """Left, right or both; None where an image does not say."""
+    sides = {reading.image.laterality or "" for reading in readings}
+    return codes.SCT.Bilateral if sides == set(SIDES) else SIDES.get(sides.pop()) if len(sides) == 1 else None
+
+
+def _numbers(question: str, found: Mapping[str, Any]) -> list[Measurement]:
+    """The probability and the threshold of a label, as far as they are known."""
+    numbers = []
+    if found["probability"] is not None:
+        own = _own(f"{question}-probability", f"Probability of {question}")
+        concept = codes.DCM.ProbabilityOfCancer if question == "malignant" else own
+        numbers.append(Measurement(concept, found["probability"] * 100, codes.UCUM.Percent))
+    if found["label"] is not None:
+        concept = _own(f"{question}-threshold", f"{question} score from which the label is {question}")
+        numbers.append(Measurement(concept, found["score_threshold"], codes.UCUM.NoUnits))
+    return numbers
+
+
+def _evaluation(question: str, found: Mapping[str, Any]) -> QualitativeEvaluation:
+    """The label, with the operating point that its threshold is of."""
+    concept = _own(f"{question}-label", f"{question} label at {found['goal']}")
+    if found["label"] is None:
+        return QualitativeEvaluation(concept, _own("no-label", "no label: the operating point was not reached"))
+    word = REPORTED_WORDS[question][found["label"]]
+    sign = "from" if found["label"] else "below"
+    return QualitativeEvaluation(concept, _own(f"{question}-{found['label']}", f"{word}: score {sign} the threshold"))
 
 
 def _own(value: str, meaning: str) -> CodedConcept:
-    return CodedConcept(value.replace(" ", "-")[:16], SCHEME, meaning)
+    return CodedConcept(value, SCHEME, meaning)

@@ -106,7 +106,6 @@ class Reading:
         source: the DICOM file's data set without pixels.
         findings: the strongest first.
         categories: name of each finding's category.
-        labels: answers by question as the predictions file has them; empty without a calibration.
     """
 
     source: Dataset
@@ -115,7 +114,6 @@ class Reading:
     findings: Detections
     categories: tuple[str, ...]
     spacing: Spacing | None
-    labels: Mapping[str, Mapping[str, Any]]
 
     @property
     def uid(self) -> str:

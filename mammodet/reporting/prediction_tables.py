@@ -20,9 +20,10 @@ from mammodet.evaluation.calibration_file import Calibration, aggregation_of
 from mammodet.files import csv_text, write_text
 from mammodet.geometry import rle_box, rle_to_mask
 from mammodet.records import BoxXYXY, Detections, ImagePrediction, Rle
-from mammodet.targets import label_words
+from mammodet.targets import REPORTED_WORDS
 
-_SOURCES = {
+#: Where the score of an image comes from, by aggregation rule.
+SOURCES = {
     "head": "by the network for the whole image",
     "max": "the strongest detection",
     "noisy_or": "any of the detections (noisy or)",
@@ -163,14 +164,15 @@ def _add_exam(
         found = [image for image in images if image.laterality == side]
         if found:
             row = [exam.patient_id, exam.name, side, len(found)]
-            tables["breasts.csv"].append(row + answer.row("breast", _join(found, joined), how))
+            tables["breasts.csv"].append(row + answer.row("breast", join_images(found, joined), how))
     if images:
         notes = ["; ".join(part) for part in (exam.missing, exam.repeated, exam.special)]
         row = [exam.patient_id, exam.name, len(images), *notes]
-        tables["patients.csv"].append(row + answer.row("patient", _join(images, joined), how))
+        tables["patients.csv"].append(row + answer.row("patient", join_images(images, joined), how))
 
 
-def _join(images: Sequence[ImagePrediction], how: str) -> dict[str, float]:
+def join_images(images: Sequence[ImagePrediction], how: str) -> dict[str, float]:
+    """Scores of a breast or a patient, of images of one exam: their `max` or `mean`."""
     values: dict[str, list[float]] = {}
     for image in images:
         for name, score in image.scores.items():
@@ -178,12 +180,22 @@ def _join(images: Sequence[ImagePrediction], how: str) -> dict[str, float]:
     return {name: max(scores) if how == "max" else fmean(scores) for name, scores in values.items()}
 
 
+def source_of(model: Mapping[str, Any], question: str) -> str:
+    """The rule (of `SOURCES`) of an image's score: detections speak of `tumor` alone, the head of the rest.
+
+    Args:
+        model: of the predictions file.
+    """
+    rule = aggregation_of(model)[0] or "head"
+    return rule if question == "tumor" or rule == "learned" else "head"
+
+
 class _Answers:
     """Columns for what is asked: label, probability, score, and the rule behind the label."""
 
     def __init__(self, calibration: Calibration | None, model: Mapping[str, Any], questions: Sequence[str]) -> None:
         self.calibration, self.questions = calibration, questions
-        self.rule = aggregation_of(model)[0] or "head"
+        self.model = model
 
     def header(self) -> list[Any]:
         return [f"{question}_{part}" for question in self.questions for part in _ANSWER]
@@ -193,7 +205,8 @@ class _Answers:
         cells: list[Any] = []
         for question in self.questions:
             score, found = scores.get(question), labels.get(question)
-            source = f"score: {joined + ', each ' if joined else ''}{self._source(question)}"
+            rule = source_of(self.model, question)
+            source = f"score: {joined + ', each ' if joined else ''}{SOURCES.get(rule, rule)}"
             if score is None:
                 cells += [None] * len(_ANSWER)
             elif found is None:
@@ -203,15 +216,11 @@ class _Answers:
                 cells += self._labelled(question, score, found, source)
         return cells
 
-    def _source(self, question: str) -> str:
-        """Where the score of an image comes from: detections speak of `tumor` alone, the head of the rest."""
-        return _SOURCES.get(self.rule, self.rule) if question == "tumor" or self.rule == "learned" else _SOURCES["head"]
-
     def _labelled(self, question: str, score: float, found: Mapping[str, Any], source: str) -> list[Any]:
         if found["label"] is None:
             rule = f"{source}; no label: {found['goal']} was not reached"
             return [None, found["probability"], score, None, found["goal"], rule]
-        word = label_words(question)[found["label"]]
+        word = REPORTED_WORDS[question][found["label"]]
         threshold = found["score_threshold"]
         rule = f"{source}; {question} where the score is at least {threshold:.6g} ({found['goal']})"
         return [word, found["probability"], score, threshold, found["goal"], rule]

@@ -43,7 +43,7 @@ _CALIBRATED = {"GEOMETRY": "Pixel Spacing, corrected for magnification", "FIDUCI
 _TAGS = [
     tag_for_keyword(keyword) or 0
     for keyword in (
-        *("SOPClassUID", "StudyInstanceUID", "Modality", "ImageType", "PresentationIntentType"),
+        *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality", "ImageType", "PresentationIntentType"),
         *("PatientID", "ImageLaterality", "Laterality", "FrameLaterality", "ViewPosition", "ViewCodeSequence"),
         *("PatientOrientation", "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription"),
         *("NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "ConversionType"),
@@ -68,6 +68,7 @@ def read_study_file(path: Path) -> StudyFile:
         return StudyFile(
             path,
             tags.text(dataset, "StudyInstanceUID"),
+            tags.text(dataset, "SOPInstanceUID"),
             tags.text(dataset, "PatientID"),
             tags.laterality(dataset) or _side_of_text(description),
             tags.view(dataset),
