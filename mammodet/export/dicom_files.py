@@ -21,23 +21,29 @@ def check_sources(inputs: Inputs, kinds: Sequence[str], *, with_masks: bool) -> 
         InputError: with each image that is no DICOM file, or does not say which object it is.
     """
     try:
+        import highdicom  # noqa: F401
+
         from mammodet.export.dicom_source import read_source
     except ImportError as error:
         raise InputError(f"--dicom: needs {error.name}; pip install 'mammodet[dicom-out]'") from None
     faults = ["--dicom seg: this model has no masks; leave seg out"] if "seg" in kinds and not with_masks else []
     first: dict[str, str] = {}
+    patients: dict[str, tuple[str, str]] = {}
     for record in inputs.dataset.images:
         path = inputs.root / record.file_name
         if not is_dicom(path):
             faults.append(f"{record.file_name}: is no DICOM file; DICOM output must refer to one")
             continue
         try:
-            uid = str(read_source(path).SOPInstanceUID)
+            source = read_source(path)
         except InputError as error:
             faults.append(str(error))
             continue
-        if (other := first.setdefault(uid, record.file_name)) != record.file_name:
+        if (other := first.setdefault(str(source.SOPInstanceUID), record.file_name)) != record.file_name:
             faults.append(f"{record.file_name}: has the SOP Instance UID of {other}")
+        patient, other = patients.setdefault(str(source.StudyInstanceUID), (str(source.PatientID), record.file_name))
+        if patient != source.PatientID:
+            faults.append(f"{record.file_name}: is of another patient than {other}, in the same study")
     raise_faults(faults, where="--dicom", advice="Leave --dicom out, or give DICOM images alone, each once.")
 
 

@@ -1,0 +1,285 @@
+"""A DICOM node: receives images by C-STORE, has each complete study predicted, and sends the objects back (PS3.4 B).
+
+Associations run in threads of pynetdicom; prediction and sending run in the caller's, one study after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.filewriter import write_file_meta_info
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+
+from mammodet.data.inputs import Skipped, read_record
+from mammodet.errors import InputError
+from mammodet.export.dicom_source import SOURCE_CLASSES, is_ours, read_source
+from mammodet.files import atomic_path
+from mammodet.serving.studies import Entry, Studies
+
+RETRY_S, _TICK_S = 60.0, 0.5
+_PDU_BYTES = 2**17
+_SUCCESS, _NO_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000  # PS3.4 B.2.3
+_SYNTAXES = [  # that are read (docs/dicom.md)
+    *(uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian),
+    *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless, uid.JPEG2000),
+    *(uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGLSNearLossless),
+    *(uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
+]
+
+#: Predicts a folder of images to another folder; answers what was skipped, and the DICOM objects.
+Answer = Callable[[Path, Path], tuple[Sequence[Skipped], Sequence[Path]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where objects are sent."""
+
+    title: str
+    host: str
+    port: int
+
+    @staticmethod
+    def parse(value: str) -> Peer:
+        """Of `TITLE@HOST:PORT`."""
+        title, _, address = value.partition("@")
+        host, _, port = address.rpartition(":")
+        if not title or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise InputError(f"--send-to {value}: expected TITLE@HOST:PORT, as in PACS@127.0.0.1:104")
+        return Peer(title, host.strip("[]"), int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificates, which both sides must show, in both directions (PS3.15 B.9)."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+    @staticmethod
+    def of(certificate: Path, key: Path, authority: Path) -> Tls:
+        """Of PEM files.
+
+        Raises:
+            InputError: a file cannot be read, or certificate and key do not belong together.
+        """
+        try:
+            server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+            server.verify_mode = ssl.CERT_REQUIRED
+            client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
+            for context in (server, client):
+                context.load_cert_chain(certificate, key)
+        except OSError as error:  # SSLError is one
+            raise InputError(f"--tls {certificate} {key} {authority}: cannot be used ({error})") from None
+        return Tls(server, client)
+
+
+class DicomNode:
+    """Listens while it is entered (`with node: node.run()`).
+
+    Args:
+        title: AE title of this node, which callers must name.
+        callers: AE titles that may send.
+        address: to listen on; port: 0 for a free one.
+    Raises:
+        InputError: no AE title; on entering, an address that cannot be used.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        answer: Answer,
+        peer: Peer,
+        *,
+        title: str,
+        callers: Sequence[str],
+        address: str = "127.0.0.1",
+        port: int = 0,
+        tls: Tls | None = None,
+    ) -> None:
+        self.studies, self.answer, self.peer, self.tls = studies, answer, peer, tls
+        self.address, self.port = address, port
+        self._received: WeakKeyDictionary[Association, int] = WeakKeyDictionary()  # bytes since the last instance
+        try:
+            self._ae = AE(title)
+            self._ae.require_calling_aet = list(callers)
+            AE(peer.title)
+        except ValueError as error:
+            raise InputError(f"{title}, {', '.join(callers)}, {peer.title}: no AE titles ({error})") from None
+        self._ae.require_called_aet = True
+        self._ae.maximum_pdu_size = _PDU_BYTES
+        self._ae.add_supported_context("1.2.840.10008.1.1")  # C-ECHO
+        for sop_class in SOURCE_CLASSES:
+            self._ae.add_supported_context(sop_class, _SYNTAXES)
+
+    def __enter__(self) -> DicomNode:
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_CONN_OPEN, self._bound),
+            (evt.EVT_REJECTED, self._say_rejected),
+        ]
+        context = self.tls.server if self.tls else None
+        try:
+            server = self._ae.start_server(
+                (self.address, self.port), block=False, ssl_context=context, evt_handlers=handlers
+            )
+        except (OSError, OverflowError) as error:
+            raise InputError(f"--address {self.address} --port {self.port}: cannot be used ({error})") from None
+        self.port = server.socket.getsockname()[1] if server is not None and server.socket is not None else self.port
+        _log(f"{self._ae.ae_title} listens on {self.address}:{self.port}; {self.studies.waiting} studies wait")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ae.shutdown()
+        _log(f"stopped; {self.studies.waiting} studies wait for the next start")
+
+    def run(self) -> None:
+        """Answer studies until interrupted."""
+        while True:
+            if not self.work():
+                time.sleep(_TICK_S)
+
+    def work(self) -> bool:
+        """Predict or send the study that is due the longest; False if none is."""
+        found = self.studies.next()
+        if found is None:
+            return False
+        study, due = found
+        entry = self.studies.entry(study)
+        if entry is None:
+            self._predict(study, due)
+        else:
+            self._send(study, entry.unsent)
+        return True
+
+    def _predict(self, study: str, due: float) -> None:
+        images, results = self.studies.place(study) / "images", self.studies.place(study) / "results"
+        names = tuple(sorted(os.listdir(images)))
+        skipped: Sequence[Skipped] = ()
+        try:
+            skipped, objects = self.answer(images, results)
+            entry = Entry(images=names, unsent=tuple(path.name for path in objects))
+        except InputError as error:
+            entry = Entry(images=names, refused=str(error))
+        except Exception as error:  # one study must not keep the others from their answers
+            traceback.print_exc()
+            entry = Entry(images=names, refused=f"{type(error).__name__}: {error}")
+        if not self.studies.settle(study, due, entry):
+            shutil.rmtree(results, ignore_errors=True)
+            _log(f"study {study}: has grown while it was predicted; it is predicted again")
+            return
+        for item in skipped:
+            self.studies.quarantine(images / item.file_name, item.reason, f"study {study}")
+        _log(f"study {study}: {len(names)} images, {len(skipped)} skipped, {len(entry.unsent)} objects")
+        if entry.refused is not None:
+            _log(f"study {study}: gets no answer: {entry.refused}")
+
+    def _send(self, study: str, names: Sequence[str]) -> None:
+        unsent, fault = list(names), ""
+        try:
+            fault = self._send_each(self.studies.place(study) / "results" / "dicom", unsent)
+        finally:
+            self.studies.sent(study, unsent, RETRY_S)
+        if unsent:
+            _log(f"study {study}: {len(unsent)} objects were not sent ({fault}); again in {RETRY_S:g} s")
+        else:
+            _log(f"study {study}: answered, {len(names)} objects sent to {self.peer.title}")
+
+    def _send_each(self, folder: Path, unsent: list[str]) -> str:
+        """Send files, and take those that the peer has from the list; answers what was wrong."""
+        ae = AE(self._ae.ae_title)
+        for name in unsent:
+            meta = pydicom.dcmread(folder / name, specific_tags=[]).file_meta
+            ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
+        tls = (self.tls.client, self.peer.host) if self.tls else None
+        association = ae.associate(self.peer.host, self.peer.port, ae_title=self.peer.title, tls_args=tls)
+        if not association.is_established:
+            return f"{self.peer.title}@{self.peer.host}:{self.peer.port} takes no association"
+        fault = ""
+        try:
+            for name in list(unsent):
+                try:
+                    status = association.send_c_store(folder / name).get("Status")
+                except (ValueError, RuntimeError) as error:  # its class is not accepted; the association ended
+                    fault = str(error)
+                    continue
+                if status is not None and (status == _SUCCESS or status >> 12 == 0xB):  # warnings: it is stored
+                    unsent.remove(name)
+                else:
+                    fault = f"status {status:04X}" if status is not None else "no answer"
+        finally:
+            association.release()
+        return fault
+
+    def _store(self, event: evt.Event) -> Dataset:
+        title, answer = event.assoc.requestor.ae_title, Dataset()
+        try:
+            status, comment = self._take(event, title)
+        except Exception as error:  # hostile bytes, a full disk: the sender must know
+            status, comment = _NO_RESOURCES, f"cannot be stored ({type(error).__name__}: {error})"
+        finally:
+            self._received[event.assoc] = 0
+        if comment:
+            _log(f"instance {event.request.AffectedSOPInstanceUID} of {title}: {comment}")
+            answer.ErrorComment = comment[:64].encode("ascii", "replace").decode()
+        answer.Status = status
+        return answer
+
+    def _take(self, event: evt.Event, title: str) -> tuple[int, str]:
+        if shutil.disk_usage(self.studies.folder).free < 2 * self.studies.limits.instance_bytes:
+            return _NO_RESOURCES, "the disk is full"
+        arrived = self.studies.arriving / f"{uuid.uuid4().hex}.dcm"
+        with atomic_path(arrived) as path, open(path, "wb") as file:
+            file.write(bytes(128) + b"DICM")
+            write_file_meta_info(file, event.file_meta)
+            file.write(event.request.DataSet.getbuffer())
+        try:
+            source = read_source(arrived)
+            if source.SOPInstanceUID != event.request.AffectedSOPInstanceUID:
+                raise InputError(f"{arrived}: is {source.SOPInstanceUID}, sent as another")
+            if is_ours(source):
+                arrived.unlink()
+                return _SUCCESS, "is a result of mammodet, and was dropped"
+            read_record(arrived, arrived.name)
+        except InputError as error:
+            self.studies.quarantine(arrived, reason := str(error).removeprefix(f"{arrived}: "), title)
+            arrived.unlink()
+            return _CANNOT_UNDERSTAND, reason
+        refusal = self.studies.add(arrived, str(source.StudyInstanceUID), str(source.SOPInstanceUID))
+        return (_SUCCESS, "") if refusal is None else (_NO_RESOURCES, refusal)
+
+    def _bound(self, event: evt.Event) -> None:
+        """Close connections that send more than is allowed; pynetdicom reads on, whatever lengths a peer states."""
+        association, transport = event.assoc, event.assoc.dul.socket
+        read, most = transport.recv, self.studies.limits.instance_bytes
+
+        def recv(count: int) -> bytearray:
+            total = self._received[association] = self._received.get(association, 0) + count
+            if count > 2 * _PDU_BYTES or total > most + 8 * _PDU_BYTES:
+                _log(f"{association.requestor.address}: sends more than {most} bytes; its connection is closed")
+                raise OSError("too much data")
+            return bytearray(read(count))
+
+        transport.recv = recv
+
+    def _say_rejected(self, event: evt.Event) -> None:
+        caller = event.assoc.requestor
+        called = caller.primitive.called_ae_title
+        _log(f"refused {caller.ae_title!r} at {caller.address}, which called {called!r}")
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
