@@ -225,7 +225,7 @@ def test_objects_wait_until_their_node_takes_them(
         with node(tmp_path / "node", away) as running:
             send(running.port, film(tmp_path / "1.dcm", 1))
             assert [running.work() for _ in range(3)] == [True] * 3  # one prediction, two vain tries
-    assert "1 objects were not sent" in capsys.readouterr().out
+    assert "sr.dcm was not sent" in capsys.readouterr().out
 
     def never(images: Path, results: Path) -> Any:
         raise AssertionError("was predicted before")

@@ -216,6 +216,7 @@ def test_what_cannot_be_referred_to_is_refused_with_every_reason(tmp_path: Path)
     film(folder / "good.dcm", 1)
     film(folder / "other.dcm", 1, ViewPosition="MLO")
     film(folder / "bare.dcm", 2, SeriesInstanceUID=None)
+    film(folder / "strange.dcm", 3, PatientID="P2")
     write_png(folder / "film.png", np.zeros((8, 8), np.uint8))
     found = gather([folder], ["mass"], unpack_to=tmp_path / "unpacked")
     with pytest.raises(InputError) as refused:
@@ -225,6 +226,7 @@ def test_what_cannot_be_referred_to_is_refused_with_every_reason(tmp_path: Path)
         "no valid SeriesInstanceUID",
         "no masks",
         "other.dcm: has the SOP Instance",
+        "strange.dcm: is of another patient than good.dcm",
     ):
         assert part in str(refused.value)
     assert "good.dcm: " not in str(refused.value)

@@ -21,7 +21,7 @@ from test_dicom_node import film, start, wait_for
 from mammodet.commands import predict
 from mammodet.serving.dicom_node import Peer
 
-PLUGINS = Path("/usr/share/orthanc/plugins")
+PLUGINS = list(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so"))
 LUA = re.search(r"```lua\n(.*?)```", (Path(__file__).parent.parent / "docs" / "pacs.md").read_text(), re.S)[1]
 
 
@@ -45,7 +45,7 @@ class Orthanc:
             **{"AuthenticationEnabled": False, "DicomModalities": {"mammodet": ["MAMMODET", "127.0.0.1", node_port]}},
             **{
                 "LuaScripts": ["mammodet.lua"],
-                "Plugins": [str(path) for path in PLUGINS.glob("libOrthancDicomWeb.so")],
+                "Plugins": [str(path) for path in PLUGINS],
             },
         }
         (folder / "orthanc.json").write_text(json.dumps(config))
@@ -94,7 +94,7 @@ def test_study_goes_through_orthanc_and_its_report_is_found_there(
 ) -> None:
     pacs, checkpoint = orthanc
     films = [film(tmp_path / f"{number}.dcm", number, ViewPosition=view) for number, view in ((1, "CC"), (2, "MLO"))]
-    study = [pacs.ask("/instances", path.read_bytes())["ParentStudy"] for path in films][0]
+    (study,) = {pacs.ask("/instances", path.read_bytes())["ParentStudy"] for path in films}
     (report,) = wait_for(lambda: pacs.find("SR"))
     tags = pacs.ask(f"/instances/{report}/simplified-tags")
     assert (tags["StudyInstanceUID"], tags["PatientName"]) == ("1.2.8", "Doe^Jane")
@@ -108,10 +108,8 @@ def test_study_goes_through_orthanc_and_its_report_is_found_there(
     pacs.ask("/modalities/mammodet/store", json.dumps(again).encode())
     assert not list((tmp_path / "node" / "studies").iterdir())
 
-    if not list(PLUGINS.glob("libOrthancDicomWeb.so")):
-        pytest.skip(
-            "DICOMweb with a PACS was NOT TESTED: Orthanc has no such plugin (apt-get install orthanc-dicomweb)"
-        )
+    if not PLUGINS:
+        pytest.skip("DICOMweb with a PACS was NOT TESTED: Orthanc lacks its plugin (apt-get install orthanc-dicomweb)")
     arguments = ["--from-dicomweb", f"{pacs.url}/dicom-web", "--study", "1.2.8", "--output", tmp_path / "out"]
     arguments += ["--checkpoint", checkpoint, "--device", "cpu", "--dicom", "sc", "gsps", "--stow"]
     assert predict.main([str(argument) for argument in arguments]) == 0

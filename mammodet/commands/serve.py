@@ -61,7 +61,6 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--most-mb", type=int, default=256, metavar="N", help="size of an instance (%(default)s)")
     main.add_argument("--most-instances", type=int, default=200, metavar="N", help="of a study (%(default)s)")
-    main.add_argument("--keep", action="store_true", help="keep images and results of answered studies")
     add_model_options(main)
     return main
 
@@ -94,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     predictor, calibration = open_model(chosen)
     categories = predictor.facts.categories
     check_sources(Inputs(Dataset(categories, ()), Path()), chosen.dicom, with_masks=predictor.config.model.with_masks)
-    limits = Limits(chosen.most_mb * 2**20, chosen.most_instances, chosen.complete_after, chosen.keep)
+    limits = Limits(chosen.most_mb * 2**20, chosen.most_instances, chosen.complete_after)
 
     def answer(images: Path, results: Path) -> tuple[Sequence[Skipped], Sequence[Path]]:
         inputs = gather([images], categories, unpack_to=results / ".unpacked")

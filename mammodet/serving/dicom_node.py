@@ -6,15 +6,15 @@ Associations run in threads of pynetdicom; prediction and sending run in the cal
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import ssl
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import pydicom
@@ -33,6 +33,7 @@ from mammodet.serving.studies import Entry, Studies
 RETRY_S, _TICK_S = 60.0, 0.5
 _PDU_BYTES = 2**17
 _SUCCESS, _NO_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000  # PS3.4 B.2.3
+_SIDES = (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)  # of whom server and client ask a certificate
 _SYNTAXES = [  # that are read (docs/dicom.md)
     *(uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian),
     *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless, uid.JPEG2000),
@@ -44,8 +45,7 @@ _SYNTAXES = [  # that are read (docs/dicom.md)
 Answer = Callable[[Path, Path], tuple[Sequence[Skipped], Sequence[Path]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """Where objects are sent."""
 
     title: str
@@ -55,36 +55,29 @@ class Peer:
     @staticmethod
     def parse(value: str) -> Peer:
         """Of `TITLE@HOST:PORT`."""
-        title, _, address = value.partition("@")
-        host, _, port = address.rpartition(":")
-        if not title or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        found = re.fullmatch(r"([^@]+)@\[?([^@]+?)\]?:(\d{1,5})", value)
+        if found is None or not 0 < int(found[3]) < 2**16:
             raise InputError(f"--send-to {value}: expected TITLE@HOST:PORT, as in PACS@127.0.0.1:104")
-        return Peer(title, host.strip("[]"), int(port))
+        return Peer(found[1], found[2], int(found[3]))
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Certificates, which both sides must show, in both directions (PS3.15 B.9)."""
+class Tls(NamedTuple):
+    """Both sides show certificates, whoever calls (PS3.15 B.9)."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
 
     @staticmethod
     def of(certificate: Path, key: Path, authority: Path) -> Tls:
-        """Of PEM files.
-
-        Raises:
-            InputError: a file cannot be read, or certificate and key do not belong together.
-        """
+        """Of PEM files; InputError where they cannot be read, or do not belong together."""
         try:
-            server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
-            server.verify_mode = ssl.CERT_REQUIRED
-            client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
-            for context in (server, client):
+            found = Tls(*(ssl.create_default_context(side, cafile=authority) for side in _SIDES))
+            found.server.verify_mode = ssl.CERT_REQUIRED
+            for context in found:
                 context.load_cert_chain(certificate, key)
         except OSError as error:  # SSLError is one
             raise InputError(f"--tls {certificate} {key} {authority}: cannot be used ({error})") from None
-        return Tls(server, client)
+        return found
 
 
 class DicomNode:
@@ -159,70 +152,53 @@ class DicomNode:
             return False
         study, due = found
         entry = self.studies.entry(study)
-        if entry is None:
-            self._predict(study, due)
-        else:
-            self._send(study, entry.unsent)
+        entry, wait_s = (self._predict(study), 0.0) if entry is None else (self._send(study, entry), RETRY_S)
+        if not self.studies.note(study, due, entry, wait_s):
+            shutil.rmtree(self.studies.place(study) / "results", ignore_errors=True)
+            _log(f"study {study}: has grown while it was predicted; it is predicted again")
+        elif entry.refused is not None:
+            _log(f"study {study}: gets no answer: {entry.refused}")
+        elif not entry.unsent:
+            _log(f"study {study}: answered, {len(entry.images)} images")
         return True
 
-    def _predict(self, study: str, due: float) -> None:
-        images, results = self.studies.place(study) / "images", self.studies.place(study) / "results"
+    def _predict(self, study: str) -> Entry:
+        images = self.studies.place(study) / "images"
         names = tuple(sorted(os.listdir(images)))
-        skipped: Sequence[Skipped] = ()
         try:
-            skipped, objects = self.answer(images, results)
-            entry = Entry(images=names, unsent=tuple(path.name for path in objects))
+            skipped, objects = self.answer(images, self.studies.place(study) / "results")
         except InputError as error:
-            entry = Entry(images=names, refused=str(error))
+            return Entry(images=names, refused=str(error))
         except Exception as error:  # one study must not keep the others from their answers
             traceback.print_exc()
-            entry = Entry(images=names, refused=f"{type(error).__name__}: {error}")
-        if not self.studies.settle(study, due, entry):
-            shutil.rmtree(results, ignore_errors=True)
-            _log(f"study {study}: has grown while it was predicted; it is predicted again")
-            return
+            return Entry(images=names, refused=f"{type(error).__name__}: {error}")
         for item in skipped:
             self.studies.quarantine(images / item.file_name, item.reason, f"study {study}")
-        _log(f"study {study}: {len(names)} images, {len(skipped)} skipped, {len(entry.unsent)} objects")
-        if entry.refused is not None:
-            _log(f"study {study}: gets no answer: {entry.refused}")
+        return Entry(images=names, unsent=tuple(path.name for path in objects))
 
-    def _send(self, study: str, names: Sequence[str]) -> None:
-        unsent, fault = list(names), ""
-        try:
-            fault = self._send_each(self.studies.place(study) / "results" / "dicom", unsent)
-        finally:
-            self.studies.sent(study, unsent, RETRY_S)
-        if unsent:
-            _log(f"study {study}: {len(unsent)} objects were not sent ({fault}); again in {RETRY_S:g} s")
-        else:
-            _log(f"study {study}: answered, {len(names)} objects sent to {self.peer.title}")
-
-    def _send_each(self, folder: Path, unsent: list[str]) -> str:
-        """Send files, and take those that the peer has from the list; answers what was wrong."""
-        ae = AE(self._ae.ae_title)
-        for name in unsent:
-            meta = pydicom.dcmread(folder / name, specific_tags=[]).file_meta
+    def _send(self, study: str, entry: Entry) -> Entry:
+        """Send what was not sent; answers what is left."""
+        paths = [self.studies.place(study) / "results" / "dicom" / name for name in entry.unsent]
+        ae, unsent = AE(self._ae.ae_title), []
+        ae.connection_timeout = ae.acse_timeout
+        for path in paths:
+            meta = pydicom.dcmread(path, specific_tags=[]).file_meta
             ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
         tls = (self.tls.client, self.peer.host) if self.tls else None
         association = ae.associate(self.peer.host, self.peer.port, ae_title=self.peer.title, tls_args=tls)
-        if not association.is_established:
-            return f"{self.peer.title}@{self.peer.host}:{self.peer.port} takes no association"
-        fault = ""
-        try:
-            for name in list(unsent):
-                try:
-                    status = association.send_c_store(folder / name).get("Status")
-                except (ValueError, RuntimeError) as error:  # its class is not accepted; the association ended
-                    fault = str(error)
-                    continue
-                if status is not None and (status == _SUCCESS or status >> 12 == 0xB):  # warnings: it is stored
-                    unsent.remove(name)
-                else:
-                    fault = f"status {status:04X}" if status is not None else "no answer"
-        finally:
+        for path in paths:
+            try:
+                status = association.send_c_store(path).get("Status")
+            except (ValueError, RuntimeError) as error:  # its class is not accepted; there is no association
+                status, fault = None, str(error)
+            else:
+                fault = "no answer" if status is None else f"status {status:04X}"
+            if status is None or (status != _SUCCESS and status >> 12 != 0xB):  # of a warning it is stored
+                unsent.append(path.name)
+                _log(f"study {study}: {path.name} was not sent ({fault}); again in {RETRY_S:g} s")
+        if association.is_established:
             association.release()
-        return fault
+        return entry.model_copy(update={"unsent": tuple(unsent)})
 
     def _store(self, event: evt.Event) -> Dataset:
         title, answer = event.assoc.requestor.ae_title, Dataset()

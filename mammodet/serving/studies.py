@@ -14,7 +14,6 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +25,11 @@ from mammodet.files import file_hash, read_json, write_json
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is taken from the network.
-
-    Attributes:
-        instance_bytes: of one instance, as it is sent.
-        instances: of one study.
-        complete_s: after which without a new instance a study is complete.
-        keep: whether images and results of answered studies stay.
-    """
+    """Most bytes of an instance, most instances of a study, and the seconds after which it is complete."""
 
     instance_bytes: int = 2**28
     instances: int = 200
     complete_s: float = 120.0
-    keep: bool = False
 
 
 class Entry(BaseModel):
@@ -67,31 +58,27 @@ class Studies:
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = folder, limits
+        self.arriving = folder / "arriving"  # files that belong to no study yet
         self._lock = threading.Lock()
         self._due: dict[str, float] = {}  # when a study is to be predicted or sent, in monotonic seconds
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(self.arriving, ignore_errors=True)
         for name in ("arriving", "studies", "answered", "quarantine"):
-            (folder / name).mkdir(exist_ok=True, mode=0o700)
+            (folder / name).mkdir(exist_ok=True)
         for path in sorted((folder / "studies").iterdir(), key=lambda path: path.stat().st_mtime):
-            if self._answered(path.name) is not None:
-                self._remove(path.name)  # killed in between
+            if self._answered(path.name) is not None:  # killed in between
+                shutil.rmtree(path)
             elif any((path / "images").glob("*.dcm")) and ((entry := self.entry(path.name)) is None or entry.unsent):
                 self._due[path.name] = time.monotonic() + (limits.complete_s if entry is None else 0)
 
     @property
-    def arriving(self) -> Path:
-        """Folder of files that belong to no study yet."""
-        return self.folder / "arriving"
+    def waiting(self) -> int:
+        """Studies that were neither answered nor refused."""
+        return len(self._due)
 
     def place(self, study: str) -> Path:
         """Folder of a study."""
         return self.folder / "studies" / study
-
-    @property
-    def waiting(self) -> int:
-        """Studies that were received and not answered, refused ones left out."""
-        return len(self._due)
 
     def add(self, path: Path, study: str, instance: str) -> str | None:
         """Take a received file over, in place of one with the same UID; answers why it was not taken, or None.
@@ -114,7 +101,7 @@ class Studies:
         return None
 
     def quarantine(self, path: Path, reason: str, source: str) -> None:
-        """Put a file aside with its reason; the same content is kept once."""
+        """Keep a copy of a file with the reason; the same content is kept once."""
         target = self.folder / "quarantine" / f"{file_hash(path)}.dcm"
         shutil.copyfile(path, target)
         write_json(target.with_suffix(".json"), {"from": source, "time": _now(), "reason": reason})
@@ -129,39 +116,28 @@ class Studies:
         """What is known of a study that was predicted and not answered."""
         return _read(self.place(study) / "journal.json")
 
-    def settle(self, study: str, due: float, entry: Entry) -> bool:
-        """Note what was predicted; False if the study has grown since `next` named it, and is due again later."""
+    def note(self, study: str, due: float, entry: Entry, wait_s: float = 0.0) -> bool:
+        """Note what was done about a study; False if it has grown since `next` named it, and is due again later.
+
+        Args:
+            wait_s: until objects that were not sent are tried again.
+        """
         with self._lock:
-            if self._due.get(study) != due:
+            if self._due[study] != due:
                 return False
-            self._note(study, entry)
+            is_answered = entry.refused is None and not entry.unsent
+            path = self.folder / "answered" / f"{study}.json" if is_answered else self.place(study) / "journal.json"
+            write_json(path, {**entry.model_dump(mode="json"), "time": _now()})
+            if entry.unsent:
+                self._due[study] = time.monotonic() + wait_s
+            else:
+                del self._due[study]
+            if is_answered:
+                shutil.rmtree(self.place(study))
         return True
-
-    def sent(self, study: str, unsent: Sequence[str], wait_s: float) -> None:
-        """Note which objects were not sent, to be tried again after a while."""
-        with self._lock:
-            entry = self.entry(study)
-            if entry is not None:
-                self._note(study, entry.model_copy(update={"unsent": tuple(unsent)}), wait_s)
-
-    def _note(self, study: str, entry: Entry, wait_s: float = 0.0) -> None:
-        entry = entry.model_copy(update={"time": _now()})
-        is_answered = entry.refused is None and not entry.unsent
-        path = self.folder / "answered" / f"{study}.json" if is_answered else self.place(study) / "journal.json"
-        write_json(path, entry.model_dump(mode="json"))
-        if entry.unsent:
-            self._due[study] = time.monotonic() + wait_s
-            return
-        del self._due[study]
-        if is_answered:
-            self._remove(study)
 
     def _answered(self, study: str) -> Entry | None:
         return _read(self.folder / "answered" / f"{study}.json")
-
-    def _remove(self, study: str) -> None:
-        if not self.limits.keep:
-            shutil.rmtree(self.place(study), ignore_errors=True)
 
 
 def _read(path: Path) -> Entry | None:
