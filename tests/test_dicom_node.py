@@ -241,7 +241,8 @@ def test_tls_asks_both_sides_for_a_certificate_of_the_authority(tmp_path: Path, 
     ours, others = (certificates(tmp_path / name) for name in ("ours", "others"))
     path = film(tmp_path / "1.dcm", 1)
     with node(tmp_path / "node", pacs[0], tls=Tls.of(*ours)) as running:
-        assert send(running.port, path, tls_args=(Tls.of(*ours).client, "127.0.0.1")) == [0]
+        with socket.create_connection(("127.0.0.1", running.port)):  # is silent, and keeps nobody out
+            assert send(running.port, path, tls_args=(Tls.of(*ours).client, "127.0.0.1")) == [0]
         for refused in ({}, {"tls_args": (Tls.of(*others).client, "127.0.0.1")}):
             with pytest.raises(ConnectionRefusedError):
                 send(running.port, path, **refused)
@@ -270,13 +271,17 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
         ({"--most-mb": "0"}, "--most-mb"),
         ({"--title": "LONGER_THAN_SIXTEEN"}, "AE title"),
         ({"--tls": "a b c"}, "cannot be used"),
-        ({"--dicom": "seg", "--checkpoint": "starter"}, "no masks"),
+        ({"--dicom": "seg"}, "no masks"),
     ],
 )
-def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, str], part: str) -> None:
+def test_wrong_options_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], part: str
+) -> None:
+    monkeypatch.setattr(DicomNode, "run", lambda _: pytest.fail("it serves"))
+    checkpoint = write_checkpoint(tmp_path / "best.ckpt", "model.detector.arch=faster_rcnn")
     given = {
         **{"--dicom": "", "--accept": "PACS", "--send-to": "PACS@127.0.0.1:104", "--output": str(tmp_path / "node")},
-        **{"--port": "0", "--device": "cpu"},
+        **{"--port": "0", "--checkpoint": str(checkpoint)},
         **options,
     }
     with pytest.raises(InputError, match=part):
@@ -327,4 +332,4 @@ def test_killed_node_answers_after_a_restart_and_ends_by_sigterm(tmp_path: Path,
     assert [item.ReferencedSOPInstanceUID for item in evidence] == ["1.2.8.1.1", "1.2.8.1.2"]
     assert "Doe" not in printed
     assert "P1" not in printed
-    assert os.stat(tmp_path / "node").st_mode & 0o077 == 0
+    assert all(os.stat(path).st_mode & 0o077 == 0 for path in (tmp_path / "node").glob("*/"))

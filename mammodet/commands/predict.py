@@ -201,7 +201,7 @@ def predict_inputs(
 
     if predictor.config.model.detects and inputs.dataset.categories != predictor.facts.categories:
         print(
-            f"warning: {inputs.root}: its categories are {list(inputs.dataset.categories)}, those of the model "
+            f"warning: {chosen.input[0]}: its categories are {list(inputs.dataset.categories)}, those of the model "
             f"{list(predictor.facts.categories)}: mammodet evaluate will refuse to compare them. Rename its "
             "categories (mammodet subset --category) before, or take a model of the same",
             file=sys.stderr,

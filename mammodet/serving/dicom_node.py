@@ -33,7 +33,6 @@ from mammodet.serving.studies import Entry, Studies
 RETRY_S, _TICK_S = 60.0, 0.5
 _PDU_BYTES = 2**17
 _SUCCESS, _NO_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000  # PS3.4 B.2.3
-_SIDES = (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)  # of whom server and client ask a certificate
 _SYNTAXES = [  # that are read (docs/dicom.md)
     *(uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian),
     *(uid.DeflatedExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless, uid.JPEG2000),
@@ -61,6 +60,13 @@ class Peer(NamedTuple):
         return Peer(found[1], found[2], int(found[3]))
 
 
+class _Listening(ssl.SSLContext):
+    """Leaves handshakes to the associations' threads: in the listener's, a silent caller would keep out all others."""
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*arguments, **options, do_handshake_on_connect=False)
+
+
 class Tls(NamedTuple):
     """Both sides show certificates, whoever calls (PS3.15 B.9)."""
 
@@ -71,9 +77,10 @@ class Tls(NamedTuple):
     def of(certificate: Path, key: Path, authority: Path) -> Tls:
         """Of PEM files; InputError where they cannot be read, or do not belong together."""
         try:
-            found = Tls(*(ssl.create_default_context(side, cafile=authority) for side in _SIDES))
-            found.server.verify_mode = ssl.CERT_REQUIRED
+            found = Tls(_Listening(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
             for context in found:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(authority)
                 context.load_cert_chain(certificate, key)
         except OSError as error:  # SSLError is one
             raise InputError(f"--tls {certificate} {key} {authority}: cannot be used ({error})") from None
@@ -250,6 +257,7 @@ class DicomNode:
             return bytearray(read(count))
 
         transport.recv = recv
+        transport.socket.settimeout(self._ae.network_timeout)  # of silence
 
     def _say_rejected(self, event: evt.Event) -> None:
         caller = event.assoc.requestor

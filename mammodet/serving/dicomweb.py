@@ -51,14 +51,11 @@ class Server:
         Raises:
             InputError: a study is not there or has no images, or the server does not answer as it should.
         """
-        fields = ["SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID"]
         folders = []
         for study in studies:
             if not UID(study).is_valid:
                 raise InputError(f"--study {study!r}: is no Study Instance UID")
-            search = self._client.search_for_instances
-            rows = self._asked(study, search, study, fields=fields, get_remaining=True)
-            found = [self._asked(study, Dataset.from_json, row) for row in rows]
+            found = self._instances(study)
             images = [item for item in found if text(item, "SOPClassUID") in SOURCE_CLASSES]
             if not images:
                 kinds = sorted({UID(text(item, "SOPClassUID") or "").name for item in found})
@@ -68,6 +65,18 @@ class Server:
                 self._fetch(study, text(item, "SeriesInstanceUID") or "", text(item, "SOPInstanceUID") or "", folder)
             folders.append(folder / study)
         return folders
+
+    def _instances(self, study: str) -> list[Dataset]:
+        """What the server lists, page by page until one has nothing new: not every server heeds the offset."""
+        found: dict[str | None, Dataset] = {}
+        fields, search = ["SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID"], self._client.search_for_instances
+        while True:
+            rows = self._asked(study, search, study, fields=fields, offset=len(found))
+            items = [self._asked(study, Dataset.from_json, row) for row in rows]
+            new = {uid: item for item in items if (uid := text(item, "SOPInstanceUID")) not in found}
+            if not new:
+                return list(found.values())
+            found |= new
 
     def _fetch(self, study: str, series: str, instance: str, folder: Path) -> None:
         get, as_stored = self._client.retrieve_instance, (("application/dicom", "*"),)

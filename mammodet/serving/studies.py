@@ -61,10 +61,9 @@ class Studies:
         self.arriving = folder / "arriving"  # files that belong to no study yet
         self._lock = threading.Lock()
         self._due: dict[str, float] = {}  # when a study is to be predicted or sent, in monotonic seconds
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(self.arriving, ignore_errors=True)
         for name in ("arriving", "studies", "answered", "quarantine"):
-            (folder / name).mkdir(exist_ok=True)
+            (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted((folder / "studies").iterdir(), key=lambda path: path.stat().st_mtime):
             if self._answered(path.name) is not None:  # killed in between
                 shutil.rmtree(path)
