@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "score predictions: AP, FROC, ROC with intervals, report, comparison"),
     "visualize": ("visualize", "draw ground truth and predictions on the images"),
     "view": ("view", "read studies in the browser, and correct findings"),
+    "serve": ("serve", "answer a PACS: studies in, findings back as DICOM objects"),
     "explain": ("explain", "show what a network looks at: layers, Grad-CAM, input, curves"),
     "import": ("import_predictions", "read another program's detections"),
     "export": ("export", "export a model to ONNX Runtime or OpenVINO, which predict without torch"),

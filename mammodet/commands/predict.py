@@ -14,7 +14,7 @@ from mammodet.errors import InputError
 from mammodet.targets import REPORTED_WORDS
 
 if TYPE_CHECKING:
-    from mammodet.data.inputs import Inputs
+    from mammodet.data.inputs import Inputs, Skipped
     from mammodet.data.patient_keys import PatientKey
     from mammodet.data.study import Exam
     from mammodet.engine.predict import Predictor
@@ -36,31 +36,23 @@ EXAMPLE = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
-    main.add_argument(
-        "--checkpoint",
-        type=Path,
-        default=[Path("starter")],
-        nargs="+",
-        metavar="FILE",
-        help="best.ckpt of a training, a packed or an exported model; several (folds, seeds) answer together: mean "
-        "scores, fused detections (starter: the model that comes with mammodet)",
-    )
-    main.add_argument(
+    given = main.add_mutually_exclusive_group(required=True)
+    given.add_argument(
         "--input",
-        required=True,
         nargs="+",
+        default=[],
         metavar="PATH",
         help="images, DICOM files, DICOMDIR, zip files, folders (searched to their depth), COCO JSON, or globs of them",
     )
+    given.add_argument("--from-dicomweb", metavar="URL", help="take --study from a DICOMweb server (docs/pacs.md)")
+    main.add_argument("--study", nargs="+", default=[], metavar="UID", help="Study Instance UIDs, for --from-dicomweb")
+    main.add_argument("--stow", action="store_true", help="store the objects of --dicom on that server, too")
     main.add_argument("--output", type=Path, required=True, help="folder for predictions.json and the tables")
     main.add_argument(
         "--pattern",
         metavar="REGEX",
         help="finds in file names what headers do not say; groups patient, study, laterality, view, as in "
         r"'(?P<patient>\w+?)_(?P<laterality>L|R)\w*_(?P<view>CC|MLO)'",
-    )
-    main.add_argument(
-        "--score-threshold", type=float, default=0.3, metavar="T", help="detections from T are findings (%(default)s)"
     )
     main.add_argument("--overlays", action="store_true", help="draw the findings on the images, in OUTPUT/overlays")
     main.add_argument(
@@ -78,21 +70,43 @@ def parser() -> argparse.ArgumentParser:
         "gsps (presentation state with contours); needs DICOM input",
     )
     main.add_argument(
-        "--calibration",
-        type=Path,
-        help="calibration file: adds labels and probabilities to the scores (that of a packed model)",
-    )
-    main.add_argument("--no-labels", action="store_true", help="scores only, even if a packed model has a calibration")
-    main.add_argument(
-        "--allow-other-checkpoint",
-        action="store_true",
-        help="allow a calibration of another checkpoint; the predictions say so",
-    )
-    main.add_argument(
         "--patient-key",
         type=Path,
         metavar="FILE",
         help="key file: write hashed patient ids (docs/leakage.md)",
+    )
+    main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
+    add_model_options(main)
+    return main
+
+
+def add_model_options(main: argparse.ArgumentParser) -> None:
+    """Options that say which model answers, and how."""
+    main.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=[Path("starter")],
+        nargs="+",
+        metavar="FILE",
+        help="best.ckpt of a training, a packed or an exported model; several (folds, seeds) answer together: mean "
+        "scores, fused detections (starter: the model that comes with mammodet)",
+    )
+    main.add_argument(
+        "--score-threshold", type=float, default=0.3, metavar="T", help="detections from T are findings (%(default)s)"
+    )
+    labels = main.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--calibration",
+        type=Path,
+        help="calibration file: adds labels and probabilities to the scores (that of a packed model)",
+    )
+    labels.add_argument(
+        "--no-labels", action="store_true", help="scores only, even if a packed model has a calibration"
+    )
+    main.add_argument(
+        "--allow-other-checkpoint",
+        action="store_true",
+        help="allow a calibration of another checkpoint; the predictions say so",
     )
     main.add_argument(
         "--force", action="store_true", help="predict also what is no mammogram, with a warning (docs/images.md)"
@@ -117,27 +131,49 @@ def parser() -> argparse.ArgumentParser:
         help="what runs the network; onnx and openvino run exported models, without torch (auto: by the kind of file)",
     )
     main.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
-    main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
-    return main
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Predict and say what was found."""
     main_parser = parser()
     chosen = main_parser.parse_args(arguments)
-    if chosen.no_labels and chosen.calibration is not None:
-        main_parser.error("--no-labels and --calibration: give one of them")
     if chosen.page and chosen.patient_key is not None:
         main_parser.error("--page and --patient-key: the page shows patient ids; give one of them")
-    if not 0 <= chosen.score_threshold <= 1:
-        raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
+    if bool(chosen.study) != bool(chosen.from_dicomweb):
+        main_parser.error("--from-dicomweb and --study: give both or neither")
+    if chosen.stow and not (chosen.from_dicomweb and chosen.dicom):
+        main_parser.error("--stow: needs --from-dicomweb, and --dicom to say which objects")
     from mammodet.data.inputs import gather, unpacked
     from mammodet.data.patient_keys import PatientKey
+
+    server = None
+    if chosen.from_dicomweb:
+        try:
+            from mammodet.serving.dicomweb import Server
+        except ModuleNotFoundError as error:
+            raise InputError(f"--from-dicomweb needs {error.name}: pip install 'mammodet[network]'") from None
+        server = Server(chosen.from_dicomweb)
+    key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
+    predictor, calibration = open_model(chosen)
+    with unpacked(chosen.output) as folder:
+        given = server.fetch(chosen.study, folder) if server is not None else chosen.input
+        inputs = gather(given, predictor.facts.categories, unpack_to=folder, pattern=chosen.pattern)
+        _say_exams(inputs)
+        skipped, objects = predict_inputs(chosen, predictor, inputs, calibration, key)
+        if chosen.stow and server is not None:
+            server.store(objects)
+            print(f"stored {len(objects)} objects on {chosen.from_dicomweb}")
+    return 1 if skipped else 0
+
+
+def open_model(chosen: argparse.Namespace) -> tuple[Predictor, Calibration | None]:
+    """The model of `add_model_options`, and what labels its scores."""
+    if not 0 <= chosen.score_threshold <= 1:
+        raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
     from mammodet.engine.ensemble import Ensemble
     from mammodet.evaluation.calibration_file import read_calibration
     from mammodet.models import STARTER, starter_path
 
-    key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
     calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
     paths = [starter_path() if path == Path(STARTER) else path for path in chosen.checkpoint]
     predictor = Ensemble.from_checkpoints(
@@ -147,18 +183,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(starter_line(predictor.card))
     if calibration is None and not chosen.no_labels:
         calibration = predictor.calibration
-    with unpacked(chosen.output) as folder:
-        inputs = gather(chosen.input, predictor.facts.categories, unpack_to=folder, pattern=chosen.pattern)
-        return _predict(chosen, predictor, inputs, calibration, key)
+    return predictor, calibration
 
 
-def _predict(
+def predict_inputs(
     chosen: argparse.Namespace,
     predictor: Predictor,
     inputs: Inputs,
     calibration: Calibration | None,
     key: PatientKey | None,
-) -> int:
+) -> tuple[list[Skipped], list[Path]]:
+    """Predict, write all that is asked for, and say so; answers what was skipped, and the DICOM objects."""
     from mammodet.data.predictions import read_predictions
     from mammodet.engine.predict import predict_to_folder
     from mammodet.files import read_json
@@ -175,7 +210,6 @@ def _predict(
         from mammodet.export.dicom_files import check_sources, write_dicom
 
         check_sources(inputs, chosen.dicom, with_masks=predictor.config.model.with_masks)
-    _say_exams(inputs)
     path, skipped = predict_to_folder(
         predictor,
         inputs.dataset,
@@ -206,9 +240,12 @@ def _predict(
         from mammodet.serving.page import write_pages
         from mammodet.serving.study import Study, predicted_only
 
-        study = Study.of(Path(chosen.input[0]).name, predicted_only(inputs, predictions), predictions, calibration)
+        study = Study.of(
+            Path((chosen.input or chosen.study)[0]).name, predicted_only(inputs, predictions), predictions, calibration
+        )
         pages = write_pages(study, chosen.output / "pages")
         print(f"wrote {len(pages)} pages; open {pages[0]}")
+    objects: list[Path] = []
     if chosen.dicom:
         objects = write_dicom(predictions, inputs, chosen.output / "dicom", chosen.dicom, threshold, calibration)
         print(f"wrote {len(objects)} DICOM objects to {chosen.output}/dicom")
@@ -219,7 +256,7 @@ def _predict(
             f"{len(skipped)} images were skipped; they are listed in {chosen.output}/skipped.json",
             file=sys.stderr,
         )
-    return 1 if skipped else 0
+    return skipped, objects
 
 
 def _hashed(exam: Exam, key: PatientKey) -> Exam:

@@ -21,6 +21,8 @@ def check_sources(inputs: Inputs, kinds: Sequence[str], *, with_masks: bool) -> 
         InputError: with each image that is no DICOM file, or does not say which object it is.
     """
     try:
+        import highdicom  # noqa: F401
+
         from mammodet.export.dicom_source import read_source
     except ImportError as error:
         raise InputError(f"--dicom: needs {error.name}; pip install 'mammodet[dicom-out]'") from None

@@ -45,6 +45,13 @@ _FINDINGS = {
     "architectural distortion": codes.cid6014.ArchitecturalDistortionOfBreast,
     "distortion": codes.cid6014.ArchitecturalDistortionOfBreast,
 }
+#: SOP classes of images that findings may be of: CR, DX, MG, and secondary captures, as scanned films are.
+SOURCE_CLASSES = (
+    *("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1"),
+    *("1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.1.2.1"),
+    *("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3"),
+)
+_MAKER = {"manufacturer": "mammodet developers", "manufacturer_model_name": "mammodet"}
 SIDES = {"L": codes.SCT.Left, "R": codes.SCT.Right}
 
 
@@ -91,8 +98,7 @@ class Maker:
             "series_instance_uid": self.uid(study, kind),
             "series_number": number,
             "series_description": f"mammodet {kind.upper()}, research only",
-            "manufacturer": "mammodet developers",
-            "manufacturer_model_name": "mammodet",
+            **_MAKER,
             "software_versions": mammodet.__version__,
             "device_serial_number": self.checkpoint[:16],
         }
@@ -146,6 +152,11 @@ class Reading:
     def tracking(self, index: int, maker: Maker) -> tuple[str, UID]:
         """Tracking identifier and UID, the same in each object that shows the finding."""
         return f"{self.categories[index]} {index + 1}"[:64], maker.uid(self.uid, f"finding {index + 1}")
+
+
+def is_ours(dataset: Dataset) -> bool:
+    """Whether an object was written here: results are not looked at again."""
+    return [text(dataset, name) for name in ("Manufacturer", "ManufacturerModelName")] == list(_MAKER.values())
 
 
 def read_source(path: Path) -> Dataset:

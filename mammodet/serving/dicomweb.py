@@ -1,0 +1,113 @@
+"""A DICOMweb server (PS3.18): images of studies from it (QIDO-RS, WADO-RS), objects back to it (STOW-RS)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pydicom
+from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from requests import RequestException
+
+from mammodet.data.dicom.file import quiet
+from mammodet.data.dicom.tags import text
+from mammodet.errors import InputError
+from mammodet.export.dicom_source import SOURCE_CLASSES, is_ours
+from mammodet.files import atomic_path
+
+T = TypeVar("T")
+
+
+class Server:
+    """A DICOMweb server; `requests` takes passwords from ~/.netrc and certificates from REQUESTS_CA_BUNDLE.
+
+    Args:
+        url: of the service, for instance `https://pacs.example/dicom-web`.
+        timeout_s: that the server may be silent.
+    Raises:
+        InputError: no such URL, or one with a password.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+        except ValueError:
+            known = False
+        if not known:
+            raise InputError(f"--from-dicomweb {url}: expected http://HOST:PORT/PATH or https://...")
+        if parts.username is not None:
+            raise InputError("--from-dicomweb: the URL holds a user name, which others can read; put it into ~/.netrc")
+        self.url = url.rstrip("/")
+        self._client = DICOMwebClient(self.url, timeout=timeout_s)
+
+    def fetch(self, studies: Sequence[str], folder: Path) -> list[Path]:
+        """Write the images of studies below a folder, one folder a study; objects of mammodet are left where they are.
+
+        Raises:
+            InputError: a study is not there or has no images, or the server does not answer as it should.
+        """
+        folders = []
+        for study in studies:
+            if not UID(study).is_valid:
+                raise InputError(f"--study {study!r}: is no Study Instance UID")
+            found = self._instances(study)
+            images = [item for item in found if text(item, "SOPClassUID") in SOURCE_CLASSES]
+            if not images:
+                kinds = sorted({UID(text(item, "SOPClassUID") or "").name for item in found})
+                holds = f"holds no images ({', '.join(kinds)})" if kinds else "was not found"
+                raise InputError(f"{self.url}: study {study} {holds}")
+            for item in images:
+                self._fetch(study, text(item, "SeriesInstanceUID") or "", text(item, "SOPInstanceUID") or "", folder)
+            folders.append(folder / study)
+        return folders
+
+    def _instances(self, study: str) -> list[Dataset]:
+        """What the server lists, page by page until one has nothing new: not every server heeds the offset."""
+        found: dict[str | None, Dataset] = {}
+        fields, search = ["SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID"], self._client.search_for_instances
+        while True:
+            rows = self._asked(study, search, study, fields=fields, offset=len(found))
+            items = [self._asked(study, Dataset.from_json, row) for row in rows]
+            new = {uid: item for item in items if (uid := text(item, "SOPInstanceUID")) not in found}
+            if not new:
+                return list(found.values())
+            found |= new
+
+    def _fetch(self, study: str, series: str, instance: str, folder: Path) -> None:
+        get, as_stored = self._client.retrieve_instance, (("application/dicom", "*"),)
+        image = self._asked(instance, get, study, series, instance, media_types=as_stored)
+        if not is_ours(image):
+            with atomic_path(folder / study / f"{instance}.dcm") as path:
+                self._asked(instance, image.save_as, path, enforce_file_format=True)
+
+    def store(self, objects: Sequence[Path]) -> None:
+        """Store DICOM files.
+
+        Raises:
+            InputError: the server did not confirm each.
+        """
+        datasets = [pydicom.dcmread(path) for path in objects]
+        answer = self._asked("STOW", self._client.store_instances, datasets) if datasets else Dataset()
+        confirmed = {str(item.ReferencedSOPInstanceUID) for item in answer.get("ReferencedSOPSequence", [])}
+        missing = [
+            path.name for path, each in zip(objects, datasets, strict=True) if each.SOPInstanceUID not in confirmed
+        ]
+        if missing:
+            raise InputError(
+                f"{self.url}: did not confirm {len(missing)} of {len(objects)} objects ({', '.join(missing[:4])}); "
+                "they are in the output folder"
+            )
+
+    def _asked(self, what: str, ask: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        try:
+            with quiet:
+                return ask(*arguments, **options)
+        except RequestException as error:
+            raise InputError(f"{self.url}: {what}: {str(error)[:300]}") from None
+        except Exception as error:  # what the parsers say of an answer that is none
+            raise InputError(f"{self.url}: {what}: is no DICOMweb answer ({str(error)[:200]})") from None
