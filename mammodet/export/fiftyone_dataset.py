@@ -20,7 +20,7 @@ def to_fiftyone(dataset: str | Path, predictions: str | Path | None = None, *, n
     """A `fiftyone.Dataset` of a data set file, in `ground_truth`, and of a predictions file, in `predictions`.
 
     Samples carry what is known of their image (`patient_id`, `view`, `tumor`, `malignant`, ...), their split as a tag,
-    and the tag `incomplete` where boxes do not say all: images not known to be normal, regions to ignore (`ignore`).
+    and the tag `incomplete` where boxes do not say all: images not known to be normal, regions to ignore (`iscrowd`).
 
     Args:
         name: of the FiftyOne data set; None lets FiftyOne choose one.
@@ -52,7 +52,7 @@ def to_fiftyone(dataset: str | Path, predictions: str | Path | None = None, *, n
                 fiftyone.Detection(
                     label=lesion.category,
                     **_place(record, lesion.box_xyxy, lesion.rle if lesion.has_outline else None),
-                    ignore=lesion.ignore,
+                    iscrowd=lesion.ignore,
                     geometry=lesion.geometry,
                     pathology=lesion.attributes.get("pathology"),
                 )
