@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from mammodet.api import Predictor, Result, Results, convert, evaluate, load, read_dataset, train
+    from mammodet.api import Predictor, Result, Results, convert, evaluate, load, read_dataset, to_fiftyone, train
 
-__all__ = ["Predictor", "Result", "Results", "convert", "evaluate", "load", "read_dataset", "train"]
+__all__ = ["Predictor", "Result", "Results", "convert", "evaluate", "load", "read_dataset", "to_fiftyone", "train"]
 __version__ = "0.1.0"
 
 # In a source tree `converters` and `configs` lie beside this folder; an installation has them inside (setup.cfg).

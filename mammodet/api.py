@@ -27,6 +27,7 @@ from mammodet.evaluation.calibration_file import Calibration
 from mammodet.evaluation.entries import Scored, admit_inputs, score_entries
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import Metrics
+from mammodet.export.fiftyone_dataset import to_fiftyone
 from mammodet.geometry import rle_to_mask
 from mammodet.models import STARTER, starter_path
 from mammodet.models.card import ModelCard
@@ -362,4 +363,4 @@ def _choose_several(items: Sequence[str | Path | NDArray[Any]], categories: tupl
     return _Chosen(Dataset(categories, tuple(records)), root, unreadable, arrays)
 
 
-__all__ = ["Predictor", "Result", "Results", "convert", "evaluate", "load", "read_dataset", "train"]
+__all__ = ["Predictor", "Result", "Results", "convert", "evaluate", "load", "read_dataset", "to_fiftyone", "train"]

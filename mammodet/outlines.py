@@ -61,7 +61,8 @@ def rle_polygons(rle: Rle, tolerance_px: float = 0.0) -> list[shapely.Polygon]:
     """The regions of a mask as polygons along the borders of its pixels, their holes filled, the largest first.
 
     Args:
-        tolerance_px: no point of a border lies further than this from its polygon (Douglas and Peucker's rule).
+        tolerance_px: of Douglas and Peucker's rule. A border lies nowhere further from its polygon than this, and twice
+            this where the polygon begins, since GEOS removes that corner last.
     """
     left, top, right, bottom = (round(side) for side in rle_box(rle))
     patch = np.pad(rle_to_mask(rle)[top:bottom, left:right], ((0, 0), (1, 1))).astype(np.int8)
@@ -71,6 +72,25 @@ def rle_polygons(rle: Rle, tolerance_px: float = 0.0) -> list[shapely.Polygon]:
     filled = shapely.polygons(shapely.get_exterior_ring(parts))
     simple = shapely.simplify(filled, tolerance_px, preserve_topology=True)
     return [simple[index] for index in np.argsort(-shapely.area(simple), kind="stable")]
+
+
+def one_outline(rle: Rle, tolerance_px: float = 0.0) -> list[float]:
+    """x, y, x, y, ... of a mask as a single outline, for formats that know no other; its holes are filled.
+
+    Several regions are joined by lines without area, there and back between their nearest corners.
+
+    Args:
+        tolerance_px: as of `rle_polygons`. Up to 0.5 the outline has the mask's box: its corners are whole numbers.
+    Raises:
+        ValueError: the mask is empty.
+    """
+    first, *others = (shapely.get_coordinates(part.exterior)[:-1] for part in rle_polygons(rle, tolerance_px))
+    points = first
+    for part in others:
+        near = np.argmin(np.hypot(*(points[:, None] - part[None]).transpose(2, 0, 1)))
+        at, start = divmod(int(near), len(part))
+        points = np.concatenate([points[: at + 1], np.roll(part, -start, axis=0), part[start][None], points[at:]])
+    return [float(number) for number in points.ravel()]
 
 
 def _valid(drawn: shapely.Polygon) -> BaseGeometry:

@@ -53,6 +53,17 @@ def test_nothing_is_known_of_a_model_that_names_no_patients():
     assert check(truth(), said({})).patients_seen is None
 
 
+def test_patients_of_an_archive_with_the_same_women_under_other_ids_are_not_called_unseen():
+    data = replace(truth(), info={"archive": "DDSM"})
+    files = [{"file": "train.json", "subset": "train", "archive": name} for name in ("CBIS-DDSM", "INbreast")]
+    admitted = check(data, said({**KNOWN, "files": files}))
+    assert admitted.patients_seen is None
+    (reason,) = admitted.unchecked
+    assert "CBIS-DDSM" in reason
+    assert check(data, said({**KNOWN, "files": files[1:]})).patients_seen == 0
+    assert check(replace(data, info={"archive": "CBIS-DDSM"}), said({**KNOWN, "files": files})).patients_seen == 0
+
+
 UNSAFE = {"patients": ["q"], "config": {"data": {"unsafe_split": "rotated_copies"}}}
 CASES = {
     "unsafe_split": (truth(), said(UNSAFE), {}, ["trained on an unsafe split (rotated_copies): copies of test images"]),

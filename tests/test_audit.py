@@ -15,10 +15,11 @@ from mammodet.converters.base import SplitOptions
 from pycocotools import mask as coco_mask
 
 from mammodet.audit.run import audit_file
-from mammodet.data.coco import read_coco, to_json
+from mammodet.data.coco import read_coco, to_json, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError
 from mammodet.phantom.mias import write_mias_archive
+from mammodet.records import Dataset, ImageRecord
 
 ROOT = Path(__file__).parent.parent
 SIZE = 192
@@ -153,6 +154,18 @@ def test_copy_in_another_subset_is_found(planted, change, position):
     assert [image.record.file_name for image in item.images] == [original["file_name"], copy["file_name"]]
     assert ("mirrored" in item.text) == (change is mirrored)
     assert ("byte for byte" in item.text) == (change is np.copy)
+
+
+def test_film_of_another_archive_is_known_again_under_its_other_patient_id(planted):
+    original = planted.normal[0]
+    pixels = resized(re_encoded(read_image(planted.path(original))))
+    record = ImageRecord(1, "images/A_1.png", pixels.shape, "A_1", labels={"tumor": 1}, unlocalized=True)
+    other = planted.folder.parent / "ddsm"
+    write_png(other / record.file_name, pixels)
+    write_coco(Dataset(("mass",), (record,), {"archive": "DDSM"}), other / "train.json")
+    audit = planted.audit(siblings=False, others=[other / "train.json"])
+    [item] = next(finding.items for finding in audit.findings if finding.check == "copies_across_subsets")
+    assert [image.record.patient_id for image in item.images] == [original["patient_id"], "A_1"]
 
 
 def test_copies_inside_a_file_are_told_by_patient(planted):

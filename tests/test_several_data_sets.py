@@ -324,6 +324,22 @@ def test_an_image_file_of_training_is_found_in_validation_under_another_name(two
     run_of(two, *BOTH)
 
 
+def test_archives_of_the_same_women_are_not_joined_across_training_and_validation(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(two / "a/train.json", "P_1", "P_2", archive="CBIS-DDSM")
+    write_set(two / "a/val.json", "P_3", archive="CBIS-DDSM", first=4)
+    write_set(two / "bb/train.json", "A_1", "A_2", archive="DDSM")
+    write_set(two / "bb/val.json", "A_3", archive="DDSM", first=4)
+    message = refusal(two, *BOTH)
+    assert "1 fault" in message
+    assert "CBIS-DDSM and DDSM hold films of the same women under different ids" in message
+    run = run_of(two, *with_prefix(""))  # the user says that ids were made common
+    assert run.facts.patients == ("A_1", "A_2", "A_3", "P_1", "P_2", "P_3")
+    command = f"mammodet audit {two}/a/train.json --with {two}/bb/train.json {two}/a/val.json {two}/bb/val.json"
+    assert command in capsys.readouterr().out
+
+
 # Weights
 
 

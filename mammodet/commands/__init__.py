@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": ("explain", "show what a network looks at: layers, Grad-CAM, input, curves"),
     "import": ("import_predictions", "read another program's detections"),
     "export": ("export", "export a model to ONNX Runtime or OpenVINO, which predict without torch"),
+    "export-data": ("export_data", "write a data set or predictions for other tools: YOLO, VOC, RF-DETR, CVAT, ..."),
     "pack": ("pack", "pack a checkpoint with calibration and card into one small file"),
     "phantoms": ("phantoms", "draw synthetic mammograms in the layout of an archive"),
 }

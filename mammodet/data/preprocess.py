@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.config import ImageConfig
+from mammodet.config.data import Channel
 from mammodet.data.breast import find_breast
 from mammodet.data.images import Pixels, to_unit
 from mammodet.records import BoxXYXY
@@ -42,6 +43,13 @@ def prepare_image(
     np.clip(unit, 0, 1, out=unit)  # interpolation rounds to a little more than 1
     channels = [_CHANNELS[name](unit) for name in config.channels]
     return np.ascontiguousarray(np.stack(channels)), trace
+
+
+def to_8_bits(pixels: Pixels, channel: Channel) -> NDArray[np.uint8]:
+    """Pixels (height, width) for programs that read 8 bits, windowed as a channel; those of 8 bits stay as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.rint(_CHANNELS[channel](to_unit(pixels)) * 255).astype(np.uint8)
 
 
 def plan_trace(pixels: Pixels, config: ImageConfig, breast_box_xyxy: BoxXYXY | None) -> Trace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from mammodet.config.data import DataFileConfig, PlacedFile
 from mammodet.data.coco import data_hash
-from mammodet.data.sources import WORDS, SourceFile
+from mammodet.data.sources import WORDS, SourceFile, share_women
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash, file_hash
 from mammodet.records import LABELS, Dataset, ImageRecord, Lesion
@@ -77,7 +78,8 @@ def join_sets(parts: Sequence[Part]) -> Joined:
     Raises:
         InputError: categories that differ, patient ids that may or may not be the same people, images that occur twice.
     """
-    where = f"joining {', '.join(str(part.path) for part in parts)}"
+    paths = [str(part.path) for part in parts]
+    where = f"joining {', '.join(paths)}"
     faults: list[str] = []
     datasets = [map_categories(part.dataset, part.said.categories, str(part.path), faults) for part in parts]
     raise_faults(faults, where=where, advice="See docs/several_data_sets.md.")
@@ -108,6 +110,9 @@ def join_sets(parts: Sequence[Part]) -> Joined:
     if not faults:  # reads image files, the work that takes longest
         faults = _copies(joined["train"], joined["val"], root)
     raise_faults(faults, where=where, advice="See docs/several_data_sets.md.")
+    if len(_sets_of(parts)) > 1:
+        command = shlex.join(["mammodet", "audit", *paths[:1], "--with", *paths[1:], "--output", "audit"])
+        print(f"image files of validation were compared byte by byte; to find re-encoded copies: {command}")
     weights = tuple(part.said.weight for part in parts if part.source.subset == "train" for _ in part.dataset.images)
     return Joined(joined["train"], joined["val"], root, weights, canonical_hash(hashes))
 
@@ -193,6 +198,11 @@ def _patient_faults(parts: Sequence[Part]) -> list[str]:
         _tell_shared(name, members)
     for (one, first), (other, second) in itertools.combinations(sets.items(), 2):
         said = [{part.said.patient_prefix for part in members} for members in (first, second)]
+        if "" not in said[0] | said[1] and _share_women(first, second):
+            faults.append(
+                f"{one} and {other} hold films of the same women under different ids: those in training may be in "
+                "validation, too. Train on one of them; or give common ids to both, and say so: patient_prefix: ''"
+            )
         if "" in said[0] | said[1] or (said[0] == said[1] and None not in said[0]):
             continue
         shared = sorted(_ids(first) & _ids(second))
@@ -212,6 +222,14 @@ def _patient_faults(parts: Sequence[Part]) -> list[str]:
                 if patient.startswith(prefix)
             ][:1]
     return faults
+
+
+def _share_women(first: Sequence[Part], second: Sequence[Part]) -> bool:
+    """Whether training images of one set, and validation images of another, may be of the same women."""
+    return any(
+        share_women(part.source.archive, other.source.archive) and part.source.subset != other.source.subset
+        for part, other in itertools.product(first, second)
+    )
 
 
 def _sets_of(parts: Sequence[Part]) -> dict[str, list[Part]]:

@@ -13,6 +13,8 @@ from mammodet.errors import InputError
 from mammodet.records import Dataset
 
 WORDS = {"train": "training", "val": "validation"}
+#: In the names of archives that publish films of the same women, each under patient ids of its own.
+_SAME_WOMEN = ("ddsm", "mias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class SourceFile:
     def of(dataset: Dataset, file: str, subset: Literal["train", "val"], patient_prefix: str = "") -> SourceFile:
         """The file that a data set was read from."""
         return SourceFile(
-            file, subset, _archive(dataset), data_hash(dataset), split_hash_of(dataset), patient_prefix=patient_prefix
+            file, subset, archive_of(dataset), data_hash(dataset), split_hash_of(dataset), patient_prefix=patient_prefix
         )
 
 
@@ -76,7 +78,7 @@ def seen_patients(model: Mapping[str, Any], dataset: Dataset) -> set[str]:
     patients = set(model.get("patients") or ())
     files = sources_of(model)
     every = {file.patient_prefix for file in files} | {""}
-    archive = _archive(dataset)
+    archive = archive_of(dataset)
     own = {file.patient_prefix for file in files if archive is not None and file.archive == archive}
     own = own | {file.patient_prefix for file in files if file.archive is None} if own else every
     seen = set()
@@ -85,6 +87,13 @@ def seen_patients(model: Mapping[str, Any], dataset: Dataset) -> set[str]:
         if prefix in own:
             seen.add(patient.removeprefix(prefix))
     return seen
+
+
+def share_women(first: str | None, second: str | None) -> bool:
+    """Whether two archives are of the same women, whose ids do not say so: DDSM and CBIS-DDSM, for instance."""
+    if first is None or second is None or first == second:
+        return False
+    return any(word in first.lower() and word in second.lower() for word in _SAME_WOMEN)
 
 
 def joined_sources(*parts: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
@@ -99,6 +108,7 @@ def split_hash_of(dataset: Dataset) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _archive(dataset: Dataset) -> str | None:
+def archive_of(dataset: Dataset) -> str | None:
+    """The archive that a data set says it is of."""
     value = dataset.info.get("archive")
     return value if isinstance(value, str) else None

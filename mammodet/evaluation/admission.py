@@ -11,7 +11,7 @@ from typing import Any
 from mammodet.data.coco import data_hash
 from mammodet.data.patient_keys import PatientKey, known_patients, not_comparable
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
-from mammodet.data.sources import WORDS, seen_patients, sources_of
+from mammodet.data.sources import WORDS, archive_of, seen_patients, share_women, sources_of
 from mammodet.errors import InputError, raise_faults
 from mammodet.evaluation.calibration_file import Provenance, checkpoints_of
 from mammodet.files import dig
@@ -159,6 +159,13 @@ def _unchecked(
         found += [f"{bare} images of --train-json do not say whose they are"] if bare else []
     elif not named:
         found.append("the predictions do not say on which patients the model was trained (--train-json names them)")
+    archive = archive_of(dataset)
+    trained = [file.archive for file in sources_of(model)] + [archive_of(train) if train is not None else None]
+    found += [
+        f"it was trained on {other}, which has films of the same women as {archive} under other ids"
+        for other in trained
+        if share_women(other, archive)
+    ]
     for part in model["folds"] if folds else [model]:
         count, start = part.get("unknown_patients"), part.get("unknown_start")
         if count:
