@@ -253,7 +253,13 @@ def test_many_requests_read_few_images_at_a_time(study, store, monkeypatch):
 
 
 def test_verdict_is_kept_at_once_and_found_again(study, store, tmp_path):
-    sent = {"version": 0, "marks": [{"verdict": "accepted", "detection": 0}], "comment": HOSTILE, "done": True, "shown_from": 0.5}
+    sent = {
+        "version": 0,
+        "marks": [{"verdict": "accepted", "detection": 0}],
+        "comment": HOSTILE,
+        "done": True,
+        "shown_from": 0.5,
+    }
     answer = client(study, store).put(f"{STUDY}/images/0/verdict", json=sent)
     assert answer.status_code == 200
     assert answer.json()["version"] == 1

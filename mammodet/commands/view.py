@@ -36,12 +36,14 @@ def parser() -> argparse.ArgumentParser:
         "input",
         nargs="*",
         metavar="PATH",
-        help="a predictions folder or file, a data set (COCO JSON), an evaluation's folder, or images, DICOM files, zip "
-        "files, folders to predict now (none: what is dropped on the page)",
+        help="a predictions folder or file, a data set (COCO JSON), an evaluation's folder, or images, DICOM files, "
+        "zip files, folders to predict now (none: what is dropped on the page)",
     )
     main.add_argument("--predictions", type=Path, help="predictions of the data set or images: a folder or a file")
     main.add_argument("--images", type=Path, metavar="FOLDER", help="the folder that was predicted (the predictions')")
-    main.add_argument("--checkpoint", type=Path, default=Path("starter"), help="model that predicts, uploads too (%(default)s)")
+    main.add_argument(
+        "--checkpoint", type=Path, default=Path("starter"), help="model that predicts, uploads too (%(default)s)"
+    )
     main.add_argument("--calibration", type=Path, help="calibration file, for operating points (that of the model)")
     main.add_argument(
         "--output",

@@ -12,9 +12,7 @@ _LINK = re.compile(rf'{_HREF} {_TO}="([^"<>]*)"')
 
 def case_fragment(**wanted: str | float) -> str:
     """`image=a%2Fb.png`, `show=missed&threshold=0.3`, ...: what the page shows when it follows `#` (docs/view.md)."""
-    return "&".join(
-        f"{name}={quote(str(value), safe='', errors='backslashreplace')}" for name, value in wanted.items()
-    )
+    return "&".join(f"{name}={quote(str(value), safe='', errors='backslashreplace')}" for name, value in wanted.items())
 
 
 def linked(report: str, page: str) -> str:
