@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -56,7 +57,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 MOST_VERDICT_BYTES = 2**18
-IMAGES_AT_ONCE = 4  # read and sent; others wait
+IMAGES_AT_ONCE = min(os.cpu_count() or 2, 4)  # read and sent; others wait
 SEND_SECONDS = 60.0  # for one of them
 T = TypeVar("T")
 

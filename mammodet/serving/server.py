@@ -33,6 +33,7 @@ def serve(
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # so that a browser that is faster than the server waits for it
     except (OSError, OverflowError) as error:
         raise InputError(f"--port {port}: cannot be used ({error}); leave it out for a free one") from None
     port, token = listener.getsockname()[1], secrets.token_urlsafe(24)

@@ -896,7 +896,7 @@ function start() {
       for (let number = 0; number < studies; number++) await appendFrom(`api/studies/${number}`);
     }
     listExams();
-    if (!study.exams.length) return say("Drop DICOM, PNG or zip files here, or press O.");
+    if (!study.exams.length) return;
     await follow();
     active().canvas.focus();
   }
