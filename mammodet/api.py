@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -151,7 +151,13 @@ class Predictor:
         return f"<mammodet.Predictor: {name}, finds {', '.join(self.categories)}, on {self._model.device}>"
 
     def predict(
-        self, images: Images, *, root: str | Path | None = None, num_workers: int = 0, force: bool = False
+        self,
+        images: Images,
+        *,
+        root: str | Path | None = None,
+        num_workers: int = 0,
+        force: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> Results:
         """Look at images.
 
@@ -162,6 +168,7 @@ class Predictor:
             root: folder that the image names of a `Dataset` start from.
             num_workers: processes that read files; arrays need none.
             force: look also at what is no mammogram (docs/images.md), with a warning.
+            progress: is called with the number of images that are done, after each.
         Returns:
             a result for each image; those that cannot be read, or are no mammograms, are in `skipped`.
         Raises:
@@ -171,7 +178,9 @@ class Predictor:
         results, skipped = [], list(chosen.unreadable)
         # each task of a process carries `read`, which must then hold no images
         how: dict[str, Any] = {"read": chosen.read} if chosen.arrays else {"num_workers": num_workers}
-        for found in self._model.predict(chosen.dataset, chosen.root, force=force, **how):
+        for done, found in enumerate(self._model.predict(chosen.dataset, chosen.root, force=force, **how), 1):
+            if progress is not None:
+                progress(done)
             if isinstance(found, Skipped):
                 skipped.append(found)
                 continue

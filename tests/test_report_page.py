@@ -206,10 +206,13 @@ def test_report_gallery_follows_how_the_metrics_count_second_detections(tmp_path
     dataset = Dataset(("mass",), (record(1, square(20, 20, 40, 40)),))
     found = [[prediction(1, (TARGET, 0.9), ((21, 21, 41, 41), 0.8), tumor=0.9)]]
     metrics = metrics_value()
-    assert "second detection of one lesion" in report(tmp_path, dataset=dataset, predictions=found)
+    page = report(tmp_path, dataset=dataset, predictions=found)
+    assert "second detection of a found lesion, with score 0.80" in page
+    assert "1 of 1 images whose only fault of boxes is a second detection" in words_of(page)
+    assert "No image has a false positive alone" in page
     metrics["protocol"]["duplicates"] = "ignored"
     page = report(tmp_path, dataset=dataset, predictions=found, metrics=metrics_of(metrics))
-    assert "second detection of one" not in page
+    assert "second detection of a found lesion, with" not in page
 
 
 def test_report_lists_every_missed_lesion_beyond_the_pictures(tmp_path):
@@ -261,6 +264,22 @@ def test_report_answers_first_and_ends_with_protocol_and_hashes(tmp_path):
     places = ("17 images of 12 patients", "lesion sensitivity at 1 FPPI", "FROC curves", "<h2>Strata", "<h2>Pictures")
     found = [page.index(words) for words in (*places, "<h2>Protocol", "ab" * 32, "<code>again", "<h2>Words")]
     assert found == sorted(found)
+
+
+def test_report_links_images_and_densities_to_their_cases_and_explains_words_on_hover(tmp_path):
+    metrics = metrics_value()
+    metrics["models"][0]["strata"][0].update(variable="density", value="C")
+    page = report(tmp_path, metrics=metrics_of(metrics))
+    links = [attributes for tag, attributes in Checker(page).tags if tag == "a"]
+    assert all(link["href"] == "#cases" for link in links)
+    wanted = {link["data-cases"] for link in links}
+    assert {"density=C", "image=e.png&threshold=0.30", "filter=missed&threshold=0.30"} <= wanted
+    hostile = "image=%3Cscript%3Ealert%281%29%3C%2Fscript%3E.png&threshold=0.30"
+    assert hostile in wanted
+    assert f"<pre><code>mammodet view {tmp_path}</code></pre>" in page
+    titles = {attributes["title"].split(":")[0] for tag, attributes in Checker(page).tags if tag == "abbr"}
+    assert {"CPM", "ROC AUC"} <= titles
+    assert "finds" in words_of(page).split("lesion sensitivity")[0]
 
 
 def test_report_survives_an_image_that_cannot_be_read(tmp_path):

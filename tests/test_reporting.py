@@ -392,7 +392,9 @@ def test_match_refuses_an_unknown_rule():
 
 def test_second_detection_counts_only_where_the_protocol_counts_it():
     record, found = make_record(LESION), make_prediction((TARGET, 0.9), ((21, 21, 41, 41), 0.6), tumor=0.9)
-    assert judge(record, found).false_score == pytest.approx(0.6)
+    verdict = judge(record, found)
+    assert (verdict.kind, verdict.false_score) == ("second detection", None)
+    assert verdict.second_score == pytest.approx(0.6)
     assert judge(record, found, count_seconds=False).is_clean
 
 
@@ -449,6 +451,16 @@ def test_choose_gallery_puts_the_worst_first_and_keeps_a_quarter_for_successes()
     assert ids(choice.label) == [7, 6, 5, 4, 3, 2]
     assert ids(choice.clean) == [8, 9]
     assert choice.missed == choice.false == []
+
+
+def test_second_detection_does_not_hide_a_weaker_false_positive():
+    found = make_prediction((TARGET, 0.9), ((21, 21, 41, 41), 0.6), ((60, 60, 70, 70), 0.5), tumor=0.9)
+    both = judged_as(1, make_record(LESION), found)
+    second = judged_as(2, make_record(LESION), make_prediction((TARGET, 0.9), ((21, 21, 41, 41), 0.6), tumor=0.9))
+    assert both[2].false_score == pytest.approx(0.5)
+    assert "false positive with score 0.50" in both[2].reason
+    choice = choose_gallery([both, second], 8)
+    assert (ids(choice.false), ids(choice.second)) == ([1], [2])
 
 
 def test_choose_gallery_shares_its_room_between_kinds_of_errors():

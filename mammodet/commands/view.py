@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,13 +16,15 @@ from mammodet.errors import InputError
 if TYPE_CHECKING:
     from mammodet.data.inputs import Inputs
     from mammodet.data.predictions import Predictions
-    from mammodet.evaluation.calibration_file import Calibration
+    from mammodet.engine.predict import Predictor
+    from mammodet.evaluation.results import Metrics
     from mammodet.serving.study import Study
 
 EXAMPLE = """examples (docs/view.md):
   mammodet view films/ study.zip                         predict now, with the starter model
   mammodet view preds/ --images films/                   what mammodet predict wrote
   mammodet view data/mias/test.json --predictions preds/ truth and predictions side by side
+  mammodet view eval/                                    what mammodet evaluate wrote: its report, with links to cases
   mammodet view preds/ --images films/ --export corrected.json
 """
 
@@ -29,20 +34,23 @@ def parser() -> argparse.ArgumentParser:
     main = Parser(description=__doc__, epilog=EXAMPLE)
     main.add_argument(
         "input",
-        nargs="+",
+        nargs="*",
         metavar="PATH",
-        help="a predictions folder or file, a data set (COCO JSON), or images, DICOM files, zip files, folders to "
-        "predict now",
+        help="a predictions folder or file, a data set (COCO JSON), an evaluation's folder, or images, DICOM files, "
+        "zip files, folders to predict now (none: what is dropped on the page)",
     )
     main.add_argument("--predictions", type=Path, help="predictions of the data set or images: a folder or a file")
     main.add_argument("--images", type=Path, metavar="FOLDER", help="the folder that was predicted (the predictions')")
-    main.add_argument("--checkpoint", type=Path, default=Path("starter"), help="model that predicts (%(default)s)")
+    main.add_argument(
+        "--checkpoint", type=Path, default=Path("starter"), help="model that predicts, uploads too (%(default)s)"
+    )
     main.add_argument("--calibration", type=Path, help="calibration file, for operating points (that of the model)")
     main.add_argument(
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="keeps verdicts.json, and predictions that are made now (beside the predictions, else mammodet_view/NAME)",
+        help="keeps verdicts.json, uploads, and predictions that are made now (beside the predictions, else "
+        "mammodet_view/NAME)",
     )
     main.add_argument("--export", type=Path, metavar="FILE", help="write the corrected images as COCO JSON, and end")
     main.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
@@ -58,12 +66,16 @@ def main(arguments: list[str] | None = None) -> int:
         from mammodet.serving.server import serve
     except ModuleNotFoundError as error:
         raise InputError(f"mammodet view needs {error.name}: pip install 'mammodet[view]'") from None
+    from mammodet.api import Predictor
     from mammodet.data.coco import write_coco
+    from mammodet.engine.ensemble import Ensemble
     from mammodet.files import locked
+    from mammodet.models import STARTER, starter_path
+    from mammodet.serving.uploads import Shown, Uploads
     from mammodet.serving.verdicts import VerdictStore
 
-    given = [Path(path) for path in chosen.input]
-    file = _predictions_file(given[0]) if len(given) == 1 else None
+    metrics = _evaluation(chosen)
+    file = _predictions_file(Path(chosen.input[0])) if len(chosen.input) == 1 else None
     if file is not None and chosen.predictions is not None:
         raise InputError(f"{file} and --predictions {chosen.predictions}: both hold predictions; name the images first")
     if file is None and chosen.predictions is not None:
@@ -72,18 +84,59 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(
                 f"--predictions {chosen.predictions}: holds no predictions.json, and is no predictions file"
             )
-    output = chosen.output or (file.parent if file is not None else Path("mammodet_view", given[0].stem or "study"))
+    name = Path(chosen.input[0]).stem or "study" if chosen.input else "uploads"
+    output = chosen.output or (file.parent if file is not None else Path("mammodet_view", name))
+
+    @cache
+    def model() -> Ensemble:
+        path = starter_path() if chosen.checkpoint == Path(STARTER) else chosen.checkpoint
+        return Ensemble.from_checkpoints([path], chosen.device)
+
+    if chosen.export is not None and not chosen.input:
+        raise InputError("--export: name what was read; an upload is a folder of predictions beside its images/")
     with TemporaryDirectory(prefix="mammodet-") as folder:
-        study = _study(chosen, file, output, Path(folder))
+        studies = [_study(chosen, metrics, file, output, Path(folder), model)] if chosen.input else []
         with locked(output, "another mammodet view shows it; close that, or choose another --output"):
-            store = VerdictStore(study, output)
+            shown = [Shown(study, VerdictStore(study, output)) for study in studies]
             if chosen.export is not None:
-                write_coco(store.corrected(), chosen.export)
+                write_coco(shown[0].store.corrected(), chosen.export)
                 print(f"wrote {chosen.export}")
                 return 0
+            uploads = Uploads(output / "uploads", shown)
+            uploads.reopen()
+            report = metrics[0].with_name("report.html") if metrics is not None else None
             return serve(
-                study, store, chosen.checkpoint, chosen.device, chosen.port, open_browser=not chosen.no_browser
+                uploads,
+                lambda: Predictor(model()),
+                chosen.port,
+                report=report if report is not None and report.exists() else None,
+                open_browser=not chosen.no_browser,
             )
+
+
+def _evaluation(chosen: argparse.Namespace) -> tuple[Path, Metrics] | None:
+    """Of an evaluation's folder the metrics; then its data set and predictions are what is shown."""
+    if len(chosen.input) != 1:
+        return None
+    path = Path(chosen.input[0])
+    file = path / "metrics.json" if path.is_dir() and not (path / "predictions.json").exists() else path
+    if file.name != "metrics.json" or not file.is_file():
+        return None
+    from mammodet.evaluation.results import read_metrics
+    from mammodet.files import file_hash
+
+    metrics = read_metrics(file)
+    made_of = {str(model.protocol.predictions): model.protocol.predictions_sha256 for model in metrics.models}
+    if chosen.predictions is None and len(made_of) > 1:
+        raise InputError(f"{file}: holds {len(made_of)} models; choose one: --predictions {' or '.join(made_of)}")
+    found = str(chosen.predictions or next(iter(made_of)))
+    for named in (metrics.protocol.ground_truth, found):
+        if named is None or not Path(named).is_file():
+            raise InputError(f"{file}: was made of {named}, which is not there; call mammodet view where evaluate ran")
+    if found not in made_of or made_of[found] != file_hash(Path(found)):
+        raise InputError(f"{found}: is not what {file} was made of; evaluate again")
+    chosen.input, chosen.predictions = [str(metrics.protocol.ground_truth)], Path(found)
+    return file, metrics
 
 
 def _predictions_file(path: Path) -> Path | None:
@@ -98,8 +151,16 @@ def _predictions_file(path: Path) -> Path | None:
     return path if isinstance(value, dict) and value.get("format") == FORMAT else None
 
 
-def _study(chosen: argparse.Namespace, file: Path | None, output: Path, folder: Path) -> Study:
+def _study(
+    chosen: argparse.Namespace,
+    evaluated: tuple[Path, Metrics] | None,
+    file: Path | None,
+    output: Path,
+    folder: Path,
+    model: Callable[[], Predictor],
+) -> Study:
     """The images with what is predicted of them, predicted now where nothing is known of them."""
+    from mammodet.data.coco import data_hash
     from mammodet.data.inputs import gather
     from mammodet.data.predictions import read_predictions
     from mammodet.evaluation.calibration_file import read_calibration
@@ -114,29 +175,32 @@ def _study(chosen: argparse.Namespace, file: Path | None, output: Path, folder: 
         inputs = gather(chosen.input, categories, unpack_to=folder)
         known = any(record.has_answers for record in inputs.dataset.images)
         if predictions is None and not known:
-            inputs, predictions, own = _predict_now(chosen, folder, output)
-            calibration = calibration or own
+            inputs, predictions = _predict_now(chosen, folder, output, model())
+            calibration = calibration or model().calibration
     for item in inputs.skipped:
         print(f"skipped {item.file_name}: {item.reason}")
-    return Study.of(Path(chosen.input[0]).name or "study", inputs, predictions, calibration)
+    study = Study.of(Path(chosen.input[0]).name or "study", inputs, predictions, calibration)
+    if evaluated is None:
+        return study
+    protocol = evaluated[1].protocol
+    if protocol.ground_truth_hash != data_hash(inputs.dataset):
+        raise InputError(f"{chosen.input[0]}: is not what {evaluated[0]} was made of; evaluate again")
+    return replace(study, rule=protocol.match or study.rule, count_seconds=protocol.duplicates != "ignored")
 
 
 def _predict_now(
-    chosen: argparse.Namespace, folder: Path, output: Path
-) -> tuple[Inputs, Predictions, Calibration | None]:
+    chosen: argparse.Namespace, folder: Path, output: Path, model: Predictor
+) -> tuple[Inputs, Predictions]:
     from mammodet.commands.predict import starter_line
     from mammodet.data.inputs import gather
     from mammodet.data.predictions import read_predictions
-    from mammodet.engine.ensemble import Ensemble
     from mammodet.engine.predict import predict_to_folder
-    from mammodet.models import STARTER, starter_path
+    from mammodet.models import STARTER
     from mammodet.serving.study import predicted_only
 
-    is_starter = chosen.checkpoint == Path(STARTER)
-    predictor = Ensemble.from_checkpoints([starter_path() if is_starter else chosen.checkpoint], chosen.device)
-    if is_starter:
-        print(starter_line(predictor.card))
-    inputs = gather(chosen.input, predictor.facts.categories, unpack_to=folder)
-    path, _ = predict_to_folder(predictor, inputs.dataset, inputs.root, output, unreadable=inputs.skipped)
+    if chosen.checkpoint == Path(STARTER):
+        print(starter_line(model.card))
+    inputs = gather(chosen.input, model.facts.categories, unpack_to=folder)
+    path, _ = predict_to_folder(model, inputs.dataset, inputs.root, output, unreadable=inputs.skipped)
     predictions = read_predictions(path)
-    return predicted_only(inputs, predictions), predictions, predictor.calibration
+    return predicted_only(inputs, predictions), predictions

@@ -46,25 +46,29 @@ _Pixels = Annotated[float, Field(gt=-1e9, lt=1e9)]
 _Side = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class _Mask(TypedDict):
+class Mask(TypedDict):
+    """Run lengths of COCO: `size` is height, width."""
+
     size: list[int]
     counts: str
 
 
-class _Detection(TypedDict):
+class Detection(TypedDict):
+    """A box (x, y, width, height) of pixels of the image file, with its mask."""
+
     bbox: Annotated[list[_Pixels], Field(min_length=4, max_length=4), AfterValidator(_extended)]
     score: _Score
     category_id: Annotated[int, Field(ge=1, le=2**53)]
-    segmentation: NotRequired[_Mask]
+    segmentation: NotRequired[Mask]
 
 
-class _Image(TypedDict):
-    image_id: Annotated[int, Field(ge=-(2**53), le=2**53)]
-    file_name: Annotated[str, AfterValidator(_inside)]
+class Answer(TypedDict):
+    """What is said of an image, whichever it is."""
+
     height: _Side
     width: _Side
     scores: _Scores
-    detections: list[_Detection]
+    detections: list[Detection]
     scores_by_rule: NotRequired[dict[str, _Scores]]
     class_scores: NotRequired[dict[str, _Scores]]
     patient_id: NotRequired[str | None]
@@ -73,7 +77,14 @@ class _Image(TypedDict):
     warnings: NotRequired[list[str] | None]
 
 
-class _Category(TypedDict):
+class _Image(Answer):
+    image_id: Annotated[int, Field(ge=-(2**53), le=2**53)]
+    file_name: Annotated[str, AfterValidator(_inside)]
+
+
+class Category(TypedDict):
+    """A category of detections."""
+
     id: int
     name: str
 
@@ -91,7 +102,7 @@ class _Model(TypedDict, total=False):
 
 
 class _File(TypedDict, total=False):
-    categories: list[_Category] | None
+    categories: list[Category] | None
     model: _Model | None
     breasts: list[dict[str, Any]] | None
     patients: list[dict[str, Any]] | None
@@ -252,7 +263,7 @@ def _interned(scores: Mapping[str, float]) -> dict[str, float]:
     return {sys.intern(name): score for name, score in scores.items()}
 
 
-def _counts(mask: _Mask | None, size_hw: tuple[int, int]) -> str:
+def _counts(mask: Mask | None, size_hw: tuple[int, int]) -> str:
     if mask is None:
         raise ValueError("segmentation is missing; other detections of the image have one")
     if mask["size"] != list(size_hw):

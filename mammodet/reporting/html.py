@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure as Plot
 
 from mammodet.evaluation.results import NO_BOXES, Figure, Metrics, ModelResult
@@ -14,6 +16,7 @@ from mammodet.files import write_text
 from mammodet.records import Dataset, ImagePrediction
 from mammodet.reporting import report_tables as tables
 from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, protocol_facts
+from mammodet.reporting.case_links import case_fragment
 from mammodet.reporting.confusion import confusion_figure
 from mammodet.reporting.curves import (
     COLOURS,
@@ -105,6 +108,10 @@ def write_report(
         "report.html.j2",
         title=title,
         metrics=metrics,
+        answers=_answers(models),
+        explained=_explained,
+        cases=case_fragment,
+        folder=shlex.quote(str(path.parent)),
         alarms=alarms(metrics),
         void=[model.name for model in models if model.not_a_result],
         tiles=_tiles(models),
@@ -182,6 +189,41 @@ def _question(models: Sequence[ModelResult], question: str) -> dict[str, Any]:
 
 def _svg(figure: Plot, models: Sequence[ModelResult]) -> Markup:
     return Markup(to_svg(stamped(figure, models)))
+
+
+def _explained(text: str) -> Markup:
+    """Words with their meaning on hover, where the glossary has them."""
+    found = [
+        f"{words}: {meaning}"
+        for words, meaning in GLOSSARY
+        if any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for word in words.split(", "))
+    ]
+    return Markup('<abbr title="{}">{}</abbr>').format("\n".join(found), text) if found else escape(text)
+
+
+def _answers(models: Sequence[ModelResult]) -> list[tuple[str, str]]:
+    """Each model's name and its headline figures in a sentence."""
+    label, found = headline_label(models), []
+    for model in models:
+        parts = []
+        if model.froc and (at := model.froc.at(1.0)) is not None and at.value is not None:
+            parts.append(f"finds {_percent(at)} of the lesions at one false positive per image")
+        for level, by_label in (("patients", model.patient), ("images", model.image)):
+            auc = by_label[label].roc_auc if label in by_label else None
+            if auc is not None and auc.value is not None:
+                parts.append(f"ranks {level} with {label} above those without in {_percent(auc)} of pairs")
+                break
+        found.append((model.name, "; ".join(parts)))
+    return [each for each in found if each[1]]
+
+
+def _percent(figure: Figure) -> str:
+    value = f"{100 * (figure.value or 0.0):.0f} %"
+    return (
+        value
+        if figure.ci95 is None
+        else f"{value} (95 % CI {100 * figure.ci95[0]:.0f} to {100 * figure.ci95[1]:.0f} %)"
+    )
 
 
 def _tiles(models: Sequence[ModelResult]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from mammodet.evaluation.matching import match_all, parse_rule
 from mammodet.records import Dataset, ImagePrediction, ImageRecord, Lesion
 
 DEFAULT_RULE = "iou@0.2"
-Kind = Literal["missed lesion", "false positive", "image label", "clean", "not judged"]
+Kind = Literal["missed lesion", "false positive", "second detection", "image label", "clean", "not judged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,9 @@ class Verdict:
         reason: one sentence for a person.
         judged_boxes: whether lesions and false positives were compared at all.
         missed: lesions not found at the threshold.
-        false_score: of the strongest false positive at or above the threshold; None without one.
+        false_score: of the strongest false positive at or above the threshold; None without one. A second detection of
+            a found lesion is none.
+        second_score: of the strongest such second detection that the rule counts against the model; None without one.
     """
 
     error: float
@@ -61,6 +63,7 @@ class Verdict:
     judged_boxes: bool
     missed: tuple[Missed, ...] = ()
     false_score: float | None = None
+    second_score: float | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -114,7 +117,7 @@ def judge(
 
     - a missed lesion: 1 - the score of the detection matched to it (`match_detections`), 1 without any, for
       every lesion whose match is below `score_threshold`;
-    - a false positive: the score of the strongest one;
+    - a false positive, and a second detection of a found lesion: the score of the strongest one;
     - the image label: |label - score|.
 
     On an image with a lesion without a place (`unlocalized`), only the image label is judged.
@@ -130,17 +133,22 @@ def judge(
         return Verdict(0.0, "not judged", "no ground truth to compare with", False)
     faults: list[tuple[float, Kind, str, bool]] = []  # error, kind, words, wrong at the threshold
     missed: tuple[Missed, ...] = ()
-    false_score = None
+    strongest: dict[Kind, float | None] = {}
     if not record.unlocalized:
         matches = match_detections(record, prediction, rule, count_seconds=count_seconds)
         missed = _missed(record, prediction, matches, score_threshold)
         faults += [(1 - (lesion.score or 0.0), "missed lesion", _missed_words(lesion), True) for lesion in missed]
-        if matches.false:
-            strongest = matches.false[0]
-            score = float(prediction.detections.scores[strongest])
-            what = "second detection of one lesion, with" if strongest in matches.second else "false positive with"
-            faults.append((score, "false positive", f"{what} score {score:.2f}", score >= score_threshold))
-            false_score = score if score >= score_threshold else None
+        kinds: tuple[tuple[Kind, str], ...] = (
+            ("false positive", "false positive"),
+            ("second detection", "second detection of a found lesion,"),
+        )
+        for kind, words in kinds:
+            is_second = kind == "second detection"
+            scores = [prediction.detections.scores[i] for i in matches.false if (i in matches.second) == is_second]
+            if scores:
+                score = float(scores[0])
+                faults.append((score, kind, f"{words} with score {score:.2f}", score >= score_threshold))
+                strongest[kind] = score if score >= score_threshold else None
     truth, score_of_label = record.label(label), prediction.scores.get(label)
     if truth is not None and score_of_label is not None:
         words = f"image label: {label} is {truth}, predicted {score_of_label:.2f}"
@@ -157,7 +165,9 @@ def judge(
         reason += f"; and {len(wrong) - 3} more"
     if not judged_boxes:
         reason += " (boxes not judged: not every lesion has a place)"
-    return Verdict(error, wrong[0][1], reason, judged_boxes, missed, false_score)
+    return Verdict(
+        error, wrong[0][1], reason, judged_boxes, missed, *map(strongest.get, ("false positive", "second detection"))
+    )
 
 
 def image_error(

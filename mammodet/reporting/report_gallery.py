@@ -1,4 +1,4 @@
-"""The report's pictures: missed lesions, false positives, wrong labels, and images without an error."""
+"""The report's pictures: missed lesions, false positives, second detections, wrong labels, images without an error."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class Choice:
 
     missed: list[Judged]
     false: list[Judged]
+    second: list[Judged]
     label: list[Judged]
     clean: list[Judged]
 
     def __iter__(self) -> Any:
-        return iter((self.missed, self.false, self.label, self.clean))
+        return iter((self.missed, self.false, self.second, self.label, self.clean))
 
 
 def judge_all(
@@ -67,19 +68,18 @@ def choose_gallery(judged: Sequence[Judged], size: int) -> Choice:
     Args:
         judged: images with prediction and verdict.
         size: of all lists together. A quarter is for clean images, where there are so many; of the rest, missed
-            lesions take up to a half before false positives take up to a half of what is left, then wrong labels;
-            what one kind does not need goes to the others.
+            lesions take up to a half before false positives take up to a half of what is left, then second
+            detections, then wrong labels; what one kind does not need goes to the others.
     """
     clean = _clean(judged)[: max(0, size) // 4]
     room = max(0, size) - len(clean)
-    kinds = [_missed(judged), _false(judged), _wrong_label(judged)]
-    taken = [0, 0, 0]
+    kinds = [_missed(judged), _false(judged), _second(judged), _wrong_label(judged)]
+    taken = [0, 0, 0, 0]
     for position, kind in enumerate(kinds):
         others = sum(len(other) for other in kinds[position + 1 :])
         left = room - sum(taken)
         taken[position] = min(len(kind), max((left + 1) // 2, left - others))
-    missed, false, label = (kind[:count] for kind, count in zip(kinds, taken, strict=True))
-    return Choice(missed, false, label, clean)
+    return Choice(*(kind[:count] for kind, count in zip(kinds, taken, strict=True)), clean)
 
 
 def _missed(judged: Sequence[Judged]) -> list[Judged]:
@@ -97,12 +97,17 @@ def _false(judged: Sequence[Judged]) -> list[Judged]:
     return sorted(found, key=lambda item: (-(item[2].false_score or 0.0), item[0].file_name))
 
 
+def _second(judged: Sequence[Judged]) -> list[Judged]:
+    """Images with a second detection of a found lesion, but no other fault of boxes, the strongest first."""
+    found = [item for item in judged if not item[2].missed and item[2].false_score is None and item[2].second_score]
+    return sorted(found, key=lambda item: (-(item[2].second_score or 0.0), item[0].file_name))
+
+
 def _wrong_label(judged: Sequence[Judged]) -> list[Judged]:
     """Images on which only the label is wrong, the furthest from the truth first."""
-    found = [item for item in judged if not item[2].missed and item[2].false_score is None]
-    return sorted(
-        (item for item in found if item[2].kind == "image label"), key=lambda item: (-item[2].error, item[0].file_name)
-    )
+    found = [item for item in judged if item[2].kind == "image label" and not item[2].missed]
+    alone = [item for item in found if item[2].false_score is None and item[2].second_score is None]
+    return sorted(alone, key=lambda item: (-item[2].error, item[0].file_name))
 
 
 def _clean(judged: Sequence[Judged]) -> list[Judged]:
@@ -135,13 +140,15 @@ def gallery(
         "of_answers": not options.detects,
         "missed": cards[0],
         "false": cards[1],
-        "label": cards[2],
-        "clean": cards[3],
+        "second": cards[2],
+        "label": cards[3],
+        "clean": cards[4],
         "n_judged": sum(verdict.kind != "not judged" for _, _, verdict in judged),
         "n_lesions": lesions,
         "n_missed": len(all_missed),
         "n_missed_images": len(_missed(judged)),
         "n_false": len(_false(judged)),
+        "n_second": len(_second(judged)),
         "n_label": len(_wrong_label(judged)),
         "n_clean": len(_clean(judged)),
         "listed": Table(("file", "image", "lesion"), ("width x height", "best score there"), rows),

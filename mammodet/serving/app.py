@@ -1,42 +1,52 @@
 """The server of the reading page and of `POST /v1/predict` (docs/view.md).
 
 Every request needs the token and names this server as its host, which a page of another site cannot make a browser do
-(DNS rebinding). Images and exams are numbers, so that no path comes from outside. Bodies, the images that are read at a
-time and the predictions that wait are bounded.
+(DNS rebinding). Studies, exams and images are numbers, so that no path comes from outside. Bodies, the answers that are
+made at a time and the predictions that wait are bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mammodet.api import Predictor
 from mammodet.data.coco import to_json
 from mammodet.data.images import Pixels
-from mammodet.data.predictions import prediction_to_json
 from mammodet.errors import InputError, faults_of
+from mammodet.reporting.case_links import POLICY as REPORT_POLICY
+from mammodet.reporting.case_links import linked
+from mammodet.reporting.gallery import render
+from mammodet.serving.openapi import openapi
 from mammodet.serving.page import STATIC, page
-from mammodet.serving.study import Study
-from mammodet.serving.verdicts import ConflictError, ImageVerdict, VerdictStore
+from mammodet.serving.uploads import (
+    IMAGES,
+    MOST_FILES,
+    MOST_UPLOAD_BYTES,
+    STUDIES,
+    PredictionQueue,
+    Shown,
+    Uploads,
+    answer_image,
+)
+from mammodet.serving.verdicts import ConflictError, ImageVerdict
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -46,11 +56,10 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-MOST_UPLOAD_BYTES = 2**28
 MOST_VERDICT_BYTES = 2**18
-IMAGES_AT_ONCE = 4  # read and sent; others wait
-SEND_SECONDS = 60.0  # for the pixels of one image
-_SUFFIXES = {b"\x89PNG\r\n\x1a\n": ".png"}
+IMAGES_AT_ONCE = min(os.cpu_count() or 2, 4)  # read and sent; others wait
+SEND_SECONDS = 60.0  # for one of them
+T = TypeVar("T")
 
 
 class Guard:
@@ -64,7 +73,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        left = MOST_UPLOAD_BYTES if scope["path"] == "/v1/predict" else MOST_VERDICT_BYTES
+        left = MOST_UPLOAD_BYTES if scope["path"] in ("/v1/predict", "/api/studies") else MOST_VERDICT_BYTES
 
         async def bounded() -> Message:
             nonlocal left
@@ -76,7 +85,9 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] += [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                own = {name for name, _ in message["headers"]}
+                given = ((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+                message["headers"] += [(name, value) for name, value in given if name not in own]
             await send(message)
 
         refused = self._refusal(scope)
@@ -99,151 +110,100 @@ class Guard:
         return None
 
 
-class PredictionQueue:
-    """Predicts one upload at a time, in the order in which they came.
+class InTurn(Response):
+    """A response that is made when its turn comes, so that many requests take the memory of a few."""
 
-    Args:
-        load: gives the model, at the first upload.
-        most: uploads that wait or are predicted.
-        seconds: after which a request is answered with a timeout.
-    """
-
-    def __init__(self, load: Callable[[], Predictor], most: int = 8, seconds: float = 120.0) -> None:
-        self.most, self.seconds, self._load = most, seconds, load
-        self._worker = ThreadPoolExecutor(1, "predict")
-        self._model: Predictor | None = None
-        self._count = 0
-
-    async def answer(self, request: Request) -> dict[str, Any]:
-        """Take an upload and predict it."""
-        if self._count >= self.most:
-            raise HTTPException(503, f"{self._count} images wait already", {"Retry-After": "10"})
-        self._count += 1
-        folder = Path(tempfile.mkdtemp(prefix="mammodet-"))
-        job: Future[dict[str, Any]] | None = None
-        try:
-            async with asyncio.timeout(self.seconds):
-                path = await _store_upload(request, folder)
-                job = self._worker.submit(self._predict, path)
-                return await asyncio.wrap_future(job)
-        except TimeoutError:
-            raise HTTPException(504, f"no answer within {self.seconds:g} s") from None
-        finally:
-            if job is None:
-                self._end(folder)
-            else:  # a running prediction cannot be stopped: its place is free when it ends
-                loop = asyncio.get_running_loop()
-                job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end, folder))
-
-    def _end(self, folder: Path) -> None:
-        self._count -= 1
-        shutil.rmtree(folder, ignore_errors=True)
-
-    def _predict(self, path: Path) -> dict[str, Any]:
-        try:
-            self._model = self._model or self._load()
-            results = self._model.predict(path)
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), "upload")) from None
-        if not results:
-            raise InputError((results.skipped or results.left_out)[0].reason.replace(str(path), "upload"))
-        found = prediction_to_json(results[0].prediction)
-        for name in ("image_id", "file_name"):
-            del found[name]
-        categories = [{"id": number, "name": name} for number, name in enumerate(self._model.categories, 1)]
-        return {"model": repr(self._model), "categories": categories, **found}
-
-
-async def _store_upload(request: Request, folder: Path) -> Path:
-    """Write the body, or the one file of a form, under a name of ours; its first bytes say its kind."""
-    part = folder / "upload.part"
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        form = await request.form(max_files=1, max_fields=0)
-        uploads = [each for each in form.values() if isinstance(each, UploadFile)]
-        if len(uploads) != 1:
-            raise HTTPException(422, "expected one file in the form")
-        with open(part, "wb") as file:
-            await run_in_threadpool(shutil.copyfileobj, uploads[0].file, file)
-        await form.close()
-    else:
-        with open(part, "wb") as file:
-            async for chunk in request.stream():
-                file.write(chunk)
-    with open(part, "rb") as file:
-        start = file.read(132)
-    suffix = ".dcm" if start[128:] == b"DICM" else _SUFFIXES.get(start[:8])
-    if suffix is None:
-        raise HTTPException(415, "expected a DICOM file (with its preamble) or a PNG")
-    return part.rename(part.with_suffix(suffix))
-
-
-class PixelResponse(Response):
-    """Grey pixels row by row, 8 bit or 16 bit with the low byte first; X-Image says height, width and bits.
-
-    They are read when their turn comes, so that many requests take the memory of a few images.
-    """
-
-    def __init__(self, read: Callable[[], Pixels], turns: asyncio.Semaphore) -> None:
-        self._read, self._turns = read, turns
-        super().__init__(media_type="application/octet-stream")
+    def __init__(self, make: Callable[[], Response], turns: asyncio.Semaphore) -> None:
+        super().__init__()
+        self._make, self._turns = make, turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._turns:
-            pixels = await run_in_threadpool(self._read)
-            bits = 8 * pixels.dtype.itemsize
-            content = pixels.astype("<u2" if bits == 16 else "u1", copy=False).tobytes()
-            sizes = {"X-Image": f"{pixels.shape[0]},{pixels.shape[1]},{bits}"}
-            try:
+            response = await run_in_threadpool(self._make)
+            with suppress(TimeoutError):  # then the server closes the connection, which lacks bytes
                 async with asyncio.timeout(SEND_SECONDS):
-                    await Response(content, headers=sizes, media_type=self.media_type)(scope, receive, send)
-            except TimeoutError:
-                return  # the server closes the connection, which lacks bytes
+                    await response(scope, receive, send)
 
 
-def make_app(study: Study, store: VerdictStore, queue: PredictionQueue, token: str, hosts: frozenset[str]) -> Starlette:
+def pixel_response(pixels: Pixels) -> Response:
+    """Grey pixels row by row, 8 bit or 16 bit with the low byte first; X-Image says height, width and bits."""
+    bits = 8 * pixels.dtype.itemsize
+    content = pixels.astype("<u2" if bits == 16 else "u1", copy=False).tobytes()
+    sizes = {"X-Image": f"{pixels.shape[0]},{pixels.shape[1]},{bits}"}
+    return Response(content, headers=sizes, media_type="application/octet-stream")
+
+
+def make_app(
+    uploads: Uploads, queue: PredictionQueue, token: str, hosts: frozenset[str], report: Path | None = None
+) -> Starlette:
     """The application.
 
     Args:
+        uploads: what is shown, and where more of it is kept.
         token: that every request must carry, as `?token=` or `Authorization: Bearer`.
         hosts: values of the Host header that are answered, such as `127.0.0.1:8000`.
+        report: an evaluation's `report.html`, whose links lead to the page.
     """
     turns = asyncio.Semaphore(IMAGES_AT_ONCE)
 
-    def image_number(request: Request) -> int:
-        number: int = request.path_params["image"]
-        if number >= len(study.images):
-            raise HTTPException(404, "no such image")
-        return number
+    def shown(request: Request) -> Shown:
+        return _at(uploads.shown, request.path_params["study"], "study")
+
+    def image_of(request: Request) -> tuple[Shown, int]:
+        found, number = shown(request), request.path_params["image"]
+        _at(found.study.images, number, "image")
+        return found, number
 
     async def index(request: Request) -> Response:
-        return Response(page(study.title, token=token), media_type="text/html; charset=utf-8")
+        return _html(page("mammodet", token=token, report=report is not None))
 
-    async def script(request: Request) -> Response:
-        return Response((STATIC / "viewer.js").read_bytes(), media_type="text/javascript; charset=utf-8")
+    def static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            return Response((STATIC / name).read_bytes(), media_type=f"{kind}; charset=utf-8")
 
-    async def style(request: Request) -> Response:
-        return Response((STATIC / "viewer.css").read_bytes(), media_type="text/css; charset=utf-8")
+        return answer
+
+    async def show_report(request: Request) -> Response:
+        if report is None:
+            raise HTTPException(404, "mammodet view was started without an evaluation")
+        text = await run_in_threadpool(report.read_text, encoding="utf-8")
+        answer = _html(linked(text, f"/?token={token}#"))
+        answer.headers["Content-Security-Policy"] = REPORT_POLICY
+        return answer
+
+    async def openapi_json(request: Request) -> Response:
+        return JSONResponse(openapi())
+
+    async def openapi_page(request: Request) -> Response:
+        return _html(render("rest.html.j2", api=openapi(), token=token))
+
+    async def studies(request: Request) -> Response:
+        return JSONResponse({"studies": len(uploads.shown), "most_bytes": MOST_UPLOAD_BYTES})
 
     async def overview(request: Request) -> Response:
-        value = await run_in_threadpool(study.overview)
-        verdicts = [store.of(number).model_dump(mode="json") for number in range(len(study.images))]
-        return JSONResponse({**value, "verdicts": verdicts})
+        study, store = shown(request)
+
+        def make() -> Response:
+            verdicts = [store.of(number).model_dump(mode="json") for number in range(len(study.images))]
+            return JSONResponse({**study.overview(), "verdicts": verdicts})
+
+        return InTurn(make, turns)
 
     async def details(request: Request) -> Response:
-        exam: int = request.path_params["exam"]
-        if exam >= len(study.exams):
-            raise HTTPException(404, "no such exam")
-        return JSONResponse(await run_in_threadpool(study.details, exam))
+        study, exam = shown(request).study, request.path_params["exam"]
+        _at(study.exams, exam, "exam")
+        return InTurn(lambda: JSONResponse(study.details(exam)), turns)
 
     async def pixels(request: Request) -> Response:
-        number, asked = image_number(request), request.query_params.get("window", "0")
+        (study, _), number = image_of(request)
+        asked = request.query_params.get("window", "0")
         if asked != "none" and not (asked.isdecimal() and len(asked) < 4):
             raise HTTPException(422, "window: expected a number or 'none'")
         window = None if asked == "none" else int(asked)
-        return PixelResponse(lambda: study.pixels(number, window), turns)
+        return InTurn(lambda: pixel_response(study.pixels(number, window)), turns)
 
     async def verdict(request: Request) -> Response:
-        number = image_number(request)
+        (_, store), number = image_of(request)
         try:
             given = ImageVerdict.model_validate_json(await request.body())
             stored = await run_in_threadpool(store.save, number, given)
@@ -254,15 +214,34 @@ def make_app(study: Study, store: VerdictStore, queue: PredictionQueue, token: s
         return JSONResponse(stored.model_dump(mode="json"))
 
     async def export(request: Request) -> Response:
-        value = to_json(await run_in_threadpool(store.corrected))
-        return Response(
-            json.dumps(value),
-            media_type="application/json",
-            headers={"Content-Disposition": 'attachment; filename="corrected.json"'},
-        )
+        store, headers = shown(request).store, {"Content-Disposition": 'attachment; filename="corrected.json"'}
+        return InTurn(lambda: JSONResponse(to_json(store.corrected()), headers=headers), turns)
 
     async def predict(request: Request) -> Response:
-        return JSONResponse(await queue.answer(request))
+        async with queue.in_time():
+            job = await queue.add(request, answer_image, IMAGES, 1)
+            return JSONResponse(await asyncio.wrap_future(job))
+
+    async def upload(request: Request) -> Response:
+        """Answers a line of JSON after each image, and at last the study or an error."""
+        loop, said = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
+
+        def say(value: dict[str, Any] | None) -> None:
+            loop.call_soon_threadsafe(said.put_nowait, value)
+
+        async with queue.in_time():
+            job = await queue.add(request, partial(uploads.add, say), STUDIES, MOST_FILES)
+        job.add_done_callback(lambda _: say(None))
+
+        async def lines() -> AsyncIterator[str]:
+            while (value := await said.get()) is not None:
+                yield json.dumps(value) + "\n"
+            try:
+                yield json.dumps(job.result()) + "\n"
+            except InputError as error:
+                yield json.dumps({"error": str(error)}) + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     async def wrong_input(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 422)
@@ -274,13 +253,18 @@ def make_app(study: Study, store: VerdictStore, queue: PredictionQueue, token: s
     return Starlette(
         routes=[
             Route("/", index),
-            Route("/viewer.js", script),
-            Route("/viewer.css", style),
-            Route("/api/study", overview),
-            Route("/api/exams/{exam:int}", details),
-            Route("/api/images/{image:int}/pixels", pixels),
-            Route("/api/images/{image:int}/verdict", verdict, methods=["PUT"]),
-            Route("/api/export", export),
+            Route("/viewer.js", static("viewer.js", "text/javascript")),
+            Route("/viewer.css", static("viewer.css", "text/css")),
+            Route("/report", show_report),
+            Route("/openapi.json", openapi_json),
+            Route("/docs", openapi_page),
+            Route("/api/studies", studies),
+            Route("/api/studies", upload, methods=["POST"]),
+            Route("/api/studies/{study:int}", overview),
+            Route("/api/studies/{study:int}/exams/{exam:int}", details),
+            Route("/api/studies/{study:int}/images/{image:int}/pixels", pixels),
+            Route("/api/studies/{study:int}/images/{image:int}/verdict", verdict, methods=["PUT"]),
+            Route("/api/studies/{study:int}/export", export),
             Route("/v1/predict", predict, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, token=token, hosts=hosts)],
@@ -288,4 +272,14 @@ def make_app(study: Study, store: VerdictStore, queue: PredictionQueue, token: s
     )
 
 
-__all__ = ["PredictionQueue", "make_app"]
+def _at(items: Sequence[T], number: int, what: str) -> T:
+    if number >= len(items):
+        raise HTTPException(404, f"no such {what}")
+    return items[number]
+
+
+def _html(text: str) -> Response:
+    return Response(text, media_type="text/html; charset=utf-8")
+
+
+__all__ = ["make_app"]

@@ -23,15 +23,15 @@ LONGEST_SIDE = 2400  # px of a picture in a file
 JPEG_QUALITY = 92
 
 
-def page(title: str, *, token: str = "", data: Any = None) -> str:
-    """The page: with `data` everything is in it, else it asks the server with the token."""
+def page(title: str, *, token: str = "", data: Any = None, report: bool = False) -> str:
+    """The page: with `data` everything is in it, else it asks the server with the token, maybe for a `report`, too."""
     script, style = ((STATIC / name).read_text(encoding="utf-8") for name in ("viewer.js", "viewer.css"))
     inline: dict[str, Any] = {"script": None, "style": None, "policy": None, "data": None}
     if data is not None:
         text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
         policy = f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}"
         inline = {"script": Markup(script), "style": Markup(style), "policy": policy, "data": Markup(text)}
-    return render("view.html.j2", title=title, token=token, **inline)
+    return render("view.html.j2", title=title, token=token, report=report, **inline)
 
 
 def write_pages(study: Study, folder: Path) -> list[Path]:

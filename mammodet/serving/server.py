@@ -5,24 +5,27 @@ from __future__ import annotations
 import secrets
 import socket
 import webbrowser
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
 
-from mammodet.api import Predictor, load
+from mammodet.api import Predictor
 from mammodet.errors import InputError
-from mammodet.serving.app import PredictionQueue, make_app
-from mammodet.serving.study import Study
-from mammodet.serving.verdicts import VerdictStore
+from mammodet.serving.app import make_app
+from mammodet.serving.uploads import PredictionQueue, Uploads
 
 
-def serve(study: Study, store: VerdictStore, checkpoint: Path, device: str, port: int, *, open_browser: bool) -> int:
+def serve(
+    uploads: Uploads, load: Callable[[], Predictor], port: int, *, report: Path | None, open_browser: bool
+) -> int:
     """Listen on 127.0.0.1 and print the address, which holds a new token each time.
 
     Args:
-        checkpoint: model of `POST /v1/predict`, loaded when the first image comes.
+        load: gives the model that predicts uploads, when the first one comes.
         port: 0 for a free one.
+        report: that of an evaluation.
     Raises:
         InputError: the port is taken.
     """
@@ -30,16 +33,16 @@ def serve(study: Study, store: VerdictStore, checkpoint: Path, device: str, port
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # so that a browser that is faster than the server waits for it
     except (OSError, OverflowError) as error:
         raise InputError(f"--port {port}: cannot be used ({error}); leave it out for a free one") from None
     port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
 
-    def model() -> Predictor:
-        return load(checkpoint, device)
-
-    app = make_app(study, store, PredictionQueue(model), token, frozenset({f"127.0.0.1:{port}", f"localhost:{port}"}))
-    address = f"http://127.0.0.1:{port}/?token={token}"
-    print(f"{len(study.exams)} exams, {len(study.images)} images; verdicts are kept in {store.path}")
+    hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
+    app = make_app(uploads, PredictionQueue(load), token, hosts, report)
+    address = f"http://127.0.0.1:{port}/{'report' if report is not None else ''}?token={token}"
+    for study, store in uploads.shown:
+        print(f"{study.title}: {len(study.exams)} exams, {len(study.images)} images; verdicts: {store.path}")
     print(f"open {address}  (Ctrl+C ends)", flush=True)
     if open_browser:
         webbrowser.open(address)

@@ -23,7 +23,7 @@ from mammodet.geometry import rle_box
 from mammodet.records import LABELS, Detections, ImagePrediction, ImageRecord, Rle
 from mammodet.reporting.overlay import truth_words
 from mammodet.reporting.prediction_tables import spacings_of
-from mammodet.reporting.ranking import describe, match_detections
+from mammodet.reporting.ranking import DEFAULT_RULE, Matches, describe, match_detections
 from mammodet.run_lengths import mask_patch
 
 NO_FINDINGS = Detections.empty(with_masks=False)
@@ -37,6 +37,8 @@ class Study:
         predictions: of each image, detections the strongest first; None where there is none.
         points: `label`, `goal` and `threshold` (of the image's score) of each operating point.
         model: name of the file that made the predictions.
+        rule, count_seconds: when a finding finds a lesion, and whether a second one on it is false, as in
+            `mammodet.reporting.ranking`.
     """
 
     title: str
@@ -45,6 +47,8 @@ class Study:
     categories: tuple[str, ...]
     points: tuple[Mapping[str, Any], ...] = ()
     model: str = ""
+    rule: str = DEFAULT_RULE
+    count_seconds: bool = True
 
     @staticmethod
     def of(
@@ -105,12 +109,12 @@ class Study:
         prediction = self.predictions[number]
         return prediction.detections if prediction is not None else NO_FINDINGS
 
-    def lesions_found(self, number: int) -> dict[int, int]:
-        """Finding to the lesion that it finds, both as positions, by the rule of `mammodet.reporting.ranking`."""
+    def matches(self, number: int) -> Matches | None:
+        """Which finding finds which lesion, as positions; None where that cannot be judged."""
         record, prediction = self.images[number], self.predictions[number]
         if prediction is None or record.unlocalized or not record.has_truth:
-            return {}
-        return match_detections(record, prediction).found
+            return None
+        return match_detections(record, prediction, self.rule, count_seconds=self.count_seconds)
 
     def path(self, number: int) -> Path:
         """The image's file."""
@@ -130,6 +134,7 @@ class Study:
         return {
             "title": self.title,
             "model": self.model,
+            "rule": self.rule,
             "categories": list(self.categories),
             "points": list(self.points),
             "exams": [{"name": name, "images": list(numbers)} for name, numbers in self.exams],
@@ -145,10 +150,9 @@ class Study:
         found, spacing = self.findings(number), self._spacings[record.file_name]
         kinds: dict[int, str] = {}
         matched: dict[int, int] = {}
-        if prediction is not None and record.has_truth and not record.unlocalized:
-            matches = match_detections(record, prediction)
+        if (matches := self.matches(number)) is not None:
             matched = matches.found
-            kinds = dict.fromkeys(range(len(found)), "on an ignored region") | dict.fromkeys(matches.false, "false")
+            kinds = dict.fromkeys(range(len(found)), "not counted") | dict.fromkeys(matches.false, "false")
             kinds |= dict.fromkeys(matches.second, "second") | dict.fromkeys(matched, "found")
         return {
             "name": record.file_name,

@@ -49,12 +49,14 @@ class ImageVerdict(_Checked):
     Attributes:
         version: counts the times it was saved: who saves names the version they saw.
         done: whether the reader has looked at the whole image.
+        shown_from: score from which findings were shown when it was marked as done: these all have a verdict.
     """
 
     version: Annotated[int, Field(ge=0)] = 0
     marks: Annotated[tuple[Mark, ...], Field(max_length=200)] = ()
     comment: Annotated[str, Field(max_length=4000)] = ""
     done: bool = False
+    shown_from: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class _File(_Checked):
@@ -103,7 +105,8 @@ class VerdictStore:
             what was stored, with its new version and boxes cut to the image.
         Raises:
             ConflictError: another version is stored.
-            InputError: a mark of a finding that is not there or is marked twice, or an empty box.
+            InputError: a mark of a finding that is not there or is marked twice, an empty box, or `done` while a
+                finding that was shown has no verdict.
         """
         record, count = self._study.images[number], len(self._study.findings(number))
         marked = [mark.detection for mark in verdict.marks if mark.detection is not None]
@@ -117,6 +120,7 @@ class VerdictStore:
                     faults.append(f"the box {list(mark.box_xyxy)} has no pixel inside the image")
                 mark = mark.model_copy(update={"box_xyxy": (x1, y1, x2, y2)})
             marks.append(mark)
+        faults += self._undecided(number, verdict)
         raise_faults(faults, where=record.file_name)
         with self._lock:
             stored = self.of(number)
@@ -132,21 +136,39 @@ class VerdictStore:
         """The images that a reader has done, with the lesions that stand after the verdicts.
 
         Lesions of the data set stay, unless a finding on them was redrawn. Accepted findings bring their masks,
-        drawn boxes are boxes. A finding without a verdict is no lesion: `done` says that the image was read.
+        drawn boxes are boxes. A finding below `shown_from` without a verdict is no lesion: `done` says that the whole
+        image was read.
 
         Raises:
-            InputError: no image is done.
+            InputError: no image is done, or a finding that was shown on one has no verdict.
         """
         done = [number for number in range(len(self._study.images)) if self.of(number).done]
         if not done:
             raise InputError(f"{self.path}: no image is marked as done (key v); only those are exported")
+        faults = [
+            f"{self._study.images[number].file_name}: {fault}"
+            for number in done
+            for fault in self._undecided(number, self.of(number))
+        ]
+        raise_faults(faults, where=str(self.path), advice="Mark these images as done again on the page.")
         images = tuple(self._corrected(number) for number in done)
         categories = dict.fromkeys((*self._study.inputs.dataset.categories, *self._study.categories))
         return Dataset(tuple(categories), images, {"description": "findings corrected by a reader"})
 
+    def _undecided(self, number: int, verdict: ImageVerdict) -> list[str]:
+        """Why an image cannot be done: it would be taken to hold no lesion where a finding was left open."""
+        marked = {mark.detection for mark in verdict.marks}
+        scores = self._study.findings(number).scores
+        left = [each for each, score in enumerate(scores) if score >= verdict.shown_from and each not in marked]
+        if not verdict.done or not left:
+            return []
+        listed = ", ".join(f"{each + 1} ({scores[each]:.2f})" for each in left[:10])
+        return [f"is done, but {len(left)} findings from score {verdict.shown_from:g} on have no verdict: {listed}"]
+
     def _corrected(self, number: int) -> ImageRecord:
         record, found = self._study.images[number], self._study.findings(number)
-        on_lesion = self._study.lesions_found(number)
+        matches = self._study.matches(number)
+        on_lesion = matches.found if matches is not None else {}
         lesions: dict[int, Lesion] = dict(enumerate(record.lesions))
         for mark in self.of(number).marks:
             same = on_lesion.get(mark.detection) if mark.detection is not None else None

@@ -107,6 +107,13 @@ function boxOf(image, [ax, ay], [bx, by]) {
     cut(Math.max(ax, bx), image.width), cut(Math.max(ay, by), image.height)];
 }
 
+/** Colour of a score, dark violet over orange to pale yellow: lighter is higher, also without colour. */
+function heatColour(score) {
+  const stops = [[60, 15, 112], [229, 92, 48], [252, 255, 164]], place = Math.min(Math.max(score, 0), 1) * 2;
+  const low = Math.min(Math.floor(place), 1);
+  return `rgb(${stops[low].map((from, n) => Math.round(from + (stops[low + 1][n] - from) * (place - low))).join(", ")})`;
+}
+
 /** The marks after a verdict on a finding (null takes it away); added boxes are appended. */
 function withMark(marks, detection, verdict, box) {
   const others = marks.filter((mark) => detection === null || mark.detection !== detection);
@@ -120,11 +127,12 @@ const KEYS = [
   ["mouse drag", "window (right, left) and level (up, down); Shift+drag or middle button: pan"],
   ["wheel, + / -", "zoom"], ["arrows", "pan"], ["0 / 1", "fit / one pixel to one of the screen"],
   ["w / W", "window wider, narrower"], ["l / L", "level up, down"], ["p", "next window of the DICOM file"], ["i", "invert"], ["g", "magnifier"],
-  ["b / c / t", "boxes, contours, truth on or off"], ["[ / ]", "threshold down, up"], ["o", "next operating point"],
+  ["b / c / t / h", "boxes, contours, truth, heat on or off"], ["[ / ]", "threshold down, up"], ["o", "next operating point"],
   ["r", "ruler: drag; in mm only where the spacing is known"],
-  [". / ,", "next, previous finding"], ["a / x", "accept, reject the finding"],
+  [". / ,", "next, previous finding"], ["a / x / X", "accept, reject the finding; reject all that have no verdict"],
   ["d / n", "redraw the finding / new box: drag, or arrows move, Shift+arrows resize, Enter keeps, Esc drops"],
   ["u", "clear the verdict; of an added box: remove it"], ["m", "comment"], ["v", "image done"], ["e", "export the corrected images as COCO"],
+  ["O, or drop files", "predict DICOM, PNG and zip files"],
   ["/", "search"], ["? / Esc", "these keys / close, leave"],
 ];
 
@@ -134,9 +142,10 @@ function start() {
   const token = document.body.dataset.token;
   const state = {
     exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0",
-    show: { b: true, c: true, t: true, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
+    show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
   };
-  let study, saving = Promise.resolve(), commentTimer = null;
+  const study = { images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
+  let saving = Promise.resolve(), commentTimer = null, mostBytes = 0;
 
   const ask = (path, options = {}) => fetch(path, { ...options, headers: { Authorization: `Bearer ${token}` } });
   const say = (text) => { $("status").textContent = text; };
@@ -149,12 +158,30 @@ function start() {
   const percent = (value) => (value === undefined ? "" : value.toFixed(2));
   const active = () => state.panels[state.active];
   const imageOf = (panel) => study.images[panel.number];
+  const points = () => imageOf(active()).part.points;
 
   async function fetched(path) {
     const answer = await ask(path);
     if (!answer.ok) throw new Error((await answer.json()).error);
     return answer;
   }
+
+  /** Puts a study behind those that are shown; answers the position of its first exam. */
+  function append(part, path) {
+    const first = study.images.length, exam = study.exams.length;
+    study.images = study.images.concat(part.images.map((image, n) => ({ ...image, part, path: `${path}/images/${n}` })));
+    study.exams = study.exams.concat(part.exams.map((one, n) => ({ ...one, first, path: `${path}/exams/${n}`, images: one.images.map((number) => number + first) })));
+    if (study.verdicts) study.verdicts = study.verdicts.concat(part.verdicts);
+    part.path = path;
+    const known = [...new Set(study.images.map((image) => image.density).filter(Boolean))].sort();
+    const chosen = $("density").value;
+    $("density").replaceChildren(...["", ...known].map((value) => Object.assign(make("option", value ? `density ${value}` : "any density"), { value })));
+    $("density").value = chosen;
+    $("density").hidden = !known.length;
+    return exam;
+  }
+
+  const appendFrom = async (path) => append(await fetched(path).then((answer) => answer.json()), path);
 
   async function readPixels(number, preset) {
     if (embedded) {
@@ -170,7 +197,7 @@ function start() {
       for (let place = 0; place < pixels.length; place++) pixels[place] = rgba[4 * place];
       return { pixels, width: canvas.width, height: canvas.height, most: 255 };
     }
-    const answer = await fetched(`api/images/${number}/pixels?window=${preset}`);
+    const answer = await fetched(`${study.images[number].path}/pixels?window=${preset}`);
     const [height, width, bits] = answer.headers.get("X-Image").split(",").map(Number);
     const buffer = await answer.arrayBuffer();
     if (buffer.byteLength !== (width * height * bits) / 8) throw new Error("the image was cut short; open the exam again");
@@ -188,22 +215,25 @@ function start() {
     const judged = images.map((image) => judgeAt(image, state.threshold)).filter(Boolean);
     const sum = (key) => judged.reduce((total, one) => total + (one[key].length ?? one[key]), 0);
     const labels = images.map((image) => image.labels.tumor).filter((value) => value !== undefined);
+    const mislabelled = ({ labels, scores }) => labels.tumor !== undefined && scores?.tumor !== undefined && (scores.tumor >= 0.5) !== (labels.tumor === 1);
     return {
+      densities: images.map((image) => image.density), mislabelled: images.some(mislabelled),
       found: sum("found"), missed: sum("missed"), wrong: sum("wrong"), judged: judged.length > 0,
       tumor: labels.length ? Math.max(...labels) : null, done: exam.images.every((number) => study.verdicts?.[number].done),
     };
   }
 
   function listExams() {
-    const text = $("search").value.toLowerCase(), kept = $("filter").value;
+    const text = $("search").value.toLowerCase(), kept = $("filter").value, density = $("density").value;
     const fits = (exam, facts) => ({
       all: true, tumor: facts.tumor === 1, normal: facts.tumor === 0, found: facts.found > 0, missed: facts.missed > 0,
-      false: facts.wrong > 0, open: !facts.done,
-    })[kept] && [exam.name, ...exam.images.map((number) => study.images[number].name)].some((name) => name.toLowerCase().includes(text));
+      false: facts.wrong > 0, mislabelled: facts.mislabelled, open: !facts.done,
+    })[kept] && (!density || facts.densities.includes(density)) && [exam.name, ...exam.images.map((number) => study.images[number].name)].some((name) => name.toLowerCase().includes(text));
     const rows = study.exams.map((exam, place) => ({ exam, place, facts: examFacts(exam), score: examScore(exam) }))
       .filter((row) => fits(row.exam, row.facts));
     const byName = (a, b) => a.exam.name.localeCompare(b.exam.name, undefined, { numeric: true });
-    rows.sort($("sort").value === "score" ? (a, b) => b.score - a.score || byName(a, b) : byName);
+    const by = $("sort").value, key = (row) => ({ score: row.score, tumor: row.facts.tumor ?? -1, name: 0 })[by] ?? row.facts[by];
+    rows.sort((a, b) => key(b) - key(a) || (by === "name" ? 0 : b.score - a.score) || byName(a, b));
     state.exams = rows.map((row) => row.place);
     $("count").textContent = `${rows.length} of ${study.exams.length} exams`;
     $("exams").replaceChildren(...rows.map(({ exam, place, facts, score }) => {
@@ -223,20 +253,23 @@ function start() {
     $("exams").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
   }
 
-  async function open(place) {
-    keepComment();
+  async function open(place, number = null) {
+    if (state.panels.length) keepComment();
+    const before = state.panels.length ? imageOf(active()).part : null;
     Object.assign(state, { exam: place, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
     const load = ++state.loads;
     const exam = study.exams[place];
     state.panels = hangingOrder(exam.images.map((number) => study.images[number])).map((position) => makePanel(exam.images[position]));
+    state.active = Math.max(state.panels.findIndex((panel) => panel.number === number), 0);
     $("panels").replaceChildren(...state.panels.map((panel) => panel.element));
+    if (imageOf(active()).part !== before) showPart();
     layout();
     listExams();
     say("reading ...");
     try {
-      const found = embedded ? embedded.details : await fetched(`api/exams/${place}`).then((answer) => answer.json());
+      const found = embedded ? embedded.details : await fetched(exam.path).then((answer) => answer.json());
       if (load !== state.loads) return;
-      for (const panel of state.panels) panel.details = found[panel.number];
+      for (const panel of state.panels) panel.details = found[panel.number - exam.first];
     } catch (error) {
       return say(error.message);
     }
@@ -262,6 +295,80 @@ function start() {
       say(error.message);
     }
     draw(panel);
+  }
+
+  /** The title and the operating points of the study that an exam belongs to. */
+  function showPart() {
+    const part = imageOf(active()).part;
+    $("title").textContent = part.title;
+    $("points").replaceChildren(Object.assign(make("option", "no operating point"), { value: "-1" }),
+      ...part.points.map((point, n) => Object.assign(make("option", `${point.label}, ${point.goal}: ${point.threshold.toFixed(3)}`), { value: String(n) })));
+    $("points").hidden = !part.points.length;
+    state.point = part.points.length ? 0 : -1;
+    if (part.points[0]?.label === "tumor") state.threshold = part.points[0].threshold;
+  }
+
+  /** Shows what the address asks for: #image=NAME, #filter=missed&density=C&threshold=0.3, ... */
+  async function follow() {
+    if (!study.exams.length) return;
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    for (const id of ["filter", "density", "sort", "search"]) {
+      if (wanted.has(id)) $(id).value = wanted.get(id);
+      if ($(id).selectedIndex < 0) $(id).selectedIndex = 0;
+    }
+    if (wanted.has("threshold")) state.threshold = Math.min(Math.max(Number(wanted.get("threshold")) || 0, 0), 1);
+    listExams();
+    const number = wanted.has("image") ? study.images.findIndex((image) => image.name === wanted.get("image")) : state.panels.length ? active().number : -1;
+    const exam = study.exams.findIndex((one) => one.images.includes(number));
+    await (exam >= 0 && (wanted.has("image") || state.exams.includes(exam)) ? open(exam, number) : open(state.exams[0] ?? 0));
+    if (wanted.has("threshold")) setThreshold(state.threshold);
+    if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}`);
+    if (!state.exams.length) say("no exam fits");
+  }
+
+  // -- uploads
+
+  async function upload(files) {
+    if (!study.verdicts) return say("this file has no server that predicts; start mammodet view");
+    const bytes = files.reduce((sum, file) => sum + file.size, 0), bar = $("progress");
+    if (!files.length || !bar.hidden) return;
+    if (bytes > mostBytes) return say(`NOT PREDICTED: ${(bytes / 1e6).toFixed(0)} MB; expected at most ${(mostBytes / 1e6).toFixed(0)} MB. Name the files on the command line.`);
+    const form = new FormData();
+    for (const file of files) form.append("file", file, file.name);
+    bar.removeAttribute("value");
+    bar.hidden = false;
+    say(`sending ${files.length} file${files.length > 1 ? "s" : ""} ...`);
+    try {
+      const answer = await ask("api/studies", { method: "POST", body: form });
+      if (!answer.ok) throw new Error((await answer.json()).error);
+      say("waiting ...");
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "", last = {};
+      for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        const lines = (text + part.value).split("\n");
+        text = lines.pop();
+        for (const line of lines) {
+          last = JSON.parse(line);
+          if (last.of) Object.assign(bar, { max: last.of, value: last.done });
+          if (last.of) say(`predicted ${last.done} of ${last.of} images`);
+        }
+      }
+      if (last.study === undefined) throw new Error(last.error ?? "the server failed; its terminal says why");
+      await open(await appendFrom(`api/studies/${last.study}`));
+      if (last.skipped.length) say(`skipped: ${last.skipped.join("; ")}`);
+    } catch (error) {
+      say(`NOT PREDICTED: ${error.message}`);
+    } finally {
+      bar.hidden = true;
+    }
+  }
+
+  function drop(event) {
+    event.preventDefault();
+    document.body.classList.toggle("dropping", event.type === "dragover");
+    if (event.type !== "drop") return;
+    if ([...event.dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory)) return say("NOT PREDICTED: drop files or a zip file, no folder");
+    upload([...event.dataTransfer.files]);
   }
 
   // -- panels
@@ -297,6 +404,7 @@ function start() {
   const home = (panel) => { panel.view = fit(panel.canvas, imageOf(panel), panel.side, panel.mirror); };
 
   function layout() {
+    if (!state.panels.length) return;
     const host = $("panels"), shown = state.alone ? 1 : state.panels.length;
     const images = state.panels.map(imageOf);
     const aspect = images.reduce((sum, image) => sum + image.width / image.height, 0) / images.length;
@@ -345,12 +453,13 @@ function start() {
     context.fillRect(0, 0, panel.canvas.width, panel.canvas.height);
     const name = [image.laterality, image.view].filter(Boolean).join(" ") || image.name;
     const score = image.scores?.tumor === undefined ? "" : `score ${percent(image.scores.tumor)}`;
-    const point = study.points[state.point], value = point && image.scores?.[point.label];
+    const point = image.part.points[state.point], value = point && image.scores?.[point.label];
     const call = value === undefined ? "" : `${point.label} ${percent(value)} ${value >= point.threshold ? "\u2265" : "<"} ${percent(point.threshold)}: ${value >= point.threshold ? "positive" : "negative"}`;
     panel.caption.textContent = [name, score, call, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 ");
     if (!panel.pixels) return;
     shade(panel);
     drawPixels(context, panel, panel.view);
+    if (state.show.h) drawHeat(context, panel, panel.view);
     drawMarks(context, panel, panel.view);
     if (state.show.g && panel.pointer) magnify(context, panel);
     if (panel === active()) $("window").textContent = `black ${Math.round(panel.range[0])}, white ${Math.round(panel.range[1])}, zoom ${panel.view.scale.toFixed(2)}`;
@@ -400,6 +509,24 @@ function start() {
     context.fillText(text, left + 4, top - size * 0.25);
   }
 
+  /** The highest score of the findings at each place, whatever the threshold. */
+  function drawHeat(context, panel, view) {
+    const image = imageOf(panel), heat = Object.assign(document.createElement("canvas"), { width: panel.canvas.width, height: panel.canvas.height });
+    const pen = heat.getContext("2d");
+    for (let n = image.findings.length - 1; n >= 0; n--) { // the strongest is drawn last
+      const { box: [x1, y1, x2, y2], score } = image.findings[n], rims = panel.details.findings[n];
+      pen.fillStyle = heatColour(score);
+      pen.beginPath();
+      for (const rim of rims?.length ? rims : [[x1, y1, x2, y1, x2, y2, x1, y2]]) {
+        for (let at = 0; at < rim.length; at += 2) pen[at ? "lineTo" : "moveTo"](...toScreen(view, image, [rim[at], rim[at + 1]]));
+      }
+      pen.fill();
+    }
+    context.globalAlpha = 0.5;
+    context.drawImage(heat, 0, 0);
+    context.globalAlpha = 1;
+  }
+
   function drawShape(context, panel, view, box, rims, colour, dashes, label) {
     const image = imageOf(panel), at = (point) => toScreen(view, image, point);
     const [ax, ay] = at([box[0], box[1]]), [bx, by] = at([box[2], box[3]]);
@@ -433,7 +560,7 @@ function start() {
         const verdict = row.mark?.verdict;
         if (verdict === "added") return drawShape(context, panel, view, row.box, [], DRAWN, [], `${chosen}${position + 1} added`);
         if (verdict === "redrawn") return drawShape(context, panel, view, row.mark.box_xyxy, [], DRAWN, [], `${chosen}${position + 1} ${SIGNS.redrawn}`);
-        const words = [`${chosen}${position + 1}`, percent(row.score), SIGNS[verdict] ?? (image.truth_known && state.show.t && row.kind === "false" ? "false" : "")];
+        const words = [`${chosen}${position + 1}`, percent(row.score), SIGNS[verdict] ?? (image.truth_known && state.show.t && ["false", "second"].includes(row.kind) ? row.kind : "")];
         drawShape(context, panel, view, row.box, panel.details?.findings[row.detection], FOUND, verdict === "rejected" ? [2, 5] : [], words.filter(Boolean).join(" "));
       });
     }
@@ -511,7 +638,7 @@ function start() {
   async function save(number, keepalive = false) {
     const sent = study.verdicts[number];
     try {
-      const answer = await ask(`api/images/${number}/verdict`, { method: "PUT", body: JSON.stringify(sent), keepalive });
+      const answer = await ask(`${study.images[number].path}/verdict`, { method: "PUT", body: JSON.stringify(sent), keepalive });
       const value = await answer.json();
       if (answer.ok) {
         study.verdicts[number] = { ...study.verdicts[number], version: value.version };
@@ -537,9 +664,25 @@ function start() {
   function verdictOn(verdict, box) {
     const number = active().number, row = rowsOf(number)[state.finding];
     if (verdict !== "added" && !row) return say("no finding is chosen");
-    if (verdict === null && row.detection === null) return change(number, { marks: marksOf(number).filter((mark) => mark !== row.mark) });
+    if (verdict === null && row.detection !== null) return change(number, { marks: withMark(marksOf(number), row.detection, null), done: false });
+    if (verdict === null) return change(number, { marks: marksOf(number).filter((mark) => mark !== row.mark) });
     if (verdict !== "added" && row.detection === null) return say("this box was added by hand: u removes it");
     change(number, { marks: withMark(marksOf(number), verdict === "added" ? null : row.detection, verdict, box) });
+  }
+
+  const undecided = (number) => rowsOf(number).filter((row) => row.detection !== null && !row.mark);
+
+  function rejectRest() {
+    const { number } = active();
+    change(number, { marks: [...marksOf(number), ...undecided(number).map(({ detection }) => ({ verdict: "rejected", detection, box_xyxy: null }))] });
+  }
+
+  /** An image is done once every finding that is shown has a verdict: what is left open would count as no lesion. */
+  function toggleDone() {
+    const { number } = active(), done = !study.verdicts?.[number].done, open = done && study.verdicts ? undecided(number).length : 0;
+    if (open) say(`not done: ${open} finding${open > 1 ? "s have" : " has"} no verdict. a accepts, x rejects, X rejects all that are left.`);
+    else change(number, done ? { done, shown_from: state.threshold } : { done })?.then(listExams);
+    refresh();
   }
 
   function startDraft(verdict) {
@@ -572,7 +715,11 @@ function start() {
   // -- what stands beside the images
 
   function refresh() {
+    if (!state.panels.length) return;
     const panel = active(), image = imageOf(panel), rows = rowsOf(panel.number);
+    if (state.at !== image.name) history.replaceState(null, "", `#image=${encodeURIComponent(image.name)}`);
+    state.at = image.name;
+    $("model").textContent = image.part.model ? `model: ${image.part.model}` : "";
     state.finding = Math.min(state.finding, Math.max(rows.length - 1, 0));
     state.panels.forEach((each, index) => { each.element.classList.toggle("active", index === state.active); draw(each); });
     $("image-name").textContent = image.name;
@@ -582,7 +729,7 @@ function start() {
       image.spacing ? `spacing ${image.spacing.mm.map((mm) => mm.toFixed(3)).join(" x ")} mm (${image.spacing.basis})` : "no pixel spacing"];
     $("image-facts").textContent = facts.filter(Boolean).join(" \u00b7 ");
     $("warnings").replaceChildren(...image.warnings.map((text) => make("li", `\u26a0 ${text}`)));
-    const words = (row) => (row.detection === null ? "added by hand" : [percent(row.score), study.categories.length > 1 ? row.category : "",
+    const words = (row) => (row.detection === null ? "added by hand" : [percent(row.score), image.part.categories.length > 1 ? row.category : "",
       row.kind && state.show.t ? { found: "on a lesion", false: "false", second: "second on a found lesion" }[row.kind] ?? row.kind : "", SIGNS[row.mark?.verdict]].filter(Boolean).join(" \u00b7 "));
     $("findings").replaceChildren(...(rows.length ? rows : [null]).map((row, position) => {
       if (!row) return make("li", image.scores ? "no finding from this threshold on" : "not predicted", "faint");
@@ -613,7 +760,7 @@ function start() {
   /** An operating point judges images; of the label tumor it is the threshold of findings, too. */
   function choosePoint(number) {
     state.point = number;
-    if (study.points[number]?.label === "tumor") setThreshold(study.points[number].threshold);
+    if (points()[number]?.label === "tumor") setThreshold(points()[number].threshold);
     else refresh();
   }
 
@@ -632,7 +779,7 @@ function start() {
 
   async function exportCoco() {
     await saving;
-    const answer = await ask("api/export");
+    const answer = await ask(`${imageOf(active()).part.path}/export`);
     if (!answer.ok) return say((await answer.json()).error);
     const link = Object.assign(make("a"), { href: URL.createObjectURL(await answer.blob()), download: "corrected.json" });
     link.click();
@@ -670,7 +817,7 @@ function start() {
 
   const toggle = (name) => () => { state.show[name] = !state.show[name]; refresh(); };
   const ACTIONS = {
-    j: () => nextExam(1), k: () => nextExam(-1), b: toggle("b"), c: toggle("c"), t: toggle("t"), i: toggle("i"), g: toggle("g"),
+    j: () => nextExam(1), k: () => nextExam(-1), b: toggle("b"), c: toggle("c"), t: toggle("t"), h: () => { toggle("h")(); say(state.show.h ? "Heat: the highest score of the findings at each place, whatever the threshold." : ""); }, i: toggle("i"), g: toggle("g"),
     f: () => { state.alone = !state.alone; layout(); },
     Enter: () => (state.draft ? keepDraft() : press("f")),
     Tab: () => step(1), BackTab: () => step(-1),
@@ -679,14 +826,14 @@ function start() {
     w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, -1), L: () => windowBy(1, 1),
     p: () => { const list = $("presets"); if (list.options.length) setPreset(list.options[(list.selectedIndex + 1) % list.options.length].value); },
     "[": () => setThreshold(state.threshold - 0.02), "]": () => setThreshold(state.threshold + 0.02),
-    o: () => { const n = study.points.length; if (n) choosePoint((state.point + 1) % n); },
+    o: () => { const n = points().length; if (n) choosePoint((state.point + 1) % n); },
     r: () => { state.tool = state.tool === "ruler" ? null : "ruler"; if (!state.tool) state.ruler = null; say(state.tool ? "Ruler: drag over the image." : ""); refresh(); },
     ".": () => nextFinding(1), ",": () => nextFinding(-1),
-    a: () => verdictOn("accepted"), x: () => verdictOn("rejected"), u: () => verdictOn(null),
+    a: () => verdictOn("accepted"), x: () => verdictOn("rejected"), X: rejectRest, u: () => verdictOn(null),
     d: () => startDraft("redrawn"), n: () => startDraft("added"),
-    m: () => $("comment").focus(), v: () => { const { number } = active(); change(number, { done: !study.verdicts?.[number].done })?.then(listExams); },
+    m: () => $("comment").focus(), v: toggleDone,
     e: () => study.verdicts && exportCoco(), "/": () => $("search").focus(),
-    "?": () => $("help").showModal(),
+    "?": () => $("help").showModal(), O: () => $("files")?.click(),
     Escape: () => { Object.assign(state, { tool: null, draft: null, ruler: null }); if (state.alone) press("f"); say(""); refresh(); },
   };
   const step = (by) => {
@@ -695,19 +842,19 @@ function start() {
     if (state.alone) layout();
     active().canvas.focus();
   };
-  const press = (key) => ACTIONS[key]?.();
+  const press = (key) => { if (state.panels.length || ["?", "O", "/"].includes(key)) ACTIONS[key]?.(); };
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   function keyDown(event) {
     const typing = ["TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.type === "search" || event.target.type === "range";
     if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
     if (typing) {
-      if (event.key === "Escape") { event.target.blur(); active().canvas.focus(); }
+      if (event.key === "Escape") { event.target.blur(); active()?.canvas.focus(); }
       return;
     }
     if (event.target.tagName !== "CANVAS" && event.target !== document.body && ["Tab", "Enter"].includes(event.key)) return; // the page's own buttons
     const arrow = ARROWS[event.key];
-    if (arrow && active().view) {
+    if (arrow && active()?.view) {
       const panel = active();
       if (state.draft) moveDraft(...arrow, event.shiftKey);
       else panel.view = { ...panel.view, x: panel.view.x - arrow[0] * 40, y: panel.view.y - arrow[1] * 40 };
@@ -722,14 +869,8 @@ function start() {
   }
 
   async function begin() {
-    study = embedded ?? await fetched("api/study").then((answer) => answer.json());
-    $("title").textContent = study.title;
-    $("model").textContent = study.model ? `model: ${study.model}` : "";
-    $("points").replaceChildren(Object.assign(make("option", "no operating point"), { value: "-1" }),
-      ...study.points.map((point, n) => Object.assign(make("option", `${point.label}, ${point.goal}: ${point.threshold.toFixed(3)}`), { value: String(n) })));
-    $("points").hidden = !study.points.length;
     $("keys").replaceChildren(...KEYS.flatMap(([keys, what]) => [make("dt", keys), make("dd", what)]));
-    for (const id of ["search", "filter", "sort"]) $(id).oninput = listExams;
+    for (const id of ["search", "filter", "density", "sort"]) $(id).oninput = listExams;
     $("threshold").oninput = () => setThreshold(Number($("threshold").value));
     $("points").onchange = () => choosePoint(Number($("points").value));
     $("presets").onchange = () => setPreset($("presets").value);
@@ -739,19 +880,28 @@ function start() {
     $("comment").onblur = keepComment;
     for (const button of document.querySelectorAll("[data-key]")) button.onclick = () => press(button.dataset.key);
     document.addEventListener("keydown", keyDown);
+    if ($("files")) $("files").onchange = () => { upload([...$("files").files]); $("files").value = ""; };
+    for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, drop);
     window.addEventListener("pagehide", () => {
       if (commentTimer === null) return;
       study.verdicts[active().number].comment = $("comment").value;
       save(active().number, true);
     });
     window.addEventListener("resize", layout);
+    window.addEventListener("hashchange", follow);
+    if (embedded) append(embedded, "");
+    else {
+      const { studies, most_bytes } = await fetched("api/studies").then((answer) => answer.json());
+      mostBytes = most_bytes;
+      for (let number = 0; number < studies; number++) await appendFrom(`api/studies/${number}`);
+    }
     listExams();
-    await open(state.exams[0] ?? 0);
-    if (study.points.length) choosePoint(0);
+    if (!study.exams.length) return;
+    await follow();
     active().canvas.focus();
   }
   begin().catch((error) => say(error.message));
 }
 
 if (typeof document !== "undefined") start();
-else module.exports = { windowTable, autoWindow, wallSide, wantedSide, fit, toScreen, toImage, zoomAt, columnsFor, hangingOrder, judgeAt, lengthMm, boxOf, withMark };
+else module.exports = { windowTable, autoWindow, wallSide, wantedSide, fit, toScreen, toImage, zoomAt, columnsFor, hangingOrder, judgeAt, lengthMm, boxOf, heatColour, withMark };
