@@ -164,6 +164,8 @@ def _parse(path: Path, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str,
             f"{path}: column{'s' if len(missing) > 1 else ''} {', '.join(repr(name) for name in missing)} missing; "
             f"found {', '.join(repr(name) for name in sorted(names)) or 'none'}"
         )
+    if doubled := sorted({name for name in names if name and names.count(name) > 1}):
+        raise InputError(f"{path}: column {', '.join(map(repr, doubled))} occurs more than once; keep one of them")
     rows: list[RoiRow] = []
     bad: list[tuple[str, _RowError]] = []
     for line, cells, fault in lines:
