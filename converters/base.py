@@ -43,7 +43,6 @@ class Reason(StrEnum):
     OTHER_SIZE = "other_size"
     CONTRADICTION = "contradiction"
     IMAGE_LOST = "image_lost"  # the image that it is on is left out
-    CHOICE = "choice"  # an option leaves it out
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,10 +68,9 @@ class InBreast(ImageArchive[FindingOptions]):
                 continue
             number, patient, side, view = match.groups()
             seen.add(number)
-            row = table.get(number)
-            if row is None:
+            row = table.get(number, dict.fromkeys(_NEEDED, ""))
+            if number not in table:
                 self.lose(Reason.NO_ROW, "row", number, f"has no row in {path.name}: density and BI-RADS are not known")
-                row = dict.fromkeys(_NEEDED, "")
             view = row["View"].upper() or view.upper()
             image = ImageRow(
                 name=number,

@@ -24,7 +24,7 @@ from mammodet.errors import InputError
 from mammodet.files import parse_xml
 
 _MOST_BYTES = 2**28  # held in memory
-_MOST_CSV_BYTES = 2**32  # read row by row
+_MOST_CSV_BYTES = 2**31  # read row by row
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _PACKAGE = "{http://schemas.openxmlformats.org/package/2006/relationships}"

@@ -36,6 +36,8 @@ def read_table(
     missing = [name for name in needed if _plain(name) not in header]
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} missing; found {', '.join(filter(None, columns))}")
+    if doubled := [name for name in (*needed, *wanted) if header.count(_plain(name)) > 1]:
+        raise InputError(f"{path}: column {', '.join(doubled)} occurs more than once; keep one of them")
     at = {name: header.index(_plain(name)) for name in (*needed, *wanted) if _plain(name) in header}
     for line in lines:
         whole = len(line.cells) - bool(line.fault)

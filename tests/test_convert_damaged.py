@@ -74,6 +74,17 @@ def test_row_has_a_cell_for_each_column_or_a_fault(tmp_path, row, cells):
     assert (line.number, len(line.cells), bool(line.fault)) == (2, cells, cells != 3)
 
 
+def test_column_that_occurs_twice_is_refused(tmp_path):
+    source = write_vindr(tmp_path / "in", [vindr_row("s1", "i1", "['No Finding']")])
+    path = source / "breast-level_annotations.csv"
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header},Breast BIRADS\n{row},BI-RADS 5\n")
+    with pytest.raises(InputError, match="breast_birads occurs more than once"):
+        run(vindr, source, tmp_path / "out", vindr.VinDrOptions)
+    with pytest.raises(InputError, match="'pathology' occurs more than once"):
+        read_tables([write_cbis(tmp_path, MASS.replace("assessment", "pathology") + MASS_ROW)])
+
+
 def test_embed_row_cut_short_makes_no_image_normal(tmp_path):
     _, records = embedded(tmp_path, FILE)
     assert records["a"].labels["tumor"] == 0

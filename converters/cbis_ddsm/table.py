@@ -15,6 +15,7 @@ from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.sheet import column_name, find_tables, read_sheet
+from mammodet.converters.tables import laterality_of
 
 from mammodet.errors import InputError, raise_faults
 
@@ -29,7 +30,6 @@ KEY_COLUMNS = (
 )
 PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
 _ABNORMALITY = {"mass": "mass", "calcification": "calc", "calc": "calc"}
-_SIDE = {"LEFT": "L", "RIGHT": "R", "L": "L", "R": "R"}
 _PATIENT = re.compile(r"P_(\d{1,8})")
 #: A file of this name is meant to be one of the tables, whatever it holds.
 _OFFICIAL_NAME = re.compile(r"(mass|calc)_case_description", re.IGNORECASE)
@@ -164,6 +164,8 @@ def _parse(path: Path, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str,
             f"{path}: column{'s' if len(missing) > 1 else ''} {', '.join(repr(name) for name in missing)} missing; "
             f"found {', '.join(repr(name) for name in sorted(names)) or 'none'}"
         )
+    if doubled := sorted({name for name in names if name and names.count(name) > 1}):
+        raise InputError(f"{path}: column {', '.join(map(repr, doubled))} occurs more than once; keep one of them")
     rows: list[RoiRow] = []
     bad: list[tuple[str, _RowError]] = []
     for line, cells, fault in lines:
@@ -201,7 +203,7 @@ def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
     patient = _PATIENT.fullmatch(cells["patient id"])
     if patient is None:
         fault("patient id", "P_ and a number")
-    laterality = _SIDE.get(cells["left or right breast"].upper())
+    laterality = laterality_of(cells["left or right breast"])
     if laterality is None:
         fault("left or right breast", "LEFT or RIGHT")
     view = cells["image view"].upper()
@@ -215,7 +217,7 @@ def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
     pathology = cells["pathology"].upper()
     if pathology not in PATHOLOGIES:
         fault("pathology", " or ".join(PATHOLOGIES))
-    subset = _subset(cells.get("image file path", ""), table)
+    subset = official_side(cells.get("image file path", ""), table)
     if subset is None:
         faults.append("neither its path nor the table's name says whether it is of the training or the test set")
     density = cells.get("breast density", "")
@@ -255,8 +257,8 @@ def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
     )
 
 
-def _subset(image_path: str, table: str) -> str | None:
-    """By the case's name in the path, else by the table's name."""
+def official_side(image_path: str, table: str) -> str | None:
+    """`train` or `test`: by the case's name in the image's path, else by the table's name."""
     for text in (image_path.split("/")[0], table):
         found = re.search(r"train|test", text.lower())
         if found:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 from mammodet.converters.mask_files import Outline
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mammodet.data.breast import Breast
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, faults_of, raise_faults
 
 Kind = Literal["mass", "band", "small", "spread"]
+_Number = Annotated[FiniteFloat, Field(ge=0)]
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class MassRule:
     """What an outline has to fulfil to count as a mass; docs/cdd_cesm.md has the evidence.
 
@@ -30,14 +33,21 @@ class MassRule:
         large_area, large_roundness: what covers more than `large_area` of the breast has to be that round.
     """
 
-    min_pixels: int = 20
-    min_solidity: float = 0.72
-    max_aspect: float = 2.0
-    min_roundness: float = 0.34
-    min_area: float = 0.0025
-    max_area: float = 0.25
-    large_area: float = 0.10
-    large_roundness: float = 0.50
+    min_pixels: NonNegativeInt = 20
+    min_solidity: _Number = 0.72
+    max_aspect: _Number = 2.0
+    min_roundness: _Number = 0.34
+    min_area: _Number = 0.0025
+    max_area: _Number = 0.25
+    large_area: _Number = 0.10
+    large_roundness: _Number = 0.50
+
+    def __post_init__(self) -> None:
+        if not self.min_area <= self.large_area <= self.max_area:
+            raise InputError(
+                f"--mass-rule: min_area {self.min_area}, large_area {self.large_area}, max_area {self.max_area}: "
+                "expected them to rise"
+            )
 
 
 #: A band: its inscribed disc covers less than this share of it, and half of it lies within `_SKIN` (a share of the
@@ -63,30 +73,12 @@ def rule_from(texts: Sequence[str]) -> MassRule:
     Raises:
         InputError: unknown names, or values that are no numbers from 0.
     """
-    kinds = {field.name: int if field.type == "int" else float for field in fields(MassRule)}
-    values: dict[str, float] = {}
-    faults: list[str] = []
-    for text in texts:
-        name, _, number = text.partition("=")
-        if name not in kinds:
-            faults.append(f"{text!r}: unknown name {name!r}; expected one of {', '.join(kinds)}")
-            continue
-        try:
-            values[name] = kinds[name](number)
-            good = 0 <= values[name] < float("inf")
-        except ValueError:
-            good = False
-        if not good:
-            expected = "a whole number" if kinds[name] is int else "a number"
-            faults.append(f"{text!r}: expected {expected} from 0")
-    raise_faults(faults, where="--mass-rule")
-    rule = MassRule(**values)  # type: ignore[arg-type]
-    if not rule.min_area <= rule.large_area <= rule.max_area:
-        raise InputError(
-            f"--mass-rule: min_area {rule.min_area}, large_area {rule.large_area}, max_area {rule.max_area}: "
-            "expected them to rise"
-        )
-    return rule
+    try:
+        return MassRule(**dict(text.split("=", 1) if "=" in text else (text, "") for text in texts))
+    except ValidationError as error:
+        names = ", ".join(field.name for field in fields(MassRule))
+        raise_faults(faults_of(error), where="--mass-rule", advice=f"Its names are {names}; its numbers count from 0.")
+        raise
 
 
 def skin_depth(breast: Breast) -> NDArray[np.float32]:

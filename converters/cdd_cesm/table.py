@@ -68,8 +68,8 @@ def read_table(path: Path) -> Table:
         place = f"{path.name} line {line.number}"
         if line.fault:
             table.quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, line.fault))
-            for name in names_in(path, line):
-                table.images[name] = _joined(table.images.get(name), ImageFacts())
+            for image in names_in(path, line):
+                table.images[image] = _joined(table.images.get(image), ImageFacts())
             continue
 
         def cell(key: str, cells: list[str] = line.cells) -> str | None:

@@ -19,6 +19,7 @@ from mammodet.converters.coco.source import SourceImage
 from mammodet.converters.coco.tables import Row, Tables, fold, read_tables
 from mammodet.converters.options import Pairs, flag, pairs
 from mammodet.converters.sheet import column_name
+from mammodet.converters.tables import laterality_of
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mammodet.errors import InputError, raise_faults
@@ -32,7 +33,6 @@ PATHOLOGY_WORDS = {
 }
 PATHOLOGIES = ("benign", "malignant", "normal", "unknown")
 _GROUP = "what file names and tables say"
-_SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 _ALWAYS = ("file_name", "stem", "side", "side_word")
 
 
@@ -330,7 +330,7 @@ def _values(rule: JoinRule, image: SourceImage) -> dict[str, str]:
     if "patient" in values and not values["patient"]:
         raise _UnmatchedError(f"its name gives no patient by --pattern {rule.pattern}")
     if "laterality" in values:
-        side = _SIDES.get(values["laterality"].upper(), "")
+        side = laterality_of(values["laterality"]) or ""
         if values["laterality"] and not side:
             raise _UnmatchedError(f"its name gives laterality {values['laterality']!r}; expected L, R, LEFT or RIGHT")
         values |= {"side": side, "side_word": {"L": "LEFT", "R": "RIGHT", "": ""}[side]}
@@ -359,7 +359,7 @@ def _facts(
         )
     side = values.get("side") or None
     if side is None and told.get("laterality"):
-        side = _SIDES.get(str(told["laterality"]).upper())
+        side = laterality_of(str(told["laterality"]))
         if side is None:
             notes.append(f"laterality {told['laterality']!r} is neither left nor right")
     view = values.get("view") or told.get("view")

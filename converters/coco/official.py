@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from mammodet.converters.base import Summary
+from mammodet.converters.cbis_ddsm.table import official_side
 from mammodet.converters.coco.join import ImageFacts, Joined, JoinRule
-from mammodet.converters.coco.tables import Row
 
 
 def _cbis_rule(kind: str, more: Sequence[tuple[str, str]]) -> JoinRule:
@@ -36,15 +35,6 @@ PRESETS: dict[str, tuple[str, JoinRule]] = {
 }
 
 
-def official_side(row: Row) -> str | None:
-    """`train` or `test`: by the case's name in the image's path, else by the table's name."""
-    for text in ((row.word("image file path") or "").split("/")[0], row.table):
-        found = re.search(r"train|test", text.lower())
-        if found:
-            return found[0]
-    return None
-
-
 def check_official(summary: Summary, images: Sequence[tuple[str | None, ImageFacts]], joined: Joined) -> None:
     """Compare the subset of each image with the tables', and warn of patients that the other tables hold elsewhere.
 
@@ -54,7 +44,7 @@ def check_official(summary: Summary, images: Sequence[tuple[str | None, ImageFac
     sides: dict[str, set[str]] = {}
     elsewhere: list[str] = []
     for subset, facts in images:
-        official = {side for row in facts.rows if (side := official_side(row))}
+        official = {side for row in facts.rows if (side := official_side(row.word("image file path") or "", row.table))}
         sides.setdefault(facts.patient_id, set()).update(official)
         if subset is not None and official and {"val": "train"}.get(subset, subset) not in official:
             elsewhere.append(f"{facts.patient_id} {facts.laterality} {facts.view}")
@@ -67,7 +57,7 @@ def check_official(summary: Summary, images: Sequence[tuple[str | None, ImageFac
         )
     others: dict[str, set[str]] = {}
     for row in joined.tables.left_out if joined.tables else ():
-        side = official_side(row)
+        side = official_side(row.word("image file path") or "", row.table)
         patient = row.word("patient id")
         if side and patient in sides:
             others.setdefault(patient, set()).add(side)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from mammodet.converters.folder.tree import TreeImage
+from mammodet.converters.tables import laterality_of
 
 from mammodet.errors import InputError, raise_faults
 
@@ -32,7 +33,6 @@ _GENERIC = re.compile(
     r"|train(?:ing)?|val(?:idation)?|test(?:ing)?|benign|malignant|normal|cancer|tumou?r"
 )
 _NUMBERING_FROM = 10  # images of a folder, from which on a shared stem of more than half of them is taken for a word
-_SIDES = {"l": "L", "left": "L", "r": "R", "right": "R"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ def _read_person(relative: str, pattern: re.Pattern[str]) -> Person:
     if not patient:
         raise ValueError("its patient is empty")
     side = groups.get("laterality")
-    if side and side.lower() not in _SIDES:
+    if side and laterality_of(side) is None:
         raise ValueError(f"laterality {side!r}; expected L, R, LEFT or RIGHT")
     view = groups.get("view")
-    return Person(patient, _SIDES[side.lower()] if side else None, view.upper() if view else None)
+    return Person(patient, laterality_of(side or ""), view.upper() if view else None)
 
 
 def stem_of(name: str) -> tuple[str, bool, bool]:
