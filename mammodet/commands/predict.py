@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,7 @@ def _predict(
 ) -> int:
     from mammodet.data.predictions import read_predictions
     from mammodet.engine.predict import predict_to_folder
-    from mammodet.files import read_json
+    from mammodet.json_lists import read_members
     from mammodet.reporting.prediction_tables import write_tables
 
     if predictor.config.model.detects and inputs.dataset.categories != predictor.facts.categories:
@@ -195,7 +196,7 @@ def _predict(
     threshold = chosen.score_threshold
     written = write_tables(predictions, inputs, chosen.output, score_threshold=threshold, calibration=calibration)
     if calibration is not None:
-        print(label_table(read_json(path)))
+        print(label_table(read_members(path, ("images", "breasts", "patients"))))
     print(f"wrote {path}: {len(predictions.images)} images; {', '.join(table.name for table in written)}")
     if chosen.overlays:
         from mammodet.pipeline import draw_files
@@ -265,7 +266,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
     fitted_on = {"val": "validation", None: "validation"}.get(made_by["subset"], made_by["subset"])
     goal = f"{made_by['goal']} on {'TEST' if made_by['fitted_on_test'] else fitted_on}"
     lines = []
-    for image in value["images"][:most]:
+    for image in islice(value["images"], most):
         answers = [
             _answer(name, image["labels"][name], image["scores"][name], goal)
             for name in REPORTED_WORDS
