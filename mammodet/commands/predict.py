@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from mammodet.errors import InputError
 from mammodet.targets import REPORTED_WORDS
 
 if TYPE_CHECKING:
-    from mammodet.data.inputs import Inputs
+    from mammodet.data.inputs import Inputs, Skipped
     from mammodet.data.patient_keys import PatientKey
     from mammodet.data.study import Exam
     from mammodet.engine.predict import Predictor
@@ -96,6 +97,11 @@ def parser() -> argparse.ArgumentParser:
         help="key file: write hashed patient ids (docs/leakage.md)",
     )
     main.add_argument(
+        "--deidentify",
+        action="store_true",
+        help="with --patient-key: no file name, study UID or patient id in what is written (docs/leakage.md)",
+    )
+    main.add_argument(
         "--force", action="store_true", help="predict also what is no mammogram, with a warning (docs/images.md)"
     )
     main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left to right")
@@ -130,6 +136,10 @@ def main(arguments: list[str] | None = None) -> int:
         main_parser.error("--no-labels and --calibration: give one of them")
     if chosen.page and chosen.patient_key is not None:
         main_parser.error("--page and --patient-key: the page shows patient ids; give one of them")
+    if chosen.dicom and chosen.deidentify:
+        main_parser.error("--dicom and --deidentify: DICOM objects carry the patient of their image; give one of them")
+    if chosen.deidentify and chosen.patient_key is None:
+        main_parser.error("--deidentify: needs --patient-key FILE, under which names and ids are hashed")
     if not 0 <= chosen.score_threshold <= 1:
         raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
     from mammodet.data.inputs import gather, unpacked
@@ -150,6 +160,12 @@ def main(arguments: list[str] | None = None) -> int:
         calibration = predictor.calibration
     with unpacked(chosen.output) as folder:
         inputs = gather(chosen.input, predictor.facts.categories, unpack_to=folder, pattern=chosen.pattern)
+        _say_exams(inputs)
+        if chosen.deidentify and key is not None:
+            from mammodet.data.deidentified import deidentified
+
+            _say_skipped(inputs.skipped)
+            inputs = deidentified(inputs, key, folder / "deidentified")
         return _predict(chosen, predictor, inputs, calibration, key)
 
 
@@ -176,7 +192,6 @@ def _predict(
         from mammodet.export.dicom_files import check_sources, write_dicom
 
         check_sources(inputs, chosen.dicom, with_masks=predictor.config.model.with_masks)
-    _say_exams(inputs)
     path, skipped = predict_to_folder(
         predictor,
         inputs.dataset,
@@ -213,14 +228,18 @@ def _predict(
     if chosen.dicom:
         objects = write_dicom(predictions, inputs, chosen.output / "dicom", chosen.dicom, threshold, calibration)
         print(f"wrote {len(objects)} DICOM objects to {chosen.output}/dicom")
-    for item in skipped:
-        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
+    _say_skipped(skipped)
     if skipped:
         print(
             f"{len(skipped)} images were skipped; they are listed in {chosen.output}/skipped.json",
             file=sys.stderr,
         )
     return 1 if skipped else 0
+
+
+def _say_skipped(skipped: Sequence[Skipped]) -> None:
+    for item in skipped:
+        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
 
 
 def _hashed(exam: Exam, key: PatientKey) -> Exam:

@@ -345,7 +345,8 @@ def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
             print(f"warning: {image.file_name}: {'; '.join(image.warnings)}", file=sys.stderr)
     if doubtful:
         print(
-            f"warning: the scores of {doubtful} of {len(images)} images mean little; predictions.json says why",
+            f"warning: {doubtful} of {len(images)} images have warnings, as a rule that their scores mean little; "
+            "predictions.json has them",
             file=sys.stderr,
         )
 
