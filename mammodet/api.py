@@ -186,7 +186,9 @@ class Predictor:
                 continue
             image = chosen.arrays.get(found.file_name, chosen.root / found.file_name)
             results.append(Result(found, image, self.categories, chosen.unpacked))
-        return Results(results, self._model.to_file([each.prediction for each in results]), skipped, chosen.left_out)
+        return Results(
+            results, self._model.to_file(tuple(each.prediction for each in results)), skipped, chosen.left_out
+        )
 
 
 def load(

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import small_dicom
 import torch
 from small_calibration import write_checkpoint
 
@@ -154,6 +155,46 @@ def test_no_table_holds_a_patient_id_where_they_are_hashed(checkpoint, tmp_path)
             rows = list(csv.DictReader(file))
         assert rows
         assert {row["patient_id"][:5] for row in rows} == {row["exam"][:5] for row in rows} == {"hmac-"}
+
+
+def test_nothing_that_is_written_names_anyone_where_it_is_deidentified(checkpoint, tmp_path, capsys):
+    key = tmp_path / "patient.key"
+    key.write_text("k" * 40)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 4095, (64, 64)).astype(np.uint16)
+    for number in range(3):
+        values = {"PatientID": "Doe7", "PatientName": "Doe^Jane", "StudyInstanceUID": "1.2.777", "Modality": "MG"}
+        values |= {"SOPInstanceUID": f"1.2.777.{number}", "BurnedInAnnotation": ["YES", "NO", "NO"][number]}
+        values |= {"ImageLaterality": "L", "ViewPosition": ["CC", "MLO", "XCCL"][number]}
+        small_dicom.save(folder / f"Doe_{number}.dcm", small_dicom.image(pixels, 12, **values))
+    (folder / "Doe_cut.dcm").write_bytes((folder / "Doe_0.dcm").read_bytes()[:300])
+    (folder / "Doe_letter.txt").write_text("")
+    output = tmp_path / "out"
+    given = ["--checkpoint", checkpoint, "--input", folder, "--output", output, "--force", "--overlays", "--deidentify"]
+    with pytest.raises(SystemExit):
+        command.main([str(each) for each in given])
+    given = [str(each) for each in (*given, "--patient-key", key)]
+    with pytest.raises(SystemExit):
+        command.main([*given, "--dicom", "sr"])
+    capsys.readouterr()
+    assert command.main(given) == 1
+    shown = capsys.readouterr()
+    assert "Doe_letter.txt" in shown.out  # on the screen, where the reason stands
+    assert "Doe_cut.dcm" in shown.err
+    written = [path for path in output.rglob("*") if path.is_file()]
+    for path in written:
+        assert b"Doe" not in path.read_bytes()
+        assert b"1.2.777" not in path.read_bytes()
+        assert "Doe" not in path.name
+    assert len(list((output / "overlays").glob("*.jpg"))) == 3
+    images = read_predictions(output / "predictions.json").images
+    assert {image.patient_id[:5] for image in images} == {image.file_name[:5] for image in images} == {"hmac-"}
+    assert sorted(any("Burned In" in warning for warning in image.warnings) for image in images) == [False, False, True]
+    with open(output / "patients.csv", encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["exam"][:5], row["images"], row["special"][:12]) == ("hmac-", "3", "L XCCL: hmac")
+    assert command.main(given) == 1  # links of an earlier run are in nobody's way
 
 
 def test_of_hundreds_of_hostile_files_each_is_listed_and_the_good_ones_are_predicted(checkpoint, tmp_path):

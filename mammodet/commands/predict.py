@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="key file: write hashed patient ids (docs/leakage.md)",
     )
+    main.add_argument(
+        "--deidentify",
+        action="store_true",
+        help="with --patient-key: no file name, study UID or patient id in what is written (docs/leakage.md)",
+    )
     main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
     add_model_options(main)
     return main
@@ -143,6 +150,10 @@ def main(arguments: list[str] | None = None) -> int:
         main_parser.error("--from-dicomweb and --study: give both or neither")
     if chosen.stow and not (chosen.from_dicomweb and chosen.dicom):
         main_parser.error("--stow: needs --from-dicomweb, and --dicom to say which objects")
+    if chosen.dicom and chosen.deidentify:
+        main_parser.error("--dicom and --deidentify: DICOM objects carry the patient of their image; give one of them")
+    if chosen.deidentify and chosen.patient_key is None:
+        main_parser.error("--deidentify: needs --patient-key FILE, under which names and ids are hashed")
     from mammodet.data.inputs import gather, unpacked
     from mammodet.data.patient_keys import PatientKey
 
@@ -159,6 +170,11 @@ def main(arguments: list[str] | None = None) -> int:
         given = server.fetch(chosen.study, folder) if server is not None else chosen.input
         inputs = gather(given, predictor.facts.categories, unpack_to=folder, pattern=chosen.pattern)
         _say_exams(inputs)
+        if chosen.deidentify and key is not None:
+            from mammodet.data.deidentified import deidentified
+
+            _say_skipped(inputs.skipped)
+            inputs = deidentified(inputs, key, folder / "deidentified")
         skipped, objects = predict_inputs(chosen, predictor, inputs, calibration, key)
         if chosen.stow and server is not None:
             server.store(objects)
@@ -196,7 +212,7 @@ def predict_inputs(
     """Predict, write all that is asked for, and say so; answers what was skipped, and the DICOM objects."""
     from mammodet.data.predictions import read_predictions
     from mammodet.engine.predict import predict_to_folder
-    from mammodet.files import read_json
+    from mammodet.json_lists import read_members
     from mammodet.reporting.prediction_tables import write_tables
 
     if predictor.config.model.detects and inputs.dataset.categories != predictor.facts.categories:
@@ -229,7 +245,7 @@ def predict_inputs(
     threshold = chosen.score_threshold
     written = write_tables(predictions, inputs, chosen.output, score_threshold=threshold, calibration=calibration)
     if calibration is not None:
-        print(label_table(read_json(path)))
+        print(label_table(read_members(path, ("images", "breasts", "patients"))))
     print(f"wrote {path}: {len(predictions.images)} images; {', '.join(table.name for table in written)}")
     if chosen.overlays:
         from mammodet.reporting.overlay_files import draw_files
@@ -249,14 +265,18 @@ def predict_inputs(
     if chosen.dicom:
         objects = write_dicom(predictions, inputs, chosen.output / "dicom", chosen.dicom, threshold, calibration)
         print(f"wrote {len(objects)} DICOM objects to {chosen.output}/dicom")
-    for item in skipped:
-        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
+    _say_skipped(skipped)
     if skipped:
         print(
             f"{len(skipped)} images were skipped; they are listed in {chosen.output}/skipped.json",
             file=sys.stderr,
         )
     return skipped, objects
+
+
+def _say_skipped(skipped: Sequence[Skipped]) -> None:
+    for item in skipped:
+        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
 
 
 def _hashed(exam: Exam, key: PatientKey) -> Exam:
@@ -302,7 +322,7 @@ def label_table(value: dict[str, Any], most: int = 20) -> str:
     fitted_on = {"val": "validation", None: "validation"}.get(made_by["subset"], made_by["subset"])
     goal = f"{made_by['goal']} on {'TEST' if made_by['fitted_on_test'] else fitted_on}"
     lines = []
-    for image in value["images"][:most]:
+    for image in islice(value["images"], most):
         answers = [
             _answer(name, image["labels"][name], image["scores"][name], goal)
             for name in REPORTED_WORDS

@@ -22,7 +22,7 @@ class Stored:
     """What an image's file says, beside its pixels.
 
     Attributes:
-        warnings: why its scores may mean little.
+        warnings: why its scores may mean little, or its pixels name the patient.
         coloured: whether it is a colour picture.
         mammography: whether a DICOM header says that it is a mammogram.
         origin: `digital`, `film`, or None where that is not known.
@@ -45,6 +45,9 @@ def read_stored(path: Path) -> tuple[Pixels, Stored]:
 
         pixels, header = read_dicom(path)
         warnings = ["its pixels are for processing, not for presentation"] if header.for_processing else []
+        warnings += (
+            ["its pixels hold text that may name the patient (Burned In Annotation)"] if header.burned_in else []
+        )
         return pixels, Stored(warnings, mammography=header.modality == "MG", origin=header.origin)
     stored = read_pixels(path)
     return to_grey(stored), Stored(coloured=_is_coloured(stored))

@@ -121,7 +121,7 @@ class Predictions:
         breasts, patients: joined scores, as they stand in the file.
     """
 
-    images: tuple[ImagePrediction, ...]
+    images: Sequence[ImagePrediction]
     categories: tuple[str, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
     breasts: tuple[Mapping[str, Any], ...] = ()

@@ -5,7 +5,6 @@ torch is imported where a checkpoint is loaded: other engines (mammodet/export) 
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,15 +24,16 @@ from mammodet.data.doubts import Stored, doubts_of, read_stored
 from mammodet.data.images import Pixels
 from mammodet.data.inputs import Skipped
 from mammodet.data.patient_keys import PatientKey
-from mammodet.data.predictions import Predictions, prediction_from_json, prediction_to_json, write_predictions
+from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.data.prepared import prepare_record
 from mammodet.data.preprocess import prepare_image
 from mammodet.data.seen_images import SeenImages
 from mammodet.engine.facts import RunFacts
 from mammodet.engine.fusion import Look, fused, tiles_of, views_of, with_tiles
+from mammodet.engine.partial import Partial, Written
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
-from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json, write_text
+from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json
 from mammodet.modeling.aggregation import LogisticStack, joined_scores
 from mammodet.models.card import ModelCard
 from mammodet.parallel import read_ahead
@@ -193,7 +193,7 @@ class Predictor:
     def to_file(self, images: Sequence[ImagePrediction]) -> Predictions:
         """Image predictions with breast and patient scores, ready to be written."""
         breasts, patients = joined_scores(images, self.config.model.aggregation.over_images)
-        return Predictions(tuple(images), self.facts.categories, self.describe(), breasts, patients)
+        return Predictions(images, self.facts.categories, self.describe(), breasts, patients)
 
 
 def _looks(
@@ -280,39 +280,50 @@ def _predict_locked(
     key: PatientKey | None,
     force: bool,
 ) -> tuple[Path, list[Skipped]]:
-    partial = output / "predictions.partial.jsonl"
     made_of = [data_hash(dataset), str(root.resolve()), _stamps(dataset, root), force]
     task = canonical_hash([predictor.describe(), *made_of])
-    done = _read_partial(partial, task)
-    if predictor.joins_views:  # a breast is predicted as a whole
-        done = _whole_breasts(done, dataset)
-    rest = tuple(record for record in dataset.images if record.image_id not in done)
-    if done:
-        print(f"{partial}: going on after {len(done)} images that are done")
-    remaining = Dataset(dataset.categories, rest, dataset.info)
-    with open(partial, "a", encoding="utf-8") as file, _say_on_interrupt(partial):
-        if not done:
-            file.truncate(0)
-            file.write(json.dumps({"key": task}) + "\n")
-        results = predictor.predict(remaining, root, num_workers=num_workers, force=force)
-        for result in tqdm(results, total=len(rest), desc="predict", unit="image", disable=None if progress else True):
-            if isinstance(result, Skipped):
-                skipped.append(result)
-                continue
-            entry = prediction_to_json(result)
-            # Rounded as in the file, so that an interrupted call ends with the very same file.
-            done[result.image_id] = prediction_from_json(entry, result.file_name)
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-    if not done:
-        reasons = "; ".join(item.reason for item in skipped[:3])
-        raise InputError(f"{root}: no image could be predicted ({reasons})")
-    images = [done[record.image_id] for record in dataset.images if record.image_id in done]
-    if key is not None:
-        images = [
-            each if each.patient_id is None else replace(each, patient_id=key.hash(each.patient_id)) for each in images
-        ]
-    path = output / "predictions.json"
+    with Partial(output / "predictions.partial.jsonl", task) as partial:
+        if predictor.joins_views:  # a breast is predicted as a whole
+            partial.keep_breasts(dataset)
+        rest = tuple(record for record in dataset.images if record.image_id not in partial.places)
+        if partial.places:
+            print(f"{partial.path}: going on after {len(partial.places)} images that are done")
+        remaining = Dataset(dataset.categories, rest, dataset.info)
+        with _say_on_interrupt(partial.path):
+            results = predictor.predict(remaining, root, num_workers=num_workers, force=force)
+            for result in tqdm(
+                results, total=len(rest), desc="predict", unit="image", disable=None if progress else True
+            ):
+                if isinstance(result, Skipped):
+                    skipped.append(result)
+                else:
+                    partial.add(result)
+        if not partial.places:
+            reasons = "; ".join(item.reason for item in skipped[:3])
+            raise InputError(f"{root}: no image could be predicted ({reasons})")
+        path = output / "predictions.json"
+        _write(predictor, dataset, root, Written(partial, dataset, key), path, calibration, key)
+    if skipped:
+        write_json(
+            output / "skipped.json",
+            [{"file_name": item.file_name, "reason": item.reason} for item in skipped],
+        )
+    else:
+        (output / "skipped.json").unlink(missing_ok=True)
+    partial.path.unlink()
+    return path, skipped
+
+
+def _write(
+    predictor: Predictor,
+    dataset: Dataset,
+    root: Path,
+    images: Sequence[ImagePrediction],
+    path: Path,
+    calibration: Calibration | None,
+    key: PatientKey | None,
+) -> None:
+    """Write the predictions file of all images, and say what is doubtful."""
     predictions = predictor.to_file(images)
     # so that an evaluation can tell when it meets another truth; a bare folder has none
     truth_hash = data_hash(dataset) if any(record.has_answers for record in dataset.images) else None
@@ -323,25 +334,19 @@ def _predict_locked(
         write_predictions(replace(predictions, model=model), whole)
         if calibration is not None:
             label_predictions(whole, calibration)
-    if skipped:
-        write_json(
-            output / "skipped.json",
-            [{"file_name": item.file_name, "reason": item.reason} for item in skipped],
-        )
-    else:
-        (output / "skipped.json").unlink(missing_ok=True)
-    partial.unlink()
     _say_warnings(images)
-    return path, skipped
 
 
 def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
-    doubtful = [image for image in images if image.warnings]
-    for image in doubtful[:most]:
-        print(f"warning: {image.file_name}: {'; '.join(image.warnings)}", file=sys.stderr)
+    doubtful = 0
+    for image in images:
+        doubtful += bool(image.warnings)
+        if image.warnings and doubtful <= most:
+            print(f"warning: {image.file_name}: {'; '.join(image.warnings)}", file=sys.stderr)
     if doubtful:
         print(
-            f"warning: the scores of {len(doubtful)} of {len(images)} images mean little; predictions.json says why",
+            f"warning: {doubtful} of {len(images)} images have warnings, as a rule that their scores mean little; "
+            "predictions.json has them",
             file=sys.stderr,
         )
 
@@ -358,12 +363,6 @@ def _stamps(dataset: Dataset, root: Path) -> list[list[int] | None]:
     return stamps
 
 
-def _whole_breasts(done: dict[int, ImagePrediction], dataset: Dataset) -> dict[int, ImagePrediction]:
-    """Of what was finished, the breasts of which every image was."""
-    breasts = [[dataset.images[row].image_id for row in rows] for rows in breasts_of(dataset.images).values()]
-    return {number: done[number] for ids in breasts if all(number in done for number in ids) for number in ids}
-
-
 @contextmanager
 def _say_on_interrupt(partial: Path) -> Iterator[None]:
     try:
@@ -371,26 +370,3 @@ def _say_on_interrupt(partial: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"stopped; {partial} holds what is done, the same command goes on from it")
         raise
-
-
-def _read_partial(path: Path, key: str) -> dict[int, ImagePrediction]:
-    """What an interrupted call with the same key had finished; a line that was cut short is dropped."""
-    done: dict[int, ImagePrediction] = {}
-    whole: list[str] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return done
-    try:
-        if json.loads(lines[0]) != {"key": key}:
-            return done
-        whole.append(lines[0])
-        for line in lines[1:]:
-            prediction = prediction_from_json(json.loads(line), "partial")
-            done[prediction.image_id] = prediction
-            whole.append(line)
-    except (IndexError, ValueError):
-        pass
-    if done:
-        write_text(path, "\n".join(whole) + "\n")
-    return done

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from mammodet.evaluation.calibration import METHODS, Count, OperatingPoint, Scal
 from mammodet.evaluation.cases import OVER_IMAGES
 from mammodet.evaluation.results import LEVELS
 from mammodet.files import canonical_hash, dig, read_json, write_json
+from mammodet.json_lists import read_members, write_members
 from mammodet.records import LABELS
 
 FORMAT = "mammodet-calibration/1"
@@ -259,17 +260,24 @@ def add_labels(calibration: Calibration, value: Mapping[str, Any]) -> dict[str, 
 
     Scores stay as they are. `model.calibration` says where the labels come from.
     """
-    labelled = {
-        key: [{**item, "labels": calibration.labels(level, item["scores"])} for item in value.get(key, ())]
-        for level, key in _PLACES.items()
-    }
+    found = _labelled(calibration, value)
+    return {**found, **{key: list(found[key]) for key in _PLACES.values()}}
+
+
+def _labelled(calibration: Calibration, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with iterators of images, breasts and patients."""
+
+    def items(level: str, key: str) -> Iterator[dict[str, Any]]:
+        return ({**item, "labels": calibration.labels(level, item["scores"])} for item in value.get(key, ()))
+
     model = value.get("model") or {}
+    labelled = {key: items(level, key) for level, key in _PLACES.items()}
     return {**value, "model": {**model, "calibration": calibration.describe(model)}, **labelled}
 
 
 def label_predictions(path: Path, calibration: Calibration) -> None:
     """Add labels to a predictions file (`add_labels`); it is replaced whole or not at all."""
-    write_json(path, add_labels(calibration, read_json(path)))
+    write_members(path, _labelled(calibration, read_members(path, _PLACES.values())))
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:

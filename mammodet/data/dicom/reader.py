@@ -57,7 +57,7 @@ _TAGS = [
         *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
         *("ViewPosition", "ViewCodeSequence", "PatientOrientation", "ProtocolName"),
         *("AcquisitionDeviceProcessingDescription", "ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing"),
-        "EstimatedRadiographicMagnificationFactor",
+        *("EstimatedRadiographicMagnificationFactor", "BurnedInAnnotation"),
         *_TEXTS.values(),
     )
 ]
@@ -87,6 +87,7 @@ class DicomHeader:
         windows: what the file proposes to view it by, in the order in which `read_dicom` counts them.
         signed: whether stored values are.
         for_processing: whether the pixels are meant for a maker's software, and look like no mammogram.
+        burned_in: whether the file says that its pixels hold text that may name the patient (PS3.3 C.7.6.1).
     """
 
     size_hw: tuple[int, int]
@@ -110,6 +111,7 @@ class DicomHeader:
     windows: tuple[Window, ...] = ()
     signed: bool = False
     for_processing: bool = False
+    burned_in: bool = False
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -199,6 +201,7 @@ def _header(file: DicomFile, stored: StoredFormat) -> DicomHeader:
         windows=windows(dataset),
         signed=stored.signed,
         for_processing=tags.is_for_processing(dataset),
+        burned_in=(tags.text(dataset, "BurnedInAnnotation") or "").upper() == "YES",
         **{name: tags.text(dataset, keyword) for name, keyword in _TEXTS.items()},
     )
 
