@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +45,8 @@ class Server:
             raise InputError("--from-dicomweb: the URL holds a user name, which others can read; put it into ~/.netrc")
         self.url = url.rstrip("/")
         self._client = DICOMwebClient(self.url, timeout=timeout_s)
+        self._client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=500)
+        logging.getLogger("retrying").setLevel(logging.CRITICAL)  # the last fault is raised
 
     def fetch(self, studies: Sequence[str], folder: Path) -> list[Path]:
         """Write the images of studies below a folder, one folder a study; objects of mammodet are left where they are.
@@ -108,6 +111,6 @@ class Server:
             with quiet:
                 return ask(*arguments, **options)
         except RequestException as error:
-            raise InputError(f"{self.url}: {what}: {str(error)[:300]}") from None
+            raise InputError(f"{self.url}: {what}: {str(error)[:500]}") from None
         except Exception as error:  # what the parsers say of an answer that is none
             raise InputError(f"{self.url}: {what}: is no DICOMweb answer ({str(error)[:200]})") from None
