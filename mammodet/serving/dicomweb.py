@@ -12,7 +12,6 @@ import pydicom
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from requests import RequestException
 
 from mammodet.data.dicom.file import quiet
 from mammodet.data.dicom.tags import text
@@ -56,7 +55,9 @@ class Server:
         """
         folders = []
         for study in studies:
-            if not UID(study).is_valid:
+            with quiet:
+                is_uid = UID(study).is_valid
+            if not is_uid:
                 raise InputError(f"--study {study!r}: is no Study Instance UID")
             found = self._instances(study)
             images = [item for item in found if text(item, "SOPClassUID") in SOURCE_CLASSES]
@@ -110,7 +111,5 @@ class Server:
         try:
             with quiet:
                 return ask(*arguments, **options)
-        except RequestException as error:
-            raise InputError(f"{self.url}: {what}: {str(error)[:500]}") from None
-        except Exception as error:  # what the parsers say of an answer that is none
-            raise InputError(f"{self.url}: {what}: is no DICOMweb answer ({str(error)[:200]})") from None
+        except Exception as error:  # of the network, the server, or the parsers of its answer
+            raise InputError(f"{self.url}: {what}: no DICOMweb answer ({str(error)[:500]})") from None
