@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,6 @@ import pydicom
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from requests import RequestException
 
 from mammodet.data.dicom.file import quiet
 from mammodet.data.dicom.tags import text
@@ -44,6 +44,8 @@ class Server:
             raise InputError("--from-dicomweb: the URL holds a user name, which others can read; put it into ~/.netrc")
         self.url = url.rstrip("/")
         self._client = DICOMwebClient(self.url, timeout=timeout_s)
+        self._client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=500)
+        logging.getLogger("retrying").setLevel(logging.CRITICAL)  # the last fault is raised
 
     def fetch(self, studies: Sequence[str], folder: Path) -> list[Path]:
         """Write the images of studies below a folder, one folder a study; objects of mammodet are left where they are.
@@ -53,7 +55,9 @@ class Server:
         """
         folders = []
         for study in studies:
-            if not UID(study).is_valid:
+            with quiet:
+                is_uid = UID(study).is_valid
+            if not is_uid:
                 raise InputError(f"--study {study!r}: is no Study Instance UID")
             found = self._instances(study)
             images = [item for item in found if text(item, "SOPClassUID") in SOURCE_CLASSES]
@@ -107,7 +111,5 @@ class Server:
         try:
             with quiet:
                 return ask(*arguments, **options)
-        except RequestException as error:
-            raise InputError(f"{self.url}: {what}: {str(error)[:300]}") from None
-        except Exception as error:  # what the parsers say of an answer that is none
-            raise InputError(f"{self.url}: {what}: is no DICOMweb answer ({str(error)[:200]})") from None
+        except Exception as error:  # of the network, the server, or the parsers of its answer
+            raise InputError(f"{self.url}: {what}: no DICOMweb answer ({str(error)[:500]})") from None
