@@ -13,6 +13,7 @@ from mammodet.errors import InputError
 
 #: Sub-command, its module here, and what it does.
 COMMANDS = {
+    "download": ("download", "download CBIS-DDSM from a public index, sizes shown first"),
     "convert": ("convert", "make a data set (COCO JSON, images, splits) of an archive"),
     "audit": ("audit", "find what is wrong with a data set before anyone trains on it"),
     "subset": ("subset", "make a data set of some images, categories or labels of another"),

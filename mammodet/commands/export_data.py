@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--window",
         choices=("full", "tissue", "clahe"),
-        help="of images of more than 8 bits, as in model.md; those of 8 bits stay as they are (tissue)",
+        help="of images of more than 8 bits, as the input channels of config.md; those of 8 bits stay (tissue)",
     )
     data.add_argument("--jobs", type=int, metavar="N", help="images at a time (2)")
     predictions = main.add_argument_group(f"predictions: {', '.join(OF_PREDICTIONS)}")
