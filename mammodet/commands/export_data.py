@@ -14,7 +14,8 @@ EXAMPLE = """examples:
   mammodet export-data --predictions preds/predictions.json --format cvat --output preds.xml
 
 Score the other tool's detections with the export's own test.json, which has the same images:
-  mammodet import ultralytics --ground-truth cbis_yolo/test.json --source predictions.json --output preds.json
+  mammodet import ultralytics --ground-truth cbis_yolo/test.json --source predictions.json --output preds.json \\
+      --category-map "1=mass"
 """
 OF_DATA = ("8bit", "coco", "yolo", "voc", "rfdetr")
 OF_PREDICTIONS = {"coco-results": ".json", "cvat": ".xml", "label-studio": ".json"}
