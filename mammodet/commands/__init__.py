@@ -13,7 +13,6 @@ from mammodet.errors import InputError
 
 #: Sub-command, its module here, and what it does.
 COMMANDS = {
-    "download": ("download", "download CBIS-DDSM from a public index, sizes shown first"),
     "convert": ("convert", "make a data set (COCO JSON, images, splits) of an archive"),
     "audit": ("audit", "find what is wrong with a data set before anyone trains on it"),
     "subset": ("subset", "make a data set of some images, categories or labels of another"),
@@ -30,6 +29,7 @@ COMMANDS = {
     "export-data": ("export_data", "write a data set or predictions for other tools: YOLO, VOC, RF-DETR, CVAT, ..."),
     "pack": ("pack", "pack a checkpoint with calibration and card into one small file"),
     "phantoms": ("phantoms", "draw synthetic mammograms in the layout of an archive"),
+    "download": ("download", "download CBIS-DDSM from a public index, sizes shown first"),
 }
 
 START = """mammodet finds and outlines abnormalities in mammograms.
