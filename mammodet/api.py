@@ -19,7 +19,7 @@ from mammodet.data.images import Pixels, read_image, to_display
 from mammodet.data.inputs import Skipped, gather, read_record
 from mammodet.data.json_values import check_new_name
 from mammodet.data.patient_keys import PatientKey
-from mammodet.data.predictions import Predictions, prediction_to_json, write_predictions
+from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.engine import predict as engine
 from mammodet.engine.ensemble import Ensemble
 from mammodet.errors import InputError
@@ -27,6 +27,7 @@ from mammodet.evaluation.calibration_file import Calibration
 from mammodet.evaluation.entries import Scored, admit_inputs, score_entries
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import Metrics
+from mammodet.export.annotations import coco_results
 from mammodet.export.fiftyone_dataset import to_fiftyone
 from mammodet.geometry import rle_to_mask
 from mammodet.models import STARTER, starter_path
@@ -89,8 +90,7 @@ class Result:
 
     def to_coco(self) -> list[dict[str, Any]]:
         """The detections as COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`, masks."""
-        found = prediction_to_json(self.prediction)["detections"]
-        return [{"image_id": self.prediction.image_id, **item} for item in found]
+        return coco_results([self.prediction])
 
 
 class Results(Sequence[Result]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from mammodet.converters.options import add_arguments
 from mammodet.converters.table import TableOptions
 from mammodet.converters.table import convert as convert_table
 from pycocotools.coco import COCO
@@ -28,6 +30,7 @@ from mammodet.data.splits import make_splits
 from mammodet.errors import InputError
 from mammodet.export.data_sets import LEFT_OUT
 from mammodet.geometry import mask_to_rle, rle_box, rle_to_mask
+from mammodet.imports import ImportOptions
 from mammodet.imports.run import import_predictions
 from mammodet.outlines import mend, one_outline, polygon, to_rle
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Lesion
@@ -105,10 +108,6 @@ def is_near(mask: np.ndarray, other: np.ndarray) -> bool:
 
 def read_back(source: Path, *arguments: str) -> dict[str, ImageRecord]:
     """Records by stem, as `convert table` reads them."""
-    import argparse
-
-    from mammodet.converters.options import add_arguments
-
     parser = argparse.ArgumentParser()
     add_arguments(parser, TableOptions)
     common = ["--val-fraction", "0", "--jobs", "1", "--pattern", PATTERN, *arguments]
@@ -297,8 +296,6 @@ def test_detections_on_an_export_are_scored_by_its_own_files(data):
     line = " ".join(map(str, [found[0], *found[1].ravel(), 0.9]))
     (data.parent / "labels").mkdir()
     (data.parent / "labels/P8_R_MLO.txt").write_text(line)
-    from mammodet.imports import ImportOptions
-
     options = ImportOptions(category_map=("0=mass", "1=calcification"), train_json=(output / "train.json",))
     predictions, _ = import_predictions("yolo", data.parent / "labels", output / "test.json", options)
     (image,) = predictions.images

@@ -30,6 +30,7 @@ COMMANDS = {
     "export-data": ("export_data", "write a data set or predictions for other tools: YOLO, VOC, RF-DETR, CVAT, ..."),
     "pack": ("pack", "pack a checkpoint with calibration and card into one small file"),
     "phantoms": ("phantoms", "draw synthetic mammograms in the layout of an archive"),
+    "download": ("download", "download CBIS-DDSM from a public index, sizes shown first"),
 }
 
 START = """mammodet finds and outlines abnormalities in mammograms.

@@ -14,7 +14,8 @@ EXAMPLE = """examples:
   mammodet export-data --predictions preds/predictions.json --format cvat --output preds.xml
 
 Score the other tool's detections with the export's own test.json, which has the same images:
-  mammodet import ultralytics --ground-truth cbis_yolo/test.json --source predictions.json --output preds.json
+  mammodet import ultralytics --ground-truth cbis_yolo/test.json --source predictions.json --output preds.json \\
+      --category-map "1=mass"
 """
 OF_DATA = ("8bit", "coco", "yolo", "voc", "rfdetr")
 OF_PREDICTIONS = {"coco-results": ".json", "cvat": ".xml", "label-studio": ".json"}
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--window",
         choices=("full", "tissue", "clahe"),
-        help="of images of more than 8 bits, as in model.md; those of 8 bits stay as they are (tissue)",
+        help="of images of more than 8 bits, as the input channels of config.md; those of 8 bits stay (tissue)",
     )
     data.add_argument("--jobs", type=int, metavar="N", help="images at a time (2)")
     predictions = main.add_argument_group(f"predictions: {', '.join(OF_PREDICTIONS)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,10 @@ from mammodet.records import BoxXYXY, ImagePrediction
 URL_PREFIX = "/data/local-files/?d="
 
 
-def coco_results(predictions: Predictions) -> list[dict[str, Any]]:
+def coco_results(images: Iterable[ImagePrediction]) -> list[dict[str, Any]]:
     """Detections as pycocotools' `loadRes` and `mammodet import coco` read them."""
     return [
-        {"image_id": image.image_id, **item}
-        for image in predictions.images
-        for item in prediction_to_json(image)["detections"]
+        {"image_id": image.image_id, **item} for image in images for item in prediction_to_json(image)["detections"]
     ]
 
 
@@ -40,7 +38,7 @@ def _shapes(
 
 
 def _write_results(path: Path, predictions: Predictions, tolerance_px: float | None, url_prefix: str) -> list[Path]:
-    items = coco_results(predictions)
+    items = coco_results(predictions.images)
     if tolerance_px is None:
         items = [{key: value for key, value in item.items() if key != "segmentation"} for item in items]
     write_json(path, items)

@@ -46,6 +46,8 @@ class Exported:
             lines.append(text + (f", {ignored.count(True)} regions to ignore" if any(ignored) else ""))
         counts = Counter((subset, reason) for subset, _, reason in self.left_out)
         lines += [f"left out of {subset}: {count} images: {reason}" for (subset, reason), count in counts.items()]
+        if "val" not in self.subsets:
+            lines.append("no validation images, which most trainers need: mammodet convert --val-fraction makes some")
         return "\n".join([*lines, *(f"not in this format: {text}" for text in self.lost)])
 
 
