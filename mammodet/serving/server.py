@@ -46,7 +46,14 @@ def serve(
     print(f"open {address}  (Ctrl+C ends)", flush=True)
     if open_browser:
         webbrowser.open(address)
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, limit_concurrency=512)
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=512,
+        timeout_graceful_shutdown=3,
+    )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(settings).run(sockets=[listener])
     return 0
