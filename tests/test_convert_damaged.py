@@ -74,6 +74,12 @@ def test_row_has_a_cell_for_each_column_or_a_fault(tmp_path, row, cells):
     assert (line.number, len(line.cells), bool(line.fault)) == (2, cells, cells != 3)
 
 
+def test_null_byte_is_damage(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n3\0,4\n")
+    with pytest.raises(InputError, match=r"line 3 cannot be read \(it holds a null byte\)"):
+        list(read_sheet(tmp_path / "a.csv")[1])
+
+
 def test_column_that_occurs_twice_is_refused(tmp_path):
     source = write_vindr(tmp_path / "in", [vindr_row("s1", "i1", "['No Finding']")])
     path = source / "breast-level_annotations.csv"
