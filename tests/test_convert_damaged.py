@@ -284,6 +284,39 @@ def test_image_of_a_damaged_annotation_file_is_not_normal(tmp_path, write):
     assert any(item.what == "annotation" and "is not as" in item.reason for item in summary.quarantine)
 
 
+@pytest.mark.parametrize("write", [labelled.yolo, labelled.voc, labelled.labelme, labelled.via])
+def test_image_with_a_lesion_is_listed_once(tmp_path, write):
+    for name in (labelled.NAME, "P2_R_MLO", "P3_R_CC"):
+        labelled.picture(tmp_path / f"in/images/{name}.png")
+    write(tmp_path / "in")
+    _, records = labelled.run(tmp_path / "in", "--images", "images/*", "--without-boxes", "normal")
+    assert {name: record.labels["tumor"] for name, record in records.items()} == {
+        labelled.NAME: 1,
+        "P2_R_MLO": 0,
+        "P3_R_CC": 0,
+    }
+
+
+def test_entry_that_is_left_out_leaves_the_image_of_another_one_unknown(tmp_path):
+    labelled.picture(tmp_path / "in/images/P1_L_CC.png")
+    labelled.voc(tmp_path / "in")
+    labelled.text(tmp_path / "in/other/x.xml", "<annotation><filename>C:/elsewhere/P1_L_CC.png</filename></annotation>")
+    (path,) = [path for path in (tmp_path / "in").rglob("*.xml") if path.name != "x.xml"]
+    lesions = path.read_text()
+    path.write_text("<annotation><filename>P1_L_CC.png</filename></annotation>")
+    labelled.text(tmp_path / "in/other/x.xml", lesions.replace("P1_L_CC.png", "C:/elsewhere/P1_L_CC.png"))
+    _, records = labelled.run(tmp_path / "in", "--without-boxes", "normal")
+    assert [record.labels["tumor"] for record in records.values()] == [None]
+
+
+def test_yolo_names_that_are_no_yaml_are_refused(tmp_path):
+    labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
+    labelled.yolo(tmp_path / "in")
+    labelled.text(tmp_path / "in/data.yaml", "names: {0: Mass, 1: Calci")
+    with pytest.raises(InputError, match=r"data.yaml: is no YAML"):
+        labelled.run(tmp_path / "in")
+
+
 def test_image_of_an_unfinished_task_is_not_normal(tmp_path):
     for name in (labelled.NAME, "P2_R_MLO", "P3_R_CC"):
         labelled.picture(tmp_path / f"in/images/{name}.png")

@@ -75,6 +75,9 @@ class Labelled(Converter[LabelledT, ImageTask]):
     def rows(self) -> list[ImageTask]:
         options, files = self.options, self.files
         found, quarantine = _find_images(self.source, self.entries)
+        # An image whose other entry was left out, with the lesions on it, is not normal by what this one lacks.
+        doubled = any(item.kind is Reason.DUPLICATE for item in quarantine)
+        self.has_orphans = doubled or any(file.quarantine for file in self.files)
         paths = {position: file.path for position, file in found.items()}
         entries = self.entries = [
             replace(entry, image=replace(entry.image, name=found[position].name)) if position in found else entry
@@ -102,7 +105,7 @@ class Labelled(Converter[LabelledT, ImageTask]):
             self.summary.archive,
             options.images,
             options.without_boxes,
-            has_orphans=any(file.quarantine for file in self.files),
+            has_orphans=self.has_orphans,
         )
 
     @staticmethod
