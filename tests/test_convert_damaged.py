@@ -309,6 +309,17 @@ def test_entry_that_is_left_out_leaves_the_image_of_another_one_unknown(tmp_path
     assert [record.labels["tumor"] for record in records.values()] == [None]
 
 
+def test_lesions_of_a_file_that_is_not_there_leave_unlisted_images_unknown(tmp_path):
+    labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
+    labelled.picture(tmp_path / "in/images/P2_R_MLO.png")
+    shapes = [{"label": "Mass", "points": labelled.POINTS}]
+    for name, marks in (("P2_R_MLO", []), (f",{labelled.NAME}", shapes)):
+        value = {"imagePath": f"{name}.png", "shapes": marks}
+        labelled.text(tmp_path / f"in/{name}.json", json.dumps(value))
+    _, records = labelled.run(tmp_path / "in", "--images", "images/*", "--without-boxes", "normal")
+    assert records[labelled.NAME].labels["tumor"] is None
+
+
 def test_yolo_names_that_are_no_yaml_are_refused(tmp_path):
     labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
     labelled.yolo(tmp_path / "in")
