@@ -135,6 +135,8 @@ def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
             text.seek(0)
             reader = csv.reader(text, delimiter=max(",;\t", key=header.count), strict=True)
             for cells in reader:
+                if any("\0" in cell for cell in cells):
+                    raise csv.Error("it holds a null byte")
                 yield number, cells
                 number = reader.line_num + 1
         except (csv.Error, UnicodeError) as error:

@@ -74,6 +74,12 @@ def test_row_has_a_cell_for_each_column_or_a_fault(tmp_path, row, cells):
     assert (line.number, len(line.cells), bool(line.fault)) == (2, cells, cells != 3)
 
 
+def test_null_byte_is_damage(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n3\0,4\n")
+    with pytest.raises(InputError, match=r"line 3 cannot be read \(it holds a null byte\)"):
+        list(read_sheet(tmp_path / "a.csv")[1])
+
+
 def test_column_that_occurs_twice_is_refused(tmp_path):
     source = write_vindr(tmp_path / "in", [vindr_row("s1", "i1", "['No Finding']")])
     path = source / "breast-level_annotations.csv"
@@ -276,6 +282,50 @@ def test_image_of_a_damaged_annotation_file_is_not_normal(tmp_path, write):
     summary, records = labelled.run(tmp_path / "in", "--images", "images/*", "--without-boxes", "normal")
     assert records["P3_R_CC"].labels["tumor"] is None
     assert any(item.what == "annotation" and "is not as" in item.reason for item in summary.quarantine)
+
+
+@pytest.mark.parametrize("write", [labelled.yolo, labelled.voc, labelled.labelme, labelled.via])
+def test_image_with_a_lesion_is_listed_once(tmp_path, write):
+    for name in (labelled.NAME, "P2_R_MLO", "P3_R_CC"):
+        labelled.picture(tmp_path / f"in/images/{name}.png")
+    write(tmp_path / "in")
+    _, records = labelled.run(tmp_path / "in", "--images", "images/*", "--without-boxes", "normal")
+    assert {name: record.labels["tumor"] for name, record in records.items()} == {
+        labelled.NAME: 1,
+        "P2_R_MLO": 0,
+        "P3_R_CC": 0,
+    }
+
+
+def test_entry_that_is_left_out_leaves_the_image_of_another_one_unknown(tmp_path):
+    labelled.picture(tmp_path / "in/images/P1_L_CC.png")
+    labelled.voc(tmp_path / "in")
+    labelled.text(tmp_path / "in/other/x.xml", "<annotation><filename>C:/elsewhere/P1_L_CC.png</filename></annotation>")
+    (path,) = [path for path in (tmp_path / "in").rglob("*.xml") if path.name != "x.xml"]
+    lesions = path.read_text()
+    path.write_text("<annotation><filename>P1_L_CC.png</filename></annotation>")
+    labelled.text(tmp_path / "in/other/x.xml", lesions.replace("P1_L_CC.png", "C:/elsewhere/P1_L_CC.png"))
+    _, records = labelled.run(tmp_path / "in", "--without-boxes", "normal")
+    assert [record.labels["tumor"] for record in records.values()] == [None]
+
+
+def test_lesions_of_a_file_that_is_not_there_leave_unlisted_images_unknown(tmp_path):
+    labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
+    labelled.picture(tmp_path / "in/images/P2_R_MLO.png")
+    shapes = [{"label": "Mass", "points": labelled.POINTS}]
+    for name, marks in (("P2_R_MLO", []), (f",{labelled.NAME}", shapes)):
+        value = {"imagePath": f"{name}.png", "shapes": marks}
+        labelled.text(tmp_path / f"in/{name}.json", json.dumps(value))
+    _, records = labelled.run(tmp_path / "in", "--images", "images/*", "--without-boxes", "normal")
+    assert records[labelled.NAME].labels["tumor"] is None
+
+
+def test_yolo_names_that_are_no_yaml_are_refused(tmp_path):
+    labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
+    labelled.yolo(tmp_path / "in")
+    labelled.text(tmp_path / "in/data.yaml", "names: {0: Mass, 1: Calci")
+    with pytest.raises(InputError, match=r"data.yaml: is no YAML"):
+        labelled.run(tmp_path / "in")
 
 
 def test_image_of_an_unfinished_task_is_not_normal(tmp_path):

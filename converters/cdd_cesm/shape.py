@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -73,8 +73,9 @@ def rule_from(texts: Sequence[str]) -> MassRule:
     Raises:
         InputError: unknown names, or values that are no numbers from 0.
     """
+    values: dict[str, Any] = {name: number for name, _, number in (text.partition("=") for text in texts)}
     try:
-        return MassRule(**dict(text.split("=", 1) if "=" in text else (text, "") for text in texts))
+        return MassRule(**values)
     except ValidationError as error:
         names = ", ".join(field.name for field in fields(MassRule))
         raise_faults(faults_of(error), where="--mass-rule", advice=f"Its names are {names}; its numbers count from 0.")

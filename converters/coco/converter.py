@@ -43,7 +43,13 @@ LabelledT = TypeVar("LabelledT", bound=LabelledOptions)
 
 
 class Labelled(Converter[LabelledT, ImageTask]):
-    """Annotations that others made, in any format: `read_files` brings them as COCO would have them."""
+    """Annotations that others made, in any format: `read_files` brings them as COCO would have them.
+
+    Attributes:
+        adds_images: there are images that no annotation lists.
+    """
+
+    adds_images = False
 
     @abstractmethod
     def read_files(self) -> list[CocoFile]:
@@ -75,6 +81,10 @@ class Labelled(Converter[LabelledT, ImageTask]):
     def rows(self) -> list[ImageTask]:
         options, files = self.options, self.files
         found, quarantine = _find_images(self.source, self.entries)
+        # An image is not normal if lesions were left out with an entry that may be its own.
+        kinds = {item.kind for item in quarantine if item.what == "image"}
+        doubtful = Reason.DUPLICATE in kinds or (Reason.NO_FILE in kinds and self.adds_images)
+        self.has_orphans = doubtful or any(file.quarantine for file in self.files)
         paths = {position: file.path for position, file in found.items()}
         entries = self.entries = [
             replace(entry, image=replace(entry.image, name=found[position].name)) if position in found else entry
@@ -102,7 +112,7 @@ class Labelled(Converter[LabelledT, ImageTask]):
             self.summary.archive,
             options.images,
             options.without_boxes,
-            has_orphans=any(file.quarantine for file in self.files),
+            has_orphans=self.has_orphans,
         )
 
     @staticmethod

@@ -116,6 +116,7 @@ class Table(Labelled[TableOptions]):
         images = {image for found in how.images.values() for image in found}
         self.unlisted = sorted(set(list_images(self.source, options.files) if options.files else images) - listed)
         if options.files:
+            self.adds_images = bool(self.unlisted)
             for image in self.unlisted:
                 draft.image(image)
         return draft.files()

@@ -21,6 +21,7 @@ from mammodet.errors import InputError
 from mammodet.files import parse_xml, read_json
 from mammodet.outlines import ellipse, turned_box
 
+_MOST_CLASSES = 10_000
 _YOLO_LINE = re.compile(r"\d+(\s+[-+.\deE]+){4,}")
 
 
@@ -255,9 +256,14 @@ def _swapped(name: str) -> str:
 def yolo_classes(source: Path) -> tuple[str, ...]:
     """Names of the classes by `data.yaml`, `classes.txt`, or `obj.names`; none where there is no such file."""
     for path in sorted([*source.glob("*.yaml"), *source.glob("*.yml")]):
-        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        try:
+            value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
         names = value.get("names") if isinstance(value, dict) else None
         if isinstance(names, dict):
+            if not all(isinstance(number, int) and 0 <= number < _MOST_CLASSES for number in names):
+                raise InputError(f"{path}: names {short(names)}; expected numbers of classes, 0 to {_MOST_CLASSES}")
             return tuple(str(names.get(number, f"class {number}")) for number in range(max(names, default=-1) + 1))
         if isinstance(names, list):
             return tuple(map(str, names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from os.path import normpath
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -49,7 +50,7 @@ class HowToReadTables:
         for folder in _FOLDERS:
             base = own.parent / folder[3:] if folder.startswith("../") else own / folder
             for found in self.images.get(pure.stem, ()):
-                if found == (base / pure).as_posix():
+                if found == normpath(base / pure):
                     return found
         bare = self.images.get(pure.name, ())
         if pure.suffix.lower() not in IMAGE_SUFFIXES and len(bare) == 1:
