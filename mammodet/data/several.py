@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from mammodet.config.data import DataFileConfig, PlacedFile
 from mammodet.data.coco import data_hash
+from mammodet.data.seen_images import sample
 from mammodet.data.sources import WORDS, SourceFile
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash, file_hash
 from mammodet.records import LABELS, Dataset, ImageRecord, Lesion
 
 _MOST_SHOWN = 10
-_SLICE = 65536  # bytes in the middle of a file, which tell files of one size apart before they are read whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +277,7 @@ def _joined_info(parts: Sequence[Part], subset: str) -> dict[str, Any]:
 def _copies(train: Dataset, val: Dataset, root: Path) -> list[str]:
     """Image files of validation that training has, byte for byte; missing files are for others to report."""
     sides = [{record.file_name for record in dataset.images} for dataset in (train, val)]
-    for key_of in (_size, _middle, file_hash):
+    for key_of in (_size, sample, file_hash):
         keys = [{name: key_of(root / name) for name in side if (root / name).is_file()} for side in sides]
         both = set(keys[0].values()) & set(keys[1].values())
         sides = [{name for name, key in side.items() if key in both} for side in keys]
@@ -290,13 +290,6 @@ def _copies(train: Dataset, val: Dataset, root: Path) -> list[str]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-def _middle(path: Path) -> tuple[int, bytes]:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        file.seek(max(size - _SLICE, 0) // 2)
-        return size, file.read(_SLICE)
 
 
 def _some(names: Sequence[str]) -> str:

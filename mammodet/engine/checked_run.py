@@ -115,7 +115,7 @@ def make_run(
         patients=tuple(sorted(patients)),
         files=sources,
         unknown_patients=sum(not record.patient_id for record in (*train.images, *val.images)),
-        images=SeenImages.of((*train.images, *val.images), root).to_json(),
+        images=SeenImages.of((*train.images, *val.images), root),
     )
     return Run(config, train, val, facts.hashed(patient_key(config)), root)
 

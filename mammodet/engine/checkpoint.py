@@ -182,7 +182,6 @@ def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts, 
     """
     content, own = read_facts(path)
     facts = own.with_earlier(facts).hashed(key)
-    finished = replace(facts, stack=stack.to_json() if stack is not None else None)
-    content[KEY] = finished.to_json()
+    content[KEY] = replace(facts, stack=stack).to_json()
     kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
     save_torch({key: content[key] for key in kept if key in content}, path)
