@@ -150,6 +150,16 @@ class Dataset:
     images: tuple[ImageRecord, ...]
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def patients(self) -> set[str]:
+        """Ids of the patients of its images, where they are known."""
+        return {record.patient_id for record in self.images if record.patient_id}
+
+    @property
+    def without_patient(self) -> int:
+        """How many images do not say whose they are."""
+        return sum(not record.patient_id for record in self.images)
+
     def category_id(self, name: str) -> int:
         """COCO id (1-based) of a category."""
         return self.categories.index(name) + 1
@@ -198,6 +208,17 @@ class Detections:
         rows = np.asarray(rows, dtype=np.intp)
         rles = [self.rles[row] for row in rows] if self.rles is not None else None
         return Detections(self.boxes_xyxy[rows], self.scores[rows], self.category_ids[rows], rles)
+
+    @staticmethod
+    def joined(parts: Sequence[Detections], *, with_masks: bool) -> Detections:
+        """Those of several answers one after another; with masks, each of them must have some."""
+        parts = [Detections.empty(with_masks=with_masks), *parts]
+        return Detections(
+            np.concatenate([part.boxes_xyxy for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.category_ids for part in parts]),
+            [rle for part in parts for rle in part.rles or ()] if with_masks else None,
+        )
 
     @staticmethod
     def empty(*, with_masks: bool) -> Detections:

@@ -13,11 +13,9 @@ from mammodet.config.data import DataFileConfig, PlacedFile
 from mammodet.data.coco import data_hash
 from mammodet.data.seen_images import sample
 from mammodet.data.sources import WORDS, SourceFile
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, listed, raise_faults
 from mammodet.files import canonical_hash, file_hash
 from mammodet.records import LABELS, Dataset, ImageRecord, Lesion
-
-_MOST_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def join_sets(parts: Sequence[Part]) -> Joined:
                 twice.setdefault(first.path, []).append(name)
             records[subset].append(replace(record, image_id=next(number), file_name=name))
         faults += [
-            f"{len(names)} images of {part.path} are in {path}, too: {_some(names)}; leave one file out"
+            f"{len(names)} images of {part.path} are in {path}, too: {listed(names)}; leave one file out"
             for path, names in twice.items()
         ]
     joined = {subset: Dataset(order, tuple(images), _joined_info(parts, subset)) for subset, images in records.items()}
@@ -198,7 +196,7 @@ def _patient_faults(parts: Sequence[Part]) -> list[str]:
         shared = sorted(_ids(first) & _ids(second))
         if shared:
             faults.append(
-                f"{len(shared)} patient ids of {one} are those of {other}: {_some(shared)}. If they are other people, "
+                f"{len(shared)} patient ids of {one} are those of {other}: {listed(shared)}. If they are other people, "
                 f"tell them apart: {{file: {second[0].said.file}, patient_prefix: {_word(other)}/}} for every file of "
                 "it; if they are the same people, say so: patient_prefix: ''"
             )
@@ -285,12 +283,8 @@ def _copies(train: Dataset, val: Dataset, root: Path) -> list[str]:
         return []
     twins = {key: min(name for name in sides[0] if keys[0][name] == key) for key in both}
     pairs = [f"{name} (= {twins[keys[1][name]]})" for name in sorted(sides[1])]
-    return [f"{len(pairs)} image files of validation are in training, too: {_some(pairs)}; leave them out of one"]
+    return [f"{len(pairs)} image files of validation are in training, too: {listed(pairs)}; leave them out of one"]
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
