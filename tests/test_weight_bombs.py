@@ -106,7 +106,7 @@ def test_a_damaged_aggregation_is_refused_when_it_is_read(tmp_path, change):
     facts = RunFacts({}, ("lesion",), "f" * 64, None).to_json()
     facts["stack"] = {**stack, "fitted_on": {"tumor": [3, 4]}}
     save_torch({"state_dict": STATE, KEY: facts}, tmp_path / "whole.ckpt")
-    assert read_facts(tmp_path / "whole.ckpt")[1].to_json() == facts
+    assert read_facts(tmp_path / "whole.ckpt")[1].to_json()["stack"] == facts["stack"]
     facts["stack"] = {**facts["stack"], **change}
     save_torch({"state_dict": STATE, KEY: facts}, tmp_path / "w.ckpt")
     with pytest.raises(InputError, match="its facts are damaged"):

@@ -87,8 +87,7 @@ class Predictor:
         Raises:
             InputError: unreadable, another architecture, a device that is not there, or a rule it cannot do.
         """
-        from mammodet.engine.checkpoint import load_model
-        from mammodet.engine.packed import read_packed
+        from mammodet.engine.checkpoint import load_model, read_packed
 
         model, own, facts = load_model(path, config)
         if own.model.learns_aggregation and facts.stack is None:
