@@ -56,6 +56,11 @@ def raise_faults(faults: Sequence[str], *, where: str, advice: str = "", most: i
     raise InputError("\n".join(lines))
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first of some names, for a message."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 _WORDS = {
     "a valid integer": "a whole number",
     "a valid number": "a number",

@@ -60,6 +60,12 @@ class Masks(Sequence[Rle]):
         return Masks([self.counts[row] for row in rows], [self.sizes[row] for row in rows])
 
     @staticmethod
+    def joined(parts: Iterable[Masks]) -> Masks:
+        """Those of several, one after another."""
+        parts = list(parts)
+        return Masks([each for one in parts for each in one.counts], [each for one in parts for each in one.sizes])
+
+    @staticmethod
     def of(rles: Iterable[Rle]) -> Masks:
         """The same masks, whatever holds them."""
         if isinstance(rles, Masks):
@@ -188,6 +194,16 @@ class Dataset:
     images: tuple[ImageRecord, ...]
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def patients(self) -> set[str]:
+        """Ids of the patients of its images, where they are known."""
+        return {record.patient_id for record in self.images if record.patient_id}
+
+    @property
+    def without_patient(self) -> int:
+        """How many images do not say whose they are."""
+        return sum(not record.patient_id for record in self.images)
+
     def category_id(self, name: str) -> int:
         """COCO id (1-based) of a category."""
         return self.categories.index(name) + 1
@@ -236,6 +252,17 @@ class Detections:
         rows = np.asarray(rows, dtype=np.intp)
         rles = Masks.of(self.rles).at(rows) if self.rles is not None else None
         return Detections(self.boxes_xyxy[rows], self.scores[rows], self.category_ids[rows], rles)
+
+    @staticmethod
+    def joined(parts: Sequence[Detections], *, with_masks: bool) -> Detections:
+        """Those of several answers one after another; with masks, each of them must have some."""
+        parts = [Detections.empty(with_masks=with_masks), *parts]
+        return Detections(
+            np.concatenate([part.boxes_xyxy for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.category_ids for part in parts]),
+            Masks.joined([Masks.of(part.rles or ()) for part in parts]) if with_masks else None,
+        )
 
     @staticmethod
     def empty(*, with_masks: bool) -> Detections:

@@ -15,7 +15,7 @@ from small_cases import dataset, image, prediction
 from mammodet.config import load_config
 from mammodet.engine.checkpoint import RunFacts, save_torch
 from mammodet.evaluation.calibration import OperatingPoint, Scaling
-from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance
+from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, Refused
 from mammodet.files import file_hash
 from mammodet.modeling.build import build_model
 from mammodet.modeling.weight_files import KEY
@@ -50,7 +50,7 @@ CALIBRATION = Calibration(
     ("sensitivity@0.9", "youden"),
     PROVENANCE,
     (FIT, UNREACHED),
-    (("patient", "tumor", "2 positive and 3 negative cases"),),
+    (Refused("patient", "tumor", "2 positive and 3 negative cases"),),
 )
 
 

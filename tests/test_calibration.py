@@ -15,7 +15,6 @@ from mammodet.evaluation.calibration import (
     NotReachedError,
     OperatingPoint,
     Scaling,
-    at_threshold,
     choose_threshold,
     fit_platt,
     fit_temperature,
@@ -194,17 +193,16 @@ def test_f_beta_equals_scikit_learn_and_is_the_best(seed, beta):
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_at_a_threshold_equal_scikit_learns_counts(seed):
     labels, scores = random_cases(seed)
-    found = at_threshold(labels, scores, 0.5, beta=2)
+    found = choose_threshold(labels, scores, "threshold@0.5").figures()
     tn, fp, fn, tp = confusion_matrix(labels, scores >= 0.5).ravel()
     assert [found[name] for name in ("tp", "fp", "tn", "fn")] == [tp, fp, tn, fn]
     assert found["ppv"] == pytest.approx(tp / (tp + fp))
     assert found["npv"] == pytest.approx(tn / (tn + fn))
     assert found["accuracy"] == pytest.approx((tp + tn) / len(labels))
-    assert found["beta"] == 2
 
 
 def test_figures_that_are_not_defined_are_none():
-    found = at_threshold([0, 0], [0.1, 0.2], 0.5)
+    found = OperatingPoint("youden", 0.5, tp=0, fp=0, tn=2, fn=0).figures()
     assert [found[name] for name in ("sensitivity", "ppv", "f_beta")] == [None, None, None]
     assert [found[name] for name in ("specificity", "npv", "accuracy")] == [1, 1, 1]
 
@@ -214,7 +212,8 @@ def test_stored_scores_of_six_digits_do_not_change_sides():
     scores = rng.permutation(np.arange(200) * 5e-6 + 0.1 + 3e-7)
     labels = (scores + rng.normal(0, 3e-4, 200) > 0.1005).astype(int)
     point = choose_threshold(labels, scores, "youden")
-    assert at_threshold(labels, scores.round(6), point.threshold) == point.figures()
+    again = choose_threshold(labels, scores.round(6), f"threshold@{point.threshold!r}")
+    assert again.figures() == point.figures()
 
 
 @pytest.mark.parametrize("low", [0.3, float(np.nextafter(0.3, 1))])  # the middle rounds up for one, down for the other

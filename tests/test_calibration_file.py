@@ -22,7 +22,6 @@ from mammodet.evaluation.calibration_file import (
     to_json,
     write_calibration,
 )
-from mammodet.evaluation.levels import Calibrator
 from mammodet.files import canonical_hash
 
 
@@ -116,7 +115,7 @@ def faulty(change: Any) -> Any:
             lambda v: v["fits"][0].update(before={"ece": "x"}),
             "fits.0.before.ece is 'x'; expected a number",
         ),
-        (lambda v: v.update(refused=[{"level": "image"}]), "refused.0.1 is None; expected text"),
+        (lambda v: v.update(refused=[{"level": "image"}]), "refused.0.label is missing"),
     ],
 )
 def test_fault_in_a_file_is_told(tmp_path, change, message):
@@ -176,12 +175,11 @@ def test_label_without_a_scaling_has_no_probability():
 
 
 def test_evaluation_reads_points_and_probabilities():
-    calibrator: Calibrator = CALIBRATION
-    assert calibrator.points("image", "tumor")[0] == {"goal": "sensitivity@0.9", "threshold": 0.2}
-    assert calibrator.points("patient", "tumor") == []
+    assert CALIBRATION.points("image", "tumor")[0] == {"goal": "sensitivity@0.9", "threshold": 0.2}
+    assert CALIBRATION.points("patient", "tumor") == []
     scores = np.array([0.5, 0.8])
-    assert calibrator.probabilities("image", "tumor", scores) == pytest.approx([0.5, 16 / 17])
-    assert calibrator.probabilities("patient", "tumor", scores) is None
+    assert CALIBRATION.probabilities("image", "tumor", scores) == pytest.approx([0.5, 16 / 17])
+    assert CALIBRATION.probabilities("patient", "tumor", scores) is None
 
 
 def test_labels_are_added_and_nothing_else_changes(tmp_path):

@@ -64,10 +64,10 @@ def test_fit_covers_levels_and_labels_and_says_what_it_refused():
         ("breast", "tumor", 10, 50),
         ("patient", "tumor", 10, 20),
     ]
-    assert {(level, label) for level, label, _ in found.refused} == {
+    assert {(one.level, one.label) for one in found.refused} == {
         (level, "malignant") for level in ("image", "breast", "patient")
     }
-    assert "0 positive and 60 negative cases" in found.refused[0][2]
+    assert "0 positive and 60 negative cases" in found.refused[0].reason
     fit = found.fits[0]
     assert [point.goal for point in fit.points] == ["sensitivity@0.9", "youden"]
     assert fit.points[0].tp >= 9

@@ -111,7 +111,7 @@ def test_resume_takes_a_run_of_a_version_that_had_fewer_settings(
     output = tmp_path / "older"
     shutil.copytree(trained, output)
     content = torch.load(output / LAST, weights_only=True)
-    for key in ("detectron2", "pixels", "test_time"):
+    for key in ("detectron2", "test_time"):
         del content[KEY]["config"]["model"][key]
     del content[KEY]["config"]["model"]["detector"]["backbone"]["stride_in_1x1"]
     torch.save(content, output / LAST)

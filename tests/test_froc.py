@@ -154,12 +154,6 @@ def test_mask_rule_looks_at_the_masks_and_not_at_the_boxes():
     assert froc(dataset(image(1, target)), [crossed], "mask_iou@0.1").at(0.0) == 0.0
 
 
-def test_threshold_at_is_the_lowest_that_keeps_to_the_limit():
-    data = dataset(image(1, lesion(A)), image(2))
-    curve = froc(data, [prediction(1, (FAR, 0.9), (A, 0.6)), prediction(2, (FAR, 0.5))])
-    assert [curve.threshold_at(point) for point in (0.0, 0.5, 1.0)] == [None, 0.6, 0.5]
-
-
 def test_froc_counts_a_second_detection_of_one_lesion_as_false():
     curve = froc(dataset(image(1, lesion(A))), [prediction(1, (A, 0.9), ((11, 11, 30, 30), 0.8))])
     assert curve.thresholds.tolist() == [np.inf, 0.9, 0.8]

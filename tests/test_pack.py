@@ -22,9 +22,8 @@ from test_card import TEXT
 import mammodet.models
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco
-from mammodet.engine.checkpoint import RunFacts, load_model, read_facts, save_torch
+from mammodet.engine.checkpoint import RunFacts, load_model, read_facts, read_packed, save_torch
 from mammodet.engine.pack import pack_model
-from mammodet.engine.packed import read_packed
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.engine.train import _with_earlier_patients
 from mammodet.errors import InputError
@@ -215,10 +214,10 @@ def test_tool_packs_pins_and_shows(checkpoint, tmp_path, capsys):
         ),
         (lambda facts: facts["config"]["model"].update(kind="oracle"), "model.kind"),
         (lambda facts: facts.update(config=[1]), "its facts are damaged"),
-        (lambda facts: facts.update(patients="P_1"), r"facts are damaged \(patients: "),
-        (lambda facts: facts.update(packed_from=[1]), r"facts are damaged \(packed_from\.0: "),
+        (lambda facts: facts.update(patients="P_1"), r"facts are damaged \(patients "),
+        (lambda facts: facts.update(packed_from=[1]), r"facts are damaged \(packed_from\.0 "),
         (lambda facts: facts.update(stack={"features": 1}), "its facts are damaged"),
-        (lambda facts: facts.update(data_hash=[1]), r"facts are damaged \(data_hash: "),
+        (lambda facts: facts.update(data_hash=[1]), r"facts are damaged \(data_hash "),
         (lambda facts: facts.update(images={"names": "abc"}), "its facts are damaged"),
         (lambda facts: facts.update(format="other"), "format is 'other'"),
     ],

@@ -198,4 +198,4 @@ def test_best_checkpoint_from_before_a_key_is_finished_with_hashes(
     finish_checkpoint(path, None, facts, key)
     finished = read_facts(path)[1]
     assert set(finished.patients) == {key.hash("p9"), *facts.patients}
-    assert not finished.images["names"]
+    assert not finished.images.names

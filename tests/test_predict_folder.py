@@ -275,6 +275,8 @@ def test_a_model_that_diverged_is_named_with_the_image(tmp_path):
 
 
 def test_images_of_the_training_are_named_in_the_predictions(checkpoint, phantom_root, tmp_path):
+    from pydantic import TypeAdapter
+
     from mammodet.data.seen_images import SeenImages
 
     dataset = read_coco(phantom_root / "test.json")
@@ -286,7 +288,8 @@ def test_images_of_the_training_are_named_in_the_predictions(checkpoint, phantom
         type(dataset.images[0])(image_id=1, file_name="images/renamed.png", size_hw=dataset.images[0].size_hw),
         dataset.images[1],
     ]
-    content[KEY]["images"] = SeenImages.of(records, tmp_path).to_json()
+    seen = TypeAdapter(SeenImages).dump_python(SeenImages.of(records, tmp_path), mode="json")
+    content[KEY]["images"] = seen
     torch.save(content, tmp_path / "best.ckpt")
     predictor = Predictor.from_checkpoint(tmp_path / "best.ckpt", "cpu")
     path, _ = predict_to_folder(predictor, dataset, phantom_root, tmp_path / "out", progress=False)

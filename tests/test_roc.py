@@ -16,6 +16,7 @@ from sklearn.metrics import (
 )
 from small_metrics import flat
 
+from mammodet.evaluation.calibration import count_at
 from mammodet.evaluation.cases import Cases
 from mammodet.evaluation.roc import FIGURES, ScoreFigures, ThresholdFigures, reliability, scores_of
 
@@ -103,7 +104,7 @@ def test_label_figures_by_hand():
         (("1",),) * 5, (None,) * 5, np.arange(5), np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.5, 0.4, 0.1])
     )
     measure = ThresholdFigures(chosen, 0.4, np.arange(5))
-    assert measure.counts() == {"tp": 1, "fp": 2, "tn": 1, "fn": 1}
+    assert count_at(chosen.labels == 1, chosen.scores, 0.4) == {"tp": 1, "fp": 2, "tn": 1, "fn": 1}
     assert measure.row(np.ones(5)) == pytest.approx([1 / 2, 1 / 3, 1 / 3, 1 / 2, 2 / 5, 2 / 5, 5 / 11])
     # Without the third case, and the first twice: tp 2, fp 1, tn 1, fn 1.
     assert measure.row(np.array([2.0, 1, 0, 1, 1])) == pytest.approx(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pydantic import TypeAdapter
 from small_cases import dataset, image
 
 from mammodet.data.seen_images import SeenImages
+
+JSON = TypeAdapter(SeenImages)
 
 
 def write(root, **contents):
@@ -30,15 +33,15 @@ def test_images_are_recognised_by_name_or_content(tmp_path):
 def test_hashes_take_sixteen_characters_an_image_and_are_read_back(tmp_path):
     write(tmp_path, **{f"im{n}": str(n).encode() for n in range(50)})
     seen = SeenImages.of([image(n) for n in range(50)], tmp_path)
-    value = seen.to_json()
+    value = JSON.dump_python(seen, mode="json")
     assert sum(map(len, value.values())) == 50 * 16
-    assert SeenImages.from_json(value) == seen
+    assert JSON.validate_python(value) == seen
     again = SeenImages.of([image(50)], tmp_path)
     assert len(seen.joined(again).names) == 51
-    assert SeenImages.from_json({}) == SeenImages()
+    assert JSON.validate_python({}) == SeenImages()
 
 
 @pytest.mark.parametrize("value", [[], "text", {"names": 5}, {"names": "ab"}, {"names": "abcd"}, {"contents": "?" * 8}])
 def test_damaged_hashes_are_refused(value):
     with pytest.raises(ValueError):
-        SeenImages.from_json(value)
+        JSON.validate_python(value)

@@ -103,9 +103,10 @@ def test_facts_whose_lists_stand_in_many_places_are_refused(tmp_path):
 )
 def test_a_damaged_aggregation_is_refused_when_it_is_read(tmp_path, change):
     stack = {"features": ["a"], "centre": [0.0], "scale": [1.0], "weights": {"tumor": [[1.0], 0.0]}}
-    facts = RunFacts({}, ("lesion",), "f" * 64, None, stack={**stack, "fitted_on": {"tumor": [3, 4]}}).to_json()
+    facts = RunFacts({}, ("lesion",), "f" * 64, None).to_json()
+    facts["stack"] = {**stack, "fitted_on": {"tumor": [3, 4]}}
     save_torch({"state_dict": STATE, KEY: facts}, tmp_path / "whole.ckpt")
-    assert read_facts(tmp_path / "whole.ckpt")[1].stack == facts["stack"]
+    assert read_facts(tmp_path / "whole.ckpt")[1].to_json()["stack"] == facts["stack"]
     facts["stack"] = {**facts["stack"], **change}
     save_torch({"state_dict": STATE, KEY: facts}, tmp_path / "w.ckpt")
     with pytest.raises(InputError, match="its facts are damaged"):

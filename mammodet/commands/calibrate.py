@@ -100,8 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     write_calibration(calibration, chosen.output)
     print(table(calibration))
-    for level, label, reason in calibration.refused:
-        print(f"not calibrated: {level}, {label}: {reason}", file=sys.stderr)
+    for one in calibration.refused:
+        print(f"not calibrated: {one.level}, {one.label}: {one.reason}", file=sys.stderr)
     print(f"wrote {chosen.output}")
     return 0
 

@@ -81,7 +81,7 @@ def show(path: Path) -> str:
     Raises:
         InputError: it is no packed model, or has no card.
     """
-    from mammodet.engine.packed import read_packed
+    from mammodet.engine.checkpoint import read_packed
     from mammodet.files import file_hash
     from mammodet.reporting.packed_card import packed_card
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from mammodet.data.splits import Splits
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, faults_of, raise_faults
 from mammodet.files import check_is_file, read_json, write_json
 from mammodet.records import SUBSETS, Dataset
 
@@ -50,8 +50,7 @@ def read_splits(folder: Path) -> Splits | None:
     try:
         splits = TypeAdapter(Splits).validate_python(read_json(path))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, each['loc'])) or 'its value'}: {each['msg']}" for each in error.errors()]
-        raise_faults(faults, where=str(path), advice="Convert the archive again.")
+        raise_faults(faults_of(error), where=str(path), advice="Convert the archive again.")
         raise
     strange = sorted(set(splits.holdout.values()) - set(SUBSETS))
     if strange or any(fold < 0 for fold in splits.folds.values()):

@@ -17,13 +17,14 @@ from mammodet.data.dataset_files import check_dataset, dataset_names, find_view
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError
 from mammodet.files import read_json
-from mammodet.records import Dataset, ImageRecord, Lesion
+from mammodet.records import Dataset, Lesion
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from detectron2.data import Metadata
 
 _log = logging.getLogger(__name__)
+_NAMES = ("patient_id", "laterality", "view", "density", "birads", "class_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +185,12 @@ def dataset_dicts(dataset: Dataset, root: Path) -> list[dict[str, Any]]:
             "width": record.size_hw[1],
             "image_id": record.image_id,
             "annotations": [_annotation(lesion, dataset.category_id(lesion.category)) for lesion in record.lesions],
-            **_facts(record),
+            **{name: getattr(record, name) for name in _NAMES},
+            "labels": dict(record.labels),
+            "use_boxes": record.has_complete_boxes,
         }
         for record in dataset.images
     ]
-
-
-def _facts(record: ImageRecord) -> dict[str, Any]:
-    names = ("patient_id", "laterality", "view", "density", "birads", "class_name")
-    return {
-        **{name: getattr(record, name) for name in names},
-        "labels": dict(record.labels),
-        "use_boxes": record.has_complete_boxes,
-    }
 
 
 def _annotation(lesion: Lesion, category_id: int) -> dict[str, Any]:

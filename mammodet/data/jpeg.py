@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,7 +218,9 @@ def check_lossless(stream: bytes, scans: JpegScans, pixels: NDArray[Any]) -> Non
     """
     head = scans.head
     *segments, (_, _, scan) = _segments(stream, 2)
-    table, predictor, shift = scan[2] >> 4, scan[3], scan[5] & 15
+    table, predict, shift = scan[2] >> 4, _PREDICTORS.get(scan[3]), scan[5] & 15
+    if predict is None:
+        raise ValueError(f"its predictor is {scan[3]}; expected 1 to 7")
     lengths = _code_lengths(segments, table)
     # Of each difference modulo 2**16: the code of its category, and as many bits again (H.1.2.2).
     categories = np.frexp(np.abs((np.arange(65536) + 32767) % 65536 - 32767))[1]
@@ -236,7 +238,7 @@ def check_lossless(stream: bytes, scans: JpegScans, pixels: NDArray[Any]) -> Non
         above, here = values[:-1], values[1:]
         predicted = np.empty_like(here)
         predicted[:, 0] = above[:, 0]
-        predicted[:, 1:] = _predicted(predictor, here[:, :-1], above[:, 1:], above[:, :-1])
+        predicted[:, 1:] = predict(here[:, :-1], above[:, 1:], above[:, :-1])
         first = np.arange(top, top + len(here)) % rows == 0
         predicted[first, 0] = 1 << head.precision - shift - 1
         predicted[first, 1:] = here[first, :-1]
@@ -261,21 +263,13 @@ def _code_lengths(segments: list[tuple[int, int, bytes]], table: int) -> NDArray
     return lengths
 
 
-def _predicted(predictor: int, left: NDArray[Any], up: NDArray[Any], corner: NDArray[Any]) -> NDArray[Any]:
-    """The prediction of samples from their neighbours (T.81 table H.1)."""
-    match predictor:
-        case 1:
-            return left
-        case 2:
-            return up
-        case 3:
-            return corner
-        case 4:
-            return left + up - corner
-        case 5:
-            return left + (up - corner >> 1)
-        case 6:
-            return up + (left - corner >> 1)
-        case 7:
-            return left + up >> 1
-    raise ValueError(f"its predictor is {predictor}; expected 1 to 7")
+#: The prediction of samples from their left and upper neighbours, and the one in the corner (T.81 table H.1).
+_PREDICTORS: dict[int, Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
+    1: lambda left, up, corner: left,
+    2: lambda left, up, corner: up,
+    3: lambda left, up, corner: corner,
+    4: lambda left, up, corner: left + up - corner,
+    5: lambda left, up, corner: left + (up - corner >> 1),
+    6: lambda left, up, corner: up + (left - corner >> 1),
+    7: lambda left, up, corner: left + up >> 1,
+}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -84,10 +87,6 @@ def chest_wall_on_right(pixels: Pixels, trace: Trace) -> bool:
     return float(crop[::4, -strip:].mean()) > float(crop[::4, :strip].mean())
 
 
-def _full(unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    return unit
-
-
 def _tissue(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretch the breast's own range to [0, 1]; the film's background does not count."""
     sample = unit[::2, ::2]
@@ -113,14 +112,6 @@ def _clahe(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(equalize_adapthist(unit / high, clip_limit=CLAHE_CLIP), dtype=np.float32).clip(0, 1)
 
 
-def _gaussian(unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.GaussianBlur(_tissue(unit), (KERNEL, KERNEL), 0), dtype=np.float32)
-
-
-def _mean(unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.blur(_tissue(unit), (KERNEL, KERNEL)), dtype=np.float32)
-
-
 def _laplacian(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     """The size of the second derivative, stretched so that its 99.5th percentile is 1."""
     edges = np.abs(cv2.Laplacian(_tissue(unit), cv2.CV_32F, ksize=KERNEL))
@@ -128,11 +119,11 @@ def _laplacian(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(edges / high, 0, 1).astype(np.float32) if high > 1e-6 else np.zeros_like(unit)
 
 
-_CHANNELS = {
-    "full": _full,
+_CHANNELS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+    "full": lambda unit: unit,
     "tissue": _tissue,
     "clahe": _clahe,
-    "gaussian": _gaussian,
-    "mean": _mean,
+    "gaussian": lambda unit: cv2.GaussianBlur(_tissue(unit), (KERNEL, KERNEL), 0),
+    "mean": lambda unit: cv2.blur(_tissue(unit), (KERNEL, KERNEL)),
     "laplacian": _laplacian,
 }

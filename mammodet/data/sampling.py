@@ -86,7 +86,6 @@ class EpochSampler(Sampler[SampleKey]):
         self.batches = math.ceil((epoch_size or natural) / (batch_size * world_size))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order `__iter__` gives."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -10,16 +10,34 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from mammodet.records import Dataset, ImageRecord
 
 _BYTES = 6  # of a hash: 8 characters; two of 10^5 images agree by chance once in 50 000 data sets
 _SLICE = 65536  # bytes of a file
-_KINDS = ("names", "contents")
+
+
+def _read_hashes(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    joined = base64.b64decode(text, validate=True)
+    if len(joined) % _BYTES:
+        raise ValueError("the hashes of images are cut short")
+    return frozenset(joined[at : at + _BYTES] for at in range(0, len(joined), _BYTES))
+
+
+def _write_hashes(hashes: frozenset[bytes]) -> str:
+    return base64.b64encode(b"".join(sorted(hashes))).decode("ascii")
+
+
+#: In JSON one text.
+Hashes = Annotated[frozenset[bytes], BeforeValidator(_read_hashes), PlainSerializer(_write_hashes)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +49,8 @@ class SeenImages:
         contents: of the files' bytes.
     """
 
-    names: frozenset[bytes] = frozenset()
-    contents: frozenset[bytes] = frozenset()
+    names: Hashes = frozenset()
+    contents: Hashes = frozenset()
 
     @staticmethod
     def of(records: Iterable[ImageRecord], root: Path) -> SeenImages:
@@ -55,28 +73,6 @@ class SeenImages:
             if _name(record) in self.names or _content(root / record.file_name) in self.contents
         ]
 
-    def to_json(self) -> dict[str, str]:
-        """Two texts, for a checkpoint."""
-        return {
-            kind: base64.b64encode(b"".join(sorted(hashes))).decode("ascii")
-            for kind, hashes in (("names", self.names), ("contents", self.contents))
-        }
-
-    @staticmethod
-    def from_json(value: Any) -> SeenImages:
-        """The inverse of `to_json`; an empty object of checkpoints that did not record them.
-
-        Raises:
-            ValueError: it is none.
-        """
-        if not isinstance(value, Mapping) or not all(isinstance(value.get(kind, ""), str) for kind in _KINDS):
-            raise ValueError("'images' are no hashes of images")
-        parts = [base64.b64decode(value.get(kind, ""), validate=True) for kind in _KINDS]
-        if any(len(part) % _BYTES for part in parts):
-            raise ValueError("'images' are cut short")
-        names, contents = (frozenset(part[at : at + _BYTES] for at in range(0, len(part), _BYTES)) for part in parts)
-        return SeenImages(names, contents)
-
 
 def _name(record: ImageRecord) -> bytes:
     height, width = record.size_hw
@@ -84,12 +80,15 @@ def _name(record: ImageRecord) -> bytes:
 
 
 def _content(path: Path) -> bytes | None:
-    if not path.is_file():
-        return None
+    return _hash(sample(path)) if path.is_file() else None
+
+
+def sample(path: Path) -> bytes:
+    """A file's length and 64 KB from its middle, by which files of pixels are told apart."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         file.seek(max(size - _SLICE, 0) // 2)
-        return _hash(size.to_bytes(8, "little") + file.read(_SLICE))
+        return size.to_bytes(8, "little") + file.read(_SLICE)
 
 
 def _hash(content: bytes) -> bytes:

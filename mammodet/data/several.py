@@ -12,13 +12,11 @@ from typing import Any, Literal
 
 from mammodet.config.data import DataFileConfig, PlacedFile
 from mammodet.data.coco import data_hash
+from mammodet.data.seen_images import sample
 from mammodet.data.sources import WORDS, SourceFile, share_women
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, listed, raise_faults
 from mammodet.files import canonical_hash, file_hash
 from mammodet.records import LABELS, Dataset, ImageRecord, Lesion
-
-_MOST_SHOWN = 10
-_SLICE = 65536  # bytes in the middle of a file, which tell files of one size apart before they are read whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def join_sets(parts: Sequence[Part]) -> Joined:
                 twice.setdefault(first.path, []).append(name)
             records[subset].append(replace(record, image_id=next(number), file_name=name))
         faults += [
-            f"{len(names)} images of {part.path} are in {path}, too: {_some(names)}; leave one file out"
+            f"{len(names)} images of {part.path} are in {path}, too: {listed(names)}; leave one file out"
             for path, names in twice.items()
         ]
     joined = {subset: Dataset(order, tuple(images), _joined_info(parts, subset)) for subset, images in records.items()}
@@ -208,7 +206,7 @@ def _patient_faults(parts: Sequence[Part]) -> list[str]:
         shared = sorted(_ids(first) & _ids(second))
         if shared:
             faults.append(
-                f"{len(shared)} patient ids of {one} are those of {other}: {_some(shared)}. If they are other people, "
+                f"{len(shared)} patient ids of {one} are those of {other}: {listed(shared)}. If they are other people, "
                 f"tell them apart: {{file: {second[0].said.file}, patient_prefix: {_word(other)}/}} for every file of "
                 "it; if they are the same people, say so: patient_prefix: ''"
             )
@@ -295,7 +293,7 @@ def _joined_info(parts: Sequence[Part], subset: str) -> dict[str, Any]:
 def _copies(train: Dataset, val: Dataset, root: Path) -> list[str]:
     """Image files of validation that training has, byte for byte; missing files are for others to report."""
     sides = [{record.file_name for record in dataset.images} for dataset in (train, val)]
-    for key_of in (_size, _middle, file_hash):
+    for key_of in (_size, sample, file_hash):
         keys = [{name: key_of(root / name) for name in side if (root / name).is_file()} for side in sides]
         both = set(keys[0].values()) & set(keys[1].values())
         sides = [{name for name, key in side.items() if key in both} for side in keys]
@@ -303,19 +301,8 @@ def _copies(train: Dataset, val: Dataset, root: Path) -> list[str]:
         return []
     twins = {key: min(name for name in sides[0] if keys[0][name] == key) for key in both}
     pairs = [f"{name} (= {twins[keys[1][name]]})" for name in sorted(sides[1])]
-    return [f"{len(pairs)} image files of validation are in training, too: {_some(pairs)}; leave them out of one"]
+    return [f"{len(pairs)} image files of validation are in training, too: {listed(pairs)}; leave them out of one"]
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-def _middle(path: Path) -> tuple[int, bytes]:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        file.seek(max(size - _SLICE, 0) // 2)
-        return size, file.read(_SLICE)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from mammodet.data.coco import data_hash
-from mammodet.errors import InputError
+from mammodet.errors import InputError, faults_of
 from mammodet.records import Dataset
 
 WORDS = {"train": "training", "val": "validation"}
@@ -60,9 +60,8 @@ def sources_of(model: Mapping[str, Any]) -> tuple[SourceFile, ...]:
     try:
         files = _FILES.validate_python(model.get("files") or ())
     except ValidationError as error:
-        place, reason = " ".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
         raise InputError(
-            f"'files' of a model: {place} {reason}; expected objects whose 'subset' is train or val"
+            f"'files' of a model: {faults_of(error)[0]}; expected objects whose 'subset' is train or val"
         ) from None
     if files or not (model.get("data_hash") or model.get("split_hash")):
         return files

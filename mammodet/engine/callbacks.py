@@ -20,7 +20,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, whole or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write to a temporary name, then rename."""
         save_torch(checkpoint, Path(path))
 
 
@@ -34,16 +33,10 @@ class OneBar(TQDMProgressBar):
         super().__init__(refresh_rate=1 if has_terminal() else 0)
         self.pace = pace
 
-    def init_sanity_tqdm(self) -> Any:
-        """No bar."""
-        return tqdm(disable=True)
-
     def init_validation_tqdm(self) -> Any:
-        """No bar."""
         return tqdm(disable=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say that the validation set is predicted."""
         super().on_validation_start(trainer, pl_module)
         self._show_validation(0)
 
@@ -56,7 +49,6 @@ class OneBar(TQDMProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Say how far the validation is."""
         self._show_validation(batch_idx + 1)
 
     def _show_validation(self, batch: int) -> None:
@@ -89,7 +81,6 @@ class Patience(EarlyStopping):
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop at once where the patience was over."""
         trainer.should_stop = self.wait_count >= self.patience
 
     def reason(self) -> str:

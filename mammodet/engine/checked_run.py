@@ -106,16 +106,15 @@ def make_run(
     model = config.model.change(pixels=PixelsConfig(mean=pixels.mean, std=pixels.std))
     config = task.fill_in(config.change(model=model), train, root)
     _tell_strange_classes(config, val)
-    patients = {str(record.patient_id) for record in (*train.images, *val.images) if record.patient_id}
     facts = RunFacts(
         config=config.to_dict(),
         categories=train.categories,
         data_hash=data_hash(train),
         split_hash=split_hash_of(train),
-        patients=tuple(sorted(patients)),
+        patients=tuple(sorted(train.patients | val.patients)),
         files=sources,
-        unknown_patients=sum(not record.patient_id for record in (*train.images, *val.images)),
-        images=SeenImages.of((*train.images, *val.images), root).to_json(),
+        unknown_patients=train.without_patient + val.without_patient,
+        images=SeenImages.of((*train.images, *val.images), root),
     )
     return Run(config, train, val, facts.hashed(patient_key(config)), root)
 
@@ -143,10 +142,9 @@ def data_faults(config: Config, train: Dataset, val: Dataset, root: Path) -> lis
             faults.append(f"the {name} set has no images")
     if faults:
         return faults
-    shared = {record.patient_id for record in train.images} & {record.patient_id for record in val.images} - {None}
+    shared = sorted(train.patients & val.patients)
     if shared and config.data.unsafe_split is None:
-        shown = ", ".join(sorted(str(patient) for patient in shared)[:10])
-        faults.append(f"{len(shared)} patients are in training and in validation: {shown}")
+        faults.append(f"{len(shared)} patients are in training and in validation: {', '.join(shared[:10])}")
     names = {record.file_name for record in (*train.images, *val.images)}
     missing = [name for name in names if not (root / name).is_file()]
     if missing:

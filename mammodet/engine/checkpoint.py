@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,17 @@ import torch
 from torch import nn
 
 from mammodet.config import Config, DetectorModelConfig, differences, make_config
-from mammodet.config.classifier import RESNETS
 from mammodet.data.patient_keys import PatientKey
 from mammodet.engine.facts import RunFacts as RunFacts
 from mammodet.errors import InputError, raise_faults
-from mammodet.files import atomic_path
+from mammodet.evaluation.calibration_file import Calibration
+from mammodet.evaluation.calibration_file import from_json as calibration_from_json
+from mammodet.files import atomic_path, check_is_file, dig
 from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.build import Model, build_model
-from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET
+from mammodet.modeling.packed_files import is_safetensors, read_parts
 from mammodet.modeling.weight_files import KEY, read_torch, state_of
-from mammodet.modeling.weights import without_sequences
+from mammodet.models.card import ModelCard, card_from_json
 
 _MARGIN = 2**30  # bytes: the temporary file is gone when the free space is read
 
@@ -81,9 +81,11 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
         )
     if wanted is not None:
         config = _take_over(config, wanted, path)
-    state = without_sequences(state_of(content, path))
+    state = state_of(content, path)
     try:
-        _check_size(config, len(facts.categories), state, path)
+        if not config.model.from_detectron2:  # whose sizes are in settings of its own
+            with torch.device("meta"):  # built without memory: a config may ask for more than there is
+                check_fits(build_model(config, len(facts.categories), load_weights=False), state, path)
         model = build_model(config, len(facts.categories), load_weights=False)
     except (RuntimeError, OverflowError) as error:  # of sizes that torch cannot make
         raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
@@ -94,27 +96,12 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
 def config_of(facts: RunFacts, path: Path) -> Config:
     """The config of a checkpoint, with the defaults of keys that the version which wrote it did not have.
 
-    Version 0.1 had one mean and std of pixels for all networks, and left the norm of timm's classifiers alone.
+    Raises:
+        InputError: faulty, or without the pixels that its network sees, which no default could be.
     """
-    values = copy.deepcopy(facts.config)
-    model = values.get("model") if isinstance(values, dict) else None
-    if isinstance(model, dict) and "pixels" not in model:
-        model["pixels"] = asdict(CLASSIFIER_0_1 if model.get("kind") == "classifier" else IMAGENET)
-        classifier = model.get("classifier")
-        if isinstance(classifier, dict) and str(classifier.get("network")) not in RESNETS:
-            classifier["norm"] = "auto"
-    return make_config(values, where=f"in {path}", stored=True)
-
-
-def _check_size(config: Config, num_categories: int, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse a config whose network has other shapes than the file, before memory of its size is taken.
-
-    detectron2's networks are not checked: their sizes are in detectron2's own settings.
-    """
-    if config.model.from_detectron2:
-        return
-    with torch.device("meta"):  # built without memory
-        check_fits(build_model(config, num_categories, load_weights=False), state, path)
+    if dig(facts.config, "model", "pixels") is None:
+        raise InputError(f"{path}: does not say which pixels its network sees (model.pixels); train it again")
+    return make_config(facts.config, where=f"in {path}", stored=True)
 
 
 def _take_over(config: Config, wanted: Config, path: Path) -> Config:
@@ -182,7 +169,34 @@ def finish_checkpoint(path: Path, stack: LogisticStack | None, facts: RunFacts, 
     """
     content, own = read_facts(path)
     facts = own.with_earlier(facts).hashed(key)
-    finished = replace(facts, stack=stack.to_json() if stack is not None else None)
-    content[KEY] = finished.to_json()
+    content[KEY] = replace(facts, stack=stack).to_json()
     kept = ("state_dict", KEY, "epoch", "global_step", "pytorch-lightning_version")
     save_torch({key: content[key] for key in kept if key in content}, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a packed model holds beside its weights."""
+
+    facts: RunFacts
+    calibration: Calibration | None
+    card: ModelCard | None
+
+
+def read_packed(path: Path) -> Packed | None:
+    """What the header of a packed model says; None for a checkpoint, or for plain weights.
+
+    Raises:
+        InputError: damaged, or of another version.
+    """
+    check_is_file(path, "a packed model")
+    with open(path, "rb") as file:
+        start = file.read(16)
+    parts = read_parts(path) if is_safetensors(start) else None
+    if parts is None:
+        return None
+    return Packed(
+        RunFacts.from_json(parts.facts, path),
+        calibration_from_json(parts.calibration, f"{path}: calibration") if parts.calibration is not None else None,
+        card_from_json(parts.card, f"{path}: card") if parts.card is not None else None,
+    )

@@ -22,7 +22,6 @@ class ClassifierTask:
     validation_losses: tuple[str, ...] = ("loss",)
 
     def resolve(self, config: Config) -> Config:
-        """The config as it is."""
         return config
 
     def faults(self, config: Config, train: Dataset, val: Dataset) -> list[str]:
@@ -54,7 +53,6 @@ class ClassifierTask:
         return model(batch.images, batch.labels if batch.labels.shape[1] else None, batch.breasts)
 
     def figures(self, dataset: Dataset, predictions: list[ImagePrediction]) -> Mapping[str, float]:
-        """Of a validation."""
         return classifier_figures(dataset, predictions)
 
 

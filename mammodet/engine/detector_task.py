@@ -89,7 +89,6 @@ class DetectorTask:
         return model(batch.images)
 
     def figures(self, dataset: Dataset, predictions: list[ImagePrediction]) -> Mapping[str, float]:
-        """Of a validation."""
         return detector_figures(dataset, predictions)
 
 

@@ -183,18 +183,8 @@ def merge(parts: Sequence[Predictions], config: Config) -> Predictions:
     images: list[ImagePrediction] = sorted(
         (image for part in parts for image in part.images), key=lambda image: image.image_id
     )
-    first = parts[0].model
-    model = {
-        "kind": first.get("kind"),
-        "checkpoint": None,
-        "checkpoint_sha256": None,
-        "config": config.to_dict(),
-        "data_hash": None,
-        "split_hash": None,  # each fold has its own training set
-        "patients": [],
-        "version": first.get("version"),
-        "predicted_with": first.get("predicted_with"),
-        "folds": described,
-    }
+    nothing = dict.fromkeys(("checkpoint", "checkpoint_sha256", "data_hash", "split_hash"))  # each fold has its own
+    model = {key: parts[0].model.get(key) for key in ("kind", "version", "predicted_with")} | nothing
+    model |= {"config": config.to_dict(), "patients": [], "folds": described}
     breasts, patients = joined_scores(images, config.model.aggregation.over_images)
     return Predictions(tuple(images), parts[0].categories, model, breasts, patients)

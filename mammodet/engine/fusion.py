@@ -93,12 +93,7 @@ def with_tiles(whole: ImagePrediction, looks: Sequence[Look], answers: Sequence[
             boxes = answer.detections.boxes_xyxy
             cut = (np.abs(boxes - border) < 0.01 * (border[2] - border[0])) & (np.abs(border - outer) > 1)
             parts.append(answer.detections.at(np.flatnonzero(~cut.any(axis=1))))
-    joined = Detections(
-        np.concatenate([part.boxes_xyxy for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.category_ids for part in parts]),
-        [rle for part in parts for rle in part.rles or ()] if whole.detections.rles is not None else None,
-    ).in_order()
+    joined = Detections.joined(parts, with_masks=whole.detections.rles is not None).in_order()
     nested = inside_others(joined.boxes_xyxy, joined.category_ids, _NESTED)
     return replace(whole, detections=joined.at(np.flatnonzero(~nested)))
 
@@ -110,12 +105,9 @@ def fuse(answers: Sequence[ImagePrediction], iou: float) -> ImagePrediction:
         answers: about the same image, at least one.
         iou: box IoU from which on detections are taken for one.
     """
-    first = answers[0]
-    return (
-        replace(mean_of(answers), detections=fuse_detections([answer.detections for answer in answers], iou))
-        if len(answers) > 1
-        else first
-    )
+    if len(answers) == 1:
+        return answers[0]
+    return replace(mean_of(answers), detections=fuse_detections([answer.detections for answer in answers], iou))
 
 
 def fused(parts: Sequence[Sequence[ImagePrediction]], model: ModelConfig, *, soften: bool) -> list[ImagePrediction]:
@@ -134,12 +126,10 @@ def fuse_detections(parts: Sequence[Detections], iou: float) -> Detections:
     down. Box: their mean, weighted by their scores. Score: their sum over the number of answers. Mask: the pixels with
     at least half of the weight.
     """
-    boxes = np.concatenate([part.boxes_xyxy for part in parts])
-    scores = np.concatenate([part.scores for part in parts])
-    categories = np.concatenate([part.category_ids for part in parts])
-    sources = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     with_masks = all(part.rles is not None for part in parts)
-    rles: list[Rle] = [rle for part in parts for rle in part.rles or ()] if with_masks else []
+    found = Detections.joined(parts, with_masks=with_masks)
+    boxes, scores, categories, rles = found.boxes_xyxy, found.scores, found.category_ids, found.rles or ()
+    sources = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     order = np.argsort(-scores, kind="stable")
     left = np.ones(len(boxes), dtype=bool)
     clusters: list[NDArray[np.intp]] = []
@@ -173,15 +163,8 @@ def soften_answer(answer: ImagePrediction, config: DetectorConfig) -> ImagePredi
     scores = softened(found.boxes_xyxy, found.category_ids, found.scores, config.soft_nms_sigma)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= config.score_threshold]
-    return replace(
-        answer,
-        detections=Detections(
-            found.boxes_xyxy[order],
-            np.array([to_float32(score) for score in scores[order]]),
-            found.category_ids[order],
-            [found.rles[index] for index in order] if found.rles is not None else None,
-        ),
-    )
+    exact = np.array([to_float32(score) for score in scores[order]], dtype=np.float64)
+    return replace(answer, detections=replace(found.at(order), scores=exact))
 
 
 def _weighted(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

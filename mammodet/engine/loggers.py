@@ -18,16 +18,11 @@ from mammodet.config import Config
 from mammodet.engine.progress import Pace, RunLog
 from mammodet.errors import InputError
 
-#: By logger: what is imported, and what installs it.
-_LIBRARIES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
-
 
 def logger_faults(names: Sequence[str]) -> list[str]:
     """Loggers whose library is missing, with the command that installs it."""
-    missing = [name for name in names if name in _LIBRARIES and importlib.util.find_spec(_LIBRARIES[name]) is None]
-    return [
-        f"train.loggers: {name} is not installed: pip install {_LIBRARIES[name]}, or leave it out" for name in missing
-    ]
+    missing = [name for name in names if name != "csv" and importlib.util.find_spec(name) is None]
+    return [f"train.loggers: {name} is not installed: pip install {name}, or leave it out" for name in missing]
 
 
 def make_loggers(config: Config) -> list[Logger]:
@@ -88,11 +83,9 @@ class EpochRows(L.Callback):
                 logger.log_hyperparams(self.config.to_dict())  # the others lie beside config.yaml
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin to measure."""
         self.began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log a row."""
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,

@@ -80,11 +80,9 @@ class TrainingModule(L.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last epoch's predictions."""
         self._predictions = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Predict a batch."""
         output = run_model(self.config, self.model, batch)
         if output.losses:
             loss = torch.stack([value.float() for value in output.losses.values()]).sum()
@@ -94,7 +92,6 @@ class TrainingModule(L.LightningModule):
         self._predictions += to_predictions(output, batch, self.config)
 
     def on_validation_epoch_end(self) -> None:
-        """Score the predictions of all processes."""
         gathered: list[list[ImagePrediction]] = [self._predictions]
         if self.trainer.world_size > 1:
             gathered = [[] for _ in range(self.trainer.world_size)]
@@ -104,13 +101,7 @@ class TrainingModule(L.LightningModule):
         task = task_of(self.config)
         figures = task.figures(self.validation, ordered)
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, logger=False)
-        monitor = self.config.train.monitor
-        names = sorted({*figures, *task.validation_losses})
-        if monitor.startswith("val/") and monitor.removeprefix("val/") not in names:
-            raise InputError(
-                f"train.monitor={monitor}: not among the figures of this validation set: "
-                f"{', '.join(f'val/{name}' for name in names)}"
-            )
+        self._check_monitor("val/", [f"val/{name}" for name in {*figures, *task.validation_losses}])
         self._predictions = []
 
     def configure_optimizers(self) -> Any:
@@ -159,18 +150,18 @@ class TrainingModule(L.LightningModule):
         adapt_callbacks(checkpoint["callbacks"], callbacks)
 
     def on_train_start(self) -> None:
-        """Everything was restored."""
         self.restoring = False
 
     def on_train_epoch_end(self) -> None:
+        self._check_monitor("train/", [name for name in self.trainer.callback_metrics if name.startswith("train/")])
+
+    def _check_monitor(self, kind: str, names: list[str]) -> None:
         """Refuse to monitor what is not there."""
         monitor = self.config.train.monitor
-        names = sorted(name for name in self.trainer.callback_metrics if name.startswith("train/"))
-        if not monitor.startswith("val/") and monitor not in names:
-            raise InputError(f"train.monitor={monitor}: not among the figures of training: {', '.join(names)}")
+        if monitor.startswith("val/") == (kind == "val/") and monitor not in names:
+            raise InputError(f"train.monitor={monitor}: not among the figures: {', '.join(sorted(names))}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the facts."""
         checkpoint[KEY] = self.facts.to_json()
 
 

@@ -27,14 +27,13 @@ from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import Predictions, write_predictions
 from mammodet.data.prepared import prepare_record
 from mammodet.data.preprocess import prepare_image
-from mammodet.data.seen_images import SeenImages
 from mammodet.engine.facts import RunFacts
 from mammodet.engine.fusion import Look, fused, tiles_of, views_of, with_tiles
 from mammodet.engine.partial import Partial, Written
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
 from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json
-from mammodet.modeling.aggregation import LogisticStack, joined_scores
+from mammodet.modeling.aggregation import joined_scores
 from mammodet.models.card import ModelCard
 from mammodet.parallel import read_ahead
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
@@ -77,7 +76,7 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
         self.config, self.facts, self.checkpoint = config, facts, checkpoint
-        self.stack = LogisticStack.from_json(facts.stack) if facts.stack else None
+        self.stack = facts.stack
 
     @staticmethod
     def from_checkpoint(path: Path, device: str = "auto", config: Config | None = None) -> Predictor:
@@ -88,8 +87,7 @@ class Predictor:
         Raises:
             InputError: unreadable, another architecture, a device that is not there, or a rule it cannot do.
         """
-        from mammodet.engine.checkpoint import load_model
-        from mammodet.engine.packed import read_packed
+        from mammodet.engine.checkpoint import load_model, read_packed
 
         model, own, facts = load_model(path, config)
         if own.model.learns_aggregation and facts.stack is None:
@@ -327,7 +325,7 @@ def _write(
     predictions = predictor.to_file(images)
     # so that an evaluation can tell when it meets another truth; a bare folder has none
     truth_hash = data_hash(dataset) if any(record.has_answers for record in dataset.images) else None
-    seen = SeenImages.from_json(predictor.facts.images).found_in(dataset, root)
+    seen = predictor.facts.images.found_in(dataset, root)
     model = {**predictions.model, "predicted_data_hash": truth_hash, "images_seen": seen}
     model["patients"] = list(predictor.facts.hashed(key).patients)
     with atomic_path(path) as whole:  # with its labels or not at all

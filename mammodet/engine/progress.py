@@ -133,19 +133,16 @@ class ProgressLines(L.Callback):
         self.since = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say where a resumed run goes on."""
         done = trainer.current_epoch
         resumed = f", resumed after epoch {done}" if done else ""
         self.run_log.say(f"epoch {done + 1}/{self.pace.epochs} begins{resumed}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin to measure."""
         self.since = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure, and say something if it is time."""
         now, pace = time.monotonic(), self.pace
         pace.add_step(trainer.current_epoch, batch_idx + 1, now - self.since, len(batch) * trainer.world_size)
         self.since = now
@@ -154,7 +151,6 @@ class ProgressLines(L.Callback):
             self._say(f"batch {pace.batch}/{pace.batches}   loss {loss:.4g}   {pace.images_per_second:.3g} images/s")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin to measure."""
         self.since = time.monotonic()
 
     def on_validation_batch_end(
@@ -166,13 +162,11 @@ class ProgressLines(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Measure, and say something if it is time."""
         self.pace.add_validation(batch_idx + 1, time.monotonic() - self.since)
         if self.clock.due():
             self._say(f"validating, batch {batch_idx + 1}/{self.pace.val_batches}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure the whole, with its figures."""
         self.pace.add_validation(self.pace.val_batches, time.monotonic() - self.since, whole=True)
 
     def _say(self, where: str) -> None:

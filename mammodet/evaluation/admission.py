@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from mammodet.data.coco import data_hash
 from mammodet.data.patient_keys import PatientKey, known_patients, not_comparable
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
 from mammodet.data.sources import WORDS, archive_of, seen_patients, share_women, sources_of
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, faults_of, listed, raise_faults
 from mammodet.evaluation.calibration_file import Provenance, checkpoints_of
 from mammodet.files import dig
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
@@ -90,7 +92,7 @@ def admit(
     predictions = replace(predictions, model=known_patients(predictions.model, ids, key))
     missing, extra = unmatched(predictions.images, dataset)
     folds = _read_folds(predictions, source)
-    patients = {record.patient_id for record in dataset.images if record.patient_id}
+    patients = dataset.patients
     seen = _seen(dataset, predictions, folds)
     unsafe = _unsafe_splits(dataset, predictions.model, train)
     fitted_on = set(
@@ -114,10 +116,10 @@ def admit(
     if missing:
         matched = _fill(dataset, matched)
     overrides = tuple(
-        f"{REFUSALS[kind]} ({len(found)}: {_shorten(found, 5)})" for kind, found in reasons.items() if found
+        f"{REFUSALS[kind]} ({len(found)}: {listed(found, 5)})" for kind, found in reasons.items() if found
     )
     if train is not None:
-        seen |= {record.patient_id for record in train.images if record.patient_id}
+        seen |= train.patients
     unchecked = _unchecked(dataset, predictions.model, train, folds)
     if reason := not_comparable(fitted_on, patients, of="calibration"):
         unchecked = (*unchecked, reason)
@@ -132,14 +134,17 @@ def seen_before(dataset: Dataset, predictions: Predictions, source: str) -> tupl
         source: name of the predictions file, for messages.
     """
     folds = _read_folds(predictions, source)
-    patients = {record.patient_id for record in dataset.images if record.patient_id}
     seen = _seen(dataset, predictions, folds)
-    found = [f"patient {patient}" for patient in sorted(seen & patients)]
+    found = [f"patient {patient}" for patient in sorted(seen & dataset.patients)]
     return found + _images_seen(dataset, predictions, folds, seen), _unchecked(dataset, predictions.model, None, folds)
 
 
 def _seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
-    return _seen_by_fold(dataset, predictions, folds) if folds else seen_patients(predictions.model, dataset)
+    """Patients of the data set that the model had in training; of folds, the one that predicted an image of theirs."""
+    if not folds:
+        return seen_patients(predictions.model, dataset)
+    pairs = _folds_of(dataset, predictions, folds)
+    return {record.patient_id for record, fold in pairs if record.patient_id and record.patient_id in fold.patients}
 
 
 def _unchecked(
@@ -147,15 +152,14 @@ def _unchecked(
 ) -> tuple[str, ...]:
     """Why patients of the data set may have been in training although none was found."""
     found = []
-    bare = sum(not record.patient_id for record in dataset.images)
-    if bare:
+    if bare := dataset.without_patient:
         found.append(f"{bare} images of the ground truth do not say whose they are")
     named = all(fold.patients for fold in folds) if folds else bool(model.get("patients"))
     known = [patient for fold in folds for patient in fold.patients] if folds else model.get("patients") or ()
-    if reason := not_comparable(known, [record.patient_id for record in dataset.images if record.patient_id]):
+    if reason := not_comparable(known, dataset.patients):
         found.append(reason)
     if train is not None:
-        bare = sum(not record.patient_id for record in train.images)
+        bare = train.without_patient
         found += [f"{bare} images of --train-json do not say whose they are"] if bare else []
     elif not named:
         found.append("the predictions do not say on which patients the model was trained (--train-json names them)")
@@ -166,8 +170,8 @@ def _unchecked(
         for other in trained
         if share_women(other, archive)
     ]
-    for part in model["folds"] if folds else [model]:
-        count, start = part.get("unknown_patients"), part.get("unknown_start")
+    single = (model.get("unknown_patients"), model.get("unknown_start"))
+    for count, start in [(fold.unknown_patients, fold.unknown_start) for fold in folds] or [single]:
         if count:
             found.append(f"{count} images of its training or validation do not say whose they are")
         elif count is None and named and train is None:
@@ -219,10 +223,20 @@ _ADVICE = {
 class _Fold:
     """What trained the model of one fold, and which images it predicted."""
 
-    name: str
-    data_hash: str | None
+    fold: int | str
     patients: frozenset[str]
     images: tuple[str, ...]
+    data_hash: str | None = None
+    unknown_patients: int | None = None
+    unknown_start: str | None = None
+    images_seen: frozenset[str] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"fold {self.fold}"
+
+
+_FOLDS = TypeAdapter(list[_Fold])
 
 
 def _read_folds(predictions: Predictions, source: str) -> list[_Fold]:
@@ -231,19 +245,14 @@ def _read_folds(predictions: Predictions, source: str) -> list[_Fold]:
     Raises:
         InputError: they cannot be read, or do not say of every image which one fold predicted it.
     """
-    items = predictions.model.get("folds")
-    if not items:
-        return []
     advice = "Predict again with the checkpoints of all folds."
-    if not isinstance(items, list) or not all(_is_fold(item) for item in items):
-        raise InputError(
-            f"{source}: 'folds' of its model cannot be read: expected a list of objects with 'fold', 'patients' and "
-            f"'images' (lists of texts). {advice}"
-        )
-    folds = [
-        _Fold(f"fold {item['fold']}", item.get("data_hash"), frozenset(item["patients"]), tuple(item["images"]))
-        for item in items
-    ]
+    try:
+        folds = _FOLDS.validate_python(predictions.model.get("folds") or [])
+    except ValidationError as error:
+        raise_faults(faults_of(error), where=f"{source}: 'folds' of its model cannot be read", advice=advice)
+        raise
+    if not folds:
+        return []
     faults = []
     if predictions.model.get("patients"):
         faults.append("'patients' stands beside 'folds'; expected the patients of each fold alone")
@@ -255,31 +264,6 @@ def _read_folds(predictions: Predictions, source: str) -> list[_Fold]:
             faults.append(f"image {prediction.file_name!r} was predicted by {count or 'no'} folds; expected one")
     raise_faults(faults, where=f"{source}: out-of-fold predictions", advice=advice)
     return folds
-
-
-def _is_fold(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and isinstance(item.get("fold"), int | str)
-        and isinstance(item.get("data_hash"), str | None)
-        and all(
-            isinstance(item.get(key), list) and all(isinstance(one, str) for one in item[key])
-            for key in ("patients", "images")
-        )
-        and isinstance(item.get("unknown_patients"), int | None)
-        and isinstance(item.get("unknown_start"), str | None)
-        and isinstance(item.get("images_seen"), list | None)
-        and all(isinstance(one, str) for one in item.get("images_seen") or ())
-    )
-
-
-def _seen_by_fold(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
-    """Patients of the data set with an image that was predicted by a fold that had them in training."""
-    return {
-        record.patient_id
-        for record, fold in _folds_of(dataset, predictions, folds)
-        if record.patient_id and record.patient_id in fold.patients
-    }
 
 
 def _folds_of(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> list[tuple[ImageRecord, _Fold]]:
@@ -323,7 +307,7 @@ def _leakage(
     dataset: Dataset, predictions: Predictions, train: Dataset | None, seen: set[str], folds: Sequence[_Fold]
 ) -> list[str]:
     model = predictions.model
-    patients = {record.patient_id for record in dataset.images if record.patient_id}
+    patients = dataset.patients
     by = " (of the fold that predicted an image of theirs)" if folds else ""
     found = [f"patient {patient}{by}" for patient in sorted(seen & patients)]
     found += _images_seen(dataset, predictions, folds, seen)
@@ -351,8 +335,7 @@ def _leakage(
                 "patients; name its training file by --train-json"
             )
     if train is not None:
-        trained = {record.patient_id for record in train.images if record.patient_id}
-        found += [f"patient {patient} (of --train-json)" for patient in sorted((trained & patients) - seen)]
+        found += [f"patient {patient} (of --train-json)" for patient in sorted((train.patients & patients) - seen)]
         names = {record.file_name for record in train.images}
         found += [
             f"image {record.file_name!r} (of --train-json)" for record in dataset.images if record.file_name in names
@@ -364,10 +347,9 @@ def _images_seen(
     dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold], patients: Collection[str]
 ) -> list[str]:
     """Images of others than these patients that training or validation held, by name and size or by content."""
-    model = predictions.model
-    seen = set(model.get("images_seen") or ())
-    for item in model["folds"] if folds else ():
-        seen |= set(item.get("images_seen") or ()) & set(item["images"])
+    seen = set(predictions.model.get("images_seen") or ())
+    for fold in folds:
+        seen |= (fold.images_seen or frozenset()) & set(fold.images)
     matched = match_to_dataset(
         [prediction for prediction in predictions.images if prediction.file_name in seen],
         dataset,
@@ -401,7 +383,3 @@ def _fill(dataset: Dataset, matched: Sequence[ImagePrediction]) -> list[ImagePre
     by_id = {prediction.image_id: prediction for prediction in matched}
     empty = Detections.empty(with_masks=with_masks)
     return [by_id.get(record.image_id) or ImagePrediction.of(record, {}, empty) for record in dataset.images]
-
-
-def _shorten(found: Sequence[str], most: int) -> str:
-    return ", ".join(found[:most]) + (", ..." if len(found) > most else "")

@@ -224,7 +224,21 @@ class OperatingPoint:
 
     def figures(self) -> dict[str, Any]:
         """`sensitivity`, `specificity`, `ppv`, `npv`, `accuracy`, `f_beta`, `beta` and the counts; None for 0 / 0."""
-        return _figures(self.tp, self.fp, self.tn, self.fn, self.beta)
+        tp, fp, tn, fn, beta, square = self.tp, self.fp, self.tn, self.fn, self.beta, self.beta**2
+
+        def share(part: float, whole: float) -> float | None:
+            return part / whole if whole else None
+
+        return {
+            "sensitivity": share(tp, tp + fn),
+            "specificity": share(tn, tn + fp),
+            "ppv": share(tp, tp + fp),
+            "npv": share(tn, tn + fn),
+            "accuracy": share(tp + tn, tp + fp + tn + fn),
+            "f_beta": share((1 + square) * tp, (1 + square) * tp + square * fn + fp),
+            "beta": beta,
+            **{"tp": tp, "fp": fp, "tn": tn, "fn": fn},
+        }
 
     @property
     def note(self) -> str | None:
@@ -268,7 +282,7 @@ def choose_threshold(
     else:
         cuts, hits, alarms = _cut(truth, values)
         threshold = float(cuts[_best_cut(goal, hits, alarms)])
-    return OperatingPoint(str(goal), threshold, *_count(truth, values, threshold))
+    return OperatingPoint(str(goal), threshold, **count_at(truth, values, threshold))
 
 
 def _cut(truth: NDArray[np.bool_], values: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
@@ -304,35 +318,14 @@ def _best_cut(goal: Goal, hits: NDArray[np.int64], alarms: NDArray[np.int64]) ->
     return int(np.flatnonzero(hits == hits[good[-1]])[0])
 
 
-def at_threshold(labels: ArrayLike, scores: ArrayLike, threshold: float, beta: float = 1.0) -> dict[str, Any]:
-    """What score >= threshold is worth on any cases: labels (n,), scores (n,); keys as `OperatingPoint.figures`."""
-    return _figures(*_count(*_cases(labels, scores), threshold), beta)
-
-
-def _count(truth: NDArray[np.bool_], values: Floats, threshold: float) -> tuple[int, int, int, int]:
-    called = values >= threshold
-    return (
-        int((truth & called).sum()),
-        int((~truth & called).sum()),
-        int((~truth & ~called).sum()),
-        int((truth & ~called).sum()),
-    )
-
-
-def _figures(tp: int, fp: int, tn: int, fn: int, beta: float) -> dict[str, Any]:
-    def share(part: float, whole: float) -> float | None:
-        return part / whole if whole else None
-
-    square = beta**2
+def count_at(truth: NDArray[np.bool_], scores: Floats, threshold: float) -> dict[str, int]:
+    """`tp`, `fp`, `tn` and `fn` where score >= threshold is called positive."""
+    called = scores >= threshold
     return {
-        "sensitivity": share(tp, tp + fn),
-        "specificity": share(tn, tn + fp),
-        "ppv": share(tp, tp + fp),
-        "npv": share(tn, tn + fn),
-        "accuracy": share(tp + tn, tp + fp + tn + fn),
-        "f_beta": share((1 + square) * tp, (1 + square) * tp + square * fn + fp),
-        "beta": beta,
-        **{"tp": tp, "fp": fp, "tn": tn, "fn": fn},
+        "tp": int((truth & called).sum()),
+        "fp": int((~truth & called).sum()),
+        "tn": int((~truth & ~called).sum()),
+        "fn": int((truth & ~called).sum()),
     }
 
 

@@ -6,7 +6,6 @@ A calibration belongs to one checkpoint, one aggregation rule and one way of joi
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
 import mammodet
 from mammodet.errors import InputError, faults_of, raise_faults
@@ -27,13 +26,10 @@ from mammodet.json_lists import read_members, write_members
 from mammodet.records import LABELS
 
 FORMAT = "mammodet-calibration/1"
-_HASH = re.compile(r"[0-9a-f]{64}")
 _PLACES = {"image": "images", "breast": "breasts", "patient": "patients"}  # of a level in a predictions file
 
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Refused = tuple[str, str, str]
-_REFUSED = ("level", "label", "reason")
 
 
 def _one_of(choices: Sequence[str]) -> Any:
@@ -43,13 +39,6 @@ def _one_of(choices: Sequence[str]) -> Any:
 def _check_goal(goal: str) -> str:
     parse_goal(goal)
     return goal
-
-
-def _read_refused(value: Any) -> Any:
-    """In the file each is an object."""
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        return value
-    return tuple(tuple(item.get(key) for key in _REFUSED) for item in value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +98,28 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """What could not be fitted, and why."""
+
+    level: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """A calibration file.
 
     Attributes:
         method: `platt`, `temperature` or `none`.
         goals: names; the first one labels.
-        refused: (level, label, reason) of what could not be fitted.
     """
 
     method: Annotated[str, _one_of(METHODS)]
     goals: tuple[Annotated[str, AfterValidator(_check_goal)], ...]
     provenance: Annotated[Provenance, Field(alias="fitted_on")]
     fits: tuple[Fit, ...]
-    refused: Annotated[tuple[Refused, ...], BeforeValidator(_read_refused)] = ()
+    refused: tuple[Refused, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.goals or len(set(self.goals)) < len(self.goals):
@@ -208,11 +205,6 @@ def _scaled(scaling: Scaling | None, score: float, otherwise: float | None = Non
     return float(scaling.apply([score])[0]) if scaling is not None else otherwise
 
 
-def is_hash(value: Any) -> bool:
-    """Whether a value is a SHA-256 as 64 hex digits."""
-    return isinstance(value, str) and _HASH.fullmatch(value) is not None
-
-
 def checkpoints_of(model: Mapping[str, Any]) -> tuple[str | None, ...]:
     """SHA-256 of the checkpoint in `model` of a predictions file, and of those that a packed model was made from."""
     return (model.get("checkpoint_sha256"), *(model.get("packed_from") or ()))
@@ -294,7 +286,6 @@ def to_json(calibration: Calibration) -> dict[str, Any]:
             }
             for point in fit.points
         ]
-    value["refused"] = [dict(zip(_REFUSED, one, strict=True)) for one in calibration.refused]
     return value
 
 

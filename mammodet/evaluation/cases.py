@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +41,6 @@ class Cases:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def with_scores(self, scores: NDArray[np.float64]) -> Cases:
-        """The same cases with other scores (n,)."""
-        return replace(self, scores=scores)
 
     def take(self, chosen: NDArray[np.bool_]) -> Cases:
         """Some of the cases (n,)."""

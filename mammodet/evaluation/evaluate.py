@@ -13,10 +13,11 @@ import numpy as np
 
 import mammodet
 from mammodet.evaluation.bootstrap import Bootstrap, compare, patient_clusters
+from mammodet.evaluation.calibration_file import Calibration
 from mammodet.evaluation.classes import class_results
 from mammodet.evaluation.flat import FlatLesions, Ints, flat_lesions
 from mammodet.evaluation.froc import denominator_images
-from mammodet.evaluation.levels import Calibrator, label_results
+from mammodet.evaluation.levels import label_results
 from mammodet.evaluation.localization import LesionOutcome, Localization, classifier_strata
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import NO_BOXES, Comparison, Kind, Metrics, ModelFacts, ModelResult, Protocol
@@ -41,7 +42,7 @@ class Entry:
     predictions: Sequence[ImagePrediction]
     facts: ModelFacts = field(default_factory=ModelFacts)
     notes: Sequence[str] = ()
-    calibration: Calibrator | None = None
+    calibration: Calibration | None = None
     kind: Kind = "detector"
     not_a_result: str | None = None
 
@@ -142,7 +143,6 @@ def _compare(first: ModelResult, second: ModelResult) -> Comparison:
 
 
 def _protocol(dataset: Dataset, options: Options, lesions: FlatLesions, *, with_boxes: bool) -> dict[str, Any]:
-    patients = {record.patient_id for record in dataset.images if record.patient_id}
     rule = {"match": options.match, "denominator": options.denominator, "duplicates": options.duplicates}
     return {
         **(rule if with_boxes else {}),
@@ -151,8 +151,8 @@ def _protocol(dataset: Dataset, options: Options, lesions: FlatLesions, *, with_
         "n_normal_images": int(denominator_images(dataset, "normal images").sum()),
         "n_positive_images": int(denominator_images(dataset, "positive images").sum()),
         "n_images_without_boxes": sum(record.unlocalized for record in dataset.images),
-        "n_patients": len(patients),
-        "n_images_without_patient": sum(not record.patient_id for record in dataset.images),
+        "n_patients": len(dataset.patients),
+        "n_images_without_patient": dataset.without_patient,
         "n_lesions": int((~lesions.ignored).sum()),
         "n_ignored_regions": int(lesions.ignored.sum()),
         "resamples": options.resamples,
@@ -181,8 +181,7 @@ def _notes(dataset: Dataset, lesions: FlatLesions, options: Options, *, with_box
         notes.append("No lesion with a place: AP and FROC cannot be computed.")
     elif with_boxes and not denominator_images(dataset, options.denominator).any():
         notes.append(f"There are no {options.denominator}: FROC cannot be computed by this denominator.")
-    bare = sum(not record.patient_id for record in dataset.images)
-    if bare:
+    if bare := dataset.without_patient:
         notes.append(
             f"{bare} images do not say whose they are: in the intervals each stands for a patient of its own, and they "
             "have no breast or patient figures."

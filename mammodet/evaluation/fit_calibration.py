@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mammodet.data.coco import data_hash
 from mammodet.data.predictions import Predictions
 from mammodet.data.sources import sources_of
-from mammodet.errors import InputError, raise_faults
+from mammodet.errors import InputError, listed, raise_faults
 from mammodet.evaluation.admission import seen_before
 from mammodet.evaluation.calibration import (
     FITS,
@@ -23,7 +23,7 @@ from mammodet.evaluation.calibration import (
     choose_threshold,
     parse_goal,
 )
-from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, aggregation_of, is_hash
+from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, Refused, aggregation_of
 from mammodet.evaluation.cases import cases
 from mammodet.evaluation.levels import PROBABILITY_FIGURES
 from mammodet.evaluation.results import LEVELS
@@ -65,9 +65,9 @@ def fit_calibration(
                     raise InputError("no case has both a known label and a score")
                 fits.append(_fit(level, label, chosen.labels, chosen.scores, method, wanted))
             except InputError as error:
-                refused.append((level, label, str(error)))
+                refused.append(Refused(level, label, str(error)))
     if not fits:
-        faults = [f"{level}, {label}: {reason}" for level, label, reason in refused]
+        faults = [f"{one.level}, {one.label}: {one.reason}" for one in refused]
         raise_faults(faults, where="nothing can be calibrated", advice="Predict a validation set with more cases.")
     return Calibration(method, tuple(map(str, wanted)), provenance, tuple(fits), tuple(refused))
 
@@ -141,11 +141,11 @@ def provenance_of(
         if found:
             raise InputError(
                 f"{ground_truth}: holds what was in the training or validation of this model ({len(found)}: "
-                f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}), and is not the file that it was chosen "
+                f"{listed(found, 5)}), and is not the file that it was chosen "
                 f"by. Its scores there are surer than on new patients. {_where_to_fit(model)}."
             )
     checkpoint = model.get("checkpoint_sha256")
-    if checkpoint is not None and not is_hash(checkpoint):
+    if checkpoint is not None and not re.fullmatch("[0-9a-f]{64}", str(checkpoint)):
         raise InputError(f"predictions: checkpoint_sha256 is {checkpoint!r:.60}; expected 64 hex digits or null")
     rule, own = aggregation_of(model)
     return Provenance(
@@ -154,7 +154,7 @@ def provenance_of(
         data_hash=truth_hash,
         split_hash=_text(split.get("hash")),
         subset=_text(split.get("subset")),
-        patients=tuple(sorted({record.patient_id for record in dataset.images if record.patient_id})),
+        patients=tuple(sorted(dataset.patients)),
         over_images=over_images or own or "max",
         rule=rule,
         fitted_on_test=bool(reasons),

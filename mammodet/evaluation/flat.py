@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.geometry import Boxes, as_boxes, lesion_rle
-from mammodet.records import Dataset, ImagePrediction, Lesion, Masks, Rle
+from mammodet.records import Dataset, Detections, ImagePrediction, Lesion, Masks, Rle
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -36,6 +36,11 @@ class FlatLesions:
     def __len__(self) -> int:
         return len(self.images)
 
+    def at(self, rows: Ints) -> FlatLesions:
+        """Some of them, in their order."""
+        lesions = tuple(self.lesions[row] for row in rows)
+        return FlatLesions(self.images[rows], self.boxes_xyxy[rows], self.categories[rows], self.ignored[rows], lesions)
+
 
 @dataclass(frozen=True, slots=True)
 class FlatDetections:
@@ -57,6 +62,11 @@ class FlatDetections:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def at(self, rows: Ints) -> FlatDetections:
+        """Some of them, in their order."""
+        rles = self.rles.at(rows) if self.rles is not None else None
+        return FlatDetections(self.images[rows], self.boxes_xyxy[rows], self.scores[rows], self.categories[rows], rles)
 
 
 def flat_lesions(dataset: Dataset) -> FlatLesions:
@@ -91,28 +101,17 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
         for position, (record, prediction) in enumerate(zip(dataset.images, predictions, strict=True))
         if not record.unlocalized and len(prediction.detections)
     ]
-    if not found:
-        nothing = np.zeros(0, dtype=np.int64)
-        with_masks = any(prediction.detections.rles is not None for prediction in predictions)
-        return FlatDetections(nothing, np.zeros((0, 4)), np.zeros(0), nothing, Masks([], []) if with_masks else None)
     bare = [position for position, one in found if one.rles is None]
     if bare and len(bare) < len(found):
         raise ValueError(
             f"the detections of {len(bare)} of {len(found)} images have no masks, for instance those of "
             f"{dataset.images[bare[0]].file_name!r}; expected masks of all or of none"
         )
-    parts = [one.in_order() for _, one in found]
-    return FlatDetections(
-        np.repeat([position for position, _ in found], [len(one) for one in parts]),
-        np.concatenate([one.boxes_xyxy for one in parts]),
-        np.concatenate([one.scores for one in parts]),
-        np.concatenate([one.category_ids for one in parts]),
-        None if bare else _joined([Masks.of(one.rles or ()) for one in parts]),
-    )
-
-
-def _joined(parts: Sequence[Masks]) -> Masks:
-    return Masks([each for one in parts for each in one.counts], [each for one in parts for each in one.sizes])
+    with_masks = not bare if found else any(prediction.detections.rles is not None for prediction in predictions)
+    joined = Detections.joined([one.in_order() for _, one in found], with_masks=with_masks)
+    images = np.repeat(*np.array([(position, len(one)) for position, one in found], dtype=np.int64).reshape(-1, 2).T)
+    rles = Masks.of(joined.rles) if joined.rles is not None else None
+    return FlatDetections(images, joined.boxes_xyxy, joined.scores, joined.category_ids, rles)
 
 
 def lesion_rles(dataset: Dataset, lesions: FlatLesions) -> tuple[Rle, ...]:
@@ -120,16 +119,4 @@ def lesion_rles(dataset: Dataset, lesions: FlatLesions) -> tuple[Rle, ...]:
     return tuple(
         lesion_rle(lesion, dataset.images[position].size_hw)
         for position, lesion in zip(lesions.images, lesions.lesions, strict=True)
-    )
-
-
-def take_detections(found: FlatDetections, rows: NDArray[np.int64]) -> FlatDetections:
-    """Some of the detections, in their order."""
-    return replace(
-        found,
-        images=found.images[rows],
-        boxes_xyxy=found.boxes_xyxy[rows],
-        scores=found.scores[rows],
-        categories=found.categories[rows],
-        rles=found.rles.at(rows) if found.rles is not None else None,
     )

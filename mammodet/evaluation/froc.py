@@ -218,12 +218,6 @@ class Froc:
         within = self.fppi * self.images <= fppi * self.images + _SLACK
         return float(self.sensitivity[np.flatnonzero(within)].max(initial=0.0))
 
-    def threshold_at(self, fppi: float) -> float | None:
-        """The lowest threshold that keeps to `fppi` false positives per image; None where no score does."""
-        within = np.flatnonzero(self.fppi * self.images <= fppi * self.images + _SLACK)
-        value = float(self.thresholds[within[-1]]) if self.images and len(within) else float("inf")
-        return None if np.isinf(value) else value
-
     @property
     def cpm(self) -> float | None:
         """Mean sensitivity at FPPI_POINTS; None without lesions."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from dataclasses import replace
 
 from mammodet.evaluation.bootstrap import Bootstrap
+from mammodet.evaluation.calibration import count_at
+from mammodet.evaluation.calibration_file import Calibration
 from mammodet.evaluation.cases import Cases, cases
 from mammodet.evaluation.flat import Ints
 from mammodet.evaluation.options import Options
@@ -28,25 +27,13 @@ from mammodet.records import LABELS, Dataset, ImagePrediction
 PROBABILITY_FIGURES = figure_names(Probabilities)
 
 
-class Calibrator(Protocol):
-    """Scalings and thresholds that were fitted on other patients."""
-
-    def points(self, level: str, label: str) -> Sequence[Mapping[str, Any]]:
-        """`goal` and `threshold` of each operating point, in raw scores; none where none was chosen."""
-        ...
-
-    def probabilities(self, level: str, label: str, scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Scores (n,) as probabilities (n,); None where no scaling was fitted."""
-        ...
-
-
 def label_results(
     dataset: Dataset,
     predictions: Sequence[ImagePrediction],
     clusters: Ints,
     options: Options,
     bootstrap: Bootstrap,
-    calibration: Calibrator | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, dict[str, LabelResult]]:
     """Figures at every level of every label that has cases.
 
@@ -81,22 +68,23 @@ def label_results(
 
 
 def _operating_points(
-    level: Level, label: str, chosen: Cases, clusters: Ints, bootstrap: Bootstrap, calibration: Calibrator | None
+    level: Level, label: str, chosen: Cases, clusters: Ints, bootstrap: Bootstrap, calibration: Calibration | None
 ) -> list[OperatingPoint]:
     found = []
     for point in calibration.points(level, label) if calibration else ():
-        measure = ThresholdFigures(chosen, float(point["threshold"]), clusters)
-        found.append(fill(OperatingPoint, bootstrap.figures(measure), **point, **measure.counts()))
+        counts = count_at(chosen.labels == 1, chosen.scores, point["threshold"])
+        figures = bootstrap.figures(ThresholdFigures(chosen, point["threshold"], clusters))
+        found.append(fill(OperatingPoint, figures, **point, **counts))
     return found
 
 
 def _calibrated(
-    level: Level, label: str, chosen: Cases, clusters: Ints, bootstrap: Bootstrap, calibration: Calibrator | None
+    level: Level, label: str, chosen: Cases, clusters: Ints, bootstrap: Bootstrap, calibration: Calibration | None
 ) -> Calibrated | None:
     scores = calibration.probabilities(level, label, chosen.scores) if calibration else None
     if scores is None:
         return None
-    scaled = chosen.with_scores(scores)
+    scaled = replace(chosen, scores=scores)
     figures = measure_scores(scaled, clusters, bootstrap)
     return Calibrated(
         **{name: getattr(figures, name) for name in PROBABILITY_FIGURES},

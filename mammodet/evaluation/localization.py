@@ -11,7 +11,7 @@ import numpy as np
 from mammodet.evaluation.average_precision import AveragePrecision, Kind
 from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.cases import cases
-from mammodet.evaluation.flat import FlatLesions, Ints, flat_detections, flat_lesions, lesion_rles, take_detections
+from mammodet.evaluation.flat import FlatLesions, Ints, flat_detections, flat_lesions, lesion_rles
 from mammodet.evaluation.froc import (
     BAND_FPPI,
     DENOMINATORS,
@@ -168,15 +168,9 @@ class Localization:
         curves = []
         names = self._dataset.categories if len(self._dataset.categories) > 1 else ()
         for number in range(1, len(names) + 1):
-            found = take_detections(self._found, np.flatnonzero(self._found.categories == number))
+            found = self._found.at(np.flatnonzero(self._found.categories == number))
             chosen = np.flatnonzero((self._lesions.categories == number) | self._lesions.ignored)
-            lesions = FlatLesions(
-                self._lesions.images[chosen],
-                self._lesions.boxes_xyxy[chosen],
-                self._lesions.categories[chosen],
-                self._lesions.ignored[chosen],
-                tuple(self._lesions.lesions[row] for row in chosen),
-            )
+            lesions = self._lesions.at(chosen)
             masks = [self._masks[row] for row in chosen] if self._masks is not None else None
             matches = match_all(
                 found, lesions, self._options.match, masks=masks, count_seconds=self._options.count_seconds

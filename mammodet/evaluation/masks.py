@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 from mammodet.evaluation.flat import FlatDetections, FlatLesions, Ints
@@ -128,15 +129,9 @@ def hausdorff95(
     """
     if not first.any() or not second.any():
         return float("nan")
-    one, two = (np.argwhere(_border(mask)) * np.array(spacing_rc) for mask in (first, second))
+    one, two = (np.argwhere(mask & ~binary_erosion(mask)) * np.array(spacing_rc) for mask in (first, second))
     forth, back = cKDTree(two).query(one)[0], cKDTree(one).query(two)[0]
     return float(max(np.percentile(forth, 95), np.percentile(back, 95)))
-
-
-def _border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return np.asarray(mask & ~inner, dtype=bool)
 
 
 class MeanFigures:

@@ -7,6 +7,7 @@ None was not measured; a figure whose value is None was, and is not defined on t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
@@ -56,12 +57,11 @@ class Figure(Record):
 Place = Literal["screen", "card", "report"]
 
 
-def _titled(title: str, place: Place = "report") -> Any:
-    return Field(title=title, json_schema_extra={"place": place})
+def _titled(title: str, place: Place = "report", **more: Any) -> Any:
+    return Field(title=title, json_schema_extra={"place": place}, **more)
 
 
-def _maybe(title: str, place: Place = "report") -> Any:
-    return Field(default=None, title=title, json_schema_extra={"place": place})
+_maybe = partial(_titled, default=None)
 
 
 class Precision(Record):

@@ -148,16 +148,6 @@ class ThresholdFigures:
         self._clusters = clusters[chosen.images]
         self._truth, self._called = chosen.labels == 1, chosen.scores >= threshold
 
-    def counts(self) -> dict[str, int]:
-        """`tp`, `fp`, `tn`, `fn`."""
-        truth, called = self._truth, self._called
-        return {
-            "tp": int((truth & called).sum()),
-            "fp": int((~truth & called).sum()),
-            "tn": int((~truth & ~called).sum()),
-            "fn": int((truth & ~called).sum()),
-        }
-
     def row(self, weights: Floats) -> Floats:
         """Every figure for one set of weights (clusters,); NaN where it is not defined."""
         kinds = self._truth * 2 + self._called

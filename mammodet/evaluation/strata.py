@@ -51,16 +51,12 @@ def make_parts(dataset: Dataset, lesions: FlatLesions, sizes: SizeBins) -> list[
             images = np.array([one == value for one in values], dtype=bool)
             found.append(Part(variable, value, images, images[lesions.images], True))
     everywhere = np.ones(len(dataset.images), dtype=bool)
-    for variable, of_lesion in LESION_VARIABLES.items():
-        values = [_text(of_lesion(lesion)) for lesion in lesions.lesions]
+    of_lesions = {name: [_text(get(lesion)) for lesion in lesions.lesions] for name, get in LESION_VARIABLES.items()}
+    for variable, values in (of_lesions | {"lesion size": sizes.bin_of_lesions()}).items():
         wanted = [value for value, ignored in zip(values, lesions.ignored, strict=True) if not ignored]
-        for value in _distinct(wanted):
+        for value in _distinct(wanted, sizes if variable == "lesion size" else None):
             chosen = np.array([one == value for one in values], dtype=bool)
             found.append(Part(variable, value, everywhere, chosen, False))
-    binned = sizes.bin_of_lesions()
-    for value in _distinct([one for one, ignored in zip(binned, lesions.ignored, strict=True) if not ignored], sizes):
-        chosen = np.array([one == value for one in binned], dtype=bool)
-        found.append(Part("lesion size", value, everywhere, chosen, False))
     return found
 
 

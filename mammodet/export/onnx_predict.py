@@ -19,7 +19,6 @@ from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import from_json as calibration_from_json
 from mammodet.files import check_is_file, file_hash, parse_json
-from mammodet.modeling.aggregation import LogisticStack
 from mammodet.modeling.second_boxes import Found
 from mammodet.models.card import card_from_json
 from mammodet.records import ImagePrediction
@@ -108,7 +107,7 @@ class ExportedPredictor(Predictor):
         content = _read(self.network.metadata, path)
         self.facts = RunFacts.from_json(content["facts"], path)
         self.config = make_config(self.facts.config, where=f"in {path}")
-        self.stack = LogisticStack.from_json(self.facts.stack) if self.facts.stack else None
+        self.stack = self.facts.stack
         self.checkpoint = (path, file_hash(path))
         if content.get("calibration") is not None:
             self.calibration = calibration_from_json(content["calibration"], f"{path}: calibration")

@@ -53,6 +53,14 @@ class LogisticStack:
     weights: Mapping[str, tuple[tuple[float, ...], float]]
     fitted_on: Mapping[str, tuple[int, int]]
 
+    def __post_init__(self) -> None:
+        rows = [self.centre, self.scale, *(each for each, _ in self.weights.values())]
+        numbers = [number for row in rows for number in row] + [bias for _, bias in self.weights.values()]
+        if any(len(row) != len(self.features) for row in rows) or 0.0 in self.scale or not np.isfinite(numbers).all():
+            raise ValueError(
+                f"the aggregation needs {len(self.features)} finite numbers each in centre, scale and weights"
+            )
+
     def score(self, target: str, inputs: Mapping[str, float]) -> float:
         """Probability in [0, 1]."""
         weights, bias = self.weights[target]
@@ -61,33 +69,6 @@ class LogisticStack:
             for weight, name, centre, scale in zip(weights, self.features, self.centre, self.scale, strict=True)
         ]
         return 1 / (1 + math.exp(-max(min(sum(values) + bias, 500.0), -500.0)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
-        return {
-            "features": list(self.features),
-            "centre": list(self.centre),
-            "scale": list(self.scale),
-            "weights": {name: [list(values), bias] for name, (values, bias) in self.weights.items()},
-            "fitted_on": {name: list(counts) for name, counts in self.fitted_on.items()},
-        }
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> LogisticStack:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError, TypeError, LookupError, AttributeError: it is none.
-        """
-        features = tuple(value["features"])
-        centre, scale = (tuple(map(float, value[key])) for key in ("centre", "scale"))
-        weights = {name: (tuple(map(float, each)), float(bias)) for name, (each, bias) in value["weights"].items()}
-        counts = {name: (int(negative), int(positive)) for name, (negative, positive) in value["fitted_on"].items()}
-        rows = [centre, scale, *(each for each, _ in weights.values())]
-        numbers = [number for row in rows for number in row] + [bias for _, bias in weights.values()]
-        if any(len(row) != len(features) for row in rows) or not all(map(math.isfinite, numbers)) or 0.0 in scale:
-            raise ValueError(f"the aggregation needs {len(features)} finite numbers each in centre, scale and weights")
-        return LogisticStack(features, centre, scale, weights, counts)
 
 
 def fit_stack(

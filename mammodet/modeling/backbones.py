@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from mammodet.config import BackboneConfig
 from mammodet.errors import InputError
 from mammodet.modeling.norms import norm_layer
-from mammodet.modeling.pretrained import imagenet_state, load_timm
+from mammodet.modeling.pretrained import check_timm_name, imagenet_state, load_timm
 
 #: Of the features that a pyramid is built on.
 STRIDES = (4, 8, 16, 32)
@@ -60,7 +59,10 @@ def _torchvision_body(
     if in_channels != 3:
         body.conv1 = adapt_first_conv(body.conv1, in_channels)
     stages = [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"]]
-    _freeze(body, [name for stage in stages[: 5 - config.trainable_layers] for name in stage])
+    frozen = tuple(f"{name}." for stage in stages[: 5 - config.trainable_layers] for name in stage)
+    for name, parameter in body.named_parameters():
+        if name.startswith(frozen):
+            parameter.requires_grad_(False)
     width = body.fc.in_features // 8
     layers = {f"layer{stage}": str(stage) for stage, stride in enumerate(STRIDES, 1) if stride in strides}
     return IntermediateLayerGetter(body, layers), [width * stride // 4 for stride in strides], False
@@ -99,12 +101,6 @@ def has_stride_in_1x1(module: nn.Module) -> bool | None:
     """Where the bottlenecks inside a module have their stride; None where it has no ResNet's bottlenecks."""
     strided = [part for part in module.modules() if isinstance(part, Bottleneck) and part.stride != 1]
     return strided[0].conv1.stride != (1, 1) if strided else None
-
-
-def _freeze(body: nn.Module, modules: Sequence[str]) -> None:
-    for name, parameter in body.named_parameters():
-        if any(name.startswith(f"{module}.") for module in modules):
-            parameter.requires_grad_(False)
 
 
 class Pyramid(nn.Module):
@@ -148,9 +144,7 @@ def _timm_body(
     from mammodet.modeling.folding import replace_batch_norm
 
     name = config.name.removeprefix("timm/")
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=4)
-        raise InputError(f"backbone 'timm/{name}': timm knows no such model; near: {', '.join(near) or 'none'}")
+    check_timm_name(name, "backbone")
     try:
         info: Any = timm.create_model(name, features_only=True, pretrained=False).feature_info
         reductions = info.reduction()

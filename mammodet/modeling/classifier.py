@@ -67,11 +67,9 @@ class ImageClassifier(nn.Module):
         if self.views != "none":
             if breasts is None:
                 raise ValueError("views are joined: the breast of each image is needed")
-            members = membership(breasts, features.device)
-            features = self.join(features, members)[torch.tensor(breasts, device=features.device)]
-            weights = 1 / members.sum(dim=1)[torch.tensor(breasts, device=features.device)]
-            if labels is not None:
-                labels = self._breast_labels(labels, members)[torch.tensor(breasts, device=features.device)]
+            own, members = torch.tensor(breasts, device=features.device), membership(breasts, features.device)
+            features, weights = self.join(features, members)[own], 1 / members.sum(dim=1)[own]
+            labels = self._breast_labels(labels, members)[own] if labels is not None else None
         logits = self.answer(self.dropout(features)).float()
         losses = self._losses(logits, labels, weights) if labels is not None else {}
         return ModelOutput(losses, [], logits)

@@ -56,11 +56,6 @@ class Detector(Protocol):
         ...
 
 
-def teaching_images(count: int, use_boxes: Sequence[bool] | None) -> list[int]:
-    """Which images of a batch may teach boxes."""
-    return [index for index in range(count) if use_boxes is None or use_boxes[index]]
-
-
 def silent_loss(module: nn.Module) -> Tensor:
     """A zero that reaches every parameter: every process of a distributed run must see each of them in each step."""
     zero: Tensor = sum(parameter.sum() for parameter in module.parameters() if parameter.requires_grad) * 0.0  # type: ignore[assignment]

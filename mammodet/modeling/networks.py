@@ -5,7 +5,6 @@ Each takes images float (B, C, S, S) and gives features (B, `out_features`).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from mammodet.config.classifier import RESNETS
 from mammodet.errors import InputError
 from mammodet.modeling.backbones import adapt_first_conv, freeze_first_stages
 from mammodet.modeling.norms import norm_layer
-from mammodet.modeling.pretrained import imagenet_state, load_timm
+from mammodet.modeling.pretrained import check_timm_name, imagenet_state, load_timm
 
 
 class PlainCnn(nn.Module):
@@ -126,9 +125,7 @@ def _timm(config: ClassifierConfig, in_channels: int, side: int, load_pretrained
     from mammodet.modeling.folding import fold_frozen_norms, replace_batch_norm
 
     name = config.network.removeprefix("timm/")
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=4)
-        raise InputError(f"network 'timm/{name}': timm knows no such model; near: {', '.join(near) or 'none'}")
+    check_timm_name(name, "network")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels}
     defaults = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if defaults is not None and defaults.fixed_input_size:

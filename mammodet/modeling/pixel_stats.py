@@ -15,5 +15,3 @@ class PixelStats:
 
 #: ImageNet's, averaged over its colours.
 IMAGENET = PixelStats(0.449, 0.226)
-#: Of classifiers of version 0.1; its detectors had ImageNet's, whatever the network.
-CLASSIFIER_0_1 = PixelStats(0.45, 0.226)

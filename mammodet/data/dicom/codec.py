@@ -17,7 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes, RLELossless
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
 
 from mammodet.data.dicom.file import UNDEFINED_LENGTH, DicomFile, PixelElement, quiet
 from mammodet.data.dicom.j2k import check_j2k
@@ -25,32 +36,24 @@ from mammodet.data.headers import MOST_PIXELS_PER_BYTE
 from mammodet.data.jpeg import JPEG_LS, LOSSLESS, JpegScans, check_lossless, read_head, read_scans
 from mammodet.errors import InputError
 
-# pydicom's decoding plugins by transfer syntax: the first that is installed and can. pylibjpeg reads these by
-# libjpeg, which is under the GPL and an extra, and JPEG 2000 by OpenJPEG, which is not.
-_PLUGINS: Mapping[str, tuple[str, ...]] = {
-    "1.2.840.10008.1.2.4.50": ("pillow", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.51": ("pillow", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.57": ("gdcm", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.70": ("gdcm", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.80": ("pyjpegls", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.81": ("pyjpegls", "pylibjpeg"),
-    RLELossless: ("pydicom",),  # pylibjpeg's panics on damaged streams with what is no Exception
-    **dict.fromkeys(JPEG2000TransferSyntaxes, ("pylibjpeg",)),
+# By transfer syntax: the start-of-frame markers (ITU-T T.81 table B.1; T.87 for JPEG-LS) that it allows, and pydicom's
+# decoding plugins, of which the first that is installed and can is taken. pylibjpeg reads JPEG by libjpeg, which is
+# under the GPL and an extra, and JPEG 2000 by OpenJPEG, which is not.
+_SYNTAXES: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+    JPEGBaseline8Bit: ((0xC0,), ("pillow", "pylibjpeg")),
+    JPEGExtended12Bit: ((0xC0, 0xC1), ("pillow", "pylibjpeg")),
+    JPEGLossless: ((LOSSLESS,), ("gdcm", "pylibjpeg")),
+    JPEGLosslessSV1: ((LOSSLESS,), ("gdcm", "pylibjpeg")),
+    JPEGLSLossless: ((JPEG_LS,), ("pyjpegls", "pylibjpeg")),
+    JPEGLSNearLossless: ((JPEG_LS,), ("pyjpegls", "pylibjpeg")),
+    RLELossless: ((), ("pydicom",)),  # pylibjpeg's panics on damaged streams with what is no Exception
+    **dict.fromkeys(JPEG2000TransferSyntaxes, ((), ("pylibjpeg",))),
 }
 _PACKAGES = {
     "gdcm": "python-gdcm",
     "pyjpegls": "pyjpegls",
     "pylibjpeg": "pylibjpeg pylibjpeg-openjpeg",
     "libjpeg": "pylibjpeg pylibjpeg-libjpeg (under the GPL 3)",
-}
-# Start-of-frame markers (ITU-T T.81 table B.1; T.87 for JPEG-LS) that each family of transfer syntaxes allows.
-_FRAMES_OF_SYNTAX = {
-    "1.2.840.10008.1.2.4.50": (0xC0,),
-    "1.2.840.10008.1.2.4.51": (0xC0, 0xC1),
-    "1.2.840.10008.1.2.4.57": (0xC3,),
-    "1.2.840.10008.1.2.4.70": (0xC3,),
-    "1.2.840.10008.1.2.4.80": (0xF7,),
-    "1.2.840.10008.1.2.4.81": (0xF7,),
 }
 
 
@@ -168,7 +171,7 @@ def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
 
 def _plugin(path: Path, syntax: UID, precision: int | None) -> str:
     """The plugin that decodes a compressed stream; an `InputError` where none that can is installed."""
-    able = _PLUGINS[syntax]
+    _, able = _SYNTAXES[syntax]
     if able[0] == "pillow" and precision != 8:
         able = able[1:]
     for plugin in able:
@@ -238,7 +241,7 @@ def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredForm
             f"{file.path}: the pixel data are compressed (they have no length), although the transfer syntax is "
             f"{file.syntax.name}; the file is mislabelled"
         )
-    if file.syntax not in _PLUGINS:
+    if file.syntax not in _SYNTAXES:
         raise InputError(
             f"{file.path}: the transfer syntax {file.syntax.name} ({file.syntax}) is not read here; expected an "
             "uncompressed file, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 or RLE. Convert it, e.g. with "
@@ -251,7 +254,7 @@ def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredForm
     if file.syntax in JPEG2000TransferSyntaxes:
         frame = check_j2k(file.path, frame, stored.size_hw, stored.bits_allocated)
         precision = (frame[42] & 127) + 1  # Ssiz, ITU-T T.800 A.5.1
-    elif file.syntax in _FRAMES_OF_SYNTAX:
+    elif _SYNTAXES[file.syntax][0]:
         precision, scans = _check_jpeg(file.path, frame, stored, file.syntax)
     else:
         _check_rle(file.path, frame, stored)
@@ -295,7 +298,7 @@ def _check_weight(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -
     most_per_byte: float = MOST_PIXELS_PER_BYTE
     if syntax == RLELossless:
         most_per_byte = 64 / (stored.bits_allocated // 8)  # 2 bytes make at most 128
-    elif _FRAMES_OF_SYNTAX.get(syntax) == (0xC3,):
+    elif _SYNTAXES[syntax][0] == (LOSSLESS,):
         most_per_byte = 8  # a bit per pixel
     elif syntax in JPEGTransferSyntaxes:
         most_per_byte = 256  # two bits per block of 64
@@ -314,7 +317,7 @@ def _check_jpeg(path: Path, frame: bytes, stored: StoredFormat, syntax: UID) -> 
         raise InputError(f"{path}: is cut short: a JPEG stream without its end marker")
     try:
         head = read_head(frame)
-        if head.frame not in _FRAMES_OF_SYNTAX[syntax]:
+        if head.frame not in _SYNTAXES[syntax][0]:
             raise ValueError(f"frame type {head.frame:02X} is not {syntax.name}")
         if head.size_hw != stored.size_hw:
             raise ValueError(

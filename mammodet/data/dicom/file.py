@@ -264,6 +264,3 @@ def _shown(text: str) -> str:
 
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no reason given'}"
-
-
-__all__ = ["UNDEFINED_LENGTH", "DicomFile", "PixelElement", "open_dicom", "quiet"]

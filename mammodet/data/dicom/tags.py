@@ -16,33 +16,23 @@ from pydicom.multival import MultiValue
 
 from mammodet.data.dicom.file import quiet
 
-#: PS3.16 CID 4014 "View for Mammography": SCT code and the SNOMED-RT code it replaced, to the ACR's short name.
-VIEW_OF_CODE = {
-    "399260004": "ML",
-    "R-10224": "ML",
-    "399368009": "MLO",
-    "R-10226": "MLO",
-    "399352003": "LM",
-    "R-10228": "LM",
-    "399099002": "LMO",
-    "R-10230": "LMO",
-    "399162004": "CC",
-    "R-10242": "CC",
-    "399196006": "FB",
-    "R-10244": "FB",
-    "399188001": "SIO",
-    "R-102D0": "SIO",
-    "441555000": "ISO",
-    "R-40AAA": "ISO",
-    "399192008": "XCCL",
-    "R-1024A": "XCCL",
-    "399101009": "XCCM",
-    "R-1024B": "XCCM",
-    "127457009": "SPECIMEN",
-    "G-8310": "SPECIMEN",
+#: PS3.16 CID 4014 "View for Mammography": the ACR's short name, its SCT code and the SNOMED-RT code that this replaced.
+_VIEW_CODES = {
+    "ML": ("399260004", "R-10224"),
+    "MLO": ("399368009", "R-10226"),
+    "LM": ("399352003", "R-10228"),
+    "LMO": ("399099002", "R-10230"),
+    "CC": ("399162004", "R-10242"),
+    "FB": ("399196006", "R-10244"),
+    "SIO": ("399188001", "R-102D0"),
+    "ISO": ("441555000", "R-40AAA"),
+    "XCCL": ("399192008", "R-1024A"),
+    "XCCM": ("399101009", "R-1024B"),
+    "SPECIMEN": ("127457009", "G-8310"),
 }
+VIEW_OF_CODE = {code: name for name, codes in _VIEW_CODES.items() for code in codes}
 #: CID 4014 and the views that CID 4015 counts as modifiers but vendors write as views.
-VIEWS = (*dict.fromkeys(VIEW_OF_CODE.values()), "AT", "CV", "RL", "RM", "TAN")
+VIEWS = (*_VIEW_CODES, "AT", "CV", "RL", "RM", "TAN")
 # Of free text only what means nothing else: "at" and "iso" are words, "ml" is a volume unless a side stands before it.
 _FREE_TEXT_VIEWS = ("CC", "MLO", "LMO", "XCCL", "XCCM", "SIO")
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
@@ -145,14 +135,9 @@ def laterality(dataset: Dataset) -> str | None:
     Patient Orientation is not asked: it tells where the rows and columns point, not which breast it is.
     """
     for keyword in ("ImageLaterality", "Laterality", "FrameLaterality"):
-        side = _side(text(dataset, keyword))
-        if side:
+        if side := _SIDES.get((text(dataset, keyword) or "").upper()):
             return side
     return None
-
-
-def _side(said: str | None) -> str | None:
-    return _SIDES.get(said.upper()) if said else None
 
 
 def view(dataset: Dataset) -> str | None:

@@ -214,6 +214,3 @@ def _read_table(path: Path, item: Dataset, name: str, low: float, high: float) -
 def _order(item: Dataset, keyword: str = "LUTDescriptor") -> str:
     element = item.get_item(keyword, keep_deferred=True)
     return "<" if not isinstance(element, RawDataElement) or element.is_little_endian else ">"
-
-
-__all__ = ["Window", "apply_window", "value_table", "windows"]

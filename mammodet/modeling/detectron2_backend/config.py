@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import warnings
@@ -18,7 +19,7 @@ from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError, raise_faults
 from mammodet.modeling.detectron2_backend.lazy import TARGET, to_objects, to_plain, unkept
 from mammodet.modeling.detectron2_backend.opts import with_opts
-from mammodet.modeling.detectron2_backend.yacs import copy_values, is_yacs, merge, network_of, usual
+from mammodet.modeling.detectron2_backend.yacs import is_yacs, merge, network_of, usual
 
 #: What the adapter can run.
 NETWORKS = ("GeneralizedRCNN", "RetinaNet")
@@ -100,7 +101,7 @@ def fit(
     Raises:
         InputError: values that describe no network, or none that works here.
     """
-    values = copy_values(values)
+    values = copy.deepcopy(values)
     with _told("model.detectron2.resolved"):
         raise_faults(_unsupported(values), where="model.detectron2.resolved")
         if is_yacs(values):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mammodet.config import DetectorModelConfig
 from mammodet.errors import InputError
-from mammodet.modeling.contract import DetectorOutput, silent_loss, teaching_images
+from mammodet.modeling.contract import DetectorOutput, silent_loss
 from mammodet.modeling.detectron2_backend.config import fit, instantiate, resolve
 from mammodet.modeling.detectron2_backend.opts import LIMITS
 
@@ -95,7 +95,7 @@ class Detectron2Detector(nn.Module):
                 "MODEL.RESNETS.DEFORM_ON_PER_STAGE [false, false, false, false] in model.detectron2.opts"
             )
         whole = [not len(target.get("ignored", ())) for target in targets]  # detectron2 ignores no region
-        keep = [index for index in teaching_images(len(targets), use_boxes) if whole[index]]
+        keep = [index for index, fit in enumerate(whole) if fit and (use_boxes is None or use_boxes[index])]
         if not keep:
             return {"loss_none": silent_loss(self)}
         if len(keep) < len(targets):

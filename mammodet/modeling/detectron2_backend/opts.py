@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from mammodet.errors import InputError, raise_faults
-from mammodet.modeling.detectron2_backend.yacs import copy_values, is_yacs, merge, network_of, usual
+from mammodet.modeling.detectron2_backend.yacs import is_yacs, merge, network_of, usual
 
 #: What follows from the data set or from other sections of our config: key, and what to set instead.
 _OURS = {
@@ -110,7 +111,7 @@ def _put_yacs(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> tuple
 
 def _put_lazy(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> tuple[dict[str, Any], list[str]]:
     """The config with the pairs in it, and what is wrong with them."""
-    values = copy_values(values)
+    values = copy.deepcopy(values)
     faults = []
     for key, value in pairs:
         node: Any = values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import yaml
@@ -25,16 +26,10 @@ def merge(cfg: Any, values: dict[str, Any]) -> None:
     """Put plain values into a yacs config, which wants its lists and tuples as they were."""
     from detectron2.config import CfgNode
 
-    cfg.merge_from_other_cfg(CfgNode(copy_values(values)))
+    cfg.merge_from_other_cfg(CfgNode(copy.deepcopy(values)))
 
 
 def network_of(cfg: Any) -> dict[str, Any]:
     """Plain values of what describes the network."""
     values = yaml.safe_load(cfg.dump())
     return {"VERSION": values["VERSION"], "MODEL": values["MODEL"]}
-
-
-def copy_values(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: copy_values(value) for key, value in values.items()}
-    return [copy_values(value) for value in values] if isinstance(values, list) else values
