@@ -245,7 +245,8 @@ class Detections:
         keys = list(
             zip((-self.scores).tolist(), self.boxes_xyxy.tolist(), self.category_ids.tolist(), masks, strict=True)
         )
-        return self.at(sorted(range(len(self)), key=keys.__getitem__))
+        rows = sorted(range(len(self)), key=keys.__getitem__)
+        return self if rows == list(range(len(self))) else self.at(rows)
 
     def at(self, rows: Sequence[int] | NDArray[np.intp]) -> Detections:
         """Some of them, in the order of `rows`."""

@@ -512,8 +512,8 @@ def test_predict_finds_dicom_files_without_their_suffix_and_refuses_what_is_no_m
     pixels = np.zeros((128, 128), np.uint16)
     pixels[20:100, :70] = np.random.default_rng(0).integers(500, 900, (80, 70))
     (tmp_path / "in").mkdir()
-    for name in ("IM-0001", "1.2.840.113619.2.66.2158408118", "a.IMA", "b.DCM", "b.dcm.bak"):
-        small_dicom.save(tmp_path / "in" / name, small_dicom.image(pixels, 12, SeriesDescription=name))
+    for number, name in enumerate(("IM-0001", "1.2.840.113619.2.66.2158408118", "a.IMA", "b.DCM", "b.dcm.bak")):
+        small_dicom.save(tmp_path / "in" / name, small_dicom.image(pixels, 12, SOPInstanceUID=f"1.2.3.{number}"))
     (tmp_path / "in" / "notes.txt").write_text("not looked at")
     write_png(tmp_path / "in" / "black.png", np.zeros((128, 128), np.uint8))
     os.mkfifo(tmp_path / "in" / "pipe.png")

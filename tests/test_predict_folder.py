@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -114,6 +118,54 @@ def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monk
     predict(predictor, folder, tmp_path / "fresh")
     one, other = (read_predictions(tmp_path / name / "predictions.json").images for name in ("out", "fresh"))
     assert [image.scores for image in one] == [image.scores for image in other]
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from mammodet.config import Config
+from mammodet.data.inputs import gather
+from mammodet.engine.facts import RunFacts
+from mammodet.engine.predict import Predictor, predict_to_folder
+from mammodet.records import Detections, ImagePrediction
+
+class Dying(Predictor):
+    def __init__(self):
+        self.config, self.checkpoint, self.device, self.stack = Config(), None, "cpu", None
+        self.facts = RunFacts(self.config.to_dict(), ("mass",), "0" * 64, None)
+
+    def _run(self, looks, *, soften=True):
+        name = looks[0].record.file_name
+        if name == sys.argv[3]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print("predicted", name)
+        empty = Detections.empty(with_masks=True)
+        return [ImagePrediction.of(look.record, {"tumor": int(name[0]) / 7}, empty) for look in looks]
+
+folder, output = Path(sys.argv[1]), Path(sys.argv[2])
+found = gather([folder], ["mass"], unpack_to=output / "unpacked")
+predict_to_folder(Dying(), found.dataset, folder, output, num_workers=2, progress=False, force=True)
+"""
+
+
+def test_a_killed_process_loses_no_image_that_is_done(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(5):
+        write_image(folder / f"{number}.png", number)
+
+    def run(output, dies_at):
+        command = [sys.executable, "-u", "-c", DYING, str(folder), str(tmp_path / output), dies_at]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode, re.findall(r"predicted (\d)", done.stdout)
+
+    assert run("out", "3.png") == (-signal.SIGKILL, ["0", "1", "2"])
+    assert run("out", "4.png") == (-signal.SIGKILL, ["3"])
+    assert run("out", "") == (0, ["4"])
+    assert run("whole", "") == (0, ["0", "1", "2", "3", "4"])
+    names = ("out", "whole")
+    one, other = ((tmp_path / name / "predictions.json").read_bytes() for name in names)
+    assert one == other
 
 
 def test_what_was_forced_before_an_interruption_is_refused_without_force(

@@ -9,10 +9,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
@@ -231,7 +233,7 @@ def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) 
         detections=Detections(
             xywh_to_xyxy([entry["bbox"] for entry in detections]),
             np.array([entry["score"] for entry in detections], dtype=np.float64),
-            np.array([entry["category_id"] for entry in detections], dtype=np.int64),
+            _same_ids(tuple(entry["category_id"] for entry in detections)),
             Masks(counts, [size_hw] * len(counts)) if with_masks else None,
         ).in_order(),
         scores_by_rule={rule: scores if one == scores else one for rule, one in by_rule.items()},
@@ -256,6 +258,14 @@ def _clip_scores(item: Any, error: ValidationError, where: str, repairs: Repairs
             place[key] = min(max(place[key], 0.0), 1.0)
             clipped = True
     return clipped
+
+
+@lru_cache(maxsize=4096)
+def _same_ids(category_ids: tuple[int, ...]) -> NDArray[np.int64]:
+    """One array for all images with detections of these categories."""
+    found = np.array(category_ids, dtype=np.int64)
+    found.flags.writeable = False
+    return found
 
 
 def _interned(scores: Mapping[str, float]) -> dict[str, float]:

@@ -223,17 +223,17 @@ def _bins(
     return bins
 
 
-def _take(values: Bools, places: Ints) -> Bools:
+def _take(values: Bools, places: _Places) -> Bools:
     return values[places] if len(values) else np.zeros(places.shape, dtype=bool)
 
 
-def _match(pairs: Pairs, groups: Ints, overlap: Floats, ignored: Bools, crowd: Bools) -> Ints:
+def _match(pairs: Pairs, groups: Ints, overlap: Floats, ignored: Bools, crowd: Bools) -> _Places:
     """The lesion that each detection takes at each threshold (n, thresholds), by the rules of pycocotools.
 
     The best free lesion to be found, else the best free region to ignore; of equal ones, the last. Crowds stay free.
     """
     least = np.minimum(THRESHOLDS, 1 - 1e-10)
-    taken = np.full((len(groups), len(least)), -1, dtype=np.int64)
+    taken = np.full((len(groups), len(least)), -1, dtype=np.int32)
     free = np.ones((len(ignored), len(least)), dtype=bool)
     steps = np.arange(len(least))
     for rows in rounds(pairs, groups):
@@ -254,7 +254,7 @@ def _match(pairs: Pairs, groups: Ints, overlap: Floats, ignored: Bools, crowd: B
     return taken
 
 
-def _outcome(matched: Ints, on_ignored: Bools, targets: Ints) -> _Outcome:
+def _outcome(matched: _Places, on_ignored: Bools, targets: Ints) -> _Outcome:
     hits, passed, before = [], [], []
     for step in range(matched.shape[1]):
         # 32 bits, since of small and of large lesions most detections are passed: 10 lists of them for each size

@@ -114,7 +114,9 @@ def padding(case: Path, work: Path) -> None:
 def no_suffix(case: Path, work: Path) -> None:
     from mammodet.data.inputs import gather
 
-    right("images", 6, len(gather([case / "src"], ("mass",), unpack_to=work).dataset.images))
+    found = gather([case / "src"], ("mass",), unpack_to=work)
+    right("images", 1, len(found.dataset.images))
+    right("copies of it", 5, sum("is a copy of" in item.reason for item in found.left_out))
 
 
 def full_mias(case: Path, work: Path) -> None:
