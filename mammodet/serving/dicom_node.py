@@ -20,9 +20,9 @@ from weakref import WeakKeyDictionary
 import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode_file_meta
 
 from mammodet.data.inputs import Skipped, read_record
 from mammodet.errors import InputError
@@ -64,7 +64,8 @@ class _Listening(ssl.SSLContext):
     """Leaves handshakes to the associations' threads: in the listener's, a silent caller would keep out all others."""
 
     def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
-        return super().wrap_socket(*arguments, **options, do_handshake_on_connect=False)
+        options["do_handshake_on_connect"] = False
+        return super().wrap_socket(*arguments, **options)
 
 
 class Tls(NamedTuple):
@@ -207,7 +208,7 @@ class DicomNode:
             association.release()
         return entry.model_copy(update={"unsent": tuple(unsent)})
 
-    def _store(self, event: evt.Event) -> Dataset:
+    def _store(self, event: Any) -> Dataset:
         title, answer = event.assoc.requestor.ae_title, Dataset()
         try:
             status, comment = self._take(event, title)
@@ -221,13 +222,12 @@ class DicomNode:
         answer.Status = status
         return answer
 
-    def _take(self, event: evt.Event, title: str) -> tuple[int, str]:
+    def _take(self, event: Any, title: str) -> tuple[int, str]:
         if shutil.disk_usage(self.studies.folder).free < 2 * self.studies.limits.instance_bytes:
             return _NO_RESOURCES, "the disk is full"
         arrived = self.studies.arriving / f"{uuid.uuid4().hex}.dcm"
         with atomic_path(arrived) as path, open(path, "wb") as file:
-            file.write(bytes(128) + b"DICM")
-            write_file_meta_info(file, event.file_meta)
+            file.write(bytes(128) + b"DICM" + encode_file_meta(event.file_meta))
             file.write(event.request.DataSet.getbuffer())
         try:
             source = read_source(arrived)
@@ -244,7 +244,7 @@ class DicomNode:
         refusal = self.studies.add(arrived, str(source.StudyInstanceUID), str(source.SOPInstanceUID))
         return (_SUCCESS, "") if refusal is None else (_NO_RESOURCES, refusal)
 
-    def _bound(self, event: evt.Event) -> None:
+    def _bound(self, event: Any) -> None:
         """Close connections that send more than is allowed; pynetdicom reads on, whatever lengths a peer states."""
         association, transport = event.assoc, event.assoc.dul.socket
         read, most = transport.recv, self.studies.limits.instance_bytes
@@ -259,7 +259,7 @@ class DicomNode:
         transport.recv = recv
         transport.socket.settimeout(self._ae.network_timeout)  # of silence
 
-    def _say_rejected(self, event: evt.Event) -> None:
+    def _say_rejected(self, event: Any) -> None:
         caller = event.assoc.requestor
         called = caller.primitive.called_ae_title
         _log(f"refused {caller.ae_title!r} at {caller.address}, which called {called!r}")
