@@ -58,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Export, and say what was left out and what the format cannot hold."""
     chosen = parser().parse_args(arguments)
     of_data = chosen.format in OF_DATA
-    own, other = ("data", "name", "fold", "window", "jobs"), ("predictions", "score_threshold", "url_prefix")
-    own, other = (own, other) if of_data else (other, own)
+    groups = ["data", "name", "fold", "window", "jobs"], ["predictions", "score_threshold", "url_prefix"]
+    own, other = groups if of_data else groups[::-1]
     faults = [f"--{key.replace('_', '-')}" for key in other if getattr(chosen, key) is not None]
     if chosen.url_prefix is not None and chosen.format != "label-studio":
         faults.append("--url-prefix")
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"--tolerance {chosen.tolerance:g}: expected 0 to 0.5 (px): more would change boxes")
     if chosen.jobs is not None and chosen.jobs < 1:
         raise InputError(f"--jobs {chosen.jobs}: expected 1 or more")
-    given = {key: value for key in (*own[1:],) if (value := getattr(chosen, key)) is not None}
+    given = {key: value for key in own[1:] if (value := getattr(chosen, key)) is not None}
     given["tolerance_px"] = None if chosen.boxes_only else 0.5 if chosen.tolerance is None else chosen.tolerance
     if of_data:
         from mammodet.export.data_sets import export_data
