@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from mammodet.audit.check_lesions import check_on_breast, check_origin, find_wrong_origin
 from mammodet.audit.check_splits import check_malignant_share, check_single_images, homogeneity_p
@@ -336,3 +337,11 @@ def test_audit_warns_where_every_image_is_a_patient():
     assert check_single_images([*images, image(4, patient="c", part="test")]) == []
     assert check_single_images([image(1, patient=None), image(2, patient=None)]) == []
     assert check_single_images(images[:1]) == []
+
+
+def test_document_names_every_finding():
+    root = Path(__file__).parent.parent
+    words = yaml.safe_load((root / "mammodet/audit/findings.yaml").read_text(encoding="utf-8"))
+    page = (root / "docs/audit.md").read_text(encoding="utf-8")
+    assert [name for name in words if f"`{words[name].get('name', name)}`" not in page] == []
+    assert {each["severity"] for each in words.values()} == {"error", "warning", "note"}
