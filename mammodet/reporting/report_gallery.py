@@ -79,7 +79,8 @@ def choose_gallery(judged: Sequence[Judged], size: int) -> Choice:
         others = sum(len(other) for other in kinds[position + 1 :])
         left = room - sum(taken)
         taken[position] = min(len(kind), max((left + 1) // 2, left - others))
-    return Choice(*(kind[:count] for kind, count in zip(kinds, taken, strict=True)), clean)
+    missed, false, second, label = (kind[:count] for kind, count in zip(kinds, taken, strict=True))
+    return Choice(missed, false, second, label, clean)
 
 
 def _missed(judged: Sequence[Judged]) -> list[Judged]:
