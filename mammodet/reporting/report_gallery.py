@@ -100,7 +100,8 @@ def _false(judged: Sequence[Judged]) -> list[Judged]:
 
 def _second(judged: Sequence[Judged]) -> list[Judged]:
     """Images with a second detection of a found lesion, but no other fault of boxes, the strongest first."""
-    found = [item for item in judged if not item[2].missed and item[2].false_score is None and item[2].second_score]
+    alone = [item for item in judged if not item[2].missed and item[2].false_score is None]
+    found = [item for item in alone if item[2].second_score is not None]
     return sorted(found, key=lambda item: (-(item[2].second_score or 0.0), item[0].file_name))
 
 
