@@ -195,7 +195,7 @@ def test_report_of_a_classifier_shows_classes_and_no_boxes(tmp_path):
 
 def test_report_of_a_classifier_beside_a_detector_keeps_boxes_for_the_detector(tmp_path):
     page = page_of(tmp_path, made({**metrics_value(), "models": [classifier("net"), {**MODEL, "name": "boxes"}]}))
-    tile = page[page.index('<div class="name">CPM</div>') :].split("tile panel")[0]
+    tile = page[page.index(">CPM</abbr></div>") :].split("tile panel")[0]
     assert "boxes" in tile
     assert "net" not in tile
     assert "FROC curves" in page

@@ -591,6 +591,48 @@ def test_report_of_an_evaluation_leads_to_its_cases(study, store, tmp_path):
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+def test_view_of_an_evaluation_shows_what_it_was_made_of(study, tmp_path, monkeypatch):
+    made_of = [str(tmp_path / "test.json"), str(tmp_path / "preds" / "predictions.json")]
+    options = [
+        "--match",
+        "center",
+        "--second-detections",
+        "ignored",
+        "--resamples",
+        "0",
+        "--output",
+        str(tmp_path / "eval"),
+    ]
+    main(["evaluate", "--ground-truth", made_of[0], "--predictions", made_of[1], "--no-report", *options])
+    seen = []
+    monkeypatch.setattr(
+        "mammodet.serving.server.serve", lambda uploads, *_, **more: seen.append((uploads.shown, more)) or 0
+    )
+    main(["view", str(tmp_path / "eval"), "--no-browser"])
+    ((shown,), more) = seen[0]
+    assert (shown.study.rule, shown.study.count_seconds, more["report"]) == ("center", False, None)
+    assert shown.store.path == tmp_path / "preds" / "verdicts.json"
+    (tmp_path / "eval" / "report.html").write_text("made")
+    main(["view", str(tmp_path / "eval")])
+    assert seen[1][1]["report"] == tmp_path / "eval" / "report.html"
+    with open(made_of[1], "a", encoding="utf-8") as file:
+        file.write(" ")
+    with pytest.raises(InputError, match=r"predictions\.json: is not what .*metrics\.json was made of"):
+        main(["view", str(tmp_path / "eval")])
+    Path(made_of[0]).unlink()
+    with pytest.raises(InputError, match=r"was made of .*test\.json, which is not there"):
+        main(["view", str(tmp_path / "eval")])
+
+
+def test_view_without_images_waits_for_uploads(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("mammodet.serving.server.serve", lambda uploads, *_, **more: seen.append(uploads) or 0)
+    main(["view", "--output", str(tmp_path / "out")])
+    assert seen[0] == Uploads(tmp_path / "out" / "uploads", [])
+    with pytest.raises(InputError, match="name what was read"):
+        main(["view", "--export", str(tmp_path / "x.json")])
+
+
 def test_page_in_one_file_needs_nothing_else_and_escapes_names(study, tmp_path):
     (path,) = write_pages(study, tmp_path / "pages")
     text = path.read_text(encoding="utf-8")

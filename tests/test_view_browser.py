@@ -37,6 +37,11 @@ from mammodet.serving.verdicts import VerdictStore
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 LESION, ELSEWHERE = (10.0, 10.0, 30.0, 30.0), (40.0, 40.0, 50.0, 50.0)
 WAIT_MS = 120_000
+DROP = """(text) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([text], "a.png"));
+    document.dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +186,7 @@ def test_files_become_an_exam(page, address):
     wait_for(page, "document.querySelector('#count').textContent === '3 of 3 exams'")
     wait_for(page, "document.querySelector('#title').textContent === 'upload 001'")
     assert page.locator("#findings button").count() == 1
-    page.set_input_files("#files", [{"name": "a.png", "mimeType": "image/png", "buffer": b"hello"}])
+    page.evaluate(DROP, "hello")
     wait_for(page, "document.querySelector('#status').textContent.startsWith('NOT PREDICTED: expected a DICOM file')")
     assert page.title() != "broken"
 

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         from mammodet.serving.server import serve
     except ModuleNotFoundError as error:
         raise InputError(f"mammodet view needs {error.name}: pip install 'mammodet[view]'") from None
-    from mammodet.api import Predictor
+    from mammodet import api
     from mammodet.data.coco import write_coco
     from mammodet.engine.ensemble import Ensemble
     from mammodet.files import locked
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     output = chosen.output or (file.parent if file is not None else Path("mammodet_view", name))
 
     @cache
-    def model() -> Ensemble:
+    def model() -> Predictor:
         path = starter_path() if chosen.checkpoint == Path(STARTER) else chosen.checkpoint
         return Ensemble.from_checkpoints([path], chosen.device)
 
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             report = metrics[0].with_name("report.html") if metrics is not None else None
             return serve(
                 uploads,
-                lambda: Predictor(model()),
+                lambda: api.Predictor(model()),
                 chosen.port,
                 report=report if report is not None and report.exists() else None,
                 open_browser=not chosen.no_browser,

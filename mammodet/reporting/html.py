@@ -213,7 +213,7 @@ def _answers(models: Sequence[ModelResult]) -> list[tuple[str, str]]:
             if auc is not None and auc.value is not None:
                 parts.append(f"ranks {level} with {label} above those without in {_percent(auc)} of pairs")
                 break
-        found.append((model.name, "; ".join(parts)))
+        found.append((f"{model.name} ({VOID})" if model.not_a_result else model.name, "; ".join(parts)))
     return [each for each in found if each[1]]
 
 

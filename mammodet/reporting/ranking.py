@@ -165,9 +165,8 @@ def judge(
         reason += f"; and {len(wrong) - 3} more"
     if not judged_boxes:
         reason += " (boxes not judged: not every lesion has a place)"
-    return Verdict(
-        error, wrong[0][1], reason, judged_boxes, missed, *map(strongest.get, ("false positive", "second detection"))
-    )
+    false, second = strongest.get("false positive"), strongest.get("second detection")
+    return Verdict(error, wrong[0][1], reason, judged_boxes, missed, false, second)
 
 
 def image_error(

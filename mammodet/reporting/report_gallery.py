@@ -79,7 +79,8 @@ def choose_gallery(judged: Sequence[Judged], size: int) -> Choice:
         others = sum(len(other) for other in kinds[position + 1 :])
         left = room - sum(taken)
         taken[position] = min(len(kind), max((left + 1) // 2, left - others))
-    return Choice(*(kind[:count] for kind, count in zip(kinds, taken, strict=True)), clean)
+    missed, false, second, label = (kind[:count] for kind, count in zip(kinds, taken, strict=True))
+    return Choice(missed, false, second, label, clean)
 
 
 def _missed(judged: Sequence[Judged]) -> list[Judged]:
@@ -99,7 +100,8 @@ def _false(judged: Sequence[Judged]) -> list[Judged]:
 
 def _second(judged: Sequence[Judged]) -> list[Judged]:
     """Images with a second detection of a found lesion, but no other fault of boxes, the strongest first."""
-    found = [item for item in judged if not item[2].missed and item[2].false_score is None and item[2].second_score]
+    alone = [item for item in judged if not item[2].missed and item[2].false_score is None]
+    found = [item for item in alone if item[2].second_score is not None]
     return sorted(found, key=lambda item: (-(item[2].second_score or 0.0), item[0].file_name))
 
 
