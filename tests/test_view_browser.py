@@ -185,7 +185,8 @@ def test_files_become_an_exam(page, address):
     page.set_input_files("#files", [{"name": f"{HOSTILE}.png", "mimeType": "image/png", "buffer": content}])
     wait_for(page, "document.querySelector('#count').textContent === '3 of 3 exams'")
     wait_for(page, "document.querySelector('#title').textContent === 'upload 001'")
-    assert page.locator("#findings button").count() == 1
+    wait_for(page, "document.querySelectorAll('#findings button').length === 1")
+    wait_for(page, "document.querySelector('#progress').hidden")
     page.evaluate(DROP, "hello")
     wait_for(page, "document.querySelector('#status').textContent.startsWith('NOT PREDICTED: expected a DICOM file')")
     assert page.title() != "broken"

@@ -331,7 +331,8 @@ function start() {
   async function upload(files) {
     if (!study.verdicts) return say("this file has no server that predicts; start mammodet view");
     const bytes = files.reduce((sum, file) => sum + file.size, 0), bar = $("progress");
-    if (!files.length || !bar.hidden) return;
+    if (!files.length) return;
+    if (!bar.hidden) return say("NOT PREDICTED: another upload is still running");
     if (bytes > mostBytes) return say(`NOT PREDICTED: ${(bytes / 1e6).toFixed(0)} MB; expected at most ${(mostBytes / 1e6).toFixed(0)} MB. Name the files on the command line.`);
     const form = new FormData();
     for (const file of files) form.append("file", file, file.name);
