@@ -111,7 +111,7 @@ def write_report(
         answers=_answers(models),
         explained=_explained,
         cases=case_fragment,
-        folder=shlex.quote(str(path.parent)),
+        here=shlex.quote(str(path.parent)),
         alarms=alarms(metrics),
         void=[model.name for model in models if model.not_a_result],
         tiles=_tiles(models),
