@@ -168,7 +168,7 @@ class ImageRecord:
     @property
     def has_truth(self) -> bool:
         """Whether anything is known of what the image shows; of a bare image nothing is."""
-        return bool(self.lesions or self.unlocalized or any(value is not None for value in self.labels.values()))
+        return bool(self.lesions) or any(value is not None for value in self.labels.values())
 
     @property
     def has_answers(self) -> bool:

@@ -125,7 +125,7 @@ def test_plain_safetensors_are_read_as_torch_files_are(half: bool, tmp_path: Pat
         save_file(given, tmp_path / "weights.pth", {"format": "pt"})  # told by its content, not by its name
         found = read_weights(tmp_path / "weights.pth")
         assert found.layout == layout
-        assert found.facts == {}
+        assert found.config == {}
         assert found.state.keys() == state.keys()
         assert all(torch.equal(found.state[name], tensor.float()) for name, tensor in given.items())
 

@@ -108,7 +108,7 @@ def convert_image(task: ImageTask, how: HowToConvert) -> Made:
         labels=labels,
         source=how.source_name,
         breast_box_xyxy=find_breast(pixels).box_xyxy,
-        unlocalized=bool(boxes.lost) or fewer or (labels["tumor"] == 1 and not boxes.lesions),
+        unlocalized=bool(boxes.lost) or fewer or (labels["tumor"] != 0 and not boxes.lesions),
         notes=tuple(notes),
         lesions=tuple(boxes.lesions),
     )

@@ -129,7 +129,7 @@ class Rsna(Resumable[RsnaOptions, _Row]):
                 birads=row.birads,
                 labels=self._labels(row),
                 source=self.summary.archive,
-                unlocalized=row.cancer == 1,  # where the cancer is, nobody says
+                unlocalized=self._labels(row)["tumor"] != 0,  # where a tumor is, nobody says
                 notes=self._notes(row),
             )
             for ((row, _), _), record in zip(done, super().complete(done), strict=True)
