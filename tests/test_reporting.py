@@ -426,7 +426,7 @@ def test_image_error_without_a_place_for_the_lesion_judges_the_label_alone():
 
 
 def test_image_error_without_any_truth_is_not_judged():
-    record = ImageRecord(1, "a.png", SIZE, unlocalized=True)
+    record = ImageRecord(1, "a.png", SIZE, unlocalized=True, labels={"biopsy": 1})
     assert judge(record, make_prediction()).kind == "not judged"
     assert image_error(record, make_prediction()) == (0.0, "nothing on it that can be compared")
     bare = ImageRecord(1, "a.png", SIZE)
