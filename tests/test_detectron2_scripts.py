@@ -151,7 +151,7 @@ def test_all_twelve_figures_of_cocoevaluator_are_ours(tmp_path, name, seed, fast
     flat, lesions = flat_detections(dataset, matched), flat_lesions(dataset)
     bins, one = size_bins(dataset, flat, lesions), np.zeros(len(dataset.images), dtype=np.int64)
     measure = AveragePrecision(dataset, flat, lesions, one, ("bbox", "segm"), bins)
-    kinds, sizes = measure.results(Bootstrap.of(1, 0, 0))
+    kinds, sizes = measure.results(Bootstrap(1, 0, 0))
     assert [label.partition(" ")[0] for label, _ in sizes] == ["small", "medium", "large"]
     for number, kind in enumerate(("bbox", "segm")):
         over_all = [kinds[kind].AP, kinds[kind].AP50, kinds[kind].AP75]
