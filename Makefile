@@ -75,10 +75,10 @@ endif
 	@echo "  $(QUICK)/starter_overlays/index.html  what the starter model says of the same images"
 
 test: env-dev lint
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 test-fast: env-dev
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "not slow"
 
 lint: env-dev
 	"$(PY)" -m ruff check .

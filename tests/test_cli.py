@@ -62,7 +62,8 @@ def test_sigterm_ends_a_tool_and_its_processes(way: str, group: bool, tmp_path: 
     worker = int(first.split()[-1])
     (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=50)  # a worker that lived on would hold the pipe open
-    assert (process.returncode, err.splitlines()[-1:]) == (143, ["error: ended by SIGTERM"]), out + err
+    # joblib's tracker may warn after it of a semaphore that its worker had just removed
+    assert (process.returncode, "error: ended by SIGTERM" in err.splitlines()) == (143, True), out + err
     assert "Traceback" not in err
     deadline = time.monotonic() + 50
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
