@@ -599,7 +599,7 @@ def test_classes_that_no_lesion_knows_are_refused(tmp_path):
 def test_tables_of_two_conversions_are_refused(tmp_path):
     root = folder_of_three(tmp_path)
     write_data(root, image(1, box_lesion((20, 10, 32, 19)), split="train"), name="train.json")
-    with pytest.raises(InputError, match=r"train.json: image 'images/im1.png' is not as it stands in all.json"):
+    with pytest.raises(InputError, match=r"train.json: image 'images/im1.png' differs from that in all.json"):
         make_patches(root, tmp_path / "out", PatchOptions())
 
 

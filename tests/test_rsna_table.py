@@ -156,7 +156,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
 def test_image_that_is_there_twice_and_says_the_same_is_kept_once(tmp_path):
     table = read_table(write(tmp_path, text(line(), line())))
     assert [row.line for row in table.rows] == [2]
-    assert reasons(table) == [("train.csv line 3", "image_id 70 also stands in line 2, as here")]
+    assert reasons(table) == [("train.csv line 3", "image_id 70 is also in line 2, as here")]
 
 
 def test_image_that_is_there_twice_with_other_facts_is_not_kept(tmp_path):

@@ -56,7 +56,7 @@ class ImageTask:
 
     Attributes:
         rows: its lesions; left_out: rows of the abnormality that is not converted.
-        cases: for each of its case folders (two where the image stands in the mass and the calcification set), in
+        cases: for each of its case folders (two where the image is in the mass and the calcification set), in
             order of preference, the files there.
         roi_files: for each row, the files of its own case.
         incomplete: the tables hold a row of this image that cannot be used.
@@ -94,7 +94,7 @@ def convert_image(task: ImageTask, source: Path, output: Path, options: ImageOpt
             text = f"its image cannot be read: {reason}"
             quarantine.append(Quarantined(Reason.IMAGE_LOST, "lesion", row.name, text, _names(files, source)))
         return Made(None, tuple(quarantine), facts)
-    # The image stands in the other set too, but the user's copy of this file is damaged all the same.
+    # The image is in the other set, too, but the user's copy of this file is damaged all the same.
     quarantine += [Quarantined(Reason.UNREADABLE, "file", task.name, _relative(fault, source)) for fault in faults]
     other_images = {case: _difference(pixels, files) for case, files in task.cases.items() if case != base and files}
     facts["images in both sets"] += len(task.cases) > 1

@@ -2,7 +2,7 @@
 
 Three steps: the COCO files are read and every image is met with its rows, before a pixel is touched, so that what does
 not fit is listed at once; each image is checked and copied; patients are divided. What goes in is what comes out plus
-what stands in quarantine, for images and for annotations.
+what is in quarantine, for images and for annotations.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Patch:
 
     @property
     def name(self) -> str:
-        """As it stands in the quarantine list."""
+        """As in the quarantine list."""
         return f"{self.path.name} {'row' if self.place is None else 'record'} {self.number}"
 
     @property

@@ -243,7 +243,7 @@ def _without_doubles(path: Path, rows: Sequence[ImageRow], quarantine: list[Quar
             kept.append(row)
             continue
         others = ", ".join(str(other.line) for other in same[:5] if other is not row)
-        reason = f"image_id {row.image} also stands in line {others}, {'with other facts' if differ else 'as here'}"
+        reason = f"image_id {row.image} is also in line {others}, {'with other facts' if differ else 'as here'}"
         quarantine.append(Quarantined(Reason.DUPLICATE, "row", f"{path.name} line {row.line}", reason))
     return kept
 

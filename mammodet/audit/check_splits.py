@@ -17,7 +17,7 @@ LEAST_CHI_SQUARE_P = 0.001
 
 @grouped()
 def check_patient_leakage(images: Sequence[AuditedImage]) -> Found:
-    """No patient stands in two subsets."""
+    """No patient is in two subsets."""
     places: dict[str, dict[str, list[AuditedImage]]] = defaultdict(lambda: defaultdict(list))
     for image in images:
         if image.record.patient_id is not None:
@@ -26,7 +26,7 @@ def check_patient_leakage(images: Sequence[AuditedImage]) -> Found:
         if len(parts) > 1:
             where = " and ".join(f"{part} ({count(len(found), 'image')})" for part, found in parts.items())
             shown = tuple(found[0] for found in parts.values())
-            yield "patient_leakage", Item(f"patient {patient!r} stands in {where}", shown)
+            yield "patient_leakage", Item(f"patient {patient!r} is in {where}", shown)
 
 
 def check_single_images(images: Sequence[AuditedImage]) -> list[Finding]:
@@ -39,7 +39,7 @@ def check_single_images(images: Sequence[AuditedImage]) -> list[Finding]:
 
 @grouped()
 def check_copies(images: Sequence[AuditedImage]) -> Found:
-    """No image stands in two subsets, or under two patients, also not re-encoded, resized, windowed or mirrored."""
+    """No image is in two subsets, or under two patients, also not re-encoded, resized, windowed or mirrored."""
     for copy in find_copies([image.facts.print for image in images], [image.facts.sha256 for image in images]):
         first, second = images[copy.first], images[copy.second]
         item = Item(_describe(copy, first, second), (first, second))

@@ -84,7 +84,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def sample(path: Path) -> bytes:
-    """A file's length and 64 KB from its middle, by which files of pixels are told apart."""
+    """A file's length and 64 KB from its middle, which differ between files of different pixels."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         file.seek(max(size - _SLICE, 0) // 2)

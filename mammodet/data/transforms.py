@@ -8,6 +8,7 @@ ICCV 2021).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,12 +37,12 @@ def image_of(flat_inputs: Sequence[Any]) -> tv_tensors.Image:
     return next(value for value in flat_inputs if isinstance(value, tv_tensors.Image))
 
 
-class ImageChange(v2.Transform):
+class ImageChange(v2.Transform, ABC):
     """A change of the image alone: boxes and masks stay."""
 
+    @abstractmethod
     def change(self, image: Tensor, params: dict[str, Any]) -> Tensor:
         """The changed pixels (C, H, W)."""
-        raise NotImplementedError
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, tv_tensors.Image):
@@ -144,12 +145,12 @@ class Scale(v2.Transform):
         return _by_plane(inpt, lambda plane: cv2.warpAffine(plane, matrix, (width, height), flags=how))
 
 
-class Resize(v2.Transform):
+class Resize(v2.Transform, ABC):
     """Resize image, boxes and masks alike, to a size that a subclass draws."""
 
+    @abstractmethod
     def draw_size(self, height: int, width: int) -> list[int]:
         """The new height and width."""
-        raise NotImplementedError
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = image_of(flat_inputs).shape[-2:]

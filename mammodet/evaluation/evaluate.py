@@ -29,7 +29,7 @@ class Entry:
     """What one model said of the images of a data set.
 
     Attributes:
-        name: by which it stands in tables and figures.
+        name: that tables and figures give it.
         predictions: one per image of the data set, in its order.
         facts: to stamp on its part of the result.
         notes: what a reader must know of it.

@@ -226,7 +226,7 @@ def stage_layers(model: Model, layers: dict[str, Layer]) -> tuple[str, ...]:
 
 
 def _opens_a_stage(layer: Layer, layers: dict[str, Layer]) -> bool:
-    """Whether it stands inside a block that makes another size of its own: the finer map is then not yet the block's.
+    """Whether it is inside a block that makes another size of its own: the finer map is then not yet the block's.
 
     A block that holds more than two sizes is the trunk of all stages.
     """

@@ -26,7 +26,7 @@ _RULES = {"max": max_score, "noisy_or": noisy_or}
 
 
 class Found(NamedTuple):
-    """One detection, in pixels of the image file; `place` is where it stands in the source."""
+    """One detection, in pixels of the image file; `place` is where it is in the source."""
 
     box_xyxy: BoxXYXY
     score: float

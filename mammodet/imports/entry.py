@@ -29,7 +29,7 @@ class Entry:
         file_name: a name that must mean the same image.
         box: four finite numbers.
         box_kind: key of `BOX_KINDS`.
-        given: the box as it stands in the source, for messages.
+        given: the box as in the source, for messages.
         mask: run lengths or polygons as in COCO, None, or NO_PIXEL.
         shares: box and polygons are in shares of the width and height, not in pixels.
         size_wh: of the image in which the box was predicted; None for that of the ground truth.

@@ -59,7 +59,7 @@ def read_source(data: Path) -> Source:
             known_in, known = images.setdefault(record.file_name, (name, record))
             # Its subset and its number are a table's own.
             if replace(record, split=known.split, image_id=known.image_id) != known:
-                faults.append(f"{name}: image {record.file_name!r} is not as it stands in {known_in}")
+                faults.append(f"{name}: image {record.file_name!r} differs from that in {known_in}")
     raise_faults(faults, where=str(data), advice="The files are of two conversions; convert the archive again.")
     records = sorted((record for _, record in images.values()), key=lambda record: record.image_id)
     return Source(data if data.is_dir() else data.parent, tables, tuple(records))

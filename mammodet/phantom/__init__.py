@@ -32,7 +32,7 @@ TABLE_QUIRKS = {
     "several_lesions": "an image with two to seven lesions",
     "odd_ids": "abnormality ids that do not start at 1",
     "mixed_pathology": "a benign and a malignant lesion on one image",
-    "shared_image": "an image that stands in the mass and in the calcification set",
+    "shared_image": "an image of both the mass and the calcification set",
     "leaking_patient": "a patient in training of one set and in test of the other, with the same image",
     "zero_scores": "density 0 and assessment 0",
     "without_callback": "a lesion that is BENIGN_WITHOUT_CALLBACK",

@@ -196,7 +196,7 @@ def draw_film(
 
 
 def _mask_pixels(mask: Mask, pixels: NDArray[np.uint16], lesion: LesionPlan) -> NDArray[Any]:
-    """What stands in the mask's file."""
+    """What the mask's file holds."""
     values = mask.astype(np.uint8) * np.uint8(255)
     height, width = mask.shape
     if "empty_mask" in lesion.quirks:

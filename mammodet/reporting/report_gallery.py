@@ -26,7 +26,7 @@ LABEL = "tumor"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which images are shown: an image stands in the first list that it belongs to, worst first."""
+    """Which images are shown: an image is in the first list that it belongs to, worst first."""
 
     missed: list[Judged]
     false: list[Judged]
