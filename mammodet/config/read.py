@@ -12,7 +12,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import mammodet
-from mammodet.config.base import Section
 from mammodet.config.detector import AggregationConfig
 from mammodet.config.detectron2 import DETECTRON2_KEYS
 from mammodet.config.experiment import MODELS, Config
@@ -81,7 +80,7 @@ def make_config(values: Mapping[str, Any], *, where: str, stored: bool = False) 
         stored: they are of a checkpoint, which of version 0.1 names the keys of both kinds of models.
     """
     model = values.get("model")
-    # A run's config.yaml of version 0.1, which is the only file that names all of these.
+    # A run's config.yaml of version 0.1, the only file that names all of these.
     if isinstance(model, dict) and (stored or {"detector", "detectron2", "image_head", "classifier"} <= model.keys()):
         values = {**values, "model": _without_other_kind(model)}
     try:
@@ -93,23 +92,16 @@ def make_config(values: Mapping[str, Any], *, where: str, stored: bool = False) 
 
 
 def _without_other_kind(model: dict[str, Any]) -> dict[str, Any]:
-    """A model's settings without those of the other kind that have their defaults."""
+    """A model's settings without those of the other kind, which had no effect."""
     if (mine := MODELS.get(str(model.get("kind", "detector")))) is None:
         return model
-    own = mine.model_fields
-    every = {key: info.default for each in MODELS.values() for key, info in each.model_fields.items()}
-    kept = {key: value for key, value in model.items() if key in own or not _is_default(value, every.get(key))}
+    other = {key for each in MODELS.values() for key in each.model_fields} - mine.model_fields.keys()
+    kept = {key: value for key, value in model.items() if key not in other}
     if isinstance(rules := kept.get("aggregation"), dict):
-        usual, known = AggregationConfig().model_dump(), own["aggregation"].default.model_dump()
-        kept["aggregation"] = {key: rules[key] for key in rules if key in known or rules[key] != usual.get(key)}
+        known = mine.model_fields["aggregation"].default.model_dump().keys()
+        usual = AggregationConfig.model_fields.keys()
+        kept["aggregation"] = {key: value for key, value in rules.items() if key in known or key not in usual}
     return kept
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    try:
-        return isinstance(default, Section) and type(default).model_validate(value) == default
-    except ValidationError:
-        return False
 
 
 def changes(then: Any, now: Any, place: str = "") -> list[tuple[str, Any, Any]]:
