@@ -160,12 +160,28 @@ def test_predictor_fuses_the_versions_of_an_image(checkpoint: Path, phantom_root
     settings = load_config(None, ["model.test_time.flip=true"]).model.test_time
     flipped = Ensemble.from_checkpoints([checkpoint], "cpu", settings)
     seen = look(dataset, phantom_root, plain.config)
-    (answer,) = flipped._run([seen])
-    parts = [plain._run([view.of(seen)])[0] for view in (View(), View(flip=True))]
+    (answer,) = flipped._run([[seen]])
+    parts = [plain._run([[view.of(seen)]])[0] for view in (View(), View(flip=True))]
     expected = fuse(parts, 0.5)
     assert answer.scores == expected.scores
     assert np.array_equal(answer.detections.boxes_xyxy, expected.detections.boxes_xyxy)
     assert flipped.describe()["config"]["model"]["test_time"]["flip"] is True
+
+
+def test_each_model_of_an_ensemble_sees_images_as_it_was_trained_to(checkpoint: Path, phantom_root: Path) -> None:
+    dataset = read_coco(phantom_root / "test.json")
+    small = Predictor.from_checkpoint(checkpoint, "cpu")
+    large = Predictor.from_checkpoint(checkpoint, "cpu")
+    image = large.config.data.image.change(max_size=128)
+    large.config = large.config.change(data=large.config.data.change(image=image))
+    joined = list(Ensemble([small, large, small]).predict(dataset, phantom_root))
+    parts = [list(each.predict(dataset, phantom_root)) for each in (small, large)]
+    assert parts[0] != parts[1]
+    for answer, first, second in zip(joined, *parts, strict=True):
+        expected = fuse([first, second, first], 0.5)
+        assert answer.scores == expected.scores
+        assert np.array_equal(answer.detections.boxes_xyxy, expected.detections.boxes_xyxy)
+        assert answer.detections.rles == expected.detections.rles
 
 
 def test_predictor_looks_at_tiles_of_finer_images(checkpoint: Path, phantom_root: Path) -> None:
@@ -186,7 +202,7 @@ def test_scores_are_softened_once_versions_are_fused(checkpoint: Path, phantom_r
     detector = soft.config.model.detector.model_copy(update={"soft_nms_sigma": 0.4})
     soft.config = soft.config.model_copy(update={"model": soft.config.model.model_copy(update={"detector": detector})})
     seen = look(read_coco(phantom_root / "test.json"), phantom_root, plain.config)
-    (fused,), (answer,) = plain._run([seen]), soft._run([seen])
+    (fused,), (answer,) = plain._run([[seen]]), soft._run([[seen]])
     lowered = softened(fused.detections.boxes_xyxy, fused.detections.category_ids, fused.detections.scores, 0.4)
     assert not np.array_equal(lowered, fused.detections.scores)
     kept = lowered[lowered >= detector.score_threshold]

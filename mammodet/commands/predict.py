@@ -311,8 +311,9 @@ def _test_time(chosen: argparse.Namespace) -> TestTimeConfig | None:
 
 
 def starter_line(card: ModelCard | None) -> str:
-    """What a user of the starter model must know."""
-    return f"starter model: {card.line() if card else 'research only; it has no card'} (docs/starter.md)"
+    """What a user of the starter model must know; without a card it answers beside other models."""
+    told = card.line() if card else "research only; the figures of its card do not hold beside other models"
+    return f"starter model: {told} (docs/starter.md)"
 
 
 def label_table(value: dict[str, Any], most: int = 20) -> str:

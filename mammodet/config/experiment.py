@@ -92,7 +92,6 @@ class DetectorModelConfig(Section):
         return {
             "aggregation": self.aggregation.model_dump(),
             "image_head.targets": [target.name for target in self.targets],
-            "(masks)": self.with_masks,
         }
 
     def filled_from(self, own: DetectorModelConfig) -> DetectorModelConfig:

@@ -11,7 +11,7 @@ from typing import Any
 from mammodet.config import DetectorModelConfig, TestTimeConfig, differences
 from mammodet.engine.facts import RunFacts
 from mammodet.engine.fusion import Look, fused
-from mammodet.engine.predict import Predictor
+from mammodet.engine.predict import Predictor, Seen
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
 from mammodet.records import ImagePrediction
@@ -23,7 +23,8 @@ class Ensemble(Predictor):
     """Models that answer together.
 
     Args:
-        members: of checkpoints that were trained for the same questions on images prepared alike.
+        members: of checkpoints that were trained for the same questions; each sees images as it was trained to. Unless
+            all of them outline what they find, the answers are boxes.
     Raises:
         InputError: models that do not go together.
     """
@@ -64,8 +65,18 @@ class Ensemble(Predictor):
             member.config = member.config.change(model=member.config.model.change(test_time=test_time))
         return members[0] if len(members) == 1 else Ensemble(members)
 
-    def _run(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
-        parts = [member._run(looks, soften=False) for member in self.members]
+    @property
+    def seen_as(self) -> tuple[Seen, ...]:
+        """Those of the members, each once."""
+        ways = [member.seen_as[0] for member in self.members]
+        return tuple(way for index, way in enumerate(ways) if way not in ways[:index])
+
+    def _run(self, images: Sequence[Sequence[Look]], *, soften: bool = True) -> list[ImagePrediction]:
+        ways = self.seen_as
+        parts = [
+            member._run([[looks[ways.index(member.seen_as[0])]] for looks in images], soften=False)
+            for member in self.members
+        ]
         return fused(parts, self.config.model, soften=True)
 
     def describe(self) -> dict[str, Any]:
@@ -91,10 +102,9 @@ def _name(member: Predictor) -> str:
 
 
 def _differences(first: Predictor, other: Predictor) -> list[str]:
-    """What keeps two models from being asked together: how images are prepared, and what is answered."""
+    """What keeps two models from being asked together: what is answered."""
     then, now = first.config, other.config
     lines = differences(then.model.kind, now.model.kind, "model.kind")
-    lines += differences(then.data.image.model_dump(mode="json"), now.data.image.model_dump(mode="json"), "data.image")
     if then.model.detects:
         lines += differences(list(first.facts.categories), list(other.facts.categories), "categories")
     return lines + (

@@ -41,6 +41,8 @@ from mammodet.records import Dataset, ImagePrediction, ImageRecord
 if TYPE_CHECKING:
     from mammodet.modeling.build import Model
 
+Seen = tuple[ImageConfig, bool]  # how an image is prepared, and whether its native pixels are wanted, too
+
 
 class Predictor:
     """A trained model, ready to look at images.
@@ -121,13 +123,13 @@ class Predictor:
             force: predict also what is no mammogram, with a warning.
         """
         judge = partial(doubts_of, domain=self.facts.domain, force=force)
-        prepare = partial(_looks, root, self.config.data.image, read, judge, self.config.model.test_time.tiles)
+        prepare = partial(_looks, root, self.seen_as, read, judge)
         count = len(dataset.images)
         rows = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
         groups = breasts_of(dataset.images).values() if self.joins_views else rows
         tasks = [([dataset.images[row] for row in group],) for group in groups]
         for items in read_ahead(prepare, tasks, jobs=num_workers):
-            found = iter(self._run([item for item, _ in items if isinstance(item, Look)]))
+            found = iter(self._run([item for item, _ in items if not isinstance(item, Skipped)]))
             for item, doubts in items:
                 yield item if isinstance(item, Skipped) else replace(next(found), warnings=tuple(doubts))
 
@@ -136,10 +138,16 @@ class Predictor:
         """Whether the images of a breast are answered for together."""
         return self.config.model.joins_views
 
-    def _run(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
+    @property
+    def seen_as(self) -> tuple[Seen, ...]:
+        """The ways in which an image is prepared, in the order of the looks that `_run` takes."""
+        return ((self.config.data.image, self.config.model.test_time.tiles),)
+
+    def _run(self, images: Sequence[Sequence[Look]], *, soften: bool = True) -> list[ImagePrediction]:
         """Predictions; of several versions, scores are softened once they are fused, and not without `soften`."""
-        if not looks:
+        if not images:
             return []
+        looks = [image[0] for image in images]
         test_time, side = self.config.model.test_time, self.config.data.image.max_size
         views = [[view.of(look) for look in looks] for view in views_of(test_time)]
         try:
@@ -196,27 +204,27 @@ class Predictor:
 
 def _looks(
     root: Path,
-    image: ImageConfig,
+    seen_as: Sequence[Seen],
     read: Callable[[Path], tuple[Pixels, Stored]],
     judge: Callable[[Pixels, Stored, ImageRecord], list[str]],
-    tiles: bool,
     records: Sequence[ImageRecord],
-) -> list[tuple[Look | Skipped, list[str]]]:
-    """Images ready for the network, or `Skipped` where one is refused, and what is doubtful about each."""
-    found: list[tuple[Look | Skipped, list[str]]] = []
+) -> list[tuple[tuple[Look, ...] | Skipped, list[str]]]:
+    """Images ready for the networks, or `Skipped` where one is refused, and what is doubtful about each."""
+    found: list[tuple[tuple[Look, ...] | Skipped, list[str]]] = []
     for record in records:
         try:
             pixels, stored = read(root / record.file_name)
             doubts = judge(pixels, stored, record)
-            look = Look(*prepare_record(root, image, record, partial(_as_read, pixels)), record)
-            found.append((_with_native(look, pixels, image) if tiles else look, doubts))
+            looks = tuple(_look(root, image, pixels, record, tiles) for image, tiles in seen_as)
+            found.append((looks, doubts))
         except InputError as error:
             found.append((Skipped(record.file_name, str(error)), []))
     return found
 
 
-def _as_read(pixels: Pixels, path: Path) -> Pixels:
-    return pixels
+def _look(root: Path, image: ImageConfig, pixels: Pixels, record: ImageRecord, tiles: bool) -> Look:
+    look = Look(*prepare_record(root, image, record, lambda path: pixels), record)
+    return _with_native(look, pixels, image) if tiles else look
 
 
 def _with_native(look: Look, pixels: Pixels, image: ImageConfig) -> Look:
