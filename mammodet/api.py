@@ -30,7 +30,7 @@ from mammodet.evaluation.results import Metrics
 from mammodet.export.annotations import coco_results
 from mammodet.export.fiftyone_dataset import to_fiftyone
 from mammodet.geometry import rle_to_mask
-from mammodet.models import STARTER, starter_path
+from mammodet.models import STARTER, model_path
 from mammodet.models.card import ModelCard
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
 
@@ -205,8 +205,7 @@ def load(
         InputError: no such model, damaged, or a device that is not there.
     """
     names = [name] if isinstance(name, str | Path) else list(name)
-    paths = [starter_path() if str(each) == STARTER else Path(each) for each in names]
-    return Predictor(Ensemble.from_checkpoints(paths, device))
+    return Predictor(Ensemble.from_checkpoints([model_path(each) for each in names], device))
 
 
 def read_dataset(path: str | Path) -> Dataset:

@@ -135,7 +135,7 @@ def test_evaluation_refuses_patients_of_a_packed_model(complete, phantom_root, t
 
 @pytest.mark.parametrize("named", [None, "starter"])
 def test_training_from_a_packed_model_keeps_its_weights_and_patients(complete, checkpoint, capsys, monkeypatch, named):
-    monkeypatch.setattr("mammodet.modeling.weights.starter_path", lambda: complete)
+    monkeypatch.setattr("mammodet.models.starter_path", lambda: complete)
     weights = named or str(complete)
     config = load_model(checkpoint)[1]
     started = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights})})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,7 @@ from mammodet.cli import Parser
 if TYPE_CHECKING:
     from mammodet.converters.base import Summary
 
-EXAMPLE = r"""examples:
-  mammodet convert mias --source all-mias --output data/mias --folds 5
+EXAMPLES = r"""  mammodet convert mias --source all-mias --output data/mias --folds 5
   mammodet convert cbis_ddsm --source CBIS-DDSM --output data/cbis --abnormality mass
   mammodet convert coco --source cbis_ddsm_mass_800 --output data/cbis800 --preset cbis_ddsm_mass --tables CSVS
   mammodet convert masks --source SET --output data/set --images "images/*.jpg" --masks "masks/{stem}*.png" \
@@ -23,6 +23,14 @@ EXAMPLE = r"""examples:
   mammodet convert rsna --source rsna-breast-cancer-detection --output data/rsna --folds 5 --jobs 8
   mammodet convert folder --source TREE --output data/density --patient '(P_[0-9]+)'
   mammodet convert cdd_cesm --source CDD-CESM --output data/cesm --table Radiology-manual-annotations.xlsx
+  mammodet convert table --source SET --output data/set --pattern "(?P<patient>P[0-9]+)_(?P<laterality>[LR])"
+  mammodet convert inbreast --source "INbreast Release 1.0" --output data/inbreast
+  mammodet convert vindr --source vindr-mammo/1.0.0 --output data/vindr
+  mammodet convert cmmd --source manifest-1616439774456 --output data/cmmd
+  mammodet convert dmid --source DMID --output data/dmid --format png16
+  mammodet convert embed --source EMBED --output data/embed
+  mammodet convert kau_bcmd --source KAU-BCMD --output data/kau
+  mammodet convert ddsm --source DDSM --output data/ddsm --format png16
   mammodet convert ddsm_patches --source ddsm-mammography --output data/ddsm_patches
 """
 
@@ -54,13 +62,18 @@ def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> a
         named: archives whose options are wanted; others are listed only, since importing them takes long.
         raises: InputError instead of an exit.
     """
-    main = Parser(description=__doc__, epilog=EXAMPLE, raises=raises)
+    main = Parser(
+        description=__doc__,
+        epilog=f"examples:\n{_examples('mias', 'cbis_ddsm', 'masks')}\nOptions: mammodet convert ARCHIVE --help",
+        raises=raises,
+    )
     archives = main.add_subparsers(dest="archive", required=True, metavar="ARCHIVE")
     common = Parser(add_help=False)
     common.add_argument("--source", type=Path, required=True, help="folder of the unpacked archive")
     common.add_argument("--output", type=Path, required=True, help="folder for the data set")
     for name, text in ARCHIVES.items():
-        one = archives.add_parser(name, parents=[common], help=text, description=text, epilog=EXAMPLE, raises=raises)
+        words = f"example (docs/{name}.md):\n{_examples(name)}"
+        one = archives.add_parser(name, parents=[common], help=text, description=text, epilog=words, raises=raises)
         if name in named:
             from mammodet.converters.options import add_arguments  # here: it imports pydantic
 
@@ -68,6 +81,10 @@ def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> a
             add_arguments(one, converter.options_type)
             one.set_defaults(converter=converter)
     return main
+
+
+def _examples(*archives: str) -> str:
+    return "".join(re.findall(rf"  mammodet convert (?:{'|'.join(archives)}) (?:.*\\\n)*.*\n", EXAMPLES))
 
 
 def convert_chosen(chosen: argparse.Namespace) -> Summary:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mammodet.engine.predict import Predictor
 
 EXAMPLE = """examples:
-  mammodet explain layers --checkpoint best.ckpt
+  mammodet explain layers --checkpoint starter
   mammodet explain feature-maps --checkpoint best.ckpt --images data/mias/test.json --ids 3 17 --output maps/
   mammodet explain grad-cam --checkpoint best.ckpt --images data/mias/test.json --target tumor --output cam/
   mammodet explain filters --images data/mias/test.json --first 4 --output filters/
@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     main = Parser(description=__doc__, epilog=EXAMPLE)
     commands = main.add_subparsers(dest="command", required=True)
     model, some, images, layer = (Parser(add_help=False) for _ in range(4))
-    model.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a training")
+    model.add_argument(
+        "--checkpoint", type=Path, required=True, help="best.ckpt of a training, a packed model, or starter"
+    )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     which = some.add_mutually_exclusive_group()
     which.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
@@ -120,8 +122,9 @@ def _images(chosen: argparse.Namespace) -> Iterator[Inputs]:
 
 def _predictor(chosen: argparse.Namespace) -> Predictor:
     from mammodet.engine.predict import Predictor
+    from mammodet.models import model_path
 
-    return Predictor.from_checkpoint(chosen.checkpoint, chosen.device)
+    return Predictor.from_checkpoint(model_path(chosen.checkpoint), chosen.device)
 
 
 def _layers(chosen: argparse.Namespace) -> str:

@@ -38,12 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.output.suffix.lower() != (suffix := SUFFIXES[chosen.format]):
         raise InputError(f"--output {chosen.output}: expected a name that ends in {suffix} (--format {chosen.format})")
     from mammodet.export.onnx_export import export_onnx, export_openvino
-    from mammodet.models import STARTER, starter_path
+    from mammodet.models import model_path
 
     (checkpoint,) = chosen.checkpoint
-    checkpoint = starter_path() if str(checkpoint) == STARTER else checkpoint
     write = export_onnx if chosen.format == "onnx" else export_openvino
-    for line in write(checkpoint, chosen.output):
+    for line in write(model_path(checkpoint), chosen.output):
         print(line)
     weights = chosen.output.with_suffix(".bin") if suffix == ".xml" else chosen.output
     print(f"wrote {chosen.output}: {weights.stat().st_size} bytes")

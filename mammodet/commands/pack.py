@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mammodet.cli import Parser
 from mammodet.errors import InputError
+from mammodet.models import model_path, write_pin
 
 EXAMPLE = """examples:
   mammodet pack --checkpoint output/run/best.ckpt --output model.safetensors
   mammodet pack --checkpoint model.safetensors --output final.safetensors \\
       --calibration calibration.json --card card.yaml --metrics eval/metrics.json --fppi 1
-  mammodet pack --show final.safetensors
+  mammodet pack --show starter
 """
 
 
@@ -23,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, metavar="FILE", help="best.ckpt of a training, or a packed model to add to"
     )
     main.add_argument("--output", type=Path, metavar="FILE", help="packed model to write (.safetensors)")
-    main.add_argument("--show", type=Path, metavar="FILE", help="print the card of a packed model as Markdown")
+    main.add_argument(
+        "--show", type=Path, metavar="FILE", help="print the card of a packed model, or of starter, as Markdown"
+    )
     precision = main.add_mutually_exclusive_group()
     precision.add_argument(
         "--half", action="store_true", default=True, help="store kernels and matrices in half precision (the default)"
@@ -46,12 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     main_parser = parser()
     chosen = main_parser.parse_args(arguments)
     if chosen.show is not None:
-        print(show(chosen.show), end="")
+        print(show(model_path(chosen.show)), end="")
         return 0
     if chosen.checkpoint is None or chosen.output is None:
         main_parser.error("give --checkpoint and --output, or --show")
     from mammodet.engine.pack import pack_model
-    from mammodet.models import write_pin
 
     report = pack_model(
         chosen.checkpoint,

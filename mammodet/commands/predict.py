@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from mammodet.models.card import ModelCard
 
 DICOM_KINDS = ("sr", "seg", "sc", "gsps")
-EXAMPLE = """examples:
+EXAMPLE = r"""examples:
   mammodet predict --input films/ --output preds/
-  mammodet predict --checkpoint output/run/best.ckpt --input films/ --output preds/
   mammodet predict --input study.zip other/DICOMDIR 'more/*.dcm' --output preds/ --dicom sr gsps --overlays
+  mammodet predict --input films/ --output preds/ --pattern '(?P<patient>p\d+)_(?P<laterality>L|R)_(?P<view>CC|MLO)'
   mammodet predict --checkpoint output/run/best.ckpt --input data/mias/test.json --output preds/
-  mammodet predict --checkpoint output/run/best.ckpt --input films/ --output preds/ \\
-      --calibration calibration.json
+  mammodet predict --checkpoint output/run/best.ckpt --input films/ --output preds/ --calibration calibration.json
   mammodet predict --checkpoint output/cnn/fold*/best.ckpt --input films/ --output preds/
 """
 
@@ -53,8 +52,7 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument(
         "--pattern",
         metavar="REGEX",
-        help="finds in file names what headers do not say; groups patient, study, laterality, view, as in "
-        r"'(?P<patient>\w+?)_(?P<laterality>L|R)\w*_(?P<view>CC|MLO)'",
+        help="finds in file names what headers do not say; groups patient, study, laterality, view (example below)",
     )
     main.add_argument("--overlays", action="store_true", help="draw the findings on the images, in OUTPUT/overlays")
     main.add_argument(
@@ -154,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         main_parser.error("--dicom and --deidentify: DICOM objects carry the patient of their image; give one of them")
     if chosen.deidentify and chosen.patient_key is None:
         main_parser.error("--deidentify: needs --patient-key FILE, under which names and ids are hashed")
-    from mammodet.data.inputs import gather, unpacked
+    from mammodet.data.inputs import expand, gather, unpacked
     from mammodet.data.patient_keys import PatientKey
 
     server = None
@@ -165,6 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(f"--from-dicomweb needs {error.name}: pip install 'mammodet[network]'") from None
         server = Server(chosen.from_dicomweb)
     key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
+    for each in chosen.input or ():  # before a model is loaded, which takes seconds
+        expand(each)
     predictor, calibration = open_model(chosen)
     with unpacked(chosen.output) as folder:
         given = server.fetch(chosen.study, folder) if server is not None else chosen.input
@@ -188,10 +188,10 @@ def open_model(chosen: argparse.Namespace) -> tuple[Predictor, Calibration | Non
         raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
     from mammodet.engine.ensemble import Ensemble
     from mammodet.evaluation.calibration_file import read_calibration
-    from mammodet.models import STARTER, starter_path
+    from mammodet.models import model_path
 
     calibration = read_calibration(chosen.calibration) if chosen.calibration is not None else None
-    paths = [starter_path() if path == Path(STARTER) else path for path in chosen.checkpoint]
+    paths = [model_path(path) for path in chosen.checkpoint]
     predictor = Ensemble.from_checkpoints(
         paths, chosen.device, _test_time(chosen), None if chosen.engine == "auto" else chosen.engine
     )
@@ -247,6 +247,8 @@ def predict_inputs(
     if calibration is not None:
         print(label_table(read_members(path, ("images", "breasts", "patients"))))
     print(f"wrote {path}: {len(predictions.images)} images; {', '.join(table.name for table in written)}")
+    if not predictions.patients:
+        print("breasts.csv and patients.csv are empty: no image names its patient (--pattern reads it from file names)")
     if chosen.overlays:
         from mammodet.reporting.overlay_files import draw_files
 

@@ -153,10 +153,10 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     from mammodet.engine.checked_run import patient_key
     from mammodet.engine.predict import Predictor, predict_to_folder
     from mammodet.engine.unsafe_split import make_unsafe_split
-    from mammodet.modeling.weights import weights_path
+    from mammodet.models import model_path
     from mammodet.reporting.evaluation_files import clear_evaluation, evaluate_files
 
-    checkpoint = weights_path(config.model.weights)
+    checkpoint = model_path(config.model.weights)
     predictor = Predictor.from_checkpoint(checkpoint, device, config)
     if config.data.unsafe_split is not None:
         config = make_unsafe_split(config)

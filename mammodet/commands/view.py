@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.data.coco import write_coco
     from mammodet.engine.ensemble import Ensemble
     from mammodet.files import locked
-    from mammodet.models import STARTER, starter_path
+    from mammodet.models import model_path
     from mammodet.serving.uploads import Shown, Uploads
     from mammodet.serving.verdicts import VerdictStore
 
@@ -89,8 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     @cache
     def model() -> Predictor:
-        path = starter_path() if chosen.checkpoint == Path(STARTER) else chosen.checkpoint
-        return Ensemble.from_checkpoints([path], chosen.device)
+        return Ensemble.from_checkpoints([model_path(chosen.checkpoint)], chosen.device)
 
     if chosen.export is not None and not chosen.input:
         raise InputError("--export: name what was read; an upload is a folder of predictions beside its images/")

@@ -92,7 +92,7 @@ def gather(
         InputError: nothing is there, or no image in it.
     """
     matcher = _compile(pattern)
-    paths = [path for given in inputs for path in _expand(given)]
+    paths = [path for given in inputs for path in expand(given)]
     if len(paths) == 1 and paths[0].suffix.lower() == ".json":
         dataset = read_coco(paths[0])
         return Inputs(dataset, paths[0].parent, exams=tuple(exams_of(dataset.images, {}, {})))
@@ -130,7 +130,12 @@ def _remove_folders(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _expand(given: str | Path) -> list[Path]:
+def expand(given: str | Path) -> list[Path]:
+    """What is there of a path or glob.
+
+    Raises:
+        InputError: nothing.
+    """
     path = Path(given)
     there = path.exists() or has_dataset(path)  # `all.json` and folds are made when they are read
     if there or not glob.has_magic(str(given)):

@@ -36,7 +36,8 @@ from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
 from mammodet.modeling.build import build_model
 from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.weight_files import KEY, read_torch
-from mammodet.modeling.weights import is_published, weights_path
+from mammodet.modeling.weights import is_published
+from mammodet.models import model_path
 from mammodet.parallel import reported
 
 
@@ -61,7 +62,7 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
         return facts.with_earlier(read_facts(start)[1])
     if weights in ("none", "coco", "imagenet") or is_published(weights):
         return facts
-    path = weights_path(weights)
+    path = model_path(weights)
     content = read_torch(path) if "://" not in weights else None
     earlier = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(earlier, dict):

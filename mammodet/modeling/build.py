@@ -24,8 +24,8 @@ from mammodet.modeling.weights import (
     norms_left_out,
     spelled_as,
     torchvision_state,
-    weights_path,
 )
+from mammodet.models import model_path
 from mammodet.targets import is_binary
 
 #: What a config can describe.
@@ -148,7 +148,7 @@ def _start(model: Model, config: ModelConfig) -> None:
             )
         print(f"COCO weights: {load_matching(_inner(model), coco_state()).to_text()}")
         return
-    path = weights_path(config.weights)
+    path = model_path(config.weights)
     state = torchvision_state(path, stride_in_1x1=stride_in_1x1, pixels=pixel_stats(config))
     # Of ours, a detector's names begin with `detector.`, a classifier's with `network.`; others name torchvision's own.
     kind = next((kind for kind in ("detector", "network") if any(name.startswith(f"{kind}.") for name in state)), None)

@@ -17,7 +17,6 @@ from mammodet.errors import InputError
 from mammodet.files import dig, file_hash
 from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.weight_files import Layout, WeightFile, layout_of, read_weights
-from mammodet.models import STARTER, starter_path
 
 T = TypeVar("T")
 
@@ -187,15 +186,6 @@ def without_eps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weight, factor = state[key], (_EPS / (wanted + _EPS)).sqrt()
         changed[key] = torch.where(wanted < 0, (weight.double() * factor).to(weight.dtype), weight)
     return changed
-
-
-def weights_path(weights: str) -> Path:
-    """The file that `model.weights` names; `starter` is the model in the package.
-
-    Raises:
-        InputError: this installation has no starter model.
-    """
-    return starter_path() if weights == STARTER else Path(weights)
 
 
 def is_published(weights: str) -> bool:

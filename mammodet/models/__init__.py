@@ -12,6 +12,15 @@ STARTER = "starter"
 _FOLDER = Path(__file__).parent
 
 
+def model_path(name: str | Path) -> Path:
+    """The file that is named; `starter` is the model in the package.
+
+    Raises:
+        InputError: this installation has no starter model.
+    """
+    return starter_path() if str(name) == STARTER else Path(name)
+
+
 def starter_path(folder: Path = _FOLDER) -> Path:
     """The path of the starter model, after checking size and SHA-256 against `starter.json`.
 

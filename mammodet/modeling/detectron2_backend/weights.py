@@ -13,7 +13,8 @@ from mammodet.errors import InputError
 from mammodet.modeling.detectron2_backend.config import named_weights
 from mammodet.modeling.detectron2_backend.detector import Detectron2Detector
 from mammodet.modeling.mammo_rcnn import MammoRCNN
-from mammodet.modeling.weights import detectron2_state, load_matching, weights_path
+from mammodet.modeling.weights import detectron2_state, load_matching
+from mammodet.models import model_path
 
 #: Before the names of a checkpoint of ours.
 _OWN = "detector.model."
@@ -100,7 +101,7 @@ def _find(config: DetectorModelConfig) -> tuple[Path, str]:
                 "config of the same network, or the path of a file"
             ) from None
     if "://" not in address:
-        return weights_path(address), address
+        return model_path(address), address
     return _download(address), address
 
 
