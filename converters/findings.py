@@ -6,7 +6,7 @@ An archive says of each image what an `ImageRow` holds; its pixels, lesions, lab
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -18,6 +18,7 @@ from mammodet.converters.skeleton import Made, Resumable, refused
 from mammodet.converters.tables import Cells, find_files, read_table
 from shapely.geometry.base import BaseGeometry
 
+from mammodet.data.images import Pixels
 from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import mask_to_rle, rle_area, rle_box, rle_to_mask
 from mammodet.outlines import box, circle, clip, forward, polygon, to_box, to_rle
@@ -274,10 +275,17 @@ def tumor_of(findings: Sequence[Finding], scheme: str, *, normal: bool) -> int |
     return 0 if normal and not findings else None
 
 
-def convert_row(number: int, row: ImageRow, source: Path, output: Path, options: ImageOptions) -> Made:
+def convert_row(
+    number: int,
+    row: ImageRow,
+    source: Path,
+    output: Path,
+    options: ImageOptions,
+    read: Callable[[], Pixels] | None = None,
+) -> Made:
     """The record of an image. `facts`: what its header `said`, and how many findings were `clipped`."""
     try:
-        taken = take_image(row.path, source, output, options.pixels, number=number, name=row.name)
+        taken = take_image(row.path, source, output, options.pixels, number=number, name=row.name, read=read)
     except InputError as error:
         name = row.path.relative_to(source).as_posix()
         return refused("image", row.name, str(error).replace(str(row.path), name), name)

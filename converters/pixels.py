@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,12 +83,22 @@ class Taken:
     trace: Trace
 
 
-def take_image(path: Path, source: Path, output: Path, options: PixelOptions, *, number: int, name: str) -> Taken:
+def take_image(
+    path: Path,
+    source: Path,
+    output: Path,
+    options: PixelOptions,
+    *,
+    number: int,
+    name: str,
+    read: Callable[[], Pixels] | None = None,
+) -> Taken:
     """Refer to a file, of which the header alone is read, or write it as a PNG.
 
     Args:
         number: the record's image id.
         name: of the PNG in `images`, without suffix.
+        read: reads a file that `read_image` does not; it cannot be referred to.
     Raises:
         InputError: the file cannot be read.
     """
@@ -101,7 +112,7 @@ def take_image(path: Path, source: Path, output: Path, options: PixelOptions, *,
         record = ImageRecord(number, file_name, header.size_hw, spacing_mm_rc=header.spacing_mm_rc)
         return Taken(record, header, Trace(header.size_hw))
     cv2.setNumThreads(1)  # the processes share the cores already
-    return _write(path, output / "images", options, number, name)
+    return _write(path, output / "images", options, number, name, read)
 
 
 def _check_end(path: Path, header: DicomHeader) -> None:
@@ -128,9 +139,13 @@ def _check_end(path: Path, header: DicomHeader) -> None:
     raise InputError(f"{path}: is cut short: the compressed pixel data have no end")
 
 
-def _write(path: Path, images: Path, options: PixelOptions, number: int, name: str) -> Taken:
+def _write(
+    path: Path, images: Path, options: PixelOptions, number: int, name: str, read: Callable[[], Pixels] | None
+) -> Taken:
     header: DicomHeader | None = None
-    if is_dicom(path):
+    if read is not None:
+        pixels = read()
+    elif is_dicom(path):
         pixels, header = read_dicom(path)
     else:
         pixels = read_image(path)

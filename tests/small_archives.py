@@ -12,9 +12,31 @@ from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
+from mammodet.converters.base import SplitOptions
+from mammodet.converters.findings import ImageOptions
 from small_dicom import image, save
 
+from mammodet.data.coco import read_coco
+
 HIGH, WIDE = 120, 80
+NO_SPLIT = SplitOptions(0, 0, 0)
+
+
+def run(archive: Any, source: Path, output: Path, options: Any = ImageOptions, **chosen: Any) -> tuple[Any, Any]:
+    """Convert into `train.json`; the summary, and records by the stem of their files."""
+    given = {"splits": NO_SPLIT, "jobs": 1, "progress": False} | chosen
+    summary = archive.ARCHIVE.convert(source, output, options(**given))
+    found = [
+        record
+        for name in ("train", "test")
+        if (output / f"{name}.json").is_file()
+        for record in read_coco(output / f"{name}.json").images
+    ]
+    return summary, {Path(record.file_name).stem: record for record in found}
+
+
+def lost(summary: Any) -> list[tuple[str, str, str]]:
+    return [(item.kind.value, item.what, item.name) for item in summary.quarantine]
 
 
 def breast(seed: int = 0) -> np.ndarray:
@@ -206,20 +228,33 @@ def write_embed(folder: Path, files: Sequence[Mapping[str, Any]], findings: Sequ
 # DDSM
 
 
-def write_ddsm_case(folder: Path, case: str, overlays: Mapping[str, str], missing: str = "") -> Path:
-    """A case with four PNGs, its `.ics` file and overlays (`LEFT_CC` to text); one that is `missing` has no file."""
-    grey = breast() * 16
+def write_ddsm_case(
+    folder: Path,
+    case: str,
+    overlays: Mapping[str, str],
+    missing: str = "",
+    *,
+    packed: Mapping[str, bytes] | None = None,
+    digitizer: str = "LUMISYS LASER",
+    bits: int = 12,
+) -> Path:
+    """A case with its `.ics` file and overlays (`LEFT_CC` to text); one that is `missing` has no file.
+
+    Args:
+        packed: LJPEG streams; else the case has four PNGs.
+    """
     folder.mkdir(parents=True)
     places = ("LEFT_CC", "LEFT_MLO", "RIGHT_CC", "RIGHT_MLO")
     lines = [
-        f"{place} LINES {HIGH} PIXELS_PER_LINE {WIDE} BITS_PER_PIXEL 12 RESOLUTION 50 "
+        f"{place} LINES {HIGH} PIXELS_PER_LINE {WIDE} BITS_PER_PIXEL {bits} RESOLUTION 50 "
         f"{'OVERLAY' if place in overlays or place == missing else 'NON_OVERLAY'}"
         for place in places
     ]
-    head = f"ics_version 1.0\nfilename {case}\nPATIENT_AGE 60\nDENSITY 3\nDIGITIZER LUMISYS LASER\nSEQUENCE\n"
+    head = f"ics_version 1.0\nfilename {case}\nPATIENT_AGE 60\nDENSITY 3\nDIGITIZER {digitizer}\nSEQUENCE\n"
     (folder / f"{case.replace('_', '-')}.ics").write_text(head + "\n".join(lines) + "\n")
-    for place in places:
-        (folder / f"{case}.{place}.png").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    png = cv2.imencode(".png", breast() * 16)[1].tobytes()
+    for place, content in (packed or dict.fromkeys(places, png)).items():
+        (folder / f"{case}.{place}.{'LJPEG' if packed else 'png'}").write_bytes(content)
     for place, text in overlays.items():
         (folder / f"{case}.{place}.OVERLAY").write_text(text)
     return folder

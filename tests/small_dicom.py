@@ -70,9 +70,15 @@ def jpeg_baseline(pixels: NDArray[Any]) -> bytes:
     return content.tobytes()
 
 
-def jpeg_lossless(pixels: NDArray[Any], bits: int, *, predictor: int = 1) -> bytes:
-    """A lossless JPEG (ITU-T T.81 annex H, process 14) of any prediction: 1 is the left, 2 the upper neighbour."""
+def jpeg_lossless(pixels: NDArray[Any], bits: int, *, predictor: int = 1, pvrg: bool = False) -> bytes:
+    """A lossless JPEG (ITU-T T.81 annex H, process 14) of any prediction: 1 is the left, 2 the upper neighbour.
+
+    Args:
+        pvrg: as Stanford's coder writes it, which predicts the first row from one of the middle value, too.
+    """
     values = pixels.astype(np.int64)
+    if pvrg:
+        values = np.vstack([np.full_like(values[:1], 1 << bits - 1), values])
     predicted = np.empty_like(values)
     left, up, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
     predicted[1:, 1:] = [
@@ -88,6 +94,7 @@ def jpeg_lossless(pixels: NDArray[Any], bits: int, *, predictor: int = 1) -> byt
     predicted[0, 1:] = values[0, :-1]
     predicted[0, 0] = 1 << bits - 1
     differences = (values - predicted + 32768) % 65536 - 32768  # modulo 2**16, H.1.2.1
+    differences = differences[-len(pixels) :]
     text = []
     for difference in differences.ravel().tolist():
         category = 16 if difference == -32768 else abs(difference).bit_length()

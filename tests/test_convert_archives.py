@@ -1,66 +1,36 @@
-"""INbreast, VinDr-Mammo and CMMD from phantoms with the quirks of the real archives; answers by hand."""
+"""What archives share, INbreast and VinDr-Mammo from phantoms with the quirks of the real archives; answers by hand."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import shapely
-from mammodet.converters import cmmd, ddsm, dmid, embed, inbreast, kau_bcmd, vindr
-from mammodet.converters.base import SplitOptions
-from mammodet.converters.ddsm import read_overlay
-from mammodet.converters.findings import FindingOptions, ImageOptions
+from mammodet.converters import inbreast, vindr
+from mammodet.converters.findings import FindingOptions
 from mammodet.converters.inbreast import group, read_findings
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.tables import birads_of, density_of, read_table
 from small_archives import (
     HIGH,
     WIDE,
-    abnormality,
-    breast,
+    lost,
     roi,
+    run,
     square,
     vindr_row,
-    write_cmmd,
     write_csv,
-    write_ddsm_case,
-    write_dmid,
-    write_embed,
     write_inbreast,
     write_vindr,
-    write_xlsx,
 )
 
 from mammodet.commands.convert import main
-from mammodet.data.coco import read_coco
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area, rle_box, rle_to_mask
 from mammodet.outlines import clip, polygon, to_rle
 from mammodet.trace import Trace
-
-NO_SPLIT = SplitOptions(0, 0, 0)
-
-
-def run(archive: Any, source: Path, output: Path, options: Any = ImageOptions, **chosen: Any) -> tuple[Any, Any]:
-    """Convert into `train.json`; the summary, and records by the stem of their files."""
-    given = {"splits": NO_SPLIT, "jobs": 1, "progress": False} | chosen
-    summary = archive.ARCHIVE.convert(source, output, options(**given))
-    found = [
-        record
-        for name in ("train", "test")
-        if (output / f"{name}.json").is_file()
-        for record in read_coco(output / f"{name}.json").images
-    ]
-    return summary, {Path(record.file_name).stem: record for record in found}
-
-
-def lost(summary: Any) -> list[tuple[str, str, str]]:
-    return [(item.kind.value, item.what, item.name) for item in summary.quarantine]
-
 
 # Shared parts
 
@@ -358,284 +328,6 @@ def test_vindr_counts_of_a_table_of_the_real_size(tmp_path):
     }
     assert len(archive.images) == 20000
     assert sum(subset == "test" for subset in archive.given().values()) == 1000
-
-
-# CMMD
-
-
-def test_cmmd_labels_follow_the_rows_of_the_breast(tmp_path):
-    images = [("D1-0001", "L", "CC"), ("D1-0001", "R", "MLO"), ("D2-0500", "R", "CC"), ("D2-0501", "L", "CC")]
-    rows = [
-        ("D1-0001", "L", "44", "calcification", "Benign", ""),
-        ("D2-0500", "R", "51", "both", "Benign", ""),
-        ("D2-0500", "R", "51", "mass", "Malignant", "Luminal A"),
-        ("D2-0501", "L", "60", "mass", "?", ""),
-        ("D2-0999", "L", "60", "mass", "Benign", ""),
-    ]
-    summary, _ = run(cmmd, write_cmmd(tmp_path / "in", images, rows), tmp_path / "out")
-    found = read_coco(tmp_path / "out/train.json").images
-    assert [(record.patient_id, record.laterality, record.view, *record.labels.values()) for record in found] == [
-        ("cmmd_D1-0001", "L", "CC", 1, 0),
-        ("cmmd_D1-0001", "R", "MLO", None, None),  # a breast that is not listed is not known
-        ("cmmd_D2-0500", "R", "CC", 1, 1),
-        ("cmmd_D2-0501", "L", "CC", None, None),
-    ]
-    assert all(record.unlocalized and not record.lesions for record in found)
-    assert found[2].notes == ("age 51", "abnormality both, mass", "subtype Luminal A")
-    assert [record.class_name for record in found] == ["benign", None, "malignant", None]
-    assert sorted(lost(summary)) == [
-        ("bad_row", "row", "CMMD_clinicaldata_revision.xlsx line 5"),
-        ("no_file", "breast", "D2-0999 L"),
-    ]
-    assert (summary.counts["patients"], summary.counts["breasts without a row"]) == (3, 2)
-
-
-@pytest.mark.parametrize(("side", "labels"), [("L", [(1, None), (1, 0)]), ("?", [(1, None), (1, None)])])
-def test_cmmd_row_that_cannot_be_read_leaves_no_breast_benign(tmp_path, side, labels):
-    rows = [("D1-0001", place, "44", "mass", "Benign", "") for place in "LR"]
-    rows.append(("D1-0001", side, "44", "mass", "Malignnt" if side == "L" else "Malignant", ""))
-    images = [("D1-0001", "L", "CC"), ("D1-0001", "R", "CC")]
-    run(cmmd, write_cmmd(tmp_path / "in", images, rows), tmp_path / "out")
-    found = read_coco(tmp_path / "out/train.json").images
-    assert [tuple(record.labels.values()) for record in found] == labels
-    assert [record.class_name for record in found] == [None if label is None else "benign" for _, label in labels]
-
-
-# DMID
-
-
-def disc(x: int, y: int, radius: int) -> np.ndarray:
-    rows, columns = np.ogrid[0.5:HIGH, 0.5:WIDE]
-    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
-
-
-DMID = [
-    "Reference  tissue  class",
-    "IMG001  G  MISC  M  20  40  9",
-    "IMG002\tF\tNORM",
-    "IMG003  D  CALC  B  30  50  -",
-    "IMG004  -  CIRC  B  25  30  6",
-    "IMG004  -  CALC  M  25  80  6",
-    "IMG005  G  NORM",
-    "IMG006  G  CIRC  X  1 2 3",
-    "IMG009  G  CIRC  B  1 2 3",
-]
-MASKS = {"IMG001": disc(20, 40, 9), "IMG004": disc(25, 30, 6) | disc(25, 80, 6), "IMG005": disc(30, 60, 8)}
-
-
-def test_dmid_masks_lines_and_labels(tmp_path):
-    source = write_dmid(tmp_path / "in", DMID, MASKS, images=7)
-    summary, records = run(dmid, source, tmp_path / "out", dmid.DmidOptions)
-    labels = {name: (*record.labels.values(), record.unlocalized) for name, record in records.items()}
-    assert labels == {
-        "IMG001": (1, 1, False),
-        "IMG002": (0, 0, False),
-        "IMG003": (None, 0, True),  # a calcification without a radius
-        "IMG004": (1, 1, False),
-        "IMG005": (None, None, True),  # normal, but its mask outlines something
-        "IMG006": (None, None, True),  # its line cannot be read
-    }
-    (mass,) = records["IMG001"].lesions
-    assert rle_to_mask(mass.rle).tolist() == MASKS["IMG001"].tolist()
-    assert (mass.category, mass.geometry, mass.attributes["pathology"]) == ("mass", "contour", "malignant")
-    assert [lesion.ignore for lesion in records["IMG004"].lesions] == [True, True]  # which is which, nothing says
-    assert {name: record.density for name, record in records.items()} == dict(
-        zip(records, ["G", "F", "D", None, "G", None], strict=True)
-    )
-    assert sorted(lost(summary)) == [
-        ("bad_row", "line", "Info.txt line 8"),
-        ("contradiction", "mask", "IMG005"),
-        ("no_file", "image", "img009"),
-        ("no_place", "circle", "IMG003 CALC (30.0, 50.0) radius None"),
-        ("no_row", "image", "img007"),
-    ]
-    assert summary.checks["circles on masks"] == {"of": 3, "origin top": 3, "origin bottom": 0}
-
-
-def test_dmid_origin_places_circles_and_tells_components_apart(tmp_path):
-    lines = [*DMID[:6], "IMG005 G SPIC M 25 30 6.2"]
-    masks = {"IMG004": MASKS["IMG004"]}
-    source = write_dmid(tmp_path / "in", lines, masks, images=5)
-    _, records = run(dmid, source, tmp_path / "top", dmid.DmidOptions, origin="top")
-    assert [(lesion.ignore, lesion.attributes["pathology"]) for lesion in records["IMG004"].lesions] == [
-        (False, "benign"),
-        (True, "malignant"),
-    ]
-    (circle,) = records["IMG005"].lesions
-    assert (circle.geometry, circle.box_xyxy) == ("circle", (19, 24, 32, 37))  # centre (25.5, 30.5), radius 6.2
-    _, records = run(dmid, source, tmp_path / "bottom", dmid.DmidOptions, origin="bottom")
-    assert records["IMG005"].lesions[0].box_xyxy == (19, 83, 32, 96)  # centre (25.5, 120 - 30.5)
-
-
-# EMBED
-
-
-def test_embed_boxes_and_labels_by_exam_and_side(tmp_path):
-    files = [
-        {
-            "anon_dicom_path": "/mnt/NAS2/x/cohort_1/1/2/a.dcm",
-            "empi_anon": 7,
-            "acc_anon": "11.0",
-            "num_roi": 1,
-            "ROI_coords": "((30, 10, 50, 40),)",
-        },
-        {"anon_dicom_path": "/mnt/b.dcm", "empi_anon": 7, "acc_anon": 11, "ImageLateralityFinal": "R"},
-        {
-            "anon_dicom_path": "/mnt/c.dcm",
-            "empi_anon": 8,
-            "acc_anon": 12,
-            "num_roi": 2,
-            "ROI_coords": "[[100, 60, 140, 90]]",
-        },
-        {"anon_dicom_path": "/mnt/d.dcm", "empi_anon": 8, "acc_anon": 12, "FinalImageType": "C-View"},
-        {"anon_dicom_path": "/mnt/e.dcm", "empi_anon": 8, "acc_anon": 12, "spot_mag": "1.0"},
-        {"anon_dicom_path": "/mnt/f.dcm", "empi_anon": 9, "acc_anon": 13},
-    ]
-    findings = [
-        {
-            "acc_anon": 11,
-            "side": "L",
-            "asses": "S",
-            "tissueden": "3.0",
-            "massshape": "O",
-            "path_severity": "0.0",
-            "bside": "L",
-        },
-        {"acc_anon": 11, "side": "R", "asses": "N", "tissueden": "3.0"},
-        {"acc_anon": 12, "side": "B", "asses": "A", "tissueden": "1", "massshape": "T", "calcfind": "A"},
-        {"acc_anon": 12, "side": "R", "asses": "K", "path_severity": "1", "bside": "R"},
-    ]
-    summary, records = run(embed, write_embed(tmp_path / "in", files, findings), tmp_path / "out", embed.EmbedOptions)
-    found = {
-        name: (record.patient_id, record.birads, record.density, *record.labels.values(), record.unlocalized)
-        for name, record in records.items()
-    }
-    assert found == {
-        "a": ("embed_7", "4", "C", 1, 1, False),
-        "b": ("embed_7", "1", "C", 0, None, False),
-        "c": ("embed_8", "0", "A", None, None, True),  # one of its two boxes is missing
-        "f": ("embed_9", None, None, None, None, True),  # an exam without findings' rows is not known
-    }
-    (mass,) = records["a"].lesions
-    assert (mass.category, mass.box_xyxy, mass.ignore) == (
-        "mass",
-        (10, 30, 40, 50),
-        False,
-    )  # y1, x1, y2, x2 in the table
-    (other,) = records["c"].lesions
-    assert (other.box_xyxy, other.ignore, other.attributes["abnormality"]) == ((60, 100, 80, 120), True, "other")
-    assert lost(summary) == [("no_place", "finding", "c")]
-    counts = {"rows": 6, "of another type": 1, "spot compression, magnification": 1}
-    assert summary.counts["rows of files"] == counts
-
-
-# KAU-BCMD
-
-
-def test_kau_bcmd_says_birads_by_folder_and_density_by_table(tmp_path):
-    source = tmp_path / "in"
-    for name in (
-        "BIRAD1/b1/2018_BC001_CC_L.jpg",
-        "Birad4/b4/2018_BC001_MLO_L .jpg",
-        "Birad4/b4/2018_BC002_CC_R.jpg",
-        "Birad5/Birad5/2018_BC002_CC_R.jpg",
-        "Birad3/b3/scan7.jpg",
-    ):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        grey = (breast() // 16).astype(np.uint8)
-        (source / name).write_bytes(cv2.imencode(".jpg", grey)[1].tobytes())
-    density = "Percentage of\n grandular tissue(density)"
-    write_xlsx(source / "correctSheetlast.xlsx", [{"Image path": r"D:\x\2018_BC001_CC_L.jpg", density: "26%-50%"}])
-    summary, records = run(kau_bcmd, source, tmp_path / "out")
-    found = {
-        name: (
-            record.patient_id,
-            record.laterality,
-            record.view,
-            record.birads,
-            record.density,
-            *record.labels.values(),
-        )
-        for name, record in records.items()
-    }
-    assert found == {
-        "2018_BC001_CC_L": ("kau_2018_BC001", "L", "CC", "1", "B", 0, 0),
-        "2018_BC001_MLO_L ": ("kau_2018_BC001", "L", "MLO", "4", None, None, None),
-        "2018_BC002_CC_R": ("kau_2018_BC002", "R", "CC", "5", None, None, None),
-    }
-    assert sorted(lost(summary)) == [
-        ("bad_name", "image", "Birad3/b3/scan7.jpg"),
-        ("contradiction", "copy", "Birad4/b4/2018_BC002_CC_R.jpg"),
-    ]
-
-
-# DDSM
-
-
-def test_ddsm_chain_codes_become_outlines(tmp_path):
-    mass = abnormality(1, "MASS SHAPE IRREGULAR MARGINS SPICULATED", "MALIGNANT", 10, 30, 19)
-    spots = abnormality(2, "CALCIFICATION TYPE PLEOMORPHIC DISTRIBUTION CLUSTERED", "BENIGN", 5, 70, 4)
-    source = tmp_path / "in"
-    overlays = {"LEFT_CC": "TOTAL_ABNORMALITIES 2\n" + mass + spots, "RIGHT_CC": "TOTAL_ABNORMALITIES 2\n" + mass}
-    write_ddsm_case(source / "cancers/cancer_01/case1141", "A_1141_1", overlays, missing="RIGHT_MLO")
-    write_ddsm_case(source / "normals/normal_01/case0002", "B_0002_1", {})
-    (source / "normals" / "C_0003_1.LEFT_CC.LJPEG").write_bytes(b"x")
-    summary, records = run(ddsm, source, tmp_path / "out", FindingOptions)
-    found, ignored = records["A_1141_1.LEFT_CC"].lesions
-    # 20 x 20 pixels with the outer ones, which the code walks on
-    assert (found.box_xyxy, rle_area(found.rle), found.geometry) == ((10, 30, 30, 50), 400, "contour")
-    assert (found.attributes["pathology"], found.ignore, ignored.ignore) == ("malignant", False, True)
-    labels = {name: (*record.labels.values(), record.unlocalized) for name, record in records.items()}
-    assert labels == {
-        "A_1141_1.LEFT_CC": (1, 1, False),
-        "A_1141_1.LEFT_MLO": (None, None, True),  # nothing is marked on a view of a case with cancer
-        "A_1141_1.RIGHT_CC": (None, None, True),  # two abnormalities are announced, one is there
-        "A_1141_1.RIGHT_MLO": (None, None, True),  # its overlay is missing
-        **{f"B_0002_1.{place}": (0, 0, False) for place in ("LEFT_CC", "LEFT_MLO", "RIGHT_CC", "RIGHT_MLO")},
-    }
-    assert sorted(lost(summary)) == [
-        ("no_file", "overlay", "A_1141_1.RIGHT_MLO"),
-        ("unreadable", "image", "c_0003_1.left_cc.ljpeg"),
-        ("unreadable", "overlay", "A_1141_1.RIGHT_CC"),
-    ]
-    record = records["B_0002_1.RIGHT_MLO"]
-    assert (record.patient_id, record.laterality, record.view, record.density) == ("ddsm_B_0002_1", "R", "MLO", "C")
-    assert record.notes == ("age 60", "digitizer LUMISYS LASER")
-
-
-def test_ddsm_folder_above_the_source_makes_no_film_normal(tmp_path):
-    source = tmp_path / "normal_controls" / "DDSM"
-    write_ddsm_case(source / "cancers/cancer_01", "A_1141_1", {})
-    _, records = run(ddsm, source, tmp_path / "out", FindingOptions)
-    assert {*(tuple(record.labels.values()) for record in records.values())} == {(None, None)}
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [(" #\n\tCORE", "\n\tCORE"), ("10 30", f"10 {'3' * 400}"), (" 2 2 2", " 2 -1 2")]
-)
-def test_ddsm_damaged_boundary_is_refused(tmp_path, old, new):
-    text = "TOTAL_ABNORMALITIES 1\n" + abnormality(1, "MASS SHAPE OVAL MARGINS N/A", "BENIGN", 10, 30, 4)
-    write_ddsm_case(tmp_path / "in/c", "A_1141_1", {"LEFT_CC": text.replace(old, new, 1)})
-    summary, records = run(ddsm, tmp_path / "in", tmp_path / "out", FindingOptions)
-    assert lost(summary) == [("unreadable", "overlay", "A_1141_1.LEFT_CC")]
-    assert (records["A_1141_1.LEFT_CC"].lesions, records["A_1141_1.LEFT_CC"].unlocalized) == ((), True)
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind"),
-    [
-        ("ARCHITECTURAL_DISTORTION", "architectural_distortion"),
-        ("FOCAL_ASYMMETRIC_DENSITY", "asymmetry"),
-        ("LYMPH_NODE", "other"),
-        ("IRREGULAR-ARCHITECTURAL_DISTORTION", "mass"),
-        ("N/A", "mass"),
-    ],
-)
-def test_ddsm_shapes_say_what_is_no_mass(tmp_path, shape, kind):
-    text = "TOTAL_ABNORMALITIES 1\n" + abnormality(1, f"MASS SHAPE {shape} MARGINS N/A", "UNPROVEN", 3, 4, 2)
-    (tmp_path / "a.OVERLAY").write_text(text)
-    ((finding,), (fact,)) = read_overlay(tmp_path / "a.OVERLAY")
-    assert (finding.kind, fact["pathology"]) == (kind, None)
 
 
 @pytest.mark.parametrize("archive", ["inbreast", "vindr", "cmmd", "dmid", "embed"])

@@ -50,7 +50,7 @@ ARCHIVES = {
     "dmid": "DMID: Info.txt, TIFF images and masks",
     "embed": "EMBED: DICOM files and the tables of metadata and clinical findings",
     "kau_bcmd": "KAU-BCMD: images in folders by BI-RADS, and correctSheetlast.xlsx",
-    "ddsm": "DDSM: PNG or TIFF copies with .ics and .OVERLAY files",
+    "ddsm": "DDSM: LJPEG files, or copies of them, with .ics and .OVERLAY files",
     "ddsm_patches": "DDSM patches of 299 x 299: TFRecord and .npy files",
 }
 

@@ -60,7 +60,7 @@ def read_head(stream: bytes) -> JpegHead:
         raise ValueError("it does not begin with a start-of-image marker")
     frames: list[tuple[int, bytes]] = []
     restart, exif = 0, None
-    for marker, at, body in _segments(stream, 2):
+    for marker, at, body in segments(stream, 2):
         if (0xC0 <= marker <= 0xCF and marker not in (*_TABLES, 0xC8)) or marker == JPEG_LS:
             frames.append((marker, body))
         elif marker == _RESTART_INTERVAL:
@@ -74,7 +74,7 @@ def read_head(stream: bytes) -> JpegHead:
     raise ValueError("it ends before any scan")
 
 
-def _segments(stream: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
+def segments(stream: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
     """Marker, place and body of each segment, up to a start of scan or the end marker."""
     while True:
         while stream[at : at + 2] == b"\xff\xff":  # fill bytes
@@ -144,11 +144,11 @@ def read_scans(stream: bytes, head: JpegHead) -> JpegScans:
     # Of each component the lowest bit that is there, for each coefficient; 64 means none yet (T.81 G.1.1.1).
     lowest = {number: [64] * (1 if head.frame == LOSSLESS else 64) for number, _, _ in head.components}
     while True:
-        segments = list(_segments(stream, at))
-        for marker, _, body in segments:
+        found = list(segments(stream, at))
+        for marker, _, body in found:
             if marker == _RESTART_INTERVAL:
                 restart = _restart_interval(body)
-        marker, place, body = segments[-1]
+        marker, place, body = found[-1]
         if marker == _END:
             break
         scans += 1
@@ -217,11 +217,11 @@ def check_lossless(stream: bytes, scans: JpegScans, pixels: NDArray[Any]) -> Non
         ValueError: with the reason: they take more, or the stream has no code for them.
     """
     head = scans.head
-    *segments, (_, _, scan) = _segments(stream, 2)
-    table, predict, shift = scan[2] >> 4, _PREDICTORS.get(scan[3]), scan[5] & 15
+    *tables, (_, _, scan) = segments(stream, 2)
+    table, predict, shift = scan[2] >> 4, PREDICTORS.get(scan[3]), scan[5] & 15
     if predict is None:
         raise ValueError(f"its predictor is {scan[3]}; expected 1 to 7")
-    lengths = _code_lengths(segments, table)
+    lengths = _code_lengths(tables, table)
     # Of each difference modulo 2**16: the code of its category, and as many bits again (H.1.2.2).
     categories = np.frexp(np.abs((np.arange(65536) + 32767) % 65536 - 32767))[1]
     cost = (lengths + np.arange(17) * (np.arange(17) < 16))[categories]
@@ -247,10 +247,10 @@ def check_lossless(stream: bytes, scans: JpegScans, pixels: NDArray[Any]) -> Non
         raise ValueError("its scan does not hold all pixels")
 
 
-def _code_lengths(segments: list[tuple[int, int, bytes]], table: int) -> NDArray[np.int64]:
+def _code_lengths(tables: list[tuple[int, int, bytes]], table: int) -> NDArray[np.int64]:
     """Bits of each category's code (T.81 B.2.4.2); a number beyond any sum for what has none."""
     lengths = np.full(17, 2**40, np.int64)
-    for marker, _, body in segments:
+    for marker, _, body in tables:
         while marker == _TABLES[0] and len(body) >= 17:
             counts = body[1:17]
             symbols, rest = body[17 : 17 + sum(counts)], body[17 + sum(counts) :]
@@ -264,7 +264,7 @@ def _code_lengths(segments: list[tuple[int, int, bytes]], table: int) -> NDArray
 
 
 #: The prediction of samples from their left and upper neighbours, and the one in the corner (T.81 table H.1).
-_PREDICTORS: dict[int, Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
+PREDICTORS: dict[int, Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     1: lambda left, up, corner: left,
     2: lambda left, up, corner: up,
     3: lambda left, up, corner: corner,

@@ -32,7 +32,7 @@ from pydicom.uid import (
 
 from mammodet.data.dicom.file import UNDEFINED_LENGTH, DicomFile, PixelElement, quiet
 from mammodet.data.dicom.j2k import check_j2k
-from mammodet.data.headers import MOST_PIXELS_PER_BYTE
+from mammodet.data.headers import MOST_PIXELS, MOST_PIXELS_PER_BYTE
 from mammodet.data.jpeg import JPEG_LS, LOSSLESS, JpegScans, check_lossless, read_head, read_scans
 from mammodet.errors import InputError
 
@@ -128,6 +128,24 @@ def decode(frame: Frame) -> NDArray[Any]:
     if scans and scans.head.frame != LOSSLESS and not np.array_equal(pixels, _decoded(frame, scans.filled)):
         raise InputError(f"{frame.path}: is cut short: the scans of the JPEG stream do not hold all pixels")
     return _checked(frame, pixels)
+
+
+def decode_lossless_jpeg(path: Path, stream: bytes) -> NDArray[Any]:
+    """Values, uint8 or uint16 (height, width), of a grey lossless JPEG stream that no DICOM file wraps.
+
+    Raises:
+        InputError: the stream is damaged, cut short, too large, or of another kind.
+    """
+    try:
+        head = read_head(stream)
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged or no JPEG stream: {error}") from None
+    stored = StoredFormat(head.size_hw, 16, head.precision, False, "MONOCHROME2")
+    if stored.pixel_count > MOST_PIXELS:
+        raise InputError(f"{path}: states {head.size_hw} pixels (height, width); at most {MOST_PIXELS} are read")
+    _check_weight(path, stream, stored, JPEGLossless)
+    precision, scans = _check_jpeg(path, stream, stored, JPEGLossless)
+    return decode(Frame(path, JPEGLossless, stored, stream, "OW", precision, scans))
 
 
 def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
