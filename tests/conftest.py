@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,22 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = mias.MiasOptions(splits=SplitOptions(0.2, 0.3, folds=2), progress=False)
     mias.convert(folder / "archive", folder / "data", options)
     return folder / "data"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Any:
+    """What the reading page shows."""
+    from small_view import make_study
+
+    return make_study(tmp_path)
+
+
+@pytest.fixture
+def store(study: Any, tmp_path: Path) -> Any:
+    """The verdicts on it."""
+    from mammodet.serving.verdicts import VerdictStore
+
+    return VerdictStore(study, tmp_path / "preds")
 
 
 #: Markers of tests that need what a machine may lack, and why they are skipped there.

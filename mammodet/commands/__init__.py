@@ -32,6 +32,8 @@ COMMANDS = {
     "phantoms": ("phantoms", "draw synthetic mammograms in the layout of an archive"),
     "download": ("download", "download CBIS-DDSM from a public index, sizes shown first"),
 }
+#: Those that do something without an argument; of others it shows their options.
+BARE = ("view",)
 
 START = """mammodet finds and outlines abnormalities in mammograms.
 
@@ -70,4 +72,4 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"mammodet {name}: no such sub-command{hint}; expected one of {', '.join(COMMANDS)}")
     sys.argv[0] = f"mammodet {name}"  # the name that argparse prints
     module = importlib.import_module(f"mammodet.commands.{COMMANDS[name][0]}")
-    return int(module.main(rest or ["--help"]))
+    return int(module.main(rest or ([] if name in BARE else ["--help"])))

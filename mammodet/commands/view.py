@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mammodet.serving.study import Study
 
 EXAMPLE = """examples (docs/view.md):
+  mammodet view                                          an empty page, onto which files are dropped
   mammodet view films/ study.zip                         predict now, with the starter model
   mammodet view preds/ --images films/                   what mammodet predict wrote
   mammodet view data/mias/test.json --predictions preds/ truth and predictions side by side
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="keeps verdicts.json, uploads, and predictions that are made now (beside the predictions, else "
-        "mammodet_view/NAME)",
+        "mammodet_view/NAME; mammodet_view where nothing is named)",
     )
     main.add_argument("--export", type=Path, metavar="FILE", help="write the corrected images as COCO JSON, and end")
     main.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(
                 f"--predictions {chosen.predictions}: holds no predictions.json, and is no predictions file"
             )
-    name = Path(chosen.input[0]).stem or "study" if chosen.input else "uploads"
+    name = Path(chosen.input[0]).stem or "study" if chosen.input else ""
     output = chosen.output or (file.parent if file is not None else Path("mammodet_view", name))
 
     @cache

@@ -31,11 +31,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mammodet.data.coco import to_json
 from mammodet.data.images import Pixels
 from mammodet.errors import InputError, faults_of
+from mammodet.evaluation.entries import as_text
 from mammodet.reporting.case_links import POLICY as REPORT_POLICY
 from mammodet.reporting.case_links import linked
 from mammodet.reporting.gallery import render
 from mammodet.serving.openapi import openapi
 from mammodet.serving.page import STATIC, page
+from mammodet.serving.study import at_most
 from mammodet.serving.uploads import (
     IMAGES,
     MOST_FILES,
@@ -178,7 +180,8 @@ def make_app(
         return _html(render("rest.html.j2", api=openapi(), token=token))
 
     async def studies(request: Request) -> Response:
-        return JSONResponse({"studies": len(uploads.shown), "most_bytes": MOST_UPLOAD_BYTES})
+        kept_in = as_text(uploads.folder.resolve())
+        return JSONResponse({"studies": len(uploads.shown), "most_bytes": MOST_UPLOAD_BYTES, "kept_in": kept_in})
 
     async def overview(request: Request) -> Response:
         study, store = shown(request)
@@ -200,7 +203,10 @@ def make_app(
         if asked != "none" and not (asked.isdecimal() and len(asked) < 4):
             raise HTTPException(422, "window: expected a number or 'none'")
         window = None if asked == "none" else int(asked)
-        return InTurn(lambda: pixel_response(study.pixels(number, window)), turns)
+        most = request.query_params.get("most", "99999")
+        if not (most.isdecimal() and 1 < len(most) < 6):
+            raise HTTPException(422, "most: expected a number of pixels from 10 to 99999")
+        return InTurn(lambda: pixel_response(at_most(study.pixels(number, window), int(most))), turns)
 
     async def verdict(request: Request) -> Response:
         (_, store), number = image_of(request)

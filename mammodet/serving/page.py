@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mammodet.data.images import to_display
 from mammodet.files import write_text
 from mammodet.reporting.gallery import render
-from mammodet.serving.study import Study
+from mammodet.serving.study import Study, at_most
 
 STATIC = Path(__file__).parent / "static"
 LONGEST_SIDE = 2400  # px of a picture in a file
@@ -53,9 +53,7 @@ def write_pages(study: Study, folder: Path) -> list[Path]:
 
 def _picture(pixels: NDArray[np.uint8]) -> str:
     """A JPEG as a data URI."""
-    scale = LONGEST_SIDE / max(pixels.shape)
-    if scale < 1:
-        pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    pixels = at_most(pixels, LONGEST_SIDE)
     content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
 

@@ -43,6 +43,7 @@ def serve(
     address = f"http://127.0.0.1:{port}/{'report' if report is not None else ''}?token={token}"
     for study, store in uploads.shown:
         print(f"{study.title}: {len(study.exams)} exams, {len(study.images)} images; verdicts: {store.path}")
+    print(f"files that are dropped on the page are kept in {uploads.folder}")
     print(f"open {address}  (Ctrl+C ends)", flush=True)
     if open_browser:
         webbrowser.open(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mammodet.reporting.ranking import DEFAULT_RULE, Matches, describe, match_de
 from mammodet.run_lengths import mask_patch
 
 NO_FINDINGS = Detections.empty(with_masks=False)
+MOST_KEPT, MOST_KEPT_PIXELS = 8, 2**25  # decoded images in memory: two exams, at most 512 MB
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,9 @@ class Study:
 
     def pixels(self, number: int, window: int | None = 0) -> Pixels:
         """Pixels as `read_image` gives them, or of DICOM files with another of their windows; None: with none."""
-        path = self.path(number)
-        if window == 0 or not is_dicom(path):
-            return read_image(path)
-        from mammodet.data.dicom import read_dicom
-
-        return read_dicom(path, window=window)[0]
+        height, width = self.images[number].size_hw
+        read = _pixels if height * width <= MOST_KEPT_PIXELS else _pixels.__wrapped__
+        return read(self.path(number), window)
 
     def overview(self) -> dict[str, Any]:
         """Everything but outlines and windows, which `details` reads when an exam is opened."""
@@ -232,6 +230,21 @@ def predicted_only(inputs: Inputs, predictions: Predictions) -> Inputs:
     exams = (replace(exam, files=tuple(name for name in exam.files if name in kept)) for exam in inputs.exams)
     dataset = replace(inputs.dataset, images=records)
     return replace(inputs, dataset=dataset, exams=tuple(exam for exam in exams if exam.files))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _pixels(path: Path, window: int | None) -> Pixels:
+    if window == 0 or not is_dicom(path):
+        return read_image(path)
+    from mammodet.data.dicom import read_dicom
+
+    return read_dicom(path, window=window)[0]
+
+
+def at_most(pixels: Pixels, side: int) -> Pixels:
+    """Pixels, smaller if the longer side has more than so many."""
+    scale = side / max(pixels.shape)
+    return pixels if scale >= 1 else cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def outline(rle: Rle | None) -> list[list[float]]:

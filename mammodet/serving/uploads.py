@@ -35,6 +35,7 @@ from mammodet.serving.verdicts import VerdictStore
 MOST_UPLOAD_BYTES = 2**28
 MOST_FILES = 500
 MOST_IMAGES = 200  # of an upload, unpacked
+MOST_FOLDERS = 6  # of a name, the last ones
 IMAGES = (".png", ".dcm")
 STUDIES = (*IMAGES, ".zip")
 _MAGIC = ((0, b"\x89PNG\r\n\x1a\n", ".png"), (128, b"DICM", ".dcm"), (0, b"PK\x03\x04", ".zip"))
@@ -228,14 +229,16 @@ async def _receive(request: Request, folder: Path, kinds: tuple[str, ...], most:
 
 
 def _store(source: IO[bytes], place: Path, name: str, kinds: tuple[str, ...]) -> Path | None:
-    """The file under a name of safe letters, or None if its first bytes are those of another kind."""
+    """The file under a name of safe letters in folders of such; None if its first bytes are those of another kind."""
     source.seek(0)
     start = source.read(132)
     suffix = next((suffix for at, magic, suffix in _MAGIC if start[at : at + len(magic)] == magic), None)
     if suffix not in kinds:
         return None
-    last = re.sub(r"\.(dcm|dicom|png|zip)$", "", re.split(r"[/\\]", name)[-1], flags=re.IGNORECASE)
-    stem = re.sub(r"[^A-Za-z0-9]+", "_", last)[:80].strip("_") or "image"
+    parts = re.split(r"[/\\]", re.sub(r"\.(dcm|dicom|png|zip)$", "", name, flags=re.IGNORECASE))
+    *folders, stem = (re.sub(r"[^A-Za-z0-9]+", "_", part)[:80].strip("_") for part in parts[-MOST_FOLDERS:])
+    stem, place = stem or "image", place.joinpath(*folders)
+    place.mkdir(parents=True, exist_ok=True)
     stems = chain([stem], (f"{stem}_{number}" for number in count(2)))
     path = next(path for path in (place / f"{each}{suffix}" for each in stems) if not path.exists())
     source.seek(0)

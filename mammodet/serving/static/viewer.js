@@ -122,6 +122,7 @@ function withMark(marks, detection, verdict, box) {
 
 // ---- the page
 
+const FIRST_SIDE = 1024; // px of the longer side of what is seen first
 const KEYS = [
   ["j / k", "next, previous exam"], ["Tab / Shift+Tab", "next, previous image"], ["f, Enter or double click", "one image alone, or all"],
   ["mouse drag", "window (right, left) and level (up, down); Shift+drag or middle button: pan"],
@@ -132,7 +133,7 @@ const KEYS = [
   [". / ,", "next, previous finding"], ["a / x / X", "accept, reject the finding; reject all that have no verdict"],
   ["d / n", "redraw the finding / new box: drag, or arrows move, Shift+arrows resize, Enter keeps, Esc drops"],
   ["u", "clear the verdict; of an added box: remove it"], ["m", "comment"], ["v", "image done"], ["e", "export the corrected images as COCO"],
-  ["O, or drop files", "predict DICOM, PNG and zip files"],
+  ["O / D, or drop", "predict DICOM, PNG and zip files / folders of them"],
   ["/", "search"], ["? / Esc", "these keys / close, leave"],
 ];
 
@@ -145,7 +146,8 @@ function start() {
     show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
   };
   const study = { images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
-  let saving = Promise.resolve(), commentTimer = null, mostBytes = 0;
+  let saving = Promise.resolve(), commentTimer = null, mostBytes = 0, keptIn = "", reading = null;
+  const ahead = new Map(); // of the next exam, by image
 
   const ask = (path, options = {}) => fetch(path, { ...options, headers: { Authorization: `Bearer ${token}` } });
   const say = (text) => { $("status").textContent = text; };
@@ -183,7 +185,7 @@ function start() {
 
   const appendFrom = async (path) => append(await fetched(path).then((answer) => answer.json()), path);
 
-  async function readPixels(number, preset) {
+  async function readPixels(number, preset, most) {
     if (embedded) {
       const picture = new Image();
       picture.src = embedded.pictures[number];
@@ -197,7 +199,7 @@ function start() {
       for (let place = 0; place < pixels.length; place++) pixels[place] = rgba[4 * place];
       return { pixels, width: canvas.width, height: canvas.height, most: 255 };
     }
-    const answer = await fetched(`${study.images[number].path}/pixels?window=${preset}`);
+    const answer = await fetched(`${study.images[number].path}/pixels?window=${preset}&most=${most}`);
     const [height, width, bits] = answer.headers.get("X-Image").split(",").map(Number);
     const buffer = await answer.arrayBuffer();
     if (buffer.byteLength !== (width * height * bits) / 8) throw new Error("the image was cut short; open the exam again");
@@ -266,29 +268,45 @@ function start() {
     layout();
     listExams();
     say("reading ...");
-    try {
-      const found = embedded ? embedded.details : await fetched(exam.path).then((answer) => answer.json());
-      if (load !== state.loads) return;
-      for (const panel of state.panels) panel.details = found[panel.number - exam.first];
-    } catch (error) {
-      return say(error.message);
-    }
-    refresh();
-    await Promise.all(state.panels.map((panel) => loadPixels(panel, load)));
-    if (load === state.loads && state.panels.every((panel) => !panel.error)) say("");
+    const { panels } = state;
+    reading = (embedded ? Promise.resolve(embedded.details) : fetched(exam.path).then((answer) => answer.json()))
+      .then((found) => { for (const panel of panels) panel.details = found[panel.number - exam.first]; });
+    reading.then(() => load === state.loads && refresh(), () => null); // loadPixels says why it failed
+    await loadAll(load);
+    if (load !== state.loads) return;
+    if (panels.every((panel) => !panel.error)) say("");
+    readAhead(load);
   }
 
-  async function loadPixels(panel, load) {
-    try {
-      const windows = panel.details.presets.length, own = state.preset === "none" || Number(state.preset) < windows;
-      const loaded = await readPixels(panel.number, own ? state.preset : "0");
+  /** Pixels of all panels: few of each, so that all are soon seen, then every one. */
+  async function loadAll(load) {
+    for (const most of [FIRST_SIDE, 99999]) await Promise.all(state.panels.map((panel) => loadPixels(panel, load, most)));
+  }
+
+  /** The first view of the next exam, image after image. */
+  async function readAhead(load) {
+    ahead.clear();
+    const next = embedded ? undefined : study.exams[state.exams[state.exams.indexOf(state.exam) + 1]];
+    for (const number of next?.images ?? []) {
       if (load !== state.loads) return;
-      Object.assign(panel, loaded, { error: null });
-      panel.range = state.preset === "none" || !windows ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
-      const wanted = wantedSide(imageOf(panel).laterality), wall = wallSide(panel.pixels, panel.width, panel.height);
-      panel.side = wanted ?? wall;
-      panel.mirror = wanted !== null && wall !== wanted;
-      panel.off = null;
+      await readPixels(number, "0", FIRST_SIDE).then((loaded) => ahead.set(number, loaded), () => null);
+    }
+  }
+
+  async function loadPixels(panel, load, most) {
+    if (load !== state.loads || (most > FIRST_SIDE && (embedded || panel.width === imageOf(panel).width))) return;
+    try {
+      const own = ["0", "none"].includes(state.preset) || Number(state.preset) < panel.details.presets.length, preset = own ? state.preset : "0";
+      const loaded = (most === FIRST_SIDE && preset === "0" && ahead.get(panel.number)) || await readPixels(panel.number, preset, most);
+      await reading;
+      if (load !== state.loads) return;
+      const same = panel.preset === preset;
+      Object.assign(panel, loaded, { error: null, off: null, preset });
+      if (!same) {
+        panel.range = preset === "none" || !panel.details.presets.length ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
+        const wanted = wantedSide(imageOf(panel).laterality), wall = wallSide(panel.pixels, panel.width, panel.height);
+        Object.assign(panel, { side: wanted ?? wall, mirror: wanted !== null && wall !== wanted });
+      }
       if (!panel.view) home(panel);
     } catch (error) {
       panel.error = error.message;
@@ -328,14 +346,15 @@ function start() {
 
   // -- uploads
 
-  async function upload(files) {
+  async function upload(given) {
     if (!study.verdicts) return say("this file has no server that predicts; start mammodet view");
+    const files = given.filter((file) => !file.name.startsWith(".")); // what a system leaves in folders
     const bytes = files.reduce((sum, file) => sum + file.size, 0), bar = $("progress");
-    if (!files.length) return;
+    if (!files.length) return say("NOT PREDICTED: there is no file in it");
     if (!bar.hidden) return say("NOT PREDICTED: another upload is still running");
     if (bytes > mostBytes) return say(`NOT PREDICTED: ${(bytes / 1e6).toFixed(0)} MB; expected at most ${(mostBytes / 1e6).toFixed(0)} MB. Name the files on the command line.`);
     const form = new FormData();
-    for (const file of files) form.append("file", file, file.name);
+    for (const file of files) form.append("file", file, file.path ?? (file.webkitRelativePath || file.name));
     bar.removeAttribute("value");
     bar.hidden = false;
     say(`sending ${files.length} file${files.length > 1 ? "s" : ""} ...`);
@@ -368,8 +387,18 @@ function start() {
     event.preventDefault();
     document.body.classList.toggle("dropping", event.type === "dragover");
     if (event.type !== "drop") return;
-    if ([...event.dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory)) return say("NOT PREDICTED: drop files or a zip file, no folder");
-    upload([...event.dataTransfer.files]);
+    const { items, files } = event.dataTransfer, entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+    if (!entries.some((entry) => entry.isDirectory)) return upload([...files]);
+    Promise.all(entries.map(filesOf)).then((found) => upload(found.flat()), (error) => say(`NOT PREDICTED: ${error.message}`));
+  }
+
+  /** The files of a dropped file or folder, with their paths; a folder is read in parts, until one is empty. */
+  async function filesOf(entry) {
+    const ask = (call) => new Promise((resolve, reject) => call(resolve, reject));
+    if (entry.isFile) return [Object.assign(await ask((...to) => entry.file(...to)), { path: entry.fullPath.slice(1) })];
+    const reader = entry.createReader(), found = [];
+    for (let part = [0]; part.length; found.push(...part)) part = await ask((...to) => reader.readEntries(...to));
+    return (await Promise.all(found.map(filesOf))).flat();
   }
 
   // -- panels
@@ -774,7 +803,7 @@ function start() {
   async function setPreset(value) {
     state.preset = value;
     const load = ++state.loads;
-    await Promise.all(state.panels.map((panel) => loadPixels(panel, load)));
+    await loadAll(load);
     refresh();
   }
 
@@ -834,7 +863,7 @@ function start() {
     d: () => startDraft("redrawn"), n: () => startDraft("added"),
     m: () => $("comment").focus(), v: toggleDone,
     e: () => study.verdicts && exportCoco(), "/": () => $("search").focus(),
-    "?": () => $("help").showModal(), O: () => $("files")?.click(),
+    "?": () => $("help").showModal(), O: () => $("files")?.click(), D: () => $("folder")?.click(),
     Escape: () => { Object.assign(state, { tool: null, draft: null, ruler: null }); if (state.alone) press("f"); say(""); refresh(); },
   };
   const step = (by) => {
@@ -843,7 +872,7 @@ function start() {
     if (state.alone) layout();
     active().canvas.focus();
   };
-  const press = (key) => { if (state.panels.length || ["?", "O", "/"].includes(key)) ACTIONS[key]?.(); };
+  const press = (key) => { if (state.panels.length || ["?", "O", "D", "/"].includes(key)) ACTIONS[key]?.(); };
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   function keyDown(event) {
@@ -881,7 +910,7 @@ function start() {
     $("comment").onblur = keepComment;
     for (const button of document.querySelectorAll("[data-key]")) button.onclick = () => press(button.dataset.key);
     document.addEventListener("keydown", keyDown);
-    if ($("files")) $("files").onchange = () => { upload([...$("files").files]); $("files").value = ""; };
+    for (const chooser of document.querySelectorAll("input[type=file]")) chooser.onchange = () => { upload([...chooser.files]); chooser.value = ""; };
     for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, drop);
     window.addEventListener("pagehide", () => {
       if (commentTimer === null) return;
@@ -892,12 +921,12 @@ function start() {
     window.addEventListener("hashchange", follow);
     if (embedded) append(embedded, "");
     else {
-      const { studies, most_bytes } = await fetched("api/studies").then((answer) => answer.json());
-      mostBytes = most_bytes;
+      const { studies, most_bytes, kept_in } = await fetched("api/studies").then((answer) => answer.json());
+      [mostBytes, keptIn] = [most_bytes, kept_in];
       for (let number = 0; number < studies; number++) await appendFrom(`api/studies/${number}`);
     }
     listExams();
-    if (!study.exams.length) return;
+    if (!study.exams.length) return say(`What is dropped here stays on this computer: it is predicted and kept in ${keptIn}`);
     await follow();
     active().canvas.focus();
   }
