@@ -54,6 +54,7 @@ MODELS = {
         "model.aggregation.rule=max",
         "model.test_time.flip=true",
     ),
+    "cascade_rcnn": (*SMALL, "model.detector.cascade_ious=[0.6, 0.7]", "model.aggregation.rule=max"),
     "classifier": CLASSIFIER,
     "breasts": (*CLASSIFIER, "model.classifier.views=attention"),
 }

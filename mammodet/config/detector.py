@@ -93,6 +93,9 @@ class DetectorConfig(Section):
     roi_level_size: Positive = 224.0
     #: What the box head learns: offsets (`smooth_l1`), or the overlap itself (`giou`, Rezatofighi et al., CVPR 2019).
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
+    #: Box heads after the first, each on the boxes of the one before (Cai and Vasconcelos, CVPR 2018): the IoU with a
+    #: lesion from which on its boxes count as on it, as in [0.6, 0.7]. The first one's is 0.5.
+    cascade_ious: list[Annotated[float, Field(ge=0.5, lt=1)]] = Field(default=[], max_length=4)
     #: Detections below this score are dropped; of two that overlap more, the weaker one is.
     score_threshold: Share = 0.05
     nms_threshold: Share = 0.5

@@ -28,6 +28,7 @@ COUNTERPARTS = {
     "box_positive_fraction": "MODEL.ROI_HEADS.POSITIVE_FRACTION",
     "roi_level_size": "MODEL.ROI_BOX_HEAD.POOLER_TYPE (its levels are fixed)",
     "box_loss": "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
+    "cascade_ious": "MODEL.ROI_HEADS.NAME and MODEL.ROI_BOX_CASCADE_HEAD",
 }
 
 #: Keys of its training that its users know by heart, and ours; of others the lower-case name is tried.

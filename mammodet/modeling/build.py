@@ -16,6 +16,7 @@ from mammodet.modeling.mammo_rcnn import MammoRCNN
 from mammodet.modeling.networks import build_network
 from mammodet.modeling.pixel_stats import IMAGENET, PixelStats
 from mammodet.modeling.pretrained import timm_pixel_stats
+from mammodet.modeling.roi_heads import with_later_heads
 from mammodet.modeling.torchvision_detector import TorchvisionDetector, build_torchvision
 from mammodet.modeling.weights import (
     between_bodies,
@@ -140,16 +141,18 @@ def _build_detector(
 def _start(model: Model, config: ModelConfig) -> None:
     """Take from a file, or from the hub, what fits; say what did not."""
     stride_in_1x1 = has_stride_in_1x1(model)
+    later = 0 if isinstance(config, ClassifierModelConfig) else len(config.detector.cascade_ious)
     if config.weights == "coco":
         if stride_in_1x1:
             raise InputError(
                 "model.weights=coco: torchvision's COCO weights have their stride in the 3x3 convolution; set "
                 "model.detector.backbone.stride_in_1x1=false, or give other weights (docs/weights.md)"
             )
-        print(f"COCO weights: {load_matching(_inner(model), coco_state()).to_text()}")
+        print(f"COCO weights: {load_matching(_inner(model), with_later_heads(coco_state(), later)).to_text()}")
         return
     path = model_path(config.weights)
     state = torchvision_state(path, stride_in_1x1=stride_in_1x1, pixels=pixel_stats(config))
+    state = with_later_heads(state, later)
     # Of ours, a detector's names begin with `detector.`, a classifier's with `network.`; others name torchvision's own.
     kind = next((kind for kind in ("detector", "network") if any(name.startswith(f"{kind}.") for name in state)), None)
     own = "detector" if isinstance(model, MammoRCNN) else "network"

@@ -1,15 +1,17 @@
-"""torchvision's proposals and heads with regions to ignore, the generalised IoU, and masks learnt where they lie."""
+"""torchvision's proposals and heads with regions to ignore, a cascade, generalised IoU, and masks where they lie."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import box_area, generalized_box_iou_loss, roi_align
+from torchvision.ops import box_area, clip_boxes_to_image, generalized_box_iou_loss, roi_align
 
 from mammodet.modeling.contract import silent_loss
 
@@ -46,11 +48,18 @@ class IgnoringRPN(RegionProposalNetwork):
 class RegionHeads(RoIHeads):
     """torchvision's heads; proposals in regions to ignore are no background, and masks are learnt where they lie.
 
+    With heads in `later` it is a cascade (Cai and Vasconcelos, CVPR 2018): each of these is asked about the boxes that
+    the one before it made, scores are the mean of all, boxes the last one's. Masks learn from the proposals.
+
     Attributes:
         box_loss: `smooth_l1`, as torchvision, or `giou`: boxes learn their overlap (Rezatofighi et al., CVPR 2019).
+        later: box heads after the first, each with a `box_head` and a `box_predictor`.
+        later_ious: of each of these, the IoU with a lesion from which on a box counts as on it.
     """
 
     box_loss: Literal["smooth_l1", "giou"]
+    later: nn.ModuleList
+    later_ious: tuple[float, ...]
 
     def forward(
         self,
@@ -64,24 +73,105 @@ class RegionHeads(RoIHeads):
         A batch in which no proposal and no lesion is left teaches nothing.
         """
         if not self.training:
+            if len(self.later):
+                return self._detect(features, proposals, image_shapes), {}
             return super().forward(features, proposals, image_shapes, targets)
         assert targets is not None
         proposals = [self._to_learn(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
         if not any(len(boxes) + len(target["boxes"]) for boxes, target in zip(proposals, targets, strict=True)):
             return [], {"loss_none": silent_loss(self)}
         proposals, matched, labels, offsets = self.select_training_samples(proposals, targets)
-        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
-        loss_classifier, loss_box = fastrcnn_loss(logits, deltas, labels, offsets)
-        if self.box_loss == "giou":
-            loss_box = self._giou_loss(deltas, proposals, labels, matched, targets)
-        losses = {"loss_classifier": loss_classifier, "loss_box_reg": loss_box}
+        logits, deltas = self._ask(0, features, proposals, image_shapes)
+        losses = self._box_losses(logits, deltas, proposals, matched, labels, offsets, targets)
         if self.has_mask():
             found = [torch.where(each > 0)[0] for each in labels]
             boxes = [each[index] for each, index in zip(proposals, found, strict=True)]
             masks = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes)))
             lesions = [each[index] for each, index in zip(matched, found, strict=True)]
             losses["loss_mask"] = mask_loss(masks, boxes, targets, lesions)
+        for number, iou in enumerate(self.later_ious, start=1):
+            proposals = self._moved(logits, deltas, proposals, image_shapes)
+            matched, labels, offsets = self._match(proposals, targets, iou)
+            logits, deltas = self._ask(number, features, proposals, image_shapes)
+            parts = self._box_losses(logits, deltas, proposals, matched, labels, offsets, targets)
+            losses |= {f"{name}_{number + 1}": loss for name, loss in parts.items()}
         return [], losses
+
+    def _detect(
+        self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """Detections of a cascade, as torchvision's."""
+        logits, deltas = self._ask(0, features, proposals, image_shapes)
+        scores = logits.float().softmax(dim=1)
+        for number in range(1, 1 + len(self.later)):
+            proposals = self._moved(logits, deltas, proposals, image_shapes)
+            logits, deltas = self._ask(number, features, proposals, image_shapes)
+            scores = scores + logits.float().softmax(dim=1)
+        means = (scores / (1 + len(self.later))).clamp(min=1e-9).log()
+        found = self.postprocess_detections(means, deltas, proposals, image_shapes)
+        boxes, _, labels = found
+        detections = [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*found, strict=True)]
+        if self.has_mask():
+            masks = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes)))
+            for detection, probabilities in zip(detections, maskrcnn_inference(masks, labels), strict=True):
+                detection["masks"] = probabilities
+        return detections
+
+    def _ask(
+        self, number: int, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (n, categories + 1) and offsets (n, 4 (categories + 1)) of a head for the boxes of all images.
+
+        The features learn a share of what the later heads ask of them, as in detectron2.
+        """
+        pooled = self.box_roi_pool(features, boxes, image_shapes)
+        head: Any = self if number == 0 else self.later[number - 1]
+        if self.training and number:
+            share = 1 / (1 + len(self.later))
+            pooled = share * pooled + (1 - share) * pooled.detach()
+        answers: tuple[Tensor, Tensor] = head.box_predictor(head.box_head(pooled))
+        return answers
+
+    def _moved(
+        self, logits: Tensor, deltas: Tensor, boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> list[Tensor]:
+        """What becomes of boxes (n, 4) by the offsets for their likeliest category, inside of their images."""
+        category = logits[:, 1:].argmax(dim=1) + 1
+        moved = self.box_coder.decode(deltas, boxes).gather(1, category[:, None, None].expand(-1, 1, 4))[:, 0]
+        parts = moved.detach().split([each.shape[0] for each in boxes])
+        return [clip_boxes_to_image(each, size_hw) for each, size_hw in zip(parts, image_shapes, strict=True)]
+
+    def _match(
+        self, proposals: list[Tensor], targets: list[dict[str, Tensor]], iou: float
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Of each image's boxes: the lesion that they overlap most, its label (0 below `iou`), the offsets to it."""
+        matched, labels, lesions = [], [], []
+        for boxes, target in zip(proposals, targets, strict=True):
+            if not len(target["boxes"]):
+                target = {
+                    "boxes": boxes.new_zeros((1, 4)),
+                    "labels": torch.zeros(1, dtype=torch.int64).to(boxes.device),
+                }
+            overlaps, index = self.box_similarity(target["boxes"], boxes).max(dim=0)
+            matched.append(index)
+            labels.append(torch.where(overlaps >= iou, target["labels"][index], 0))
+            lesions.append(target["boxes"][index].to(boxes))
+        return matched, labels, list(self.box_coder.encode(lesions, proposals))
+
+    def _box_losses(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        proposals: list[Tensor],
+        matched: list[Tensor],
+        labels: list[Tensor],
+        offsets: list[Tensor],
+        targets: list[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        loss_classifier, loss_box = fastrcnn_loss(logits, deltas, labels, offsets)
+        if self.box_loss == "giou":
+            loss_box = self._giou_loss(deltas, proposals, labels, matched, targets)
+        return {"loss_classifier": loss_classifier, "loss_box_reg": loss_box}
 
     def _to_learn(self, proposals: Tensor, target: dict[str, Tensor]) -> Tensor:
         """The proposals on lesions and outside of regions to ignore."""
@@ -139,3 +229,21 @@ def masks_on_boxes(masks: Tensor, boxes: Tensor, lesions: Tensor, size: int) -> 
     """The masks uint8 (m, H, W) of `lesions` (k,) inside boxes (k, 4) on a grid: float (k, size, size)."""
     rois = torch.cat([lesions[:, None].to(boxes), boxes], dim=1)
     return roi_align(masks[:, None].to(boxes), rois, (size, size), 1.0, aligned=True)[:, 0]
+
+
+class LaterHead(nn.Module):
+    """A box head of a cascade after the first, made like that one."""
+
+    def __init__(self, box_head: nn.Module, box_predictor: nn.Module) -> None:
+        super().__init__()
+        self.box_head, self.box_predictor = box_head, box_predictor
+
+
+def with_later_heads(state: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
+    """Weights of a detector without a cascade for one with `heads` later ones, which start as the first."""
+    first = re.compile(r"((?:.*\.)?roi_heads\.)(box_(?:head|predictor)\..+)")
+    found = {name: match for name in state if (match := first.fullmatch(name)) is not None}
+    copies = {
+        f"{match[1]}later.{number}.{match[2]}": state[name] for name, match in found.items() for number in range(heads)
+    }
+    return {**copies, **state}

@@ -20,7 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss
 from mammodet.modeling.pixel_stats import PixelStats
-from mammodet.modeling.roi_heads import IgnoringRPN, RegionHeads
+from mammodet.modeling.roi_heads import IgnoringRPN, LaterHead, RegionHeads
 
 
 class SizedTransform(GeneralizedRCNNTransform):
@@ -169,6 +169,7 @@ def build_torchvision(
     width = int(backbone.out_channels)  # type: ignore[arg-type]
     anchors, ratios = config.anchors.per_level, tuple(config.anchors.ratios)
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
+    head, predictor = _box_head(config, width, num_categories)
     options: dict[str, Any] = {
         "rpn_anchor_generator": FloatAnchors(anchors, ratios),
         "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
@@ -178,8 +179,8 @@ def build_torchvision(
         "rpn_post_nms_top_n_test": config.rpn_post_nms_top_n,
         "rpn_batch_size_per_image": config.rpn_batch_per_image,
         "box_roi_pool": _roi_pool(config, levels, output_size=7),
-        "box_head": TwoMLPHead(width * 7 * 7, config.box_head_channels),
-        "box_predictor": FastRCNNPredictor(config.box_head_channels, num_categories + 1),
+        "box_head": head,
+        "box_predictor": predictor,
         "box_batch_size_per_image": config.box_batch_per_image,
         "box_positive_fraction": config.box_positive_fraction,
         "box_score_thresh": config.score_threshold,
@@ -191,16 +192,16 @@ def build_torchvision(
         model = FasterRCNN(backbone, **options)
     else:
         depth = config.mask_head_channels
-        predictor = MaskRCNNPredictor(depth, depth, num_categories + 1)
+        outliner = MaskRCNNPredictor(depth, depth, num_categories + 1)
         # As detectron2 starts it. torchvision's start takes its spread from the number of categories, and with one or
         # two of them the first mask loss is 10 in place of log 2, and drowns the others.
-        nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
-        nn.init.zeros_(predictor.mask_fcn_logits.bias)
+        nn.init.normal_(outliner.mask_fcn_logits.weight, std=0.001)
+        nn.init.zeros_(outliner.mask_fcn_logits.bias)
         model = MaskRCNN(
             backbone,
             mask_roi_pool=_roi_pool(config, levels, output_size=14),
             mask_head=MaskRCNNHeads(width, (depth,) * config.mask_head_layers, 1),
-            mask_predictor=predictor,
+            mask_predictor=outliner,
             **options,
         )
     # Exchange the parts that resize, or that lose precision under autocast.
@@ -208,9 +209,18 @@ def build_torchvision(
     model.rpn.__class__ = IgnoringRPN
     model.roi_heads.__class__ = RegionHeads
     model.roi_heads.box_loss = config.box_loss
+    model.roi_heads.later_ious = tuple(config.cascade_ious)
+    model.roi_heads.later = nn.ModuleList(
+        LaterHead(*_box_head(config, width, num_categories)) for _ in config.cascade_ious
+    )
     for part in (model.rpn, model.roi_heads):
         part.box_coder = FloatBoxCoder(part.box_coder.weights)
     return TorchvisionDetector(model, config.strides)
+
+
+def _box_head(config: DetectorConfig, width: int, num_categories: int) -> tuple[nn.Module, nn.Module]:
+    channels = config.box_head_channels
+    return TwoMLPHead(width * 7 * 7, channels), FastRCNNPredictor(channels, num_categories + 1)
 
 
 def _roi_pool(config: DetectorConfig, levels: list[str], *, output_size: int) -> MultiScaleRoIAlign:
