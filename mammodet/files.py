@@ -118,13 +118,16 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
     See OWASP, CSV injection.
     """
-    lines: list[str] = []
+    return "".join(csv_lines(rows))
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """Lines of `csv_text`."""
     for row in rows:
         buffer = io.StringIO(newline="")
         # Cells are quoted for characters of the line's end alone: with "\n" a carriage return would tear its row.
         csv.writer(buffer, lineterminator="\r\n").writerow([_safe_cell(cell) for cell in row])
-        lines.append(buffer.getvalue().removesuffix("\r\n") + "\n")
-    return "".join(lines)
+        yield buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _safe_cell(cell: Any) -> Any:
@@ -147,6 +150,12 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines as UTF-8, one at a time, whole or not at all; bytes that are no letters become `\\xfc`."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(lines)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -30,6 +30,27 @@ class Rle(TypedDict):
     counts: str
 
 
+class Picked(Sequence[Any]):
+    """Some items of another sequence.
+
+    Args:
+        rows: int (n,), which.
+    """
+
+    __slots__ = ("items", "rows")
+
+    def __init__(self, items: Sequence[Any], rows: Sequence[int] | NDArray[np.intp]) -> None:
+        self.items, self.rows = items, np.asarray(rows, dtype=np.intp)
+        if isinstance(items, Picked):
+            self.items, self.rows = items.items, items.rows[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.items[self.rows[place]]
+
+
 class Masks(Sequence[Rle]):
     """Masks in little memory: each is made a dictionary when it is asked for.
 
@@ -54,10 +75,9 @@ class Masks(Sequence[Rle]):
 
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
-    def at(self, rows: Iterable[int]) -> Masks:
+    def at(self, rows: Sequence[int] | NDArray[np.intp]) -> Masks:
         """Some of them, in the order of `rows`."""
-        rows = list(rows)
-        return Masks([self.counts[row] for row in rows], [self.sizes[row] for row in rows])
+        return Masks(Picked(self.counts, rows), Picked(self.sizes, rows))
 
     @staticmethod
     def joined(parts: Iterable[Masks]) -> Masks:
@@ -241,6 +261,8 @@ class Detections:
 
     def in_order(self) -> Detections:
         """The strongest first; of equal scores, the box further left, then further up: no file's order ever counts."""
+        if (self.scores[1:] < self.scores[:-1]).all():
+            return self
         masks = Masks.of(self.rles).counts if self.rles is not None else [""] * len(self)
         keys = list(
             zip((-self.scores).tolist(), self.boxes_xyxy.tolist(), self.category_ids.tolist(), masks, strict=True)

@@ -144,8 +144,20 @@ class Dying(Predictor):
 
 folder, output = Path(sys.argv[1]), Path(sys.argv[2])
 found = gather([folder], ["mass"], unpack_to=output / "unpacked")
-predict_to_folder(Dying(), found.dataset, folder, output, num_workers=2, progress=False, force=True)
+shard = tuple(map(int, sys.argv[4].split("/"))) if sys.argv[4] else None
+predict_to_folder(Dying(), found.dataset, folder, output, num_workers=2, progress=False, force=True, shard=shard)
 """
+
+
+def start_dying(folder: Path, output: Path, dies_at: str = "", shard: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", "-c", DYING, str(folder), str(output), dies_at, shard]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
+    """The exit status, and which images were predicted."""
+    said, _ = process.communicate()
+    return process.returncode, re.findall(r"predicted (\d)", said)
 
 
 def test_a_killed_process_loses_no_image_that_is_done(tmp_path):
@@ -155,9 +167,7 @@ def test_a_killed_process_loses_no_image_that_is_done(tmp_path):
         write_image(folder / f"{number}.png", number)
 
     def run(output, dies_at):
-        command = [sys.executable, "-u", "-c", DYING, str(folder), str(tmp_path / output), dies_at]
-        done = subprocess.run(command, capture_output=True, text=True)
-        return done.returncode, re.findall(r"predicted (\d)", done.stdout)
+        return ended(start_dying(folder, tmp_path / output, dies_at))
 
     assert run("out", "3.png") == (-signal.SIGKILL, ["0", "1", "2"])
     assert run("out", "4.png") == (-signal.SIGKILL, ["3"])
@@ -295,6 +305,35 @@ def test_of_hundreds_of_hostile_files_each_is_listed_and_the_good_ones_are_predi
         "good.png",
         "zz_good.png",
     ]
+
+
+def test_shares_of_two_processes_are_joined_and_a_killed_one_loses_nothing(tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(6):
+        write_image(folder / f"{number}.png", number)
+    first, second = start_dying(folder, output, "4.png", "1/2"), start_dying(folder, output, shard="2/2")
+    assert (ended(first), ended(second)) == ((-signal.SIGKILL, ["0", "2"]), (0, ["1", "3", "5"]))
+    assert not (output / "predictions.json").exists()
+    with locked(output / "shards" / "1-of-2", "busy"):  # it is still at work
+        assert ended(start_dying(folder, output)) == (1, [])
+    share = output / "shards" / "2-of-2" / "predictions.partial.jsonl"
+    whole = share.read_bytes()
+    share.write_bytes(b'{"key": "another"}\n' + whole.partition(b"\n")[2])  # by another model
+    assert ended(start_dying(folder, output)) == (1, [])
+    share.write_bytes(whole)
+    assert ended(start_dying(folder, output)) == (0, ["4"])
+    assert list(output.rglob("*.jsonl")) == []
+    assert ended(start_dying(folder, tmp_path / "alone"))[0] == 0
+    one, other = ((place / "predictions.json").read_bytes() for place in (output, tmp_path / "alone"))
+    assert one == other
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/", "-1/2"])
+def test_a_share_that_is_none_is_refused(shard, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--input", str(tmp_path), "--output", str(tmp_path / "out"), f"--shard={shard}"])
+    assert shard in capsys.readouterr().err
 
 
 def test_a_second_prediction_into_one_folder_is_refused(predictor, tmp_path):

@@ -81,6 +81,13 @@ def parser() -> argparse.ArgumentParser:
         help="with --patient-key: no file name, study UID or patient id in what is written (docs/leakage.md)",
     )
     main.add_argument("--num-workers", type=int, default=2, help="processes that read images (%(default)s)")
+    main.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="predict one of N shares, in a process or on a machine of its own; the same command without it joins them "
+        "(docs/speed.md)",
+    )
     add_model_options(main)
     return main
 
@@ -154,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
         main_parser.error("--deidentify: needs --patient-key FILE, under which names and ids are hashed")
     from mammodet.data.inputs import expand, gather, unpacked
     from mammodet.data.patient_keys import PatientKey
+    from mammodet.engine.predict import share_folder
 
     server = None
     if chosen.from_dicomweb:
@@ -166,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     for each in chosen.input or ():  # before a model is loaded, which takes seconds
         expand(each)
     predictor, calibration = open_model(chosen)
-    with unpacked(chosen.output) as folder:
+    with unpacked(share_folder(chosen.output, chosen.shard) if chosen.shard else chosen.output) as folder:
         given = server.fetch(chosen.study, folder) if server is not None else chosen.input
         inputs = gather(given, predictor.facts.categories, unpack_to=folder, pattern=chosen.pattern)
         _say_exams(inputs)
@@ -175,6 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             _say_skipped(inputs.skipped)
             inputs = deidentified(inputs, key, folder / "deidentified")
+        if chosen.shard and inputs.root.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                "--shard: takes no zip files, --from-dicomweb or --deidentify, whose files each process would make "
+                "for itself; unpack them before, or leave out --shard"
+            )
         skipped, objects = predict_inputs(chosen, predictor, inputs, calibration, key)
         if chosen.stow and server is not None:
             server.store(objects)
@@ -237,7 +250,14 @@ def predict_inputs(
         allow_other_checkpoint=chosen.allow_other_checkpoint,
         key=key,
         force=chosen.force,
+        shard=chosen.shard,
     )
+    if chosen.shard:
+        print(
+            f"{path}: share {chosen.shard[0]} of {chosen.shard[1]} is done; once all are, the same command without "
+            "--shard joins them"
+        )
+        return [], []
     predictions = read_predictions(path)
     inputs = replace(inputs, skipped=tuple(skipped))
     if key is not None:
@@ -274,6 +294,14 @@ def predict_inputs(
             file=sys.stderr,
         )
     return skipped, objects
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """`1/4` as (1, 4)."""
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N with I from 1 to N, as in 1/4")
+    return int(first), int(count)
 
 
 def _say_skipped(skipped: Sequence[Skipped]) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from mammodet.data.json_values import check_file_name
+from mammodet.data.packed_predictions import Columns, PackedPredictions
 from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, faults_of, raise_faults
 from mammodet.geometry import xywh_to_xyxy, xyxy_to_xywh
@@ -320,7 +321,7 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
         except InputError as error:
             faults.append(str(error))
     of_file = bool(faults)
-    images: list[ImagePrediction] = []
+    columns = Columns()
     for position, item in enumerate(value["images"]):
         name = item.get("file_name", position) if isinstance(item, dict) else position
         where = f"image {name!r:.200}"
@@ -331,20 +332,26 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
             if len(faults) > _MOST_FAULTS:
                 break
             continue
-        images.append(image)
+        columns.append(image)
         unknown = sorted({int(number) for number in image.detections.category_ids if number > len(names)})
         if unknown and not of_file:
             faults.append(f"{where}: category_id {unknown}; expected 1 to {len(names)}, as in 'categories'")
-    for key in ("image_id", "file_name"):
-        for member, count in Counter(getattr(image, key) for image in images).items():
-            if count > 1:
-                notes = faults if repairs is None else repairs.duplicates
-                notes.append(f"{key} {member!r} stands {count} times; expected once")
-    for key in ("image_id", "file_name"):
-        images = list({getattr(image, key): image for image in reversed(images)}.values())[::-1]
+    keys = {"image_id": columns.ids, "file_name": columns.names}
+    rows = list(range(len(columns.ids)))
+    for key, members in keys.items():
+        if len(set(members)) == len(members):
+            continue
+        notes = faults if repairs is None else repairs.duplicates
+        notes += [
+            f"{key} {member!r} stands {count} times; expected once"
+            for member, count in Counter(members).items()
+            if count > 1
+        ]
+    for members in keys.values():  # the first counts
+        rows = list({members[row]: row for row in reversed(rows)}.values())[::-1]
     raise_faults(faults, where=str(path), advice="Predict again, or mend the file.")
     return Predictions(
-        tuple(images),
+        PackedPredictions(columns, np.array(rows, dtype=np.int64)),
         tuple(names[number] for number in sorted(names)),
         value.get("model") or {},
         tuple(short.get("breasts") or ()),
@@ -354,10 +361,12 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
 
 def unmatched(predictions: Sequence[ImagePrediction], dataset: Dataset) -> tuple[list[str], list[str]]:
     """Images that no prediction could belong to, and predictions that belong to no image, in words."""
-    pairs, extra = _pair(predictions, dataset)
+    rows, extra = _pair(PackedPredictions.of(predictions).names, dataset)
     stems = {Path(name).stem for name in extra}
     missing = [
-        _name(record) for record, prediction in pairs if prediction is None and Path(record.file_name).stem not in stems
+        _name(record)
+        for record, row in zip(dataset.images, rows, strict=True)
+        if row < 0 and Path(record.file_name).stem not in stems
     ]
     return missing, [repr(name) for name in extra]
 
@@ -366,21 +375,23 @@ def _name(record: ImageRecord) -> str:
     return f"image {record.file_name!r} (id {record.image_id})"
 
 
-def _pair(
-    predictions: Sequence[ImagePrediction], dataset: Dataset
-) -> tuple[list[tuple[ImageRecord, ImagePrediction | None]], list[str]]:
-    """Each image with its prediction, and the names of predictions that are left over."""
-    by_name = {prediction.file_name: prediction for prediction in predictions}
-    stems = Counter(Path(prediction.file_name).stem for prediction in predictions)
-    by_stem = {Path(prediction.file_name).stem: prediction for prediction in predictions}
-    sought = Counter(Path(record.file_name).stem for record in dataset.images)
-    pairs: list[tuple[ImageRecord, ImagePrediction | None]] = []
-    for record in dataset.images:
-        stem = Path(record.file_name).stem
-        unique = stems[stem] == sought[stem] == 1
-        pairs.append((record, by_name.get(record.file_name) or (by_stem[stem] if unique else None)))
-    used = {prediction.file_name for _, prediction in pairs if prediction is not None}
-    return pairs, [name for name in by_name if name not in used]
+def _pair(names: Sequence[str], dataset: Dataset) -> tuple[list[int], list[str]]:
+    """Where the prediction of each image stands, or -1, and the names of predictions that are left over."""
+    by_name = {name: row for row, name in enumerate(names)}
+    rows = [by_name.get(record.file_name, -1) for record in dataset.images]
+    if -1 in rows:
+        stems, sought = _stems(names), _stems(record.file_name for record in dataset.images)
+        by_stem = {Path(name).stem: row for name, row in by_name.items()}
+        for place, record in enumerate(dataset.images):
+            stem = Path(record.file_name).stem
+            if rows[place] < 0 and stems[stem] == sought[stem] == 1:
+                rows[place] = by_stem[stem]
+    used = {names[row] for row in rows if row >= 0}
+    return rows, [name for name in by_name if name not in used]
+
+
+def _stems(names: Iterable[str]) -> Counter[str]:
+    return Counter(Path(name).stem for name in names)
 
 
 def match_to_dataset(
@@ -390,7 +401,7 @@ def match_to_dataset(
     ignore_extra: bool = False,
     ignore_missing: bool = False,
     where: str = "predictions against ground truth",
-) -> list[ImagePrediction]:
+) -> PackedPredictions:
     """One prediction for each image of a data set, in its order; `where` names both in messages.
 
     Images meet by file name, else by the name without folder and suffix (a prediction made on a bare folder) where that
@@ -400,39 +411,30 @@ def match_to_dataset(
         InputError: images without a prediction (unless `ignore_missing`), of another size, ambiguous names, or
             predictions for images that the data set lacks (unless `ignore_extra`).
     """
-    pairs, extra = _pair(predictions, dataset)
+    found = PackedPredictions.of(predictions)
+    rows, extra = _pair(found.names, dataset)
     left = {Path(name).stem for name in extra}
-    stems = Counter(Path(prediction.file_name).stem for prediction in predictions)
-    sought = Counter(Path(record.file_name).stem for record in dataset.images)
-    matched: list[ImagePrediction] = []
+    names, sought = (found.names, [one.file_name for one in dataset.images]) if left else ((), ())
+    theirs, ours = _stems(names), _stems(sought)
+    matched: list[int] = []
     faults: list[str] = []
-    for record, prediction in pairs:
-        stem = Path(record.file_name).stem
-        if prediction is None:
+    for place, (record, row) in enumerate(zip(dataset.images, rows, strict=True)):
+        if row < 0:
+            stem = Path(record.file_name).stem
             if stem in left:
                 faults.append(
-                    f"{_name(record)}: has no prediction of this path, and {stems[stem]} predictions and "
-                    f"{sought[stem]} images share its name"
+                    f"{_name(record)}: has no prediction of this path, and {theirs[stem]} predictions and {ours[stem]} "
+                    "images share its name"
                 )
             elif not ignore_missing:
                 faults.append(f"{_name(record)}: has no prediction")
-            continue
-        if prediction.size_hw != record.size_hw:
+        elif (size_hw := found[row].size_hw) != record.size_hw:
             faults.append(
-                f"image {record.file_name!r}: predicted at {prediction.size_hw}, the data set says {record.size_hw} "
+                f"image {record.file_name!r}: predicted at {size_hw}, the data set says {record.size_hw} "
                 "(height, width)"
             )
-            continue
-        matched.append(
-            replace(
-                prediction,
-                image_id=record.image_id,
-                file_name=record.file_name,
-                patient_id=record.patient_id,
-                laterality=record.laterality,
-                view=record.view,
-            )
-        )
+        else:
+            matched.append(place)
     if not ignore_extra:
         faults += [f"prediction for {name!r}: no such image in the ground truth" for name in extra]
     raise_faults(
@@ -440,4 +442,4 @@ def match_to_dataset(
         where=where,
         advice="Predict the images of the ground-truth file (skipped.json beside the predictions names unread ones).",
     )
-    return matched
+    return found.select(np.array(rows, dtype=np.int64)[matched], [dataset.images[place] for place in matched])

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from mammodet.data.breasts import breasts_of
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.predictions import prediction_from_json, prediction_to_json
+from mammodet.errors import InputError
 from mammodet.records import Dataset, ImagePrediction
 
 
@@ -24,14 +25,14 @@ class Partial:
     """
 
     def __init__(self, path: Path, task: str) -> None:
-        self.path = path
+        self.path, self._header = path, {"key": task}
         self.places: dict[int, int] = {}
         self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115  # open as long as this
-        end = self._read(task)
+        end = self._read()
         self._file.truncate(end)  # a line that was cut short is dropped
         self._file.seek(end)
         if not end:
-            self._write({"key": task})
+            self._write(self._header)
 
     def __enter__(self) -> Partial:
         return self
@@ -43,6 +44,25 @@ class Partial:
         """Write one image, so that it is kept whatever happens next."""
         self.places[prediction.image_id] = self._file.seek(0, os.SEEK_END)
         self._write(prediction_to_json(prediction))
+
+    def take(self, path: Path) -> None:
+        """Add what is done in the file of a share.
+
+        Raises:
+            InputError: it is of another task.
+        """
+        with open(path, "rb") as file:
+            header = file.readline()
+            if header.endswith(b"\n") and json.loads(header) != self._header:
+                raise InputError(
+                    f"{path.parent}: holds predictions by another model, of other images or with other options; give "
+                    "those of --shard, or remove the folder to predict anew"
+                )
+            for line in file:
+                if line.endswith(b"\n") and (number := json.loads(line)["image_id"]) not in self.places:
+                    self.places[number] = self._file.seek(0, os.SEEK_END)
+                    self._file.write(line)
+        self._file.flush()
 
     def keep_breasts(self, dataset: Dataset) -> None:
         """Forget what is done of breasts that are not done as a whole."""
@@ -59,12 +79,12 @@ class Partial:
         self._file.write(json.dumps(value).encode() + b"\n")
         self._file.flush()
 
-    def _read(self, task: str) -> int:
+    def _read(self) -> int:
         """Find the lines of the same task; answers where the last whole one ends."""
         self._file.seek(0)
         end = 0
         try:
-            if json.loads(self._file.readline()) != {"key": task}:
+            if json.loads(self._file.readline()) != self._header:
                 return 0
             end = self._file.tell()
             while (line := self._file.readline()).endswith(b"\n"):

@@ -6,9 +6,10 @@ torch is imported where a checkpoint is loaded: other engines (mammodet/export) 
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from mammodet.modeling.build import Model
 
 Seen = tuple[ImageConfig, bool]  # how an image is prepared, and whether its native pixels are wanted, too
+
+
+_PARTIAL, _SHARDS = "predictions.partial.jsonl", "shards"
 
 
 class Predictor:
@@ -251,6 +255,7 @@ def predict_to_folder(
     allow_other_checkpoint: bool = False,
     key: PatientKey | None = None,
     force: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> tuple[Path, list[Skipped]]:
     """Predict a data set and write `predictions.json` (and `skipped.json` where images could not be read).
 
@@ -263,61 +268,84 @@ def predict_to_folder(
         allow_other_checkpoint: take a calibration that was fitted for another checkpoint.
         key: hashes the patient ids that are written, those of the model's training included.
         force: predict also what is no mammogram.
+        shard: (i, n): predict the i-th (from 1) of n shares of the breasts, for a call without it to go on from. The
+            path is then that of what is done.
     Raises:
         InputError: no image can be predicted, or the calibration belongs to another model.
     """
     if calibration is not None:
         check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
-    with locked(output, "another prediction writes there; wait for it, or choose another --output"):
-        return _predict_locked(
-            predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress, key, force
-        )
-
-
-def _predict_locked(
-    predictor: Predictor,
-    dataset: Dataset,
-    root: Path,
-    output: Path,
-    calibration: Calibration | None,
-    skipped: list[Skipped],
-    num_workers: int,
-    progress: bool,
-    key: PatientKey | None,
-    force: bool,
-) -> tuple[Path, list[Skipped]]:
+    folder = share_folder(output, shard) if shard else output
     made_of = [data_hash(dataset), str(root.resolve()), _stamps(dataset, root), force]
     task = canonical_hash([predictor.describe(), *made_of])
-    with Partial(output / "predictions.partial.jsonl", task) as partial:
-        if predictor.joins_views:  # a breast is predicted as a whole
-            partial.keep_breasts(dataset)
-        rest = tuple(record for record in dataset.images if record.image_id not in partial.places)
-        if partial.places:
-            print(f"{partial.path}: going on after {len(partial.places)} images that are done")
-        remaining = Dataset(dataset.categories, rest, dataset.info)
-        with _say_on_interrupt(partial.path):
-            results = predictor.predict(remaining, root, num_workers=num_workers, force=force)
-            for result in tqdm(
-                results, total=len(rest), desc="predict", unit="image", disable=None if progress else True
-            ):
-                if isinstance(result, Skipped):
-                    skipped.append(result)
-                else:
-                    partial.add(result)
+    shares = [] if shard else sorted(output.glob(f"{_SHARDS}/*/{_PARTIAL}"))
+    with ExitStack() as stack:
+        for each in (folder, *(path.parent for path in shares)):
+            stack.enter_context(
+                locked(each, "another prediction writes there; wait for it, or choose another --output")
+            )
+        partial = stack.enter_context(Partial(folder / _PARTIAL, task))
+        for path in shares:
+            partial.take(path)
+        own = _share(dataset, shard) if shard else dataset
+        skipped = [*unreadable, *_predict_rest(predictor, own, root, partial, num_workers, progress, force)]
+        if shard:
+            return partial.path, skipped
         if not partial.places:
             reasons = "; ".join(item.reason for item in skipped[:3])
             raise InputError(f"{root}: no image could be predicted ({reasons})")
         path = output / "predictions.json"
         _write(predictor, dataset, root, Written(partial, dataset, key), path, calibration, key)
-    if skipped:
-        write_json(
-            output / "skipped.json",
-            [{"file_name": item.file_name, "reason": item.reason} for item in skipped],
-        )
-    else:
-        (output / "skipped.json").unlink(missing_ok=True)
-    partial.path.unlink()
+        if skipped:
+            write_json(
+                output / "skipped.json",
+                [{"file_name": item.file_name, "reason": item.reason} for item in skipped],
+            )
+        else:
+            (output / "skipped.json").unlink(missing_ok=True)
+        partial.path.unlink()
+        for each in shares:
+            shutil.rmtree(each.parent)
     return path, skipped
+
+
+def share_folder(output: Path, shard: tuple[int, int]) -> Path:
+    """Where the i-th of n shares is kept until all are joined."""
+    return output / _SHARDS / "{}-of-{}".format(*shard)
+
+
+def _share(dataset: Dataset, shard: tuple[int, int]) -> Dataset:
+    """Every n-th breast from the i-th on."""
+    breasts = list(breasts_of(dataset.images).values())[shard[0] - 1 :: shard[1]]
+    rows = sorted(row for breast in breasts for row in breast)
+    return replace(dataset, images=tuple(dataset.images[row] for row in rows))
+
+
+def _predict_rest(
+    predictor: Predictor,
+    dataset: Dataset,
+    root: Path,
+    partial: Partial,
+    num_workers: int,
+    progress: bool,
+    force: bool,
+) -> list[Skipped]:
+    """Predict what is not done; answers what was skipped."""
+    skipped = []
+    if predictor.joins_views:  # a breast is predicted as a whole
+        partial.keep_breasts(dataset)
+    rest = tuple(record for record in dataset.images if record.image_id not in partial.places)
+    if partial.places:
+        print(f"{partial.path}: going on after {len(partial.places)} images that are done")
+    remaining = Dataset(dataset.categories, rest, dataset.info)
+    with _say_on_interrupt(partial.path):
+        results = predictor.predict(remaining, root, num_workers=num_workers, force=force)
+        for result in tqdm(results, total=len(rest), desc="predict", unit="image", disable=None if progress else True):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+            else:
+                partial.add(result)
+    return skipped
 
 
 def _write(

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from mammodet.data.coco import data_hash
+from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.data.patient_keys import PatientKey, known_patients, not_comparable
 from mammodet.data.predictions import Predictions, Repairs, match_to_dataset, unmatched
 from mammodet.data.sources import WORDS, archive_of, seen_patients, share_women, sources_of
 from mammodet.errors import InputError, faults_of, listed, raise_faults
 from mammodet.evaluation.calibration_file import Provenance, checkpoints_of
 from mammodet.files import dig
-from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord
+from mammodet.records import Dataset, ImageRecord
 
 #: What can be overridden by `--allow`, and what it then does.
 REFUSALS = {
@@ -46,7 +48,7 @@ class Admitted:
         not_a_result: why the figures must not be told as a result; None where nothing speaks against that.
     """
 
-    predictions: list[ImagePrediction]
+    predictions: PackedPredictions
     overrides: tuple[str, ...]
     patients_seen: int | None
     unchecked: tuple[str, ...] = ()
@@ -377,9 +379,8 @@ def _changed_truth(dataset: Dataset, model: Any) -> list[str]:
     return [f"its data hash is {data_hash(dataset)[:12]}, that of the file that was predicted {before[:12]}"]
 
 
-def _fill(dataset: Dataset, matched: Sequence[ImagePrediction]) -> list[ImagePrediction]:
+def _fill(dataset: Dataset, matched: PackedPredictions) -> PackedPredictions:
     """With an empty prediction for each image that has none."""
-    with_masks = any(prediction.detections.rles is not None for prediction in matched)
-    by_id = {prediction.image_id: prediction for prediction in matched}
-    empty = Detections.empty(with_masks=with_masks)
-    return [by_id.get(record.image_id) or ImagePrediction.of(record, {}, empty) for record in dataset.images]
+    places = {prediction.image_id: place for place, prediction in enumerate(matched)}
+    rows = np.array([places.get(record.image_id, -1) for record in dataset.images], dtype=np.int64)
+    return matched.select(rows, dataset.images)

@@ -6,7 +6,7 @@ the patients costs one pass over them and not a new evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -45,22 +45,18 @@ class _Outcome:
     """What became of the detections of a category, in falling order of score, at each IoU threshold.
 
     Attributes:
+        clusters: of each detection but those that count neither way at any threshold.
         hits: positions of those that find a lesion, per threshold.
         passed: positions of those that count neither way, per threshold.
         passed_before: how many of those stand before each hit, per threshold.
         targets: cluster of each lesion to be found.
     """
 
+    clusters: _Places
     hits: tuple[_Places, ...]
     passed: tuple[_Places, ...]
     passed_before: tuple[_Places, ...]
     targets: Ints
-
-
-@dataclass(frozen=True, slots=True)
-class _Category:
-    clusters: Ints  # of each detection, in falling order of score
-    outcomes: Mapping[str, _Outcome]  # by kind, and by kind and size
 
 
 class AveragePrecision:
@@ -112,9 +108,8 @@ class AveragePrecision:
     def row(self, weights: Floats) -> Floats:
         """All figures for one set of weights (clusters,), as `results` takes them; NaN without a lesion to be found."""
         figures: list[float] = []
-        totals = [np.cumsum(weights[category.clusters]) for category in self._categories]
         for kind in self._kinds:
-            precision, valid = self._precision(kind, weights, totals)
+            precision, valid = self._precision(kind, weights)
             figures += [_mean(precision[:, :, valid]), _mean(precision[0][:, valid]), _mean(precision[5][:, valid])]
             if self._several:
                 figures += [
@@ -122,34 +117,33 @@ class AveragePrecision:
                 ]
         for label in self._sizes.labels if self._sizes else ():
             for kind in self._kinds:
-                precision, valid = self._precision(f"{kind}/{label}", weights, totals)
+                precision, valid = self._precision(f"{kind}/{label}", weights)
                 figures += [_mean(precision[:, :, valid]), _mean(precision[0][:, valid])]
         return np.array(figures)
 
-    def _precision(self, key: str, weights: Floats, totals: Sequence[Floats]) -> tuple[Floats, Bools]:
+    def _precision(self, key: str, weights: Floats) -> tuple[Floats, Bools]:
         """Interpolated precision (thresholds, recalls, categories), and which categories have a lesion to be found."""
         precision = np.zeros((len(THRESHOLDS), len(RECALLS), len(self._categories)))
         valid = np.zeros(len(self._categories), dtype=bool)
-        for number, (category, total) in enumerate(zip(self._categories, totals, strict=True)):
-            outcome = category.outcomes[key]
+        for number, category in enumerate(self._categories):
+            outcome = category[key]
             wanted = weights[outcome.targets].sum()
             valid[number] = wanted > 0
             if wanted > 0:
+                total = np.cumsum(weights[outcome.clusters])
                 for step in range(len(THRESHOLDS)):
-                    precision[step, :, number] = _interpolate(category, outcome, step, weights, total, wanted)
+                    precision[step, :, number] = _interpolate(outcome, step, weights, total, wanted)
         return precision, valid
 
 
-def _interpolate(
-    category: _Category, outcome: _Outcome, step: int, weights: Floats, total: Floats, wanted: float
-) -> Floats:
+def _interpolate(outcome: _Outcome, step: int, weights: Floats, total: Floats, wanted: float) -> Floats:
     """Precision at each of the 101 recalls: only at a hit does recall grow, and precision peak."""
     hits = outcome.hits[step]
     values = np.zeros(len(RECALLS))
     if not len(hits):
         return values
-    true = np.cumsum(weights[category.clusters[hits]])
-    passed = np.concatenate([[0.0], np.cumsum(weights[category.clusters[outcome.passed[step]]])])
+    true = np.cumsum(weights[outcome.clusters[hits]])
+    passed = np.concatenate([[0.0], np.cumsum(weights[outcome.clusters[outcome.passed[step]]])])
     false = total[hits] - true - passed[outcome.passed_before[step]]
     precision = true / (false + true + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1])[::-1]
@@ -172,7 +166,8 @@ def _category(
     image_ranks: Ints,
     kinds: Sequence[Kind],
     sizes: SizeBins | None,
-) -> _Category:
+) -> dict[str, _Outcome]:
+    """By kind, and by kind and size."""
     rows = np.flatnonzero(found.categories == number)
     ranks = rank_within(found.images[rows])
     rows, ranks = rows[ranks < MOST_DETECTIONS], ranks[ranks < MOST_DETECTIONS]
@@ -202,8 +197,11 @@ def _category(
             ignored = crowd | ~inside
             matched = _match(pairs, images, overlaps[kind], ignored, crowd)
             on_ignored = np.where(matched >= 0, _take(ignored, matched), ~fits[:, None])
-            outcomes[label] = _outcome(matched[order], on_ignored[order], clusters[target_images[~ignored]])
-    return _Category(clusters[images[order]], outcomes)
+            kept = order[~on_ignored[order].all(axis=1)]
+            outcomes[label] = _outcome(
+                clusters[images[kept]], matched[kept], on_ignored[kept], clusters[target_images[~ignored]]
+            )
+    return outcomes
 
 
 def _bins(
@@ -254,16 +252,15 @@ def _match(pairs: Pairs, groups: Ints, overlap: Floats, ignored: Bools, crowd: B
     return taken
 
 
-def _outcome(matched: _Places, on_ignored: Bools, targets: Ints) -> _Outcome:
+def _outcome(clusters: Ints, matched: _Places, on_ignored: Bools, targets: Ints) -> _Outcome:
     hits, passed, before = [], [], []
     for step in range(matched.shape[1]):
-        # 32 bits, since of small and of large lesions most detections are passed: 10 lists of them for each size
         hit = np.flatnonzero((matched[:, step] >= 0) & ~on_ignored[:, step]).astype(np.int32)
         skipped = np.flatnonzero(on_ignored[:, step]).astype(np.int32)
         hits.append(hit)
         passed.append(skipped)
         before.append(np.searchsorted(skipped, hit).astype(np.int32))
-    return _Outcome(tuple(hits), tuple(passed), tuple(before), targets)
+    return _Outcome(clusters.astype(np.int32), tuple(hits), tuple(passed), tuple(before), targets)
 
 
 def average_precision(dataset: Dataset, predictions: Sequence[ImagePrediction], kind: Kind) -> KindPrecision:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.evaluation.results import LEVELS
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 
 _KEYS: dict[str, Callable[[ImageRecord], tuple[str, ...] | None]] = {
-    "image": lambda record: (str(record.image_id),),
     "breast": lambda record: (
         (record.patient_id, record.laterality) if record.patient_id and record.laterality else None
     ),
@@ -26,32 +27,21 @@ class Cases:
     """Cases with a known label and a score.
 
     Attributes:
-        keys: what they are: (image id,), (patient, side) or (patient,).
-        patients: of each; None where it is not known.
         images: int (n,), position of each case's first image in the data set.
         labels: int (n,), 0 or 1.
         scores: float (n,) in [0, 1].
     """
 
-    keys: tuple[tuple[str, ...], ...]
-    patients: tuple[str | None, ...]
     images: NDArray[np.int64]
     labels: NDArray[np.int64]
     scores: NDArray[np.float64]
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.images)
 
     def take(self, chosen: NDArray[np.bool_]) -> Cases:
         """Some of the cases (n,)."""
-        rows = np.flatnonzero(chosen)
-        return Cases(
-            tuple(self.keys[row] for row in rows),
-            tuple(self.patients[row] for row in rows),
-            self.images[rows],
-            self.labels[rows],
-            self.scores[rows],
-        )
+        return Cases(self.images[chosen], self.labels[chosen], self.scores[chosen])
 
 
 def cases(
@@ -78,36 +68,32 @@ def cases(
         raise ValueError(f"level {level!r}: expected one of {', '.join(LEVELS)}")
     if over_images not in OVER_IMAGES:
         raise ValueError(f"over_images {over_images!r}: expected max or mean")
+    truths = np.array(
+        [-1 if (one := record.label(label)) is None else one for record in dataset.images], dtype=np.int64
+    )
+    values = PackedPredictions.of(predictions).column(label, rule)
+    if level == "image":
+        images = np.flatnonzero((truths >= 0) & ~np.isnan(values))
+        return Cases(images, truths[images], values[images])
     members: dict[tuple[str, ...], list[int]] = {}
     for position, record in enumerate(dataset.images):
         key = _KEYS[level](record)
         if key is not None:
             members.setdefault(key, []).append(position)
-    keys, images, labels, scores = [], [], [], []
-    for key, positions in members.items():
-        truth = _join_labels([dataset.images[position].label(label) for position in positions])
-        values = [_scores(predictions[position], rule).get(label) for position in positions]
-        known = [value for value in values if value is not None]
+    images, labels, scores = [], [], []
+    for positions in members.values():
+        truth = _join_labels(truths[positions].tolist())
+        known = [value for value in values[positions].tolist() if not math.isnan(value)]
         if truth is None or not known:
             continue
-        keys.append(key)
         images.append(positions[0])
         labels.append(truth)
         scores.append(max(known) if over_images == "max" else sum(known) / len(known))
-    return Cases(
-        tuple(keys),
-        tuple(dataset.images[position].patient_id for position in images),
-        np.array(images, dtype=np.int64),
-        np.array(labels, dtype=np.int64),
-        np.array(scores, dtype=np.float64),
-    )
+    return Cases(np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
 
 
-def _scores(prediction: ImagePrediction, rule: str | None) -> dict[str, float]:
-    return dict(prediction.scores if rule is None else prediction.scores_by_rule.get(rule, {}))
-
-
-def _join_labels(labels: Sequence[int | None]) -> int | None:
+def _join_labels(labels: Sequence[int]) -> int | None:
+    """Of images; -1 where it is not known."""
     if 1 in labels:
         return 1
-    return None if None in labels else 0
+    return None if -1 in labels else 0

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import mammodet
+from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.evaluation.bootstrap import Bootstrap, compare, patient_clusters
 from mammodet.evaluation.calibration_file import Calibration
 from mammodet.evaluation.classes import class_results
@@ -115,14 +116,15 @@ def _evaluate_one(
     dataset: Dataset, entry: Entry, clusters: Ints, options: Options, bootstrap: Bootstrap
 ) -> tuple[ModelResult, list[LesionOutcome]]:
     outcomes: list[LesionOutcome] = []
+    predictions = PackedPredictions.of(entry.predictions)
     if entry.kind == "classifier":
-        places: dict[str, Any] = {"strata": classifier_strata(dataset, entry.predictions, clusters, bootstrap)}
+        places: dict[str, Any] = {"strata": classifier_strata(dataset, predictions, clusters, bootstrap)}
         notes = [NO_BOXES]
     else:
-        found = Localization(dataset, entry.predictions, clusters, options)
+        found = Localization(dataset, predictions, clusters, options)
         places, notes, outcomes = found.results(bootstrap), found.notes(), found.outcomes()
-    classes, of_classes = class_results(dataset, entry.predictions, clusters, bootstrap)
-    places |= label_results(dataset, entry.predictions, clusters, options, bootstrap, entry.calibration)
+    classes, of_classes = class_results(dataset, predictions, clusters, bootstrap)
+    places |= label_results(dataset, predictions, clusters, options, bootstrap, entry.calibration)
     model = ModelResult(
         name=entry.name,
         kind=entry.kind,

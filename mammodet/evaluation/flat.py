@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.geometry import Boxes, as_boxes, lesion_rle
-from mammodet.records import Dataset, Detections, ImagePrediction, Lesion, Masks, Rle
+from mammodet.records import Dataset, ImagePrediction, Lesion, Masks, Rle
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -96,22 +97,10 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
     Raises:
         ValueError: masks of some images alone.
     """
-    found = [
-        (position, prediction.detections)
-        for position, (record, prediction) in enumerate(zip(dataset.images, predictions, strict=True))
-        if not record.unlocalized and len(prediction.detections)
-    ]
-    bare = [position for position, one in found if one.rles is None]
-    if bare and len(bare) < len(found):
-        raise ValueError(
-            f"the detections of {len(bare)} of {len(found)} images have no masks, for instance those of "
-            f"{dataset.images[bare[0]].file_name!r}; expected masks of all or of none"
-        )
-    with_masks = not bare if found else any(prediction.detections.rles is not None for prediction in predictions)
-    joined = Detections.joined([one.in_order() for _, one in found], with_masks=with_masks)
-    images = np.repeat(*np.array([(position, len(one)) for position, one in found], dtype=np.int64).reshape(-1, 2).T)
-    rles = Masks.of(joined.rles) if joined.rles is not None else None
-    return FlatDetections(images, joined.boxes_xyxy, joined.scores, joined.category_ids, rles)
+    localized = np.flatnonzero([not record.unlocalized for record in dataset.images])
+    images, found = PackedPredictions.of(predictions).detections(localized)
+    rles = Masks.of(found.rles) if found.rles is not None else None
+    return FlatDetections(images, found.boxes_xyxy, found.scores, found.category_ids, rles)
 
 
 def lesion_rles(dataset: Dataset, lesions: FlatLesions) -> tuple[Rle, ...]:

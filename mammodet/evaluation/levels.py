@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.calibration import count_at
 from mammodet.evaluation.calibration_file import Calibration
@@ -42,14 +43,18 @@ def label_results(
         clusters: int (images,), the patient of each image.
         calibration: fitted on other patients; None for raw scores alone.
     """
-    rules = sorted({rule for prediction in predictions for rule in prediction.scores_by_rule})
+    predictions = PackedPredictions.of(predictions)
     found: dict[str, dict[str, LabelResult]] = {level: {} for level in LEVELS}
     for level in LEVELS:
         for label in LABELS:
             chosen = cases(dataset, predictions, level, label, options.over_images)
             if not len(chosen):
                 continue
-            by_rule = {rule: cases(dataset, predictions, level, label, options.over_images, rule) for rule in rules}
+            by_rule = {
+                rule: measure_scores(one, clusters, bootstrap)
+                for rule in predictions.rules
+                if len(one := cases(dataset, predictions, level, label, options.over_images, rule))
+            }
             measure = score_figures(chosen, clusters)
             roc, pr = measure.curves()
             found[level][label] = fill(
@@ -60,7 +65,7 @@ def label_results(
                 roc=roc,
                 pr=pr,
                 reliability=reliability(chosen.labels, chosen.scores),
-                by_rule={rule: measure_scores(one, clusters, bootstrap) for rule, one in by_rule.items() if len(one)},
+                by_rule=by_rule,
                 operating_points=_operating_points(level, label, chosen, clusters, bootstrap, calibration),
                 calibrated=_calibrated(level, label, chosen, clusters, bootstrap, calibration),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,8 @@ class Localization:
         self.with_masks = has_masks(self._found.rles, self._lesions)
         self._masks = lesion_rles(dataset, self._lesions) if self.with_masks or "mask" in options.match else None
         self._sizes = size_bins(dataset, self._found, self._lesions)
-        rules = [rule for rule in MATCH_RULES if self.with_masks or not rule.startswith("mask")]
-        self._matches = {
-            rule: match_all(self._found, self._lesions, rule, masks=self._masks, count_seconds=options.count_seconds)
-            for rule in dict.fromkeys([options.match, *rules])
-        }
-        self._makers = {
-            rule: CurveMaker(self._found, self._lesions, matches, clusters) for rule, matches in self._matches.items()
-        }
+        self._matches = self._match(options.match)
+        self._maker = CurveMaker(self._found, self._lesions, self._matches, clusters)
         self._scored = denominator_images(dataset, options.denominator)
         self._agreement: MaskAgreement | None = None
         if self.with_masks:
@@ -90,9 +85,13 @@ class Localization:
                 predictions,
                 self._found,
                 self._lesions,
-                self._matches[options.match],
+                self._matches,
                 score_threshold=options.mask_score,
             )
+
+    def _match(self, rule: str) -> Matches:
+        seconds = self._options.count_seconds
+        return match_all(self._found, self._lesions, rule, masks=self._masks, count_seconds=seconds)
 
     def notes(self) -> list[str]:
         """What a reader must know of the masks and of odd detections."""
@@ -138,29 +137,35 @@ class Localization:
 
     def _froc(self, bootstrap: Bootstrap) -> list[FrocSection]:
         """The chosen rule and denominator first, with the whole curve."""
-        chosen = (self._options.match, self._options.denominator)
-        keys = list(dict.fromkeys([chosen, *((rule, one) for rule in self._matches for one in DENOMINATORS)]))
-        curves = []
-        for rule, denominator in keys:
-            false = self._makers[rule].false_positives(denominator_images(self._dataset, denominator))
-            grid = BAND_FPPI if (rule, denominator) == chosen else ()
-            curves.append(self._makers[rule].curve(false, grid=grid))
-        sections = []
-        for (rule, denominator), (points, band) in zip(keys, FrocFigures(curves).results(bootstrap), strict=True):
-            whole = whole_curve(self._makers[rule], self._dataset, self._lesions, rule, denominator)
-            sections.append(
-                FrocSection(
-                    points=points.points,
-                    cpm=points.cpm,
-                    match=rule,
-                    denominator=denominator,
-                    duplicates=self._options.duplicates,
-                    n_images=whole.images,
-                    n_lesions=whole.lesions,
-                    curve=whole.corners() if (rule, denominator) == chosen else None,
-                    band=band,
+        chosen, sections = self._options.match, []
+        rules = [rule for rule in MATCH_RULES if self.with_masks or not rule.startswith("mask")]
+        for rule in dict.fromkeys([chosen, *rules]):  # one by one, for matches of all rules would take much memory
+            maker = self._maker
+            if rule != chosen:
+                maker = CurveMaker(self._found, self._lesions, self._match(rule), self._clusters)
+            main = [self._options.denominator] if rule == chosen else []
+            denominators = list(dict.fromkeys([*main, *DENOMINATORS]))
+            curves = [
+                maker.curve(
+                    maker.false_positives(denominator_images(self._dataset, one)), grid=BAND_FPPI if one in main else ()
                 )
-            )
+                for one in denominators
+            ]
+            for denominator, (points, band) in zip(denominators, FrocFigures(curves).results(bootstrap), strict=True):
+                whole = whole_curve(maker, self._dataset, self._lesions, rule, denominator)
+                sections.append(
+                    FrocSection(
+                        points=points.points,
+                        cpm=points.cpm,
+                        match=rule,
+                        denominator=denominator,
+                        duplicates=self._options.duplicates,
+                        n_images=whole.images,
+                        n_lesions=whole.lesions,
+                        curve=whole.corners() if denominator in main else None,
+                        band=band,
+                    )
+                )
         return sections
 
     def _by_category(self, bootstrap: Bootstrap) -> dict[str, FrocPoints]:
@@ -181,23 +186,17 @@ class Localization:
         return dict(zip(names, found_points, strict=True))
 
     def _strata(self, bootstrap: Bootstrap) -> list[Stratum]:
-        maker = self._makers[self._options.match]
+        maker, points = self._maker, list[FrocPoints]()
         every = maker.false_positives(self._scored)
         parts = make_parts(self._dataset, self._lesions, self._sizes)
 
         def false_positives(part: Part) -> FalsePositives:
             return maker.false_positives(self._scored & part.images) if part.of_images else every
 
-        curves = [maker.curve(false_positives(part), part.lesions) for part in parts]
-        return strata(
-            self._dataset,
-            self._predictions,
-            self._clusters,
-            self._lesions,
-            parts,
-            bootstrap,
-            [points for points, _ in FrocFigures(curves).results(bootstrap)],
-        )
+        for _, of_variable in groupby(parts, key=lambda part: part.variable):  # one by one, for memory
+            curves = [maker.curve(false_positives(part), part.lesions) for part in of_variable]
+            points += [each for each, _ in FrocFigures(curves).results(bootstrap)]
+        return strata(self._dataset, self._predictions, self._clusters, self._lesions, parts, bootstrap, points)
 
     def _mask_results(self, bootstrap: Bootstrap) -> Masks | None:
         found = self._agreement
@@ -231,9 +230,9 @@ class Localization:
     def outcomes(self) -> list[LesionOutcome]:
         """What became of each lesion to be found, under the chosen rule."""
         rule, denominator = self._options.match, self._options.denominator
-        matches: Matches = self._matches[rule]
-        curve: Froc = whole_curve(self._makers[rule], self._dataset, self._lesions, rule, denominator)
-        by_lesion = {int(lesion): row for row, lesion in enumerate(matches.lesion) if lesion >= 0}
+        curve: Froc = whole_curve(self._maker, self._dataset, self._lesions, rule, denominator)
+        hits = np.flatnonzero(self._matches.lesion >= 0)
+        by_lesion = dict(zip(self._matches.lesion[hits].tolist(), hits.tolist(), strict=True))
         agreement: dict[int, dict[str, float | None]] = {}
         if self._agreement is not None:
             for lesion, values in zip(self._agreement.lesions, self._agreement.pairs, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.evaluation.average_precision import average_precision
 from mammodet.evaluation.cases import cases
 from mammodet.evaluation.froc import froc
@@ -19,7 +20,7 @@ def detector_figures(dataset: Dataset, predictions: Sequence[ImagePrediction]) -
 
     Names: `bbox_AP50`, `bbox_AP`, `segm_AP50`, `froc_cpm`, `auc_tumor`, `auc_malignant`, `auc_tumor_RULE`.
     """
-    figures: dict[str, float | None] = {}
+    predictions, figures = PackedPredictions.of(predictions), dict[str, float | None]()
     for kind in ("bbox", "segm"):
         if kind == "segm" and not any(prediction.detections.rles for prediction in predictions):
             continue
@@ -29,9 +30,8 @@ def detector_figures(dataset: Dataset, predictions: Sequence[ImagePrediction]) -
         figures.setdefault("segm_AP50", 0.0 if figures["bbox_AP50"] is not None else None)
         figures.setdefault("segm_AP", 0.0 if figures["bbox_AP"] is not None else None)
     figures["froc_cpm"] = froc(dataset, predictions).cpm
-    rules = sorted({rule for prediction in predictions for rule in prediction.scores_by_rule})
     for label in LABELS:
-        for rule in (None, *rules):
+        for rule in (None, *predictions.rules):
             chosen = cases(dataset, predictions, "image", label, rule=rule)
             if len(chosen):
                 name = f"auc_{label}" if rule is None else f"auc_{label}_{rule}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mammodet.data.coco import read_coco
 from mammodet.data.dataset_files import check_dataset
+from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.data.patient_keys import PatientKey
 from mammodet.errors import InputError
 from mammodet.evaluation.classes import in_order
@@ -18,11 +19,10 @@ from mammodet.evaluation.evaluate import Entry, Evaluation
 from mammodet.evaluation.masks import PAIR_FIGURES
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import Metrics
-from mammodet.files import short_names, write_json, write_text
+from mammodet.files import csv_lines, short_names, write_json, write_lines, write_text
 from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
 from mammodet.reporting.overlay_files import image_reader
 from mammodet.reporting.report_tables import to_screen
-from mammodet.reporting.tables import Table, to_csv
 from mammodet.targets import class_of
 
 _CARD = re.compile(r"model_card(_\d+)?\.md")
@@ -84,8 +84,8 @@ def evaluate_files(
     clear_evaluation(output)
     write_json(output / METRICS, result.metrics.to_json(), indent=1)
     if any(entry.kind == "detector" for entry in entries):
-        write_text(output / LESIONS, to_csv(lesions_table(dataset, result)))
-    write_text(output / IMAGES, to_csv(images_table(dataset, entries)))
+        write_lines(output / LESIONS, csv_lines(lesion_rows(dataset, result)))
+    write_lines(output / IMAGES, csv_lines(image_rows(dataset, entries)))
     print(to_screen(result.metrics))
     if report:
         _write_report(ground_truth, dataset, entries, result.metrics, output, history, score_threshold, command)
@@ -177,29 +177,31 @@ def _image_cells(model: str, record: ImageRecord) -> list[Any]:
     return [model, record.image_id, record.file_name, record.patient_id, record.laterality, record.view, record.density]
 
 
-def lesions_table(dataset: Dataset, result: Evaluation) -> Table:
-    """One row per model and lesion to be found."""
+def lesion_rows(dataset: Dataset, result: Evaluation) -> Iterator[list[Any]]:
+    """The heads of columns, and one row per model and lesion to be found."""
     keys = list(
         dict.fromkeys(key for record in dataset.images for lesion in record.lesions for key in lesion.attributes)
     )
-    rows = []
+    head = [*_IMAGE_HEADS, "category", "x1", "y1", "x2", "y2", "score", "fppi", *PAIR_FIGURES]
+    yield [*head, *(f"attribute {key}" for key in keys)]
     for model, outcomes in result.outcomes.items():
         for outcome in outcomes:
             record = dataset.images[outcome.image]
             lesion = record.lesions[outcome.position]
             cells = [*_image_cells(model, record), lesion.category, *lesion.box_xyxy, outcome.score]
             cells += [outcome.threshold_fppi, *(outcome.agreement.get(figure) for figure in PAIR_FIGURES)]
-            rows.append(((), (*cells, *(lesion.attributes.get(key) for key in keys))))
-    head = (*_IMAGE_HEADS, "category", "x1", "y1", "x2", "y2", "score", "fppi", *PAIR_FIGURES)
-    return Table((), (*head, *(f"attribute {key}" for key in keys)), tuple(rows))
+            yield [*cells, *(lesion.attributes.get(key) for key in keys)]
 
 
-def images_table(dataset: Dataset, entries: Sequence[Entry]) -> Table:
-    """One row per model and image: its labels, its scores by every rule, its classes, its detections."""
-    every = [prediction for entry in entries for prediction in entry.predictions]
+def image_rows(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[list[Any]]:
+    """The heads of columns, and one row per model and image: its labels, its scores by every rule, its classes."""
+    every = (prediction for entry in entries for prediction in entry.predictions)
     questions = list(dict.fromkeys(name for prediction in every for name in prediction.class_scores))
-    rules = sorted({rule for prediction in every for rule in prediction.scores_by_rule})
-    rows = []
+    rules = sorted({rule for entry in entries for rule in PackedPredictions.of(entry.predictions).rules})
+    head = [*_IMAGE_HEADS, "n_lesions", "n_detections"]
+    head += [*(f"label {label}" for label in LABELS), *(f"score {label}" for label in LABELS)]
+    head += [f"score {label} by {rule}" for rule in rules for label in LABELS]
+    yield head + [f"{what} {name}" for name in questions for what in ("true", "predicted", "probability of predicted")]
     for entry in entries:
         for record, prediction in zip(dataset.images, entry.predictions, strict=True):
             cells = _image_cells(entry.name, record)
@@ -207,13 +209,7 @@ def images_table(dataset: Dataset, entries: Sequence[Entry]) -> Table:
             cells += [record.label(label) for label in LABELS]
             cells += [prediction.scores.get(label) for label in LABELS]
             cells += [prediction.scores_by_rule.get(rule, {}).get(label) for rule in rules for label in LABELS]
-            cells += [cell for name in questions for cell in (class_of(record, name), *_answer(prediction, name))]
-            rows.append(((), tuple(cells)))
-    head = [*_IMAGE_HEADS, "n_lesions", "n_detections"]
-    head += [*(f"label {label}" for label in LABELS), *(f"score {label}" for label in LABELS)]
-    head += [f"score {label} by {rule}" for rule in rules for label in LABELS]
-    head += [f"{what} {name}" for name in questions for what in ("true", "predicted", "probability of predicted")]
-    return Table((), tuple(head), tuple(rows))
+            yield cells + [cell for name in questions for cell in (class_of(record, name), *_answer(prediction, name))]
 
 
 def _answer(prediction: ImagePrediction, question: str) -> tuple[str | None, float | None]:
