@@ -23,6 +23,7 @@ EXAMPLE = r"""examples:
   mammodet convert rsna --source rsna-breast-cancer-detection --output data/rsna --folds 5 --jobs 8
   mammodet convert folder --source TREE --output data/density --patient '(P_[0-9]+)'
   mammodet convert cdd_cesm --source CDD-CESM --output data/cesm --table Radiology-manual-annotations.xlsx
+  mammodet convert merge --source data --sets mias cbis --category mias/lesion=mass --output joined
   mammodet convert ddsm_patches --source ddsm-mammography --output data/ddsm_patches
 """
 
@@ -43,6 +44,7 @@ ARCHIVES = {
     "embed": "EMBED: DICOM files and the tables of metadata and clinical findings",
     "kau_bcmd": "KAU-BCMD: images in folders by BI-RADS, and correctSheetlast.xlsx",
     "ddsm": "DDSM: LJPEG files, or copies of them, with .ics and .OVERLAY files",
+    "merge": "converted data sets below one folder, as one",
     "ddsm_patches": "DDSM patches of 299 x 299: TFRecord and .npy files",
 }
 
