@@ -31,6 +31,7 @@ EXAMPLES = r"""  mammodet convert mias --source all-mias --output data/mias --fo
   mammodet convert embed --source EMBED --output data/embed
   mammodet convert kau_bcmd --source KAU-BCMD --output data/kau
   mammodet convert ddsm --source DDSM --output data/ddsm --format png16
+  mammodet convert merge --source data --sets mias cbis --category mias/lesion=mass --output joined
   mammodet convert ddsm_patches --source ddsm-mammography --output data/ddsm_patches
 """
 
@@ -51,6 +52,7 @@ ARCHIVES = {
     "embed": "EMBED: DICOM files and the tables of metadata and clinical findings",
     "kau_bcmd": "KAU-BCMD: images in folders by BI-RADS, and correctSheetlast.xlsx",
     "ddsm": "DDSM: LJPEG files, or copies of them, with .ics and .OVERLAY files",
+    "merge": "converted data sets below one folder, as one",
     "ddsm_patches": "DDSM patches of 299 x 299: TFRecord and .npy files",
 }
 
