@@ -225,8 +225,47 @@ def test_boxes_as_fractions_are_refused_until_said(tmp_path):
 def test_box_in_pixels_is_no_fraction(tmp_path):
     summary, records, _ = run(one_image(tmp_path, mark(1, 1), mark(2, 1, [0.1, 0.1, 0.2, 0.2])), "--boxes", "fractions")
     assert [what for what, _, _ in reasons(summary)] == ["annotation"]
-    assert "expected fractions of the image" in summary.quarantine[0].reason
+    assert "expected numbers up to 1" in summary.quarantine[0].reason
     assert records["1_LEFT_CC"].lesions[0].box_xyxy == pytest.approx((3, 4, 9, 12))
+
+
+def test_corners_are_refused_as_sizes_until_said(tmp_path):
+    source = one_image(tmp_path, mark(1, 1, [3, 4, 12, 9]), mark(2, 1, [8, 20, 20, 38]), mark(3, 1, [2, 6, 28, 16]))
+    with pytest.raises(
+        InputError, match=r"all 3 boxes have w > x and h > y(.|\n)*--boxes corners(.|\n)*--boxes pixels"
+    ):
+        run(source)
+    lesions = run(source, "--boxes", "corners")[1]["1_LEFT_CC"].lesions
+    assert [lesion.box_xyxy for lesion in lesions] == [(3, 4, 12, 9), (8, 20, 20, 38), (2, 6, 28, 16)]
+    lesions = run(source, "--boxes", "pixels")[1]["1_LEFT_CC"].lesions
+    assert [lesion.box_xyxy for lesion in lesions] == [(3, 4, 15, 13), (2, 6, 30, 22)]
+
+
+def test_percents_are_refused_as_pixels_until_said(tmp_path):
+    source = one_image(tmp_path, *(mark(n, 1, [40 + n, 20, 10, 25]) for n in range(3)), height=400, width=300)
+    write_image(source / "train/1_LEFT_CC.png", (400, 300))
+    with pytest.raises(InputError, match=r"all 3 boxes lie within 100 px of the corner(.|\n)*--boxes percent"):
+        run(source)
+    lesions = run(source, "--boxes", "percent")[1]["1_LEFT_CC"].lesions
+    assert lesions[0].box_xyxy == pytest.approx((120, 80, 150, 180))
+
+
+@pytest.mark.parametrize("name", ["Normal", "no_finding", "background"])
+def test_boxes_of_a_category_that_denies_lesions_are_a_question(tmp_path, name):
+    source = one_image(
+        tmp_path, mark(1, 1), mark(2, 1, [3, 4, 5, 6], 2), categories=[{"id": 1, "name": name}, {"id": 2, "name": "m"}]
+    )
+    with pytest.raises(InputError, match=f"category '{name}' seems to say that there is no lesion"):
+        run(source)
+    assert run(source, "--category", f"{name}={name}")[1]["1_LEFT_CC"].labels["tumor"] == 1
+    lesions = run(source, "--category", f"{name}=")[1]["1_LEFT_CC"].lesions
+    assert [lesion.ignore for lesion in lesions] == [True, False]
+
+
+@pytest.mark.parametrize("box", [[], [0, 0, 0, 0]])
+def test_empty_box_beside_an_outline_is_made_from_it(tmp_path, box):
+    (lesion,) = run(one_image(tmp_path, mark(1, 1, box, segmentation=[TRIANGLE])))[1]["1_LEFT_CC"].lesions
+    assert (lesion.box_xyxy, rle_area(lesion.rle)) == ((2, 2, 11, 11), 45)
 
 
 @pytest.mark.parametrize("outline", [None, [[8, 12, 20, 12, 20, 18, 8, 18]]])

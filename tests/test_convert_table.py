@@ -316,6 +316,41 @@ def test_label_studio_lists_finished_work_of_one_reader(source):
         run(source)
 
 
+def test_results_of_label_studio_about_one_region_are_one_lesion(source):
+    label_studio(source)
+    (task,) = json.loads((source / "export.json").read_text())
+    first = task["annotations"][0]["result"][0]
+    place = {key: first["value"][key] for key in ("x", "y", "width", "height", "rotation")}
+    shape, label = {"type": "rectangle", "value": place}, {"type": "labels", "value": {**place, "labels": ["Mass"]}}
+    rating = {"type": "rating", "value": {**place, "rating": 4}}
+    about = {"id": "r1", "original_width": 48, "original_height": 64}
+    whole = {**about, "id": "r2", "type": "rating", "value": {"rating": 3}}
+    task["annotations"][0]["result"] = [*({**about, **each} for each in (shape, label, rating)), whole]
+    text(source / "export.json", json.dumps([task]))
+    _, records = run(source)
+    assert boxes(records[NAME]) == [pytest.approx(BOX, abs=0.1)]
+    assert ([lesion.category for lesion in records[NAME].lesions], records[NAME].unlocalized) == (["mass"], False)
+    task["annotations"][0]["result"][0]["image_rotation"] = 90
+    text(source / "export.json", json.dumps([task]))
+    _, records = run(source)
+    assert (records[NAME].lesions, records[NAME].unlocalized) == ((), True)
+
+
+@pytest.mark.parametrize(("word", "tumor"), [("normal", 0), ("poor quality", None)])
+def test_tag_of_cvat_is_about_the_whole_image(source, word, tumor):
+    tag = f'<image id="1" name="{NAME}.png" width="48" height="64"><tag label="{word}"/></image>'
+    box = '<box label="m" xtl="5" ytl="9" xbr="9" ybr="12"/>'
+    other = f'<image id="2" name="P2_R_MLO.png" width="48" height="64">{box}</image>'
+    text(source / "a.xml", f"<annotations>{tag}{other}</annotations>")
+    record = run(source)[1][NAME]
+    assert (record.labels["tumor"], record.unlocalized, record.lesions) == (tumor, tumor is None, ())
+
+
+def test_number_that_may_be_a_thousand_has_no_place(source):
+    text(source / "t.csv", "file;x1;y1;x2;y2", f"{NAME}.png;1,005;10;1,015;22", f"{NAME}.png;5,5;10;15;22")
+    assert boxes(run(source)[1][NAME]) == [(5.5, 10, 15, 22)]
+
+
 def test_mark_without_a_label_is_a_lesion(source):
     labelme(source)
     path = source / f"json/{NAME}.json"

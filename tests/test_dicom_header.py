@@ -63,6 +63,8 @@ def frame_anatomy(side: str) -> Dataset:
         ({"SharedFunctionalGroupsSequence": [frame_anatomy("R")]}, "R"),
         ({"ImageLaterality": "L", "Laterality": "R"}, "L"),
         ({"ImageLaterality": "", "Laterality": "R "}, "R"),
+        ({"ImageLaterality": "L", "SharedFunctionalGroupsSequence": [frame_anatomy("R")]}, None),
+        ({"Laterality": "L", "SharedFunctionalGroupsSequence": [frame_anatomy("R")]}, "L"),
         ({"ImageLaterality": "B"}, None),
         ({"PatientOrientation": ["L", "F"]}, None),
         ({}, None),
@@ -282,6 +284,13 @@ def test_float_pixels_are_refused(tmp_path):
     dataset.FloatPixelData = bytes(256)
     with pytest.raises(InputError, match="holds floating-point pixel data"):
         read_stored(save(tmp_path / "x.dcm", dataset))
+
+
+def test_pixels_of_two_frames_in_a_file_of_one_are_refused(tmp_path):
+    pixels = np.arange(24, dtype=np.uint16).reshape(4, 6)
+    path = save(tmp_path / "a.dcm", image(pixels, PixelData=2 * pixels.tobytes()))
+    with pytest.raises(InputError, match="holds 96 bytes of pixel data, those of 2 frames, and states one"):
+        read_dicom(path)
 
 
 def test_files_cut_short_are_refused_wherever_they_end(tmp_path):

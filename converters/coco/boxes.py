@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
 
+from mammodet.data.images import read_size_hw
 from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
@@ -22,9 +24,13 @@ from mammodet.records import BoxXYXY, Geometry, Lesion, Rle
 FAULT = ("fault",)
 _CORNER_PX = 1.0  # how far an outline's corners may lie from those of the box that it is
 _ROUNDING_PX = 1e-3
+_LEAST_BOXES = 3  # from which on what all boxes of a file have in common is no chance
+_PERCENT = 100
 _AGREE_PX = 3.0  # how far the sides of a box may lie from those of its outline's box, whatever its size
 _LEAST_IOU = 0.7  # of a box and its outline's box; less, where the box is drawn around the outline with a margin
 _LEAST_IOU_AROUND = 0.4
+_NORMAL = ("normal", "no finding", "no findings", "no lesion", "negative", "none", "healthy", "background")
+_WHOLE = {"fractions": 1, "percent": _PERCENT}  # what a side of the image counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class HowToRead:
     """`crowd_is_lesion`: what `iscrowd` means in this file; the others as in `CocoFile` and `LabelledOptions`."""
 
     crowd_is_lesion: bool = False
-    boxes: str = "pixels"
+    boxes: str | None = None
     clip_px: float = 0.0
     sizes_told: bool = True
 
@@ -80,6 +86,12 @@ def plan_categories(files: Sequence[CocoFile], renames: Sequence[tuple[str, str]
         if (number := read_id(item.get("category_id"))) is not None and number in file.categories
     }
     kept = [name for name in originals if name in chosen or name in used or not used]
+    if empty := [name for name in kept if name in used and name not in chosen and says_normal(name)]:
+        drop = f"--category {empty[0]}= (regions to ignore), or " if set(kept) - set(empty) else ""
+        raise InputError(
+            f"category {empty[0]!r} seems to say that there is no lesion, and has annotations. If these are findings: "
+            f"--category {empty[0]}={empty[0]}; if they are none: {drop}remove them and say which images are normal"
+        )
     names = tuple(dict.fromkeys(new for name in kept if (new := chosen.get(name, name.strip().lower()))))
     if not names:
         raise InputError(
@@ -91,6 +103,11 @@ def plan_categories(files: Sequence[CocoFile], renames: Sequence[tuple[str, str]
     }
     by_file = tuple({number: plan[name] for number, name in file.categories.items()} for file in files)
     return Categories(names, by_file, tuple(name for name in originals if name not in kept))
+
+
+def says_normal(name: str) -> bool:
+    """Whether the name of a category says that nothing was found."""
+    return re.sub(r"[\s_-]+", " ", name.strip().lower()) in _NORMAL
 
 
 def _items(file: CocoFile) -> Iterator[Mapping[str, Any]]:
@@ -105,23 +122,53 @@ def crowd_means(file: CocoFile, crowd: str) -> bool:
     return bool(flags) and all(flags)
 
 
-def check_units(files: Sequence[CocoFile]) -> None:
-    """Refuse files whose boxes all are fractions of the image, unless they are said to be.
+def check_units(files: Sequence[CocoFile], *, are_corners_possible: bool) -> None:
+    """Refuse files whose boxes all seem to count something else than pixels, or to be corners, unless `boxes` is told.
+
+    Of boxes x, y, width and height few are wider than what is left of them, and higher than what is above them.
 
     Raises:
         InputError: with each such file.
     """
     faults = []
     for file in files:
-        found = [item["bbox"] for item in _items(file) if _is_box(item.get("bbox"))]
-        if file.boxes == "pixels" and found and all(map(_is_fraction, found)):
-            faults.append(f"{file.label}: all {len(found)} boxes lie within one pixel, for instance {short(found[0])}")
-    advice = "If they are x, y, width and height as fractions of the image: --boxes fractions. Else mend the files."
-    raise_faults(faults, where="boxes", advice=advice)
+        found = [item["bbox"] for item in _items(file) if _has_extent(item.get("bbox"))]
+        if file.boxes is not None or not found:
+            continue
+        inner = [box for box in found if box[0] > 0 and box[1] > 0]
+        if all(map(_is_fraction, found)):
+            seen, advice = "lie within one pixel", "fractions of the image: --boxes fractions"
+        elif len(found) >= _LEAST_BOXES and all(map(_is_percent, found)) and _are_large(file):
+            seen, advice = f"lie within {_PERCENT} px of the corner", "percent of the image: --boxes percent"
+        elif are_corners_possible and len(inner) >= _LEAST_BOXES and all(w > x and h > y for x, y, w, h in inner):
+            seen, advice = "have w > x and h > y", "x1, y1, x2, y2: --boxes corners"
+        else:
+            continue
+        shown = f"{file.label}: all {len(found)} boxes {seen}, for instance {short(found[0])}"
+        faults.append(f"{shown}; if they are {advice}")
+    raise_faults(faults, where="boxes", advice="If they are x, y, width and height in pixels: --boxes pixels.")
 
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
+def _has_extent(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value)) and min(value[2:]) > 0
+
+
+def _is_percent(box_xywh: Sequence[float]) -> bool:
+    x, y, w, h = box_xywh
+    return max(x + w, y + h) <= _PERCENT
+
+
+def _are_large(file: CocoFile) -> bool:
+    """Whether images are said to be so large that hardly all of their lesions lie in the corner."""
+    for image in file.images:
+        sides = [image.item.get(key) for key in ("height", "width")]
+        try:
+            told = sides if all(map(is_finite, sides)) else read_size_hw(file.path.parent / image.name)
+        except InputError:  # a path of another machine
+            return False
+        if image.annotations and min(told) < 2.5 * _PERCENT:
+            return False
+    return True
 
 
 def _is_fraction(box_xywh: Sequence[float]) -> bool:
@@ -196,19 +243,26 @@ def _lesion(
     facts: Counter[str],
 ) -> Lesion | None:
     """One lesion, or None and faults in `checker`; faults of its outline alone are in `outline`."""
-    category = _category(item, categories)
-    if category is None:
-        checker.faults.append(f"category_id {short(item.get('category_id'))}; expected one of {short([*categories])}")
     if fault := item.get(FAULT):
         checker.faults.append(fault)
         return None
+    category = _category(item, categories)
+    if category is None:
+        checker.faults.append(f"category_id {short(item.get('category_id'))}; expected one of {short([*categories])}")
     attributes = dict(checker.take(item, "attributes", dict, "", need=False) or {})
     crowd = checker.flag(item, "iscrowd", "")
     ignored = checker.flag(item, "ignore", "")
     bbox, segmentation = item.get("bbox"), item.get("segmentation")
-    if how.boxes == "fractions":
-        bbox, segmentation = _to_pixels(bbox, size_hw, checker), _to_pixels(segmentation, size_hw, outline)
+    if how.boxes in _WHOLE:
+        whole = _WHOLE[how.boxes]
+        bbox, segmentation = (
+            _to_pixels(value, size_hw, whole, to) for value, to in ((bbox, checker), (segmentation, outline))
+        )
+    elif how.boxes == "corners" and _has_extent(bbox):
+        bbox = [*bbox[:2], bbox[2] - bbox[0], bbox[3] - bbox[1]]
     rle = read_segmentation(segmentation, *size_hw, "", outline)
+    if rle is not None and bbox in ([], [0, 0, 0, 0]):  # as tools write a box that they do not make
+        bbox = None
     box: BoxXYXY | None = None
     rectangle: Rle | None = None
     if rle is not None and bbox is None:
@@ -254,13 +308,13 @@ def _are_corners(bbox: Sequence[float], area: Any) -> bool:
     return abs((w - x) * (h - y) - area) <= 0.02 * area and abs(w * h - area) > 0.1 * area
 
 
-def _to_pixels(value: Any, size_hw: tuple[int, int], checker: Checker) -> Any:
-    """A list of fractions x, y, x, y, ... in pixels, and lists of such lists; run lengths stay."""
+def _to_pixels(value: Any, size_hw: tuple[int, int], whole: int, checker: Checker) -> Any:
+    """A list x, y, x, y, ... in pixels, of which `whole` are a side, and lists of such lists; run lengths stay."""
     if not isinstance(value, list) or not all(map(is_finite, value)):
-        return [_to_pixels(part, size_hw, checker) for part in value] if isinstance(value, list) else value
-    if any(abs(number) > 1.5 for number in value):
-        checker.faults.append(f"{short(value)}; expected fractions of the image (--boxes fractions)")
-    return [number * size_hw[1 - position % 2] for position, number in enumerate(value)]
+        return [_to_pixels(part, size_hw, whole, checker) for part in value] if isinstance(value, list) else value
+    if any(abs(number) > 1.5 * whole for number in value):
+        checker.faults.append(f"{short(value)}; expected numbers up to {whole}, a side of the image (--boxes)")
+    return [number * size_hw[1 - position % 2] / whole for position, number in enumerate(value)]
 
 
 def _rounded(numbers: Sequence[float]) -> list[float]:

@@ -72,7 +72,7 @@ class Labelled(Converter[LabelledT, ImageTask]):
         self.entries = [_Entry(number, file, image) for number, file in enumerate(self.files) for image in file.images]
         if not self.entries:
             raise InputError(f"{self.source}: {', '.join(file.label for file in self.files)}: no image listed")
-        check_units(self.files)
+        check_units(self.files, are_corners_possible=self.options_type is CocoOptions)
         self.summary.archive = options.name or self.source.resolve().name
 
     def synthetic_folders(self) -> set[Path]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.coco.boxes import FAULT
+from mammodet.converters.coco.boxes import FAULT, says_normal
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage, subset_of
+
+from mammodet.data.json_values import short
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Draft:
 
     source: Path
     label: str
-    boxes: str = "pixels"
+    boxes: str | None = None
     sizes_told: bool = True
     quarantine: list[Quarantined] = field(default_factory=list)
     unfinished: set[str] = field(default_factory=set)
@@ -76,6 +78,14 @@ class Draft:
         values: dict[Any, Any] = {"bbox": bbox, "segmentation": segmentation, "attributes": attributes, FAULT: fault}
         told = {key: value for key, value in values.items() if value is not None}
         self._images[subset, name].marks.append((what, {"category_id": number, **told, **item}))
+
+    def tell(self, name: str, subset: str | None, what: str, word: str) -> None:
+        """Add what is said of a whole listed image: that it is normal, or something that may mean a lesion or not."""
+        if says_normal(word):
+            self._images[subset, name].item["pathology"] = "normal"
+        else:
+            fault = {FAULT: f"says {short(word)} of the whole image, which is not understood"}
+            self._images[subset, name].marks.append((what, fault))
 
     def lose(self, name: str, reason: str) -> None:
         """Quarantine a mark that belongs to no image."""

@@ -14,6 +14,8 @@ from mammodet.data.json_values import CLIP_PX
 from mammodet.errors import InputError
 from mammodet.records import SUBSETS
 
+Boxes = Literal["pixels", "fractions", "percent", "corners"] | None
+
 
 class LabelledOptions(Options):
     """What is converted, and how.
@@ -102,7 +104,12 @@ class CocoOptions(LabelledOptions):
         "annotation of a file has it, as CVAT marks brush masks",
         group="files",
     )
-    boxes: Literal["pixels", "fractions"] = flag("pixels", "what boxes and polygons are counted in", group="files")
+    boxes: Boxes = flag(
+        None,
+        "what boxes and polygons count in; 'corners': boxes are x1, y1, x2, y2 in pixels",
+        group="files",
+        words="pixels; asked where all boxes seem to be something else",
+    )
     preset: Literal["cbis_ddsm_mass", "cbis_ddsm_calc"] | None = flag(
         None, "all of this group, for a known archive", group="what file names and tables say"
     )

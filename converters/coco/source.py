@@ -56,7 +56,7 @@ class CocoFile:
         categories: id to name, as written.
         quarantine: annotations that belong to no image.
         repeated_ids: annotations whose id another one has.
-        boxes: `pixels`, or `fractions` of the image.
+        boxes: `pixels`, `fractions` or `percent` of the image, or `corners` x1, y1, x2, y2 in pixels; None: not told.
         sizes_told: images without a size are faulty; else they have that of their file.
         annotated: it has a list of annotations.
     """
@@ -68,7 +68,7 @@ class CocoFile:
     images: tuple[SourceImage, ...]
     quarantine: tuple[Quarantined, ...] = ()
     repeated_ids: int = 0
-    boxes: str = "pixels"
+    boxes: str | None = None
     sizes_told: bool = True
     annotated: bool = True
 

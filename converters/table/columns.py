@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mammodet.converters.coco.boxes import says_normal
 from mammodet.converters.coco.draft import Draft
 from mammodet.converters.coco.tables import Row, read_table
 from mammodet.converters.sheet import column_name
@@ -39,8 +40,8 @@ NAMES = {
     "pathology": ("pathology",),
 }
 _BOXES = {"corners": ("x1", "y1", "x2", "y2"), "centre": ("cx", "cy", "w", "h"), "size": ("x", "y", "w", "h")}
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2},\d{3}")
 _IMAGE = ("patient_id", "laterality", "view", "density", "birads")
-_NORMAL = ("normal", "no finding", "no findings", "negative", "none")
 
 
 def find_columns(path: Path, columns: Sequence[str], told: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -120,7 +121,7 @@ def read_boxes_table(path: Path, draft: Draft, how: HowToReadTables) -> None:
         word = row.word(used["category"]) if "category" in used else None
         pathology = how.pathology(row.word(used["pathology"])) if "pathology" in used else None
         if all(number is None for number in numbers):
-            if "normal" in (pathology, (word or "").lower()) or (word or "").lower() in _NORMAL:
+            if pathology == "normal" or says_normal(word or ""):
                 draft.image(name, path, pathology="normal")
             elif word is not None or pathology is not None:
                 reason = f"line {row.line} has no box"
@@ -133,10 +134,13 @@ def read_boxes_table(path: Path, draft: Draft, how: HowToReadTables) -> None:
 
 
 def as_number(text: str | None) -> Any:
-    """A number, with a decimal comma or point; other text as it is, which is a fault of its box."""
+    """A number, with a decimal comma or point; other text as it is, which is a fault of its box.
+
+    `1,080` may be a thousand and more, so that it is none.
+    """
     if text is None:
         return None
-    plain = text.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", text) else text
+    plain = text.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", text) and not _THOUSANDS.fullmatch(text) else text
     try:
         number = float(plain)
     except ValueError:
@@ -166,7 +170,7 @@ def _corner_or_centre(
     outside = {"size": 0, "centre": 0}
     counted = 0
     for name, numbers in boxes:
-        size_hw = (1, 1) if how.boxes == "fractions" else _size(draft.source / name)
+        size_hw = {"fractions": (1, 1), "percent": (100, 100)}.get(how.boxes or "") or _size(draft.source / name)
         if size_hw is None or not all(isinstance(number, int | float) for number in numbers):
             continue
         counted += 1

@@ -57,7 +57,12 @@ class TableOptions(LabelledOptions):
     xy: Literal["corner", "centre"] | None = flag(
         None, "what x and y are beside w and h", group=_GROUP, words="asked where it cannot be seen"
     )
-    boxes: Literal["pixels", "fractions"] = flag("pixels", "what numbers of a table count in", group=_GROUP)
+    boxes: Literal["pixels", "fractions", "percent"] | None = flag(
+        None,
+        "what numbers of a table count in",
+        group=_GROUP,
+        words="pixels; asked where all seem to be something else",
+    )
     files: tuple[str, ...] = flag(
         (),
         "all images of the set, for those that the annotations do not list",

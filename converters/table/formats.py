@@ -22,6 +22,8 @@ from mammodet.files import parse_xml, read_json
 from mammodet.outlines import ellipse, turned_box
 
 _MOST_CLASSES = 10_000
+#: What a reader says of a whole image.
+_STUDIO_FACTS = {"choices", "text", "number", "rating", "taxonomy", "datetime"}
 _YOLO_LINE = re.compile(r"\d+(\s+[-+.\deE]+){4,}")
 
 
@@ -69,7 +71,7 @@ def read_labelme(path: Path, draft: Draft, how: HowToReadTables) -> None:
     subset = draft.image(name, path, height=value.get("imageHeight"), width=value.get("imageWidth"))
     for number, item in enumerate(value["shapes"], start=1):
         item = item if isinstance(item, dict) else {}
-        kind, points = item.get("shape_type", "polygon"), item.get("points")
+        kind, points = item.get("shape_type") or "polygon", item.get("points")
         flat = [xy for point in points or () for xy in point] if _are_points(points) else []
         if kind == "rectangle":  # newer versions write all four corners
             mark = _corners(flat) if len(flat) == 4 else outline(flat, "box")
@@ -98,6 +100,9 @@ def read_cvat(path: Path, draft: Draft, how: HowToReadTables) -> None:
         subset = draft.image(name, path, **size)
         for number, item in enumerate((each for each in image if each.get("label") is not None), start=1):
             what = f"{path.name}, {item.tag} {number} of image {image.get('id', name)}"
+            if item.tag == "tag":  # of the whole image
+                draft.tell(name, subset, what, item.get("label", ""))
+                continue
             own = {child.get("name", ""): child.text or "" for child in item.iter("attribute")}
             mark = _cvat_mark(item)
             if attributes := {**own, **mark.pop("attributes", {})}:
@@ -144,19 +149,28 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
             draft.unfinished.add(name)
         for work in works:
             subset = draft.image(name, path)
-            for number, item in enumerate(work.get("result") or [], start=1):
+            for number, (item, value) in enumerate(_studio_regions(work.get("result") or []), start=1):
                 size = item.get("original_width"), item.get("original_height")
-                value = item.get("value")
-                if not isinstance(value, dict) or str(item.get("type", "")).endswith(("choices", "textarea", "number")):
-                    continue
-                what = f"{path.name}, result {number} of task {task.get('id')}"
+                what = f"{path.name}, region {number} of task {task.get('id')}"
                 labels = next((value[key] for key in value if key.endswith("labels") and value[key]), [""])
-                if all(map(is_finite, size)):
+                if item.get("image_rotation"):
+                    mark = {"fault": f"image_rotation is {short(item['image_rotation'])}; turn the image file instead"}
+                elif all(map(is_finite, size)):
                     draft.image(name, path, width=size[0], height=size[1])
                     mark = _studio_mark(value, size)
                 else:
                     mark = {"fault": "has no original_width and original_height"}
                 draft.mark(name, subset, what, str(labels[0]), **mark)
+
+
+def _studio_regions(results: Sequence[Any]) -> list[tuple[Mapping[str, Any], dict[str, Any]]]:
+    """The regions of a task, and their values: what is said of one (its shape, label, rating) is a result each."""
+    regions: dict[Any, tuple[Mapping[str, Any], dict[str, Any]]] = {}
+    for number, item in enumerate(results):
+        value = item.get("value")
+        if isinstance(value, dict) and not (set(value) <= _STUDIO_FACTS):
+            regions.setdefault(item.get("id") or number, (item, {}))[1].update(value)
+    return list(regions.values())
 
 
 def _is_image_name(text: Any) -> bool:

@@ -24,7 +24,7 @@ class HowToReadTables:
     source: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     xy: Literal["corner", "centre"] | None = None
-    boxes: str = "pixels"
+    boxes: str | None = None
     words: Mapping[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
 

@@ -243,6 +243,11 @@ def _plain_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -
             f"{file.path}: is cut short: {found} bytes of pixel data, expected {expected} "
             f"({height} rows x {width} columns x {stored.bits_allocated} bits)"
         )
+    if found >= 2 * expected:
+        raise InputError(
+            f"{file.path}: holds {found} bytes of pixel data, those of {found // expected} frames, and states one frame; "
+            "it is damaged"
+        )
     file.stream.seek(element.offset)
     # With the padding byte of an odd length: in big-endian files of 16-bit words it is the last pixel.
     return file.stream.read(min(expected + expected % 2, found))

@@ -132,12 +132,14 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
 def laterality(dataset: Dataset) -> str | None:
     """`L` or `R` by Image Laterality, Laterality, or Frame Laterality; None where they say neither.
 
-    Patient Orientation is not asked: it tells where the rows and columns point, not which breast it is.
+    Image and Frame Laterality are of this image; where they contradict each other, neither counts. Patient Orientation
+    is not asked: it tells where the rows and columns point, not which breast it is.
     """
-    for keyword in ("ImageLaterality", "Laterality", "FrameLaterality"):
-        if side := _SIDES.get((text(dataset, keyword) or "").upper()):
-            return side
-    return None
+    image, series, frame = (
+        _SIDES.get((text(dataset, keyword) or "").upper())
+        for keyword in ("ImageLaterality", "Laterality", "FrameLaterality")
+    )
+    return None if {image, frame} == {"L", "R"} else image or series or frame
 
 
 def view(dataset: Dataset) -> str | None:
