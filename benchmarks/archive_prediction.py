@@ -3,8 +3,6 @@
 python benchmarks/archive_prediction.py [--images 1000 10000]
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess
@@ -15,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from measuring import arguments, peak_mb
 
 from mammodet.commands import predict
 from mammodet.config import Config
@@ -54,14 +53,12 @@ def one(count: int, folder: Path) -> None:
     given = ["--input", str(folder / "in"), "--output", str(folder / "out"), "--pattern", pattern]
     predict.main([*given, "--force", "--num-workers", "0"])
     seconds = time.process_time() - start
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    megabytes = int(status["VmHWM"].split()[0]) / 1024
-    print(f"RESULT {count} images: {count / seconds:.0f} images per CPU second, peak {megabytes:.0f} MB")
+    print(f"RESULT {count} images: {count / seconds:.0f} images per CPU second, peak {peak_mb():.0f} MB")
 
 
 def main() -> None:
     """Make files, and predict each number of them in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

@@ -6,8 +6,6 @@ The table has a row for each mask mdbNNN.png (1024x1024, breast above 127): `k`,
 how many pixels to shift it to the right (`shift`) to lie on the film.
 """
 
-from __future__ import annotations
-
 import csv
 import time
 from pathlib import Path

@@ -10,8 +10,6 @@ examples:
   python benchmarks/convert.py mias --source all-mias
 """
 
-from __future__ import annotations
-
 import importlib
 import resource
 import subprocess

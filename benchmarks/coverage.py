@@ -6,8 +6,6 @@ detected; one false positive per image on average. The truth is the figure of a 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py [--studies 300] [--patients 40 100 300]
 """
 
-from __future__ import annotations
-
 import numpy as np
 from measuring import arguments
 

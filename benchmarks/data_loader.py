@@ -4,8 +4,6 @@ example:
   python benchmarks/data_loader.py --config-file configs/phantom/quickstart.yaml
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from pathlib import Path

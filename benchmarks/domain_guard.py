@@ -11,8 +11,6 @@ example:
       --phantoms /tmp/phantoms --hostile films/chest --output mammodet/data/guard.json
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

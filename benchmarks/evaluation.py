@@ -3,8 +3,6 @@
 python benchmarks/evaluation.py [--images 20000] [--detections 5] [--resamples 1000]
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

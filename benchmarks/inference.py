@@ -11,8 +11,6 @@ example:
       --engines detectron2 torchvision torch onnx openvino
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

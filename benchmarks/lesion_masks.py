@@ -4,8 +4,6 @@ example:
   python benchmarks/lesion_masks.py --height 4000 --width 3000
 """
 
-from __future__ import annotations
-
 import time
 
 import cv2

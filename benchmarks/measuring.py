@@ -1,7 +1,5 @@
 """What the scripts share: ways of doing the same take turns, and their time and memory."""
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time
@@ -47,7 +45,7 @@ def show(seconds: Seconds) -> None:
         print(f"{name:26} {statistics.median(each):8.3f} s   {spread}")
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process; Linux only, where getrusage counts what the parent had, too."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
+def peak_mb(process: int | str = "self") -> float:
+    """Largest resident memory of a process; Linux only, where getrusage counts what the parent had, too."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024

@@ -10,8 +10,6 @@ examples:
   python benchmarks/training_step.py detectron2 --backbone resnet50 --size 512 --batch 2 --repeats 5
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path

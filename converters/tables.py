@@ -1,7 +1,5 @@
 """Tables of archives, row by row, and the words that they use for side, view, density and BI-RADS."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

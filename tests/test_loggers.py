@@ -36,6 +36,17 @@ def test_loggers_are_lightnings_own(tmp_path: Path) -> None:
     assert make_loggers(load_config(None, ["train.loggers=[]"])) == []
 
 
+def test_mlflow_writes_a_database_in_the_output_folder_or_to_its_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("mammodet.engine.loggers.MLFlowLogger", lambda name, **how: (name, how))
+    config = load_config(None, [f"output_dir={tmp_path}/run", "train.loggers=[mlflow]"])
+    for server, store in ((None, f"sqlite:///{tmp_path.resolve()}/run/mlflow.db"), ("http://there", "http://there")):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server or "")
+        assert make_loggers(config) == [("mammodet", {"run_name": "run", "tracking_uri": store})]
+    assert not (tmp_path / "run").exists()
+
+
 def test_rows_after_the_epoch_that_is_resumed_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     assert read_rows(path, 3) == []

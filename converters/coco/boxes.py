@@ -1,7 +1,5 @@
 """Annotations of COCO files that others made: what their categories mean, and lesions out of the sound ones."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
@@ -193,11 +191,7 @@ class Boxes:
 
 
 def read_boxes(
-    image: SourceImage,
-    size_hw: tuple[int, int],
-    categories: Mapping[CocoId, Category],
-    label: str,
-    how: HowToRead,
+    image: SourceImage, size_hw: tuple[int, int], categories: Mapping[CocoId, Category], label: str, how: HowToRead
 ) -> Boxes:
     """Lesions of an image of `size_hw` (height, width); `label` names the COCO file in messages."""
     boxes = Boxes()

@@ -5,8 +5,6 @@ not fit is listed at once; each image is checked and copied; patients are divide
 what is in quarantine, for images and for annotations.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -108,11 +106,7 @@ class Labelled(Converter[LabelledT, ImageTask]):
     def how(self) -> HowToConvert:
         options = self.options
         return HowToConvert(
-            self.output,
-            self.summary.archive,
-            options.images,
-            options.without_boxes,
-            has_orphans=self.has_orphans,
+            self.output, self.summary.archive, options.images, options.without_boxes, has_orphans=self.has_orphans
         )
 
     @staticmethod

@@ -1,7 +1,5 @@
 """Annotations of other formats, as a COCO file would list them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

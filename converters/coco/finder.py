@@ -1,7 +1,5 @@
 """Which image file an entry of a COCO file means."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Sequence

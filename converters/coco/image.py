@@ -1,7 +1,5 @@
 """One image of a COCO file: checked, copied or linked, with its lesions and labels."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """COCO editions of CBIS-DDSM: what joins them with its tables, and its own split against their folders."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mammodet.converters.base import Summary
@@ -24,10 +22,7 @@ def _cbis_rule(kind: str, more: Sequence[tuple[str, str]]) -> JoinRule:
 
 #: Name of the data set and rule. Patient ids are those of `mammodet convert cbis_ddsm`: leaks between both show.
 PRESETS: dict[str, tuple[str, JoinRule]] = {
-    "cbis_ddsm_mass": (
-        "CBIS-DDSM",
-        _cbis_rule("mass", (("shape", "mass shape"), ("margins", "mass margins"))),
-    ),
+    "cbis_ddsm_mass": ("CBIS-DDSM", _cbis_rule("mass", (("shape", "mass shape"), ("margins", "mass margins")))),
     "cbis_ddsm_calc": (
         "CBIS-DDSM",
         _cbis_rule("calcification", (("calc_type", "calc type"), ("calc_distribution", "calc distribution"))),

@@ -1,7 +1,5 @@
 """What is asked of annotations that others made, whatever their format."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 

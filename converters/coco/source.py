@@ -4,8 +4,6 @@ Only what makes a file no COCO file is refused here: ids that occur twice, lists
 one image or one annotation is left to the converter, which quarantines it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

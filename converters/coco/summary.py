@@ -1,7 +1,5 @@
 """What a conversion of COCO files tells: counts that add up, and warnings."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables beside annotations: their rows by the names of their columns, and which of them are meant."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The classes of a tree: their names, what they mean, and what is odd about their folders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

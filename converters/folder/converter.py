@@ -4,8 +4,6 @@ Everything that names and bytes can say is reported before a pixel is decoded: w
 means, whose image it is, and what lies on both sides of a split.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -295,12 +293,7 @@ def _count(summary: Summary, tree: Tree, classes: Classes, plan: _Plan, records:
 
 
 def _warn(
-    summary: Summary,
-    tree: Tree,
-    classes: Classes,
-    plan: _Plan,
-    records: Sequence[ImageRecord],
-    options: FolderOptions,
+    summary: Summary, tree: Tree, classes: Classes, plan: _Plan, records: Sequence[ImageRecord], options: FolderOptions
 ) -> None:
     warn = summary.warnings.append
     if plan.copies is not None:

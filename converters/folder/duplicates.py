@@ -1,7 +1,5 @@
 """Identical files: within a class, in two classes, on two sides of a split; and patients on two sides."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Archives of this kind often hold augmented copies beside the images they were ma
 `20586908 (1).png`, `mdb001_rot90.png`, `img-aug2.png`. Copies of one image must not lie on both sides of a split.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What the user says of class folders: on the command line, or in a YAML file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

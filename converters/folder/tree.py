@@ -1,7 +1,5 @@
 """The tree of folders: its images, the subset that each is said to be in, and the folder that is its class."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Boxes in tables: which column is what, and what its numbers count."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -73,9 +73,7 @@ class TableOptions(LabelledOptions):
     )
     images: Literal["copy", "link"] = flag("copy", "'link': symbolic links, no copies", name="store", group=_GROUP)
     without_boxes: Literal["unknown", "normal"] = flag(
-        "unknown",
-        "what an image without boxes is: not known, or normal, since the list is complete",
-        group=_GROUP,
+        "unknown", "what an image without boxes is: not known, or normal, since the list is complete", group=_GROUP
     )
 
     @model_validator(mode="after")

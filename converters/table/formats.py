@@ -1,7 +1,5 @@
 """Files of labelling tools: Pascal VOC, LabelMe, CVAT, Label Studio, VIA and YOLO, each as a draft of a COCO file."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What readers of tables and of labelling tools' files need beside a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Checks of image files: there, whole, of the size that the JSON says, of full depth, and on the side it says."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Checks of lesions: on the breast, the right way up, masks and boxes as one, and no contradiction with the labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

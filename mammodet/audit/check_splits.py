@@ -1,7 +1,5 @@
 """Checks across subsets: patients and images that stand on two sides, and subsets that cannot be compared."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

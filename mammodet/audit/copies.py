@@ -11,8 +11,6 @@ of one woman included, and by at most 0.64 in CBIS-DDSM's masses (all pairs of o
 copies (JPEG of quality 30, 30 % of the size, gamma 0.7 and 1.4, adaptive equalisation, noise) does by at least 0.82.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

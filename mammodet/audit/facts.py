@@ -1,7 +1,5 @@
 """What the pixels of one image say: gathered once, so that every check can be a small function of plain values."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.audit.copies import Print, take_print
-from mammodet.data.breast import Breast, find_breast
+from mammodet.data.breast import find_breast
 from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
@@ -113,19 +111,14 @@ def measure_image(path: Path, record: ImageRecord, *, with_lesions: bool = True)
     if with_lesions and record.lesions and size_hw == tuple(record.size_hw):
         on_breast = breast.mask_at(record.size_hw)
         measured = tuple(_measure_lesion(pixels, on_breast, lesion) for lesion in record.lesions)
+    small = cv2.resize(pixels, breast.mask.shape[::-1], interpolation=cv2.INTER_AREA)
     return replace(
         facts,
-        breast_mean=_mean_inside(pixels, breast) / (depth - 1),
+        breast_mean=float(small[breast.mask].mean()) / (depth - 1),
         tissue_side=find_tissue_side(breast.mask),
         print=take_print(pixels, breast.mask),
         lesions=measured,
     )
-
-
-def _mean_inside(pixels: NDArray[Any], breast: Breast) -> float:
-    height, width = breast.mask.shape
-    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    return float(small[breast.mask].mean())
 
 
 def find_tissue_side(breast: Mask) -> float:

@@ -1,7 +1,5 @@
 """Figures of an audit: counts as stacked bars, values as stacked histograms."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The audited file and those that it is compared with."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

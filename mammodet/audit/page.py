@@ -1,7 +1,5 @@
 """The page of an audit: one HTML file that opens from disk, with everything in it."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What an audit found: for the screen, `audit.json` and the page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

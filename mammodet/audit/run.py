@@ -1,7 +1,5 @@
 """Audit a data set file: read, measure, check, and write `audit.json` and the page."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,20 +93,25 @@ def audit_file(
     sources = read_sources(path, others, siblings=siblings)
     quarantine = read_quarantine(path.parent) if expect is not None else []
     images = _measure(sources, jobs=jobs, progress=progress)
-    checked = [Checked("Every record can be read", check_records(sources))]
+    # Records that cannot be read were left out of all other checks.
+    faulty = [Item(f"{source.name}: {fault}") for source in sources for fault in source.dropped]
+    checked = [Checked("Every record can be read", [Finding.of("faulty_record", faulty)] if faulty else [])]
     checked += [Checked(what, check(images), why_not(images) if why_not else None) for what, check, why_not in CHECKS]
     if expect is not None:
-        found = check_totals(_counted(sources, images, expect), expect, quarantine)
-        checked.append(Checked(f"Counts of {expect}", found))
+        # An official training set is counted with the validation set taken from it.
+        names = {source.name for source in sources if source.is_own or (source.is_val and expect.endswith("-train"))}
+        counted = [image for image in images if image.file in names]
+        checked.append(Checked(f"Counts of {expect}", check_totals(counted, expect, quarantine)))
     findings = ranked([finding for check in checked for finding in check.findings])
     return Audit(tuple(findings), tuple(checked), tuple(images), tuple(sources))
 
 
 def _measure(sources: Sequence[Source], *, jobs: int, progress: bool) -> list[AuditedImage]:
-    tasks: list[tuple[Source, ImageRecord, str, Path]] = []
-    for source in sources:
-        for record, part in zip(source.dataset.images, source.parts(), strict=True):
-            tasks.append((source, record, part, source.path.parent / record.file_name))
+    tasks = [
+        (source, record, part, source.path.parent / record.file_name)
+        for source in sources
+        for record, part in zip(source.dataset.images, source.parts(), strict=True)
+    ]
 
     def work(source: Source, record: ImageRecord, part: str, path: Path) -> ImageFacts:
         return measure_image(path, record, with_lesions=source.is_own)
@@ -118,18 +121,6 @@ def _measure(sources: Sequence[Source], *, jobs: int, progress: bool) -> list[Au
         AuditedImage(record, facts, source.name, part, source.is_own, path)
         for (source, record, part, path), facts in zip(tasks, measured, strict=True)
     ]
-
-
-def _counted(sources: Sequence[Source], images: Sequence[AuditedImage], expect: str) -> list[AuditedImage]:
-    """Images whose totals are known: an official training set is counted with the validation set taken from it."""
-    names = {source.name for source in sources if source.is_own or (source.is_val and expect.endswith("-train"))}
-    return [image for image in images if image.file in names]
-
-
-def check_records(sources: Sequence[Source]) -> list[Finding]:
-    """Every record of every file can be used; those that cannot were left out of all other checks."""
-    items = [Item(f"{source.name}: {fault}") for source in sources for fault in source.dropped]
-    return [Finding.of("faulty_record", items)] if items else []
 
 
 def audit_to_files(

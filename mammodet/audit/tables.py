@@ -1,7 +1,5 @@
 """Counts of a data set, as plain tables: what the page draws and `audit.json` keeps."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any

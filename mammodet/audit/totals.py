@@ -6,8 +6,6 @@ four official tables (Lee et al., Scientific Data 2017); an image is a patient, 
 VinDr-Mammo (boxes, ignored ones among them) and CMMD: as their publishers say.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

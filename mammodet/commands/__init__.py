@@ -1,7 +1,5 @@
 """The command line `mammodet SUB ...`: one module here for each sub-command, imported when it is called."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import sys

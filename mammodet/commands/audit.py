@@ -1,7 +1,5 @@
 """Find what is wrong with a data set before anyone trains on it: leakage, copies, damaged files, misplaced lesions."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -56,10 +56,7 @@ def parser() -> argparse.ArgumentParser:
         help="how scores of a breast's images are joined (as the model does, else max)",
     )
     main.add_argument(
-        "--patient-key",
-        type=Path,
-        metavar="FILE",
-        help="key file of hashed patient ids (docs/leakage.md)",
+        "--patient-key", type=Path, metavar="FILE", help="key file of hashed patient ids (docs/leakage.md)"
     )
     main.add_argument("--allow-test", action="store_true", help="allow a test set; reports say so")
     return main

@@ -1,7 +1,5 @@
 """Download an archive whose licence allows it from the Imaging Data Commons of the NCI, by idc-index."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Write a data set, or predictions, in the format of another tool (docs/export_data.md)."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Read another program's detections, so that they are scored, compared and drawn like our own."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pack a trained model into one small file to hand on: weights, config, calibration and card, no code."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

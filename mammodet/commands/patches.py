@@ -1,7 +1,5 @@
 """Cut patches of lesions, of lesion-free tissue and of false positives, as a data set to pretrain or classify on."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

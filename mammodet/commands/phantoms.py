@@ -1,7 +1,5 @@
 """Write a small archive of synthetic mammograms in the layout of a public one."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 from pathlib import Path

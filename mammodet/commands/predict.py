@@ -70,10 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "gsps (presentation state with contours); needs DICOM input",
     )
     main.add_argument(
-        "--patient-key",
-        type=Path,
-        metavar="FILE",
-        help="key file: write hashed patient ids (docs/leakage.md)",
+        "--patient-key", type=Path, metavar="FILE", help="key file: write hashed patient ids (docs/leakage.md)"
     )
     main.add_argument(
         "--deidentify",
@@ -132,9 +129,7 @@ def add_model_options(main: argparse.ArgumentParser) -> None:
         help="sizes at which detectors look at each image, relative to that of the training, for instance 1 1.25 (1)",
     )
     main.add_argument(
-        "--tiles",
-        action="store_true",
-        help="detectors also look at tiles of native pixels, for small lesions",
+        "--tiles", action="store_true", help="detectors also look at tiles of native pixels, for small lesions"
     )
     main.add_argument(
         "--engine",
@@ -289,10 +284,7 @@ def predict_inputs(
         print(f"wrote {len(objects)} DICOM objects to {chosen.output}/dicom")
     _say_skipped(skipped)
     if skipped:
-        print(
-            f"{len(skipped)} images were skipped; they are listed in {chosen.output}/skipped.json",
-            file=sys.stderr,
-        )
+        print(f"{len(skipped)} images were skipped; they are listed in {chosen.output}/skipped.json", file=sys.stderr)
     return skipped, objects
 
 

@@ -1,7 +1,5 @@
 """Make a data set of a part of another: one view, certain densities, known labels, renamed categories."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

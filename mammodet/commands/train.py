@@ -3,8 +3,6 @@
 The command line is that of detectron2's train_net.py: a config file, then KEY=VALUE overrides.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex
@@ -50,10 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0 (%(default)s)"
     )
     main.add_argument(
-        "--dist-url",
-        default="auto",
-        metavar="URL",
-        help="tcp://HOST:PORT of the first machine (%(default)s)",
+        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of the first machine (%(default)s)"
     )
     main.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance train.lr=0.001")
     return main
@@ -84,11 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     machines = Machines(chosen.num_gpus, chosen.num_machines, chosen.machine_rank, chosen.dist_url)
     run_ = prepare(config)
     best = train(
-        run_,
-        resume=chosen.resume,
-        overwrite=chosen.overwrite,
-        force_data=chosen.force_data,
-        machines=machines,
+        run_, resume=chosen.resume, overwrite=chosen.overwrite, force_data=chosen.force_data, machines=machines
     )
     if speaks:
         print(f"curves: {best.parent / TABLE}, or {shlex.join(['tensorboard', '--logdir', str(best.parent)])}")

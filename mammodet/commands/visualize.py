@@ -1,7 +1,5 @@
 """Draw ground truth and predictions on the images, side by side, with an index page."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

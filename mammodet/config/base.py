@@ -1,7 +1,5 @@
 """What every section of the configuration shares: number ranges, and that unknown keys are refused."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """A detector from detectron2, described by detectron2's own config."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

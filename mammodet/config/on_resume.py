@@ -1,7 +1,5 @@
 """What a changed setting means to a run that is resumed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

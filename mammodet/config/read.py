@@ -1,7 +1,5 @@
 """YAML over its `_base_` over the defaults, then `key=value` overrides; all faults are listed at once."""
 
-from __future__ import annotations
-
 import difflib
 import typing
 from collections.abc import Hashable, Iterator, Mapping, Sequence

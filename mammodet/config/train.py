@@ -51,8 +51,8 @@ class TrainConfig(Section):
     #: Processes on this machine; null means one. `--num-gpus` has precedence.
     devices: AtLeastOne | None = None
     #: Where the figures of each epoch go (docs/experiments.md): `csv` to metrics.csv, `tensorboard` to its folder in
-    #: the output folder, `mlflow` to MLFLOW_TRACKING_URI or `mlruns` in the output folder, `wandb` to the account that
-    #: is logged in.
+    #: the output folder, `mlflow` to MLFLOW_TRACKING_URI or `mlflow.db` in the output folder, `wandb` to the account
+    #: that is logged in.
     loggers: list[Literal["csv", "tensorboard", "mlflow", "wandb"]] = Field(default=["csv", "tensorboard"])
 
     @model_validator(mode="before")

@@ -1,7 +1,5 @@
 """Random changes of training images, by torchvision's transforms v2: image, boxes and masks together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

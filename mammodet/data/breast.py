@@ -4,8 +4,6 @@ Digitised films hold more than tissue: labels, bright tape, white scanner border
 the one thing that is large, brighter than the film's background, and not flat.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

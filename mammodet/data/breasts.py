@@ -1,7 +1,5 @@
 """Which images are of one breast."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mammodet.records import ImageRecord

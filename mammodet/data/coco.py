@@ -3,8 +3,6 @@
 The file is valid for pycocotools as it is. The reader checks everything and tells all faults at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -16,15 +14,7 @@ from mammodet.data.json_values import CLIP_PX, Checker, check_file_name, read_id
 from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import clip_boxes, rle_area
 from mammodet.json_lists import JsonList, members_hash, read_members, sharing, write_members
-from mammodet.records import (
-    GEOMETRIES,
-    LATERALITIES,
-    SUBSETS,
-    BoxXYXY,
-    Dataset,
-    ImageRecord,
-    Lesion,
-)
+from mammodet.records import GEOMETRIES, LATERALITIES, SUBSETS, BoxXYXY, Dataset, ImageRecord, Lesion
 from mammodet.trace import Trace
 
 FORMAT = "mammodet-coco/1"

@@ -1,7 +1,5 @@
 """How much brighter a place is than what surrounds it: masses are, which tells whether coordinates are right."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from numpy.typing import NDArray

@@ -6,8 +6,6 @@ names mean images of these: `all.json`, `folds.json` (all images outside the tes
 means the subset NAME (mammodet subset).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Inputs under names that say nothing, for results that leave a hospital."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path

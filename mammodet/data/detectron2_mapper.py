@@ -3,8 +3,6 @@
 The module needs detectron2; nothing else of the package imports it.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Sequence

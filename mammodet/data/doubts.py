@@ -1,7 +1,5 @@
 """What speaks against an image being a mammogram that a model can judge: a model scores whatever it is shown."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A dark, flat background; one convex bright region that leans on a side; tissue t
 sharp as those of letters and things. `benchmarks/domain_guard.py` fits and measures it; no archive's look is needed.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from importlib.resources import files

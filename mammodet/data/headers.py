@@ -4,8 +4,6 @@ Everything is read by the content's own marks, since files carry wrong suffixes,
 the file cannot hold.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import warnings

@@ -5,8 +5,6 @@ One convention: a two-dimensional array in the file's own integer depth, uint8 o
 meet on one scale. Pixels, sizes and annotations are all in the frame of the upright picture, which viewers show.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterator

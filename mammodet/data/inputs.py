@@ -4,8 +4,6 @@ Every file that is found is an image of the data set, or is listed with the reas
 none of the images to look at (`mammodet.data.study`).
 """
 
-from __future__ import annotations
-
 import glob
 import lzma
 import os
@@ -113,7 +111,8 @@ def unpacked(output: Path) -> Iterator[Path]:
     made = not output.exists()
     try:
         with locked(folder, "another prediction unpacks there; wait for it, or choose another --output"):
-            _remove_folders(folder)  # of a prediction that was killed
+            for path in [path for path in folder.iterdir() if path.is_dir()]:  # of a prediction that was killed
+                shutil.rmtree(path)
             try:
                 yield folder
             finally:
@@ -122,12 +121,6 @@ def unpacked(output: Path) -> Iterator[Path]:
         if made:
             with suppress(OSError):  # holds something
                 output.rmdir()
-
-
-def _remove_folders(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
 
 
 def expand(given: str | Path) -> list[Path]:

@@ -6,8 +6,6 @@ data are missing, the filler becomes pixels, other ones than without it. Of loss
 bits that the pixels take.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Checks of what comes out of JSON: types, file names, masks. They collect faults or raise ValueError with a reason."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ What is drawn is a function of the seed, apart from what is done with it. Labels
 not known where that does not follow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

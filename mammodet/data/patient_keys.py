@@ -4,8 +4,6 @@ A hashed id is `hmac-MARK-DIGEST`; the mark tells one key from another, so that 
 beside hashed ones, are never taken for those of different people.
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 from collections.abc import Iterable, Mapping

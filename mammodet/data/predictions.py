@@ -3,8 +3,6 @@
 Evaluation and pictures need this file and the data set file, no model (docs/data_format.md).
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,6 +157,7 @@ def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
         if found.rles is not None:
             item["segmentation"] = dict(found.rles[index])
         items.append(item)
+    classes = {name: dict(scores) for name, scores in prediction.class_scores.items()}
     return {
         "image_id": prediction.image_id,
         "file_name": prediction.file_name,
@@ -169,17 +168,10 @@ def prediction_to_json(prediction: ImagePrediction) -> dict[str, Any]:
         "view": prediction.view,
         "scores": dict(prediction.scores),
         "scores_by_rule": {rule: dict(scores) for rule, scores in prediction.scores_by_rule.items()},
-        **_class_scores_to_json(prediction),
+        **({"class_scores": classes} if classes else {}),
         **({"warnings": list(prediction.warnings)} if prediction.warnings else {}),
         "detections": items,
     }
-
-
-def _class_scores_to_json(prediction: ImagePrediction) -> dict[str, Any]:
-    """Nothing for a model that knows no classes."""
-    if not prediction.class_scores:
-        return {}
-    return {"class_scores": {name: dict(classes) for name, classes in prediction.class_scores.items()}}
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:

@@ -1,7 +1,5 @@
 """Images prepared for the network, and kept in files or in memory: prepared once, not each epoch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """From a mammogram's pixels to the network's input, and the `Trace` that leads back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

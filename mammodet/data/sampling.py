@@ -4,8 +4,6 @@ Everything random is a function of (seed, epoch, position): a run that was inter
 the same samples with the same augmentation.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator, Sequence

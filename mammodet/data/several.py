@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -89,7 +90,10 @@ def join_sets(parts: Sequence[Part]) -> Joined:
     owners: dict[tuple[str, str], Part] = {}
     number = itertools.count(1)
     for part, folder, dataset in zip(parts, folders, datasets, strict=True):
-        own = [_with_prefix(record, part.prefix) for record in dataset.images]
+        own = [
+            replace(record, patient_id=part.prefix + record.patient_id) if record.patient_id else record
+            for record in dataset.images
+        ]
         subset = part.source.subset
         if subset == "train":
             hashes.append(data_hash(Dataset(dataset.categories, tuple(own))))
@@ -147,8 +151,10 @@ def _mapped(record: ImageRecord, plan: Mapping[str, str | None], names: Sequence
     labels = dict(record.labels)
     if not kept and (dropped or (drops and record.unlocalized)):  # an unlocalized finding may be of any category
         labels |= {name: None for name in LABELS if name in labels}
-    elif dropped and labels.get("malignant") == 1 and not _is_malignant(kept) and not _is_benign(dropped):
-        labels["malignant"] = None
+    elif dropped and labels.get("malignant") == 1:
+        left, lost = ({lesion.attributes.get("pathology") for lesion in each} for each in (kept, dropped))
+        if "malignant" not in left and lost != {"benign"}:
+            labels["malignant"] = None
     return replace(record, lesions=lesions, labels=labels)
 
 
@@ -159,14 +165,6 @@ def _mapped_lesion(lesion: Lesion, new: str | None, names: Sequence[str]) -> Les
     if new is None:
         return replace(lesion, category=names[0], ignore=True, attributes=attributes)
     return replace(lesion, category=new, attributes=attributes)
-
-
-def _is_malignant(lesions: Iterable[Lesion]) -> bool:
-    return any(lesion.attributes.get("pathology") == "malignant" for lesion in lesions)
-
-
-def _is_benign(lesions: Iterable[Lesion]) -> bool:
-    return all(lesion.attributes.get("pathology") == "benign" for lesion in lesions)
 
 
 def _category_faults(parts: Sequence[Part], datasets: Sequence[Dataset]) -> list[str]:
@@ -205,9 +203,10 @@ def _patient_faults(parts: Sequence[Part]) -> list[str]:
             continue
         shared = sorted(_ids(first) & _ids(second))
         if shared:
+            word = re.sub(r"\W", "_", other)
             faults.append(
                 f"{len(shared)} patient ids of {one} are those of {other}: {listed(shared)}. If they are other people, "
-                f"tell them apart: {{file: {second[0].said.file}, patient_prefix: {_word(other)}/}} for every file of "
+                f"tell them apart: {{file: {second[0].said.file}, patient_prefix: {word}/}} for every file of "
                 "it; if they are the same people, say so: patient_prefix: ''"
             )
     for name, members in sets.items():
@@ -264,14 +263,6 @@ def _ids(parts: Sequence[Part]) -> set[str]:
     return {part.prefix + record.patient_id for part in parts for record in part.dataset.images if record.patient_id}
 
 
-def _word(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def _with_prefix(record: ImageRecord, prefix: str) -> ImageRecord:
-    return replace(record, patient_id=prefix + record.patient_id) if prefix and record.patient_id else record
-
-
 def _common_root(parts: Sequence[Part]) -> tuple[Path, list[Path]]:
     """The nearest folder above the images of all parts, and where those of each lie below it."""
     roots = [part.root.resolve() for part in parts]
@@ -293,7 +284,7 @@ def _joined_info(parts: Sequence[Part], subset: str) -> dict[str, Any]:
 def _copies(train: Dataset, val: Dataset, root: Path) -> list[str]:
     """Image files of validation that training has, byte for byte; missing files are for others to report."""
     sides = [{record.file_name for record in dataset.images} for dataset in (train, val)]
-    for key_of in (_size, sample, file_hash):
+    for key_of in (os.path.getsize, sample, file_hash):
         keys = [{name: key_of(root / name) for name in side if (root / name).is_file()} for side in sides]
         both = set(keys[0].values()) & set(keys[1].values())
         sides = [{name for name, key in side.items() if key in both} for side in keys]
@@ -302,7 +293,3 @@ def _copies(train: Dataset, val: Dataset, root: Path) -> list[str]:
     twins = {key: min(name for name in sides[0] if keys[0][name] == key) for key in both}
     pairs = [f"{name} (= {twins[keys[1][name]]})" for name in sorted(sides[1])]
     return [f"{len(pairs)} image files of validation are in training, too: {listed(pairs)}; leave them out of one"]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size

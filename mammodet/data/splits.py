@@ -4,8 +4,6 @@ Patients of one stratum are shuffled by a hash of seed and id and dealt out in t
 each stratum, and the images of one patient never part.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

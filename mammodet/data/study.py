@@ -7,8 +7,6 @@
 | a secondary capture only if the study holds nothing better | PS3.3 C.8.6 |
 """
 
-from __future__ import annotations
-
 import filecmp
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A part of a converted data set, as more JSON files in its folder: one view, one source, known labels, ..."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

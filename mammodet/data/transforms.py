@@ -5,8 +5,6 @@ it: the box around its turned corners would be too large (Kalra et al., Towards 
 ICCV 2021).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

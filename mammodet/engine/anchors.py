@@ -1,7 +1,5 @@
 """Anchors fitted to the lesions that are to be found and to the strides of the features that find them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,10 +102,7 @@ def anchor_recall(
 
 
 def describe_anchors(
-    boxes_xyxy: NDArray[np.float64],
-    sizes: Sequence[Sequence[float]],
-    ratios: Sequence[float],
-    strides: Sequence[int],
+    boxes_xyxy: NDArray[np.float64], sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int]
 ) -> str:
     """The sides of each level, and how many of the boxes they meet."""
     levels = "; ".join(

@@ -1,7 +1,5 @@
 """From a network's answer to predictions in the pixels of the image file, whatever engine ran it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

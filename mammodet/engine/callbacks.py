@@ -1,7 +1,5 @@
 """One progress bar, early stopping, and checkpoints that are whole or not there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +38,8 @@ class OneBar(TQDMProgressBar):
         super().on_validation_start(trainer, pl_module)
         self._show_validation(0)
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._show_validation(batch_idx + 1)
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self._show_validation(args[3] + 1)  # the module, outputs, the batch, its number
 
     def _show_validation(self, batch: int) -> None:
         bar = self._train_progress_bar

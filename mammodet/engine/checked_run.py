@@ -1,7 +1,5 @@
 """Check a config and its data before anything runs, and fill in what the config leaves to the data."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a checkpoint carries beside weights, and how it is written and read."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 from collections.abc import Mapping

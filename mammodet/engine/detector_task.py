@@ -1,7 +1,5 @@
 """What a lesion detector needs of its data, how it is run, and its answers in the pixels of the image file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Several models as one, for instance of all folds: the mean of their probabilities, and fused detections."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce

@@ -4,8 +4,6 @@ Fold k is held out, fold k + 1 chooses the checkpoint, the others teach. So the 
 figures are not those of the best of many epochs on the very images that are scored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,11 +93,7 @@ def join(parts: Sequence[Dataset], name: str, subset: str) -> Dataset:
 
 
 def train_folds(
-    config: Config,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    machines: Machines | None = None,
+    config: Config, *, resume: bool = False, overwrite: bool = False, machines: Machines | None = None
 ) -> tuple[Path, Path]:
     """Train every fold, and write the out-of-fold predictions.
 
@@ -120,12 +114,7 @@ def train_folds(
         else:
             teaching = f"{len(fold.train.images)} images teach, {len(fold.val.images)} choose the checkpoint"
             print(f"fold {fold.number} of {len(folds)}: {teaching}, {len(fold.held_out.images)} are held out")
-            best = train(
-                run,
-                resume=resume and (output / LAST).exists(),
-                overwrite=overwrite,
-                machines=machines,
-            )
+            best = train(run, resume=resume and (output / LAST).exists(), overwrite=overwrite, machines=machines)
             found = _predict(best, fold, machines)
         parts.append(found)
     path = config.output_dir / OUT_OF_FOLD / "predictions.json"

@@ -1,7 +1,5 @@
 """Loaders for the processes that Lightning starts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

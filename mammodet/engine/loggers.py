@@ -1,10 +1,9 @@
 """Lightning's loggers by name, and the row that each of them gets after an epoch."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ def logger_faults(names: Sequence[str]) -> list[str]:
 
 
 def make_loggers(config: Config) -> list[Logger]:
-    """The loggers of `train.loggers`; nothing is written or sent before the training begins."""
+    """The loggers of `train.loggers`, which may open files and services at once."""
     output = config.output_dir
     loggers: list[Logger] = []
     for name in config.train.loggers:
@@ -35,7 +34,8 @@ def make_loggers(config: Config) -> list[Logger]:
         elif name == "tensorboard":
             loggers.append(TensorBoardLogger(output, name="tensorboard", version=""))
         elif name == "mlflow":
-            loggers.append(MLFlowLogger("mammodet", run_name=output.name, save_dir=str(output / "mlruns")))
+            store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output / 'mlflow.db').resolve().as_posix()}"
+            loggers.append(MLFlowLogger("mammodet", run_name=output.name, tracking_uri=store))
         else:
             loggers.append(WandbLogger(output.name, save_dir=output, project="mammodet"))
     return loggers

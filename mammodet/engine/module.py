@@ -1,7 +1,5 @@
 """The Lightning module: how a model learns, and how it is looked at between epochs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Pack a checkpoint: its weights in half precision, with all that prediction needs, into one small file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath

@@ -1,7 +1,5 @@
 """Which precision trains fastest on this processor."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Literal

@@ -227,7 +227,7 @@ def _looks(
 
 
 def _look(root: Path, image: ImageConfig, pixels: Pixels, record: ImageRecord, tiles: bool) -> Look:
-    look = Look(*prepare_record(root, image, record, lambda path: pixels), record)
+    look = Look(*prepare_record(root, image, record, lambda _: pixels), record)
     return _with_native(look, pixels, image) if tiles else look
 
 

@@ -1,7 +1,5 @@
 """How far a training is: the pace of its steps, and the lines about it on screen and in `train.log`."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -153,18 +151,11 @@ class ProgressLines(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.since = time.monotonic()
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.pace.add_validation(batch_idx + 1, time.monotonic() - self.since)
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        done = args[3] + 1  # the module, outputs, the batch, its number
+        self.pace.add_validation(done, time.monotonic() - self.since)
         if self.clock.due():
-            self._say(f"validating, batch {batch_idx + 1}/{self.pace.val_batches}")
+            self._say(f"validating, batch {done}/{self.pace.val_batches}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.pace.add_validation(self.pace.val_batches, time.monotonic() - self.since, whole=True)

@@ -1,7 +1,5 @@
 """The output folder of a training: who may write there, and what a run resumes from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,9 +77,3 @@ def _has_best(content: dict[str, Any]) -> bool:
         isinstance(state, dict) and state.get("monitor") and Path(str(state.get("best_model_path"))).name == BEST
         for state in states.values()
     )
-
-
-def clear(output: Path) -> None:
-    """Remove what an earlier run left."""
-    for name in (LAST, BEST, TABLE, LOG):
-        (output / name).unlink(missing_ok=True)

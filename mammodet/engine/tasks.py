@@ -1,7 +1,5 @@
 """The two tasks, and the only place where one is chosen: what differs between detector and classifier lies in them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mammodet.config import Config

@@ -1,7 +1,5 @@
 """Train a config: check everything first, then fit, then finish the best checkpoint and look at it."""
 
-from __future__ import annotations
-
 import logging
 import math
 import os
@@ -29,7 +27,7 @@ from mammodet.engine.precision import fastest_on_cpu
 from mammodet.engine.predict import Predictor
 from mammodet.engine.progress import Pace, ProgressLines, RunLog
 from mammodet.engine.resume import Start, check_content, not_resumable
-from mammodet.engine.run_folder import BEST, LAST, LOG, TABLE, clear, only_writer, starting_point
+from mammodet.engine.run_folder import BEST, LAST, LOG, TABLE, only_writer, starting_point
 from mammodet.errors import InputError
 from mammodet.files import write_text
 from mammodet.modeling.aggregation import LogisticStack, fit_stack, stack_inputs
@@ -117,9 +115,11 @@ def train(
                     callback.earlier = read_rows(output / TABLE, start.epochs)
         # Everything was checked: only now is anything in the folder changed.
         if overwrite:
-            clear(output)
+            for name in (LAST, BEST, TABLE, LOG):
+                (output / name).unlink(missing_ok=True)
         write_text(output / "config.yaml", config.to_yaml())
         log.begin()
+        trainer.loggers = make_loggers(config)
         _fit(trainer, module, loaders, start.path, log)
         if trainer.current_epoch < config.train.epochs and isinstance(trainer.early_stopping_callback, Patience):
             log.say(f"stopped early after epoch {trainer.current_epoch}: {trainer.early_stopping_callback.reason()}")
@@ -170,11 +170,9 @@ def _fit(trainer: L.Trainer, module: TrainingModule, data: Loaders, start: Path 
 
 def finish(best: Path, run: Run, log: RunLog) -> None:
     """Make the best checkpoint ready to predict: fit its aggregation, if that is learned, and slim it."""
-    if not run.config.model.learns_aggregation:
-        finish_checkpoint(best, None, run.facts, patient_key(run.config))
-        return
-    stack = fit_on_validation(best, run, log)
-    if stack is None:
+    learns = run.config.model.learns_aggregation
+    stack = fit_on_validation(best, run, log) if learns else None
+    if learns and stack is None:
         raise InputError(
             "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
         )
@@ -223,30 +221,15 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
     many = machines.num_machines * devices > 1
     _rendezvous(machines)
     shown = (
-        "train/loss",
-        "val/bbox_AP50",
-        "val/segm_AP50",
-        "val/froc_cpm",
-        "val/loss",
-        "val/auc_tumor",
-        "val/auc_tumor_head",
-        "val/auc_malignant",
+        *("train/loss", "val/bbox_AP50", "val/segm_AP50", "val/froc_cpm", "val/loss"),
+        *("val/auc_tumor", "val/auc_tumor_head", "val/auc_malignant"),
         *(f"val/balanced_accuracy_{target.name}" for target in config.model.targets),
     )
-    best = ModelCheckpoint(
-        dirpath=config.output_dir,
-        filename=Path(BEST).stem,
-        monitor=settings.monitor,
-        mode=settings.monitor_mode,
-        save_on_train_epoch_end=not settings.monitor.startswith("val/"),
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        dirpath=config.output_dir,
-        filename=Path(LAST).stem,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    kept: dict[str, Any] = {"dirpath": config.output_dir, "enable_version_counter": False}
+    rated = {"monitor": settings.monitor, "mode": settings.monitor_mode}
+    after_training = not settings.monitor.startswith("val/")
+    best = ModelCheckpoint(filename=Path(BEST).stem, save_on_train_epoch_end=after_training, **rated, **kept)
+    last = ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **kept)
     # The rows stand before the checkpoints, so that a run killed between them has a row too many, not too few.
     rows = EpochRows(config, shown, log, pace)
     callbacks: list[Callback] = [ProgressLines(log, pace), OneBar(pace), rows, best, last]
@@ -270,7 +253,7 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
-        logger=make_loggers(config),
+        logger=False,
         plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

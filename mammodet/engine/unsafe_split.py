@@ -5,8 +5,6 @@ divided at random, so that nearly every test image has a twin in training. The p
 every later check sees the leak.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

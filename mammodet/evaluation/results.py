@@ -379,6 +379,11 @@ class ModelResult(Record):
     patient: dict[str, LabelResult] = {}
     classes: dict[str, QuestionResult] = {}
 
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detector's."""
+        return self.kind == "detector"
+
     def level(self, level: Level) -> dict[str, LabelResult]:
         """Figures by label."""
         return {"image": self.image, "breast": self.breast, "patient": self.patient}[level]

@@ -1,7 +1,5 @@
 """What a heat map is asked: one answer of a model as one number, the higher the surer."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

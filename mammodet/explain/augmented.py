@@ -1,7 +1,5 @@
 """What training shows the network: augmented versions of training images, with their lesions and labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

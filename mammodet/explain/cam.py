@@ -4,8 +4,6 @@
 TIP 2021; `score_cam`: Wang et al., CVPR Workshops 2020. What speaks against the answer is 0 in all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Training curves of one or several runs, laid over each other. Knows no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

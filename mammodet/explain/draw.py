@@ -3,8 +3,6 @@
 Colours are perceptually uniform maps that every common kind of colour vision tells apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The input channels that a config can name, side by side on the same images. Knows no torch."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which images are looked at: of a data set's file, or whatever `mammodet predict` takes, too. Knows no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +59,5 @@ def tell_faults(inputs: Inputs, faults: Sequence[str], output: Path) -> None:
     """Raise one `InputError` with these faults and the files that could not be read; none where there are none."""
     skipped = [f"{item.file_name}: {item.reason}" for item in inputs.skipped]
     raise_faults(
-        [*skipped, *faults],
-        where=str(output),
-        advice=f"{len(inputs.dataset.images) - len(faults)} images were drawn.",
+        [*skipped, *faults], where=str(output), advice=f"{len(inputs.dataset.images) - len(faults)} images were drawn."
     )

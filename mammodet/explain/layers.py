@@ -1,7 +1,5 @@
 """The layers of a model: what each gives for an image, and where on the image its cells lie."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Whether a heat map lies where the lesions are: a picture that is only pretty misleads. Knows no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """From a checkpoint and images to pictures of heat maps and of feature maps, for mammodet explain."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +102,8 @@ def write_grad_cam(
             places.setdefault(heat_map.layer, []).append(place)
             cells = " x ".join(str(side) for side in heat_map.values.shape)
             panels.append(HeatPanel(heat, f"{heat_map.layer}, {cells} cells", place.to_text(), place.peak_xy))
-        lines = [*_truth_lines(record), Line(_answer_text(answer, probability, method), PREDICTION)]
+        said = f"prediction: {answer_words(answer)} {probability:.2f} · what speaks for it, by {method}"
+        lines = [*_truth_lines(record), Line(said, PREDICTION)]
         picture = heat_picture(
             to_display(pixels), record, panels, lines, height=panel_height, crop_to_breast=crop_to_breast
         )
@@ -202,29 +201,20 @@ class _Samples:
     @torch.inference_mode()
     def predict(self, sample: Sample) -> list[ImagePrediction]:
         """What the model answers for this image alone."""
-        batch = collate([sample]).to(self.predictor.device)
-        model = self.predictor.model
-        config = self.predictor.config
-        return to_predictions(run_model(config, model, batch), batch, config, self.predictor.stack)
+        batch, config = collate([sample]).to(self.predictor.device), self.predictor.config
+        return to_predictions(run_model(config, self.predictor.model, batch), batch, config, self.predictor.stack)
 
 
 def _truth_lines(record: ImageRecord) -> list[Line]:
     return [*identity_lines(record), Line(truth_text(record), TRUTH)]
 
 
-def _answer_text(answer: Answer, probability: float, method: str) -> str:
-    return f"prediction: {answer_words(answer)} {probability:.2f} · what speaks for it, by {method}"
-
-
 def _scores_text(prediction: ImagePrediction) -> str:
-    parts = []
+    parts = [f"{name} {value:.2f}" for name, value in prediction.scores.items()]
     for question, classes in prediction.class_scores.items():
         best = max(classes, key=lambda name: classes[name])
         parts.append(f"{question} {best} {classes[best]:.2f}")
-    if not prediction.scores and parts:
-        return "prediction: " + " · ".join(parts)
-    text = "prediction: " + " · ".join(f"{name} {value:.2f}" for name, value in prediction.scores.items())
-    return " · ".join([text, *parts])
+    return "prediction: " + " · ".join(parts)
 
 
 def _row(

@@ -1,7 +1,5 @@
 """COCO result lists: detectron2, MMDetection, torchvision's references, and every program that follows them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Checks entries of any format against the ground truth, and makes image predictions of them."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass, field

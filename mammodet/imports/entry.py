@@ -1,7 +1,5 @@
 """What the reader of each format makes of its source: entries, one after the other."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

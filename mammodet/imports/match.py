@@ -1,7 +1,5 @@
 """Which image and which category of the ground truth another program means."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath

@@ -1,7 +1,5 @@
 """From another program's files to a predictions file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +73,7 @@ def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
     if options.checkpoint_file is not None:
         if not options.checkpoint_file.is_file():
             raise InputError(f"--checkpoint-file {options.checkpoint_file}: no such file")
-        facts |= {
-            "checkpoint": str(options.checkpoint_file),
-            "checkpoint_sha256": file_hash(options.checkpoint_file),
-        }
+        facts |= {"checkpoint": str(options.checkpoint_file), "checkpoint_sha256": file_hash(options.checkpoint_file)}
     datasets = [read_coco(path) for path in options.train_json]
     facts |= {"patients": None, "data_hash": None, "split_hash": None, "files": []}
     if not datasets:

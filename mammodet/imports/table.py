@@ -1,7 +1,5 @@
 """Tables of boxes (CSV, TSV), whose columns the user names."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io

@@ -1,7 +1,5 @@
 """Ultralytics: `predictions.json` of a validation, and `Results.summary()` or `Results.to_json()` per image."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """YOLO label folders: one text file per image, as `save_txt` of YOLOv5 to YOLO11 and many others write them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The record of a patch: what of its image's lesions lies on it, its labels, its class, and its trace."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any

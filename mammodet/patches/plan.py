@@ -5,8 +5,6 @@ smaller it shrinks to the shorter side. Everything random is a hash of (seed, fi
 the order of images nor the number of jobs changes anything.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The data set that patches are cut from: its files, and every image once."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What was cut, as a table for the screen and as JSON."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Cut patches and write them as a data set with the same subsets as the one that they come from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Synthetic mammograms, and archives of them with the quirks of the real ones; here their options."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -37,10 +35,7 @@ TABLE_QUIRKS = {
     "zero_scores": "density 0 and assessment 0",
     "without_callback": "a lesion that is BENIGN_WITHOUT_CALLBACK",
 }
-MASK_QUIRKS = {
-    "several_components": "a mask of two parts",
-    "mask_rescaled": "a mask 1.15 times the size of its image",
-}
+MASK_QUIRKS = {"several_components": "a mask of two parts", "mask_rescaled": "a mask 1.15 times the size of its image"}
 FAULTS = {
     "mask_stretched": "a mask whose frame was cut and padded; the crop tells its place",
     "mask_stretched_unclear": "the same without a crop",

@@ -1,7 +1,5 @@
 """What all phantom archives share: the folder that they lie in, and how their images are drawn."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch

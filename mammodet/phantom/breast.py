@@ -52,14 +52,7 @@ class BreastShape:
     def from_above(self) -> BreastShape:
         """Without muscle and axilla, the nipple about half-way, as on a craniocaudal view."""
         return replace(
-            self,
-            nipple_row=0.5,
-            above=0.44,
-            below=0.42,
-            axilla=0.0,
-            fold=0.0,
-            muscle_width=0.0,
-            muscle_height=1e-6,
+            self, nipple_row=0.5, above=0.44, below=0.42, axilla=0.0, fold=0.0, muscle_width=0.0, muscle_height=1e-6
         )
 
 
@@ -87,7 +80,8 @@ class Breast:
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Image:
     """Noise float32 (size, size) of deviation about 1 whose spots are about `size / cells` pixels wide."""
     cells = min(cells, size)
-    return _upsample(rng.standard_normal((cells, cells), dtype=np.float32), size)
+    small = rng.standard_normal((cells, cells), dtype=np.float32)
+    return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
 def layered_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...], gain: float) -> Image:
@@ -96,10 +90,6 @@ def layered_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...], g
     for level, count in enumerate(cells):
         total += np.float32(gain**level) * smooth_noise(rng, size, count)
     return total
-
-
-def _upsample(small: Image, size: int) -> Image:
-    return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
 def draw_shape(rng: np.random.Generator) -> BreastShape:

@@ -4,9 +4,7 @@ Full images are 16-bit, masks 8-bit of two values, crops the part of the image t
 comes from a real patient. The archive depends on the seed and the options, not on the number of processes.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,7 @@ from mammodet.phantom import CbisPhantom
 from mammodet.phantom.archive import draw_all, make_room
 from mammodet.phantom.breast import add_centred, draw_breast, draw_shape
 from mammodet.phantom.cbis_layouts import Picture, dicom_info_text, write_picture
-from mammodet.phantom.cbis_plan import (
-    FilmPlan,
-    LesionPlan,
-    Row,
-    plan_films,
-    read_plan,
-    table_texts,
-    uid,
-)
+from mammodet.phantom.cbis_plan import FilmPlan, LesionPlan, Row, plan_films, read_plan, table_texts, uid
 from mammodet.phantom.film import expose_film
 from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, choose_place, draw_mass
 from mammodet.records import BoxXYXY
@@ -100,30 +90,25 @@ def write_cbis_archive(output: Path, *, progress: bool = True, **options: Any) -
     make_room(output, _OWN, "the CBIS-DDSM collection")
     for name, content in texts.items():
         write_bytes(output / ("csv" if layout == "kaggle_jpeg" else ".") / name, content)
-    tasks = [(output, film, _rows_of(film, rows), layout, seed, chosen.size, chosen.difficulty) for film in films]
+    tasks = []
+    for film in films:
+        own = [rows[f"{film.case(lesion)}_{lesion.number}"] for lesion in film.lesions]
+        tasks.append((output, film, own, layout, seed, chosen.size, chosen.difficulty))
     results = draw_all(_write_film, tasks, jobs=chosen.jobs, progress=progress)
     if layout == "kaggle_jpeg":
         write_text(output / "csv" / "dicom_info.csv", dicom_info_text([row for _, info in results for row in info]))
     if "stray_files" in names and chosen.tables is None:
         _write_stray_files(output)
     shown = {name: tuple(film.name for film in films if name in film.quirks) for name in sorted(names)}
+    parts = {name: f"{name[:4].capitalize()}-{'Training' if '_train_' in name else 'Test'}_" for name in sorted(texts)}
     return CbisPhantomSummary(
         layout=layout,
-        rows={name: sum(_table_of(key) == name for key in rows) for name in sorted(texts)},
+        rows={name: sum(key.startswith(part) for key in rows) for name, part in parts.items()},
         patients=len({film.patient for film in films}),
         images=len(films),
         quirks=shown if chosen.tables is None else {},
         lesions={name: truth for truths, _ in results for name, truth in truths.items()},
     )
-
-
-def _table_of(lesion_name: str) -> str:
-    kind, subset = lesion_name.split("_")[0].split("-")
-    return f"{kind.lower()}_case_description_{'train' if subset == 'Training' else 'test'}_set.csv"
-
-
-def _rows_of(film: FilmPlan, rows: Mapping[str, Row]) -> list[Row]:
-    return [rows[f"{film.case(lesion)}_{lesion.number}"] for lesion in film.lesions]
 
 
 def _write_film(

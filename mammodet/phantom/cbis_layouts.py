@@ -1,7 +1,5 @@
 """Where a phantom CBIS-DDSM archive puts a picture, in each layout in which the real one is passed on."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
@@ -19,16 +17,6 @@ from mammodet.files import write_bytes
 from mammodet.phantom.cbis_plan import uid
 
 DESCRIPTIONS = {"image": "full mammogram images", "crop": "cropped images", "mask": "ROI mask images"}
-_DICOM_INFO_COLUMNS = (
-    "file_path image_path AccessionNumber BitsAllocated BitsStored BodyPartExamined Columns ContentDate "
-    "ContentTime ConversionType HighBit InstanceNumber LargestImagePixelValue Laterality Modality "
-    "PatientBirthDate PatientID PatientName PatientOrientation PatientSex PhotometricInterpretation "
-    "PixelRepresentation ReferringPhysicianName Rows SOPClassUID SOPInstanceUID SamplesPerPixel "
-    "SecondaryCaptureDeviceManufacturer SecondaryCaptureDeviceManufacturerModelName SeriesDescription "
-    "SeriesInstanceUID SeriesNumber SmallestImagePixelValue SpecificCharacterSet StudyDate StudyID "
-    "StudyInstanceUID StudyTime"
-)
-DICOM_INFO = _DICOM_INFO_COLUMNS.split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +35,6 @@ class Picture:
     table_path: str
     pixels: NDArray[Any]
     lone: bool = True
-
-    @property
-    def side_view(self) -> tuple[str, str]:
-        """`L` or `R`, and the view."""
-        parts = self.case.split("_")
-        return parts[3][0], parts[4]
 
 
 def write_picture(output: Path, layout: str, picture: Picture, *, part: float = 1.0) -> dict[str, str] | None:
@@ -91,7 +73,7 @@ def _number(text: str) -> int:
 def _tags(picture: Picture) -> dict[str, Any]:
     """What the archive's files say of themselves, by DICOM keyword: no spacing, the case for a PatientID."""
     place = PurePosixPath(picture.table_path)
-    laterality, view = picture.side_view
+    *_, side, view = picture.case.split("_")[:5]
     bits = 8 * picture.pixels.itemsize
     return {
         "SpecificCharacterSet": "ISO_IR 100",
@@ -119,7 +101,7 @@ def _tags(picture: Picture) -> dict[str, Any]:
         "SeriesNumber": "1",
         "InstanceNumber": str(int(place.stem) + 1),
         "PatientOrientation": view,
-        "Laterality": laterality,
+        "Laterality": side[0],
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
         "Rows": picture.pixels.shape[0],
@@ -152,16 +134,16 @@ def dicom_bytes(picture: Picture) -> bytes:
 
 
 def _dicom_info(picture: Picture, path: str) -> dict[str, str]:
-    known = {name: str(value) for name, value in _tags(picture).items()} | {
+    row = {
         "file_path": f"CBIS-DDSM/dicom/{Path(path).parent.name}/{Path(path).stem}.dcm",
         "image_path": f"CBIS-DDSM/{path}",
+        **{name: str(value) for name, value in sorted(_tags(picture).items())},
     }
     if _number(path) % 5 == 0:  # some rows of the real table have none
-        known["SeriesDescription"] = ""
-    return {column: known[column] for column in DICOM_INFO}
+        row["SeriesDescription"] = ""
+    return row
 
 
 def dicom_info_text(rows: Sequence[Mapping[str, str]]) -> str:
-    """The text of dicom_info.csv."""
-    lines = [",".join(DICOM_INFO), *(",".join(row[column] for column in DICOM_INFO) for row in rows)]
-    return "\n".join(lines) + "\n"
+    """The text of dicom_info.csv, of one row at least."""
+    return "\n".join(map(",".join, (rows[0], *(row.values() for row in rows)))) + "\n"

@@ -1,7 +1,5 @@
 """What a phantom CBIS-DDSM archive shows: films, lesions, quirks, and the rows of its tables."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import re

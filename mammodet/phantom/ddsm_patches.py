@@ -5,8 +5,6 @@ cropped, flipped and turned anew. Nothing in it comes from a real patient. The f
 definitions, not by the reader's code, so that one checks the other.
 """
 
-from __future__ import annotations
-
 import io
 from collections import Counter
 from dataclasses import dataclass

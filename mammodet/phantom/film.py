@@ -1,7 +1,5 @@
 """What film and scanner add to a breast: fog, grain, padding, labels, strips, tape, scratches."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

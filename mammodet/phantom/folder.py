@@ -4,8 +4,6 @@
 `90000001 (1).png`, turned and mirrored. Nothing in it comes from a real patient.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

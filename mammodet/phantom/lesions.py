@@ -1,7 +1,5 @@
 """Schematic lesions, and how hard they are to find."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,11 +55,7 @@ DIFFICULTIES = {
     ),
     # Masses only, plain to see: what a small network can learn in minutes without a GPU.
     "easy": Difficulty(
-        {"CIRC": 0.5, "SPIC": 0.2, "MISC": 0.3},
-        contrast=(0.28, 0.45),
-        subtle_fraction=0.0,
-        clutter=0.4,
-        smallest=0.045,
+        {"CIRC": 0.5, "SPIC": 0.2, "MISC": 0.3}, contrast=(0.28, 0.45), subtle_fraction=0.0, clutter=0.4, smallest=0.045
     ),
 }
 

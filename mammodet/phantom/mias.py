@@ -6,8 +6,6 @@ from a real patient. An image depends on the seed, its number and the options, n
 that a small archive is the beginning of a larger one.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -5,14 +5,12 @@ LINEAR_EXACT and SIGMOID, single and several); which device has which is invente
 The archive depends on the seed and the options, not on the number of processes.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from mammodet.errors import InputError
-from mammodet.files import write_bytes, write_text
+from mammodet.files import csv_text, write_bytes, write_text
 from mammodet.phantom import RsnaPhantom
 from mammodet.phantom.archive import draw_all, make_room
 from mammodet.phantom.breast import Breast, Image, add_centred, draw_breast, draw_shape
@@ -109,10 +107,11 @@ def write_rsna_archive(output: Path, *, progress: bool = True, **options: Any) -
     make_room(output, own, "the RSNA screening mammography archive")
     lone = shown.get("missing_row")
     rows = [row for row in train if row is not lone]
-    _write_table(output / "train.csv", COLUMNS, rows)
+    write_text(output / "train.csv", csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)]))
     parts = [("train_images", row, frozenset(name for name in names if shown[name] is row)) for row in train]
     if test:
-        _write_table(output / "test.csv", TEST_COLUMNS, test)
+        named = ([row[name] for name in TEST_COLUMNS] for row in test)
+        write_text(output / "test.csv", csv_text([TEST_COLUMNS, *named]))
         parts += [("test_images", row, frozenset()) for row in test]
     tasks = [(output / part, row, how, seed, chosen.size, chosen.difficulty) for part, row, how in parts]
     draw_all(_write_image, tasks, jobs=chosen.jobs, progress=progress)
@@ -189,14 +188,6 @@ def _read_rows(table: Path, limit: int | None) -> list[dict[str, str]]:
 def _device(row: Mapping[str, str]) -> Device:
     machine = row["machine_id"].removesuffix(".0")
     return DEVICES[int(machine) % len(DEVICES) if machine.isdecimal() else 0]
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row[column] for column in columns] for row in rows)
-    write_text(path, text.getvalue())
 
 
 def _write_image(

@@ -103,8 +103,8 @@ def _alarms(model: ModelResult) -> list[str]:
 def known_limits(metrics: Metrics, model: ModelResult) -> list[str]:
     """What the figures of a model do not say, as far as that follows from the facts."""
     found = [f"Override: {text}" for text in metrics.protocol.overrides]
-    found += [*_alarms(model), *([NO_BOXES] if model.kind == "classifier" else [])]
-    found += _limits_of_data(metrics.protocol, with_boxes=model.kind == "detector")
+    found += [*_alarms(model), *([] if model.detects else [NO_BOXES])]
+    found += _limits_of_data(metrics.protocol, with_boxes=model.detects)
     found += [*_limits_of_training(model), *_limits_of_cases(model), *_missing_figures(model), *_limits_of_masks(model)]
     return list(dict.fromkeys([*found, *metrics.notes, *model.notes]))
 
@@ -179,7 +179,7 @@ def _missing_figures(model: ModelResult) -> Iterator[str]:
         "agreement of masks": model.masks is not None and model.masks.dice is not None,
     }
     there = {
-        **(places if model.kind == "detector" else {}),
+        **(places if model.detects else {}),
         "figures by stratum": bool(model.strata),
         **{f"{level} level": bool(model.level(level)) for level in LEVELS},
         **{f"label {name}": any(name == label for _, label, _ in model.labels()) for name in LABELS},

@@ -86,7 +86,7 @@ def figures_of(models: Models) -> dict[str, Plot]:
     `froc`, `roc_tumor`, `pr_tumor`, `reliability_tumor`, ..., `confusion_density`, and of several models
     `confusion_density_1`, ...
     """
-    detectors = [model for model in models if model.kind == "detector"]
+    detectors = [model for model in models if model.detects]
     figures = {"froc": stamped(froc_figure(detectors), detectors)} if detectors else {}
     for label, stem in file_stems(labels_of(models)).items():
         for name, make in (("roc", roc_figure), ("pr", pr_figure), ("reliability", reliability_figure)):

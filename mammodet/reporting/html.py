@@ -115,7 +115,7 @@ def write_report(
         alarms=alarms(metrics),
         void=[model.name for model in models if model.not_a_result],
         tiles=_tiles(models),
-        with_boxes=any(model.kind == "detector" for model in models),
+        with_boxes=any(model.detects for model in models),
         no_boxes=NO_BOXES,
         froc=_svg(froc_figure(models), [model for model in models if model.froc]),
         tables=tables,
@@ -144,7 +144,7 @@ def _galleries(
     rule, count_seconds = metrics.protocol.match or DEFAULT_RULE, metrics.protocol.duplicates != "ignored"
     judged = [
         judge_answers(dataset, found)
-        if model.kind == "classifier"
+        if not model.detects
         else judge_all(dataset, found, score_threshold=score_threshold, rule=rule, count_seconds=count_seconds)
         for model, found in zip(metrics.models, predictions, strict=True)
     ]
@@ -159,7 +159,7 @@ def _galleries(
             emphasis=1.5,
             captions=False,
             categories=dataset.categories,
-            detects=model.kind == "detector",
+            detects=model.detects,
         )
         galleries.append({"model": model.name, **gallery(items, choice, reader, options, budget=budget)})
     return galleries

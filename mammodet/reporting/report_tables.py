@@ -257,7 +257,7 @@ def to_screen(metrics: Metrics) -> str:
     """The headline figures of every model and every comparison, with what a reader must know."""
     facts = metrics.protocol
     lines = [f"{facts.n_images} images, {facts.n_patients} patients"]
-    if any(model.kind == "detector" for model in metrics.models):
+    if any(model.detects for model in metrics.models):
         lines[0] += f", {facts.n_lesions} lesions with a place"
     lines += [f"  OVERRIDDEN: {override}" for override in facts.overrides]
     void = {model.name for model in metrics.models if model.not_a_result}

@@ -5,8 +5,6 @@ image of another size. So each codestream is compared with the header (size, com
 a decoder sees it.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass

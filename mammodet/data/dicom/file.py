@@ -4,8 +4,6 @@ PS3.10 (file format) and PS3.5 (encoding). Nothing here believes a length that t
 with what the file holds.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import os
@@ -150,7 +148,9 @@ def _parse(path: Path, file: _BoundedFile, tags: list[int]) -> DicomFile:
             stated = _stated_syntax(file)
             if stated == DeflatedExplicitVRLittleEndian:
                 stream: BinaryIO = _inflate(path, file)
-                dataset = read_dataset(stream, False, True, stop_when=_at_pixels, specific_tags=list(tags))
+                dataset = read_dataset(
+                    stream, False, True, stop_when=lambda tag, vr, length: tag in PIXEL_TAGS, specific_tags=list(tags)
+                )
             else:
                 stream = cast(BinaryIO, file)
                 file.seek(0)
@@ -158,15 +158,14 @@ def _parse(path: Path, file: _BoundedFile, tags: list[int]) -> DicomFile:
             syntax = stated or _plain_syntax(dataset)
             if syntax.is_private or not syntax.is_transfer_syntax:
                 raise InputError(
-                    f"{path}: the transfer syntax {_shown(syntax)} is none of the standard's; "
+                    f"{path}: the transfer syntax {syntax[:64]!r} is none of the standard's; "
                     "expected one of PS3.6 table A-1"
                 )
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"{path}: the header cannot be parsed ({_reason(error)}); the file is damaged or cut short"
-        ) from error
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}"
+        raise InputError(f"{path}: the header cannot be parsed ({reason}); the file is damaged or cut short") from error
     size = len(stream.getbuffer()) if isinstance(stream, io.BytesIO) else file.size
     ends_inside = stream.tell() > size or _last_element_is_short(dataset)
     pixels = None if ends_inside else _pixel_element(stream, size, bool(dataset.original_encoding[1]))
@@ -229,10 +228,6 @@ def _inflate(path: Path, file: _BoundedFile) -> io.BytesIO:
     return io.BytesIO(content)
 
 
-def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
-    return tag in PIXEL_TAGS
-
-
 def _last_element_is_short(dataset: Dataset) -> bool:
     elements = list(dataset._dict.values())  # not converted: conversion may fail, and is not needed for a length
     value = getattr(elements[-1], "value", None) if elements else None
@@ -256,11 +251,3 @@ def _pixel_element(stream: BinaryIO, size: int, little: bool) -> PixelElement | 
         return None
     length = struct.unpack(f"{order}L", length_bytes)[0]
     return PixelElement(tag, vr, length, stream.tell(), size - stream.tell())
-
-
-def _shown(text: str) -> str:
-    return repr(text[:64])
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no reason given'}"

@@ -4,8 +4,6 @@ Enhanced and tomosynthesis objects have window, rescaling, spacing and side in s
 each frame; everything else here reads them from the top level.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydicom.dataset import Dataset

@@ -4,8 +4,6 @@ OpenJPEG reserves memory by tile, by precinct and by code block as the stream's 
 parts with grey without a word, and reads streams of any size; what is refused here is each of these.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

@@ -14,8 +14,6 @@ Not read: files of several frames, colour, floating point. Presentation LUT Shap
 photometric interpretation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

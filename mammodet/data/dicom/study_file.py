@@ -4,8 +4,6 @@ Tomosynthesis, reports, presentation states and other modalities are no projecti
 the breast comes from Pixel Spacing, Imager Pixel Spacing and the magnification (PS3.3 10.7.1, C.8.11.7).
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

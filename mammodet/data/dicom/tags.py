@@ -4,8 +4,6 @@ Optional values that are missing, empty or nonsense are None here. Values that d
 by these functions but by those that refuse nonsense.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

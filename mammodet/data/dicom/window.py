@@ -3,8 +3,6 @@
 All of it is done once per possible stored value, never per pixel: at most 65536 entries in double precision.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from dataclasses import dataclass
