@@ -278,7 +278,8 @@ def predict_inputs(
 
 def _say_skipped(skipped: Sequence[Skipped]) -> None:
     for item in skipped:
-        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
+        reason = item.reason.removeprefix(f"{item.file_name}: ")
+        print(f"skipped {item.file_name}: {reason}", file=sys.stderr)
 
 
 def _hashed(exam: Exam, key: PatientKey) -> Exam:
