@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             from mammodet.serving.dicomweb import Server
         except ModuleNotFoundError as error:
-            raise InputError(f"--from-dicomweb needs {error.name}: pip install 'mammodet[network]'") from None
+            raise InputError(f'--from-dicomweb needs {error.name}: pip install "mammodet[network]"') from None
         server = Server(chosen.from_dicomweb)
     key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
     for each in chosen.input or ():  # before a model is loaded, which takes seconds
