@@ -7,6 +7,8 @@ example:
 from __future__ import annotations
 
 import ast
+import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mammodet.config import ON_RESUME
 
 SOURCE = Path(__file__).parent.parent / "mammodet" / "config"
 MODULES = ("data", "detector", "detectron2", "classifier", "train", "experiment")
+CONFIGS = Path(__file__).parent.parent / "configs"
 PAGE = Path(__file__).parent / "config.md"
 WORDS = {"str": "text", "Path": "path", "bool": "true or false", "int": "integer", "float": "number", "Any": "value"}
 #: Types that have a name, such as `Share`.
@@ -32,7 +35,7 @@ Written by `python docs/make_config_page.py` from `mammodet/config/`; change it 
 An experiment is a YAML file over its `_base_` (a path beside it) over the defaults below. On the command line,
 `key.key=value` at the end overrides both: `data.fold=0 train.lr=1e-3 model.detector.anchors.sizes=auto`. Values are
 read as YAML: `null`, `true`, `[1, 2]`. Unknown keys are refused with the nearest known name. The configs that come with
-mammodet build on `configs/base.yaml`, which changes some of these defaults (AdamW at 2e-4, half of each batch without
+mammodet (below) build on `base`, which changes some of these defaults (AdamW at 2e-4, half of each batch without
 lesions, fitted anchors); the values of a run are in `config.yaml` in its output folder. Terms are explained in the
 [glossary](glossary.md).
 """
@@ -150,7 +153,17 @@ def page() -> str:
     """The whole page."""
     text = "\n".join((SOURCE / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
     body = rows("Config", "", sections(ast.parse(text)), text.splitlines())
-    return INTRO + "\n" + "\n".join([*body, *resume()]).rstrip() + "\n"
+    return INTRO + "\n" + "\n".join([*shipped(), "", *body, *resume()]).rstrip() + "\n"
+
+
+def shipped() -> list[str]:
+    """The configs that come with mammodet: name, and the first sentence of the comment at their begin."""
+    table = ["## Configs that come with mammodet", "", "| `--config-file` | |", "|---|---|"]
+    for path in sorted(CONFIGS.glob("**/*.yaml")):
+        lines = takewhile(lambda line: re.match("# [^ ]", line), path.read_text(encoding="utf-8").splitlines())
+        text = " ".join(line[2:] for line in lines).partition(". ")[0].rstrip(".:")
+        table.append(f"| `{path.relative_to(CONFIGS).with_suffix('').as_posix()}` | {cell(text)} |")
+    return table
 
 
 def resume() -> list[str]:

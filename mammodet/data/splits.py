@@ -89,7 +89,9 @@ def make_splits(
         val = _take(remaining, val_fraction / (1 - test_fraction))
     nobody = given is not None and "train" not in given.values()  # the user holds a test set alone
     if len(val) == len(remaining) and not nobody:
-        raise InputError(f"splits: {len(strata)} patients leave none to train on; lower --test-fraction or --val-fraction")
+        raise InputError(
+            f"splits: {len(strata)} patients leave none to train on; lower --test-fraction or --val-fraction"
+        )
     if folds > len(remaining):
         raise InputError(f"splits: --folds {folds} for {len(remaining)} patients outside the test set: lower it")
     holdout = {
