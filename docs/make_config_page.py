@@ -7,13 +7,27 @@ example:
 from __future__ import annotations
 
 import ast
+import re
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from mammodet.config import ON_RESUME
 
 SOURCE = Path(__file__).parent.parent / "mammodet" / "config"
 MODULES = ("data", "detector", "detectron2", "classifier", "train", "experiment")
+CONFIGS = Path(__file__).parent.parent / "configs"
 PAGE = Path(__file__).parent / "config.md"
+WORDS = {"str": "text", "Path": "path", "bool": "true or false", "int": "integer", "float": "number", "Any": "value"}
+#: Types that have a name, such as `Share`.
+ALIASES = {
+    node.targets[0].id: node.value
+    for name in ("base", "data", "detector")
+    for node in ast.parse((SOURCE / f"{name}.py").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+}
 INTRO = """# Configuration
 
 Written by `python docs/make_config_page.py` from `mammodet/config/`; change it there.
@@ -21,8 +35,8 @@ Written by `python docs/make_config_page.py` from `mammodet/config/`; change it 
 An experiment is a YAML file over its `_base_` (a path beside it) over the defaults below. On the command line,
 `key.key=value` at the end overrides both: `data.fold=0 train.lr=1e-3 model.detector.anchors.sizes=auto`. Values are
 read as YAML: `null`, `true`, `[1, 2]`. Unknown keys are refused with the nearest known name. The configs that come with
-mammodet stand on `configs/base.yaml`, which changes some of these defaults (AdamW at 2e-4, half of each batch without
-lesions, fitted anchors); the values of a run stand in `config.yaml` in its output folder. Terms are explained in the
+mammodet (below) build on `base`, which changes some of these defaults (AdamW at 2e-4, half of each batch without
+lesions, fitted anchors); the values of a run are in `config.yaml` in its output folder. Terms are explained in the
 [glossary](glossary.md).
 """
 RESUME = """What is refused needs a new `output_dir`, which can start from the weights: `model.weights=OLD/last.ckpt`.
@@ -64,8 +78,10 @@ def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[s
         while lines[line].strip().startswith("#:"):
             comment.insert(0, lines[line].strip().removeprefix("#:").strip())
             line -= 1
-        shared = " ".join(comment) or f"{shared.removesuffix(' (as above)')}{' (as above)' if shared else ''}"
-        table.append(f"| `{key}` | {cell(readable(kind))} | {cell(default(field.value))} | {cell(shared)} |")
+        shared = " ".join(comment) or (shared and "as above")
+        table.append(
+            f"| `{key}` | {cell(readable(field.annotation))} | {cell(default(field.value))} | {cell(shared)} |"
+        )
     title = prefix.rstrip(".") or "top level"
     if title == "model":
         title += f", `kind: {name.removesuffix('ModelConfig').lower()}`"
@@ -74,42 +90,58 @@ def rows(name: str, prefix: str, classes: dict[str, ast.ClassDef], lines: list[s
     return [*head, *table, "", *below]
 
 
-def readable(kind: str) -> str:
-    """Types in words where they have some."""
-    words = {
-        "Positive": "number > 0",
-        "NonNegative": "number >= 0",
-        "Share": "number in [0, 1]",
-        "BelowOne": "number in [0, 1)",
-        "Count": "integer >= 0",
-        "AtLeastOne": "integer >= 1",
-        "AggregationRule": "one of ['max', 'noisy_or', 'top_k_mean', 'head', 'learned']",
-    }
-    if kind.startswith("dict[str, Any]"):
-        return "nested values or null"
-    if kind.startswith("DataFiles"):
-        return "file, list of files (below) or null"
-    if kind.startswith("dict[str, Annotated[str"):
-        return "name to name or null"
-    if kind.startswith("dict[str, "):
-        return "one section for each name" if "Config" in kind else "name to a list of names"
-    for name, text in words.items():
-        kind = kind.replace(name, text)
-    if kind.startswith("Annotated["):
-        inner, _, limits = kind.removeprefix("Annotated[").partition(", Field(")
-        kind = f"{inner} ({limits.split(')')[0]})"
-    return kind.replace("Literal", "one of ")
+def readable(kind: ast.expr) -> str:
+    """A type in words."""
+    match kind:
+        case ast.Name(id="DataFiles"):
+            return "file or list of files (below)"
+        case ast.Name():
+            return readable(ALIASES[kind.id]) if kind.id in ALIASES else WORDS.get(kind.id, kind.id)
+        case ast.Constant():
+            return "null"
+        case ast.BinOp():
+            return f"{readable(kind.left)} or {readable(kind.right)}"
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=[*some, last])):
+            return f"{', '.join(f'`{value(each)}`' for each in some)} or `{value(last)}`"
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            return f"`{value(kind.slice)}`"
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, ast.Call() as field])):
+            return limited(readable(inner), {each.arg: value(each.value) for each in field.keywords})
+        case ast.Subscript(value=ast.Name(id="list")):
+            return f"list, each {readable(kind.slice)}"
+    text = ast.unparse(kind)
+    named = {"dict[str, Any]": "nested values", "dict[str, list[str]]": "name to a list of names"}
+    return named.get(text) or ("section for each name" if "Config" in text else "name to name or null")
 
 
-def default(value: ast.expr) -> str:
-    """A default as it would stand in YAML."""
-    if isinstance(value, ast.Call):
-        given = [item.value for item in value.keywords if item.arg == "default"]
-        value = given[0] if given else value.args[0]
-    text = ast.unparse(value)
-    if isinstance(value, ast.Dict) and value.keys:
-        return f"{', '.join(str(ast.literal_eval(key)) for key in value.keys if key)} alone"
-    return {"...": "needed", "None": "null", "True": "true", "False": "false"}.get(text, text)
+def limited(kind: str, limits: dict[str | None, Any]) -> str:
+    """A type in words, with the limits of its field."""
+    least, most = limits.get("min_length"), limits.get("max_length")
+    if least is not None:
+        return kind.replace("list,", f"list of {least},", 1) if least == most else kind
+    if {"ge", "le"} <= limits.keys():
+        step = f" in steps of {limits['multiple_of']}" if "multiple_of" in limits else ""
+        return f"{kind} from {limits['ge']} to {limits['le']}{step}"
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return f"{kind} {' and '.join(f'{signs[name]} {limits[name]}' for name in signs if name in limits)}"
+
+
+def value(node: ast.expr) -> Any:
+    """What a constant expression is, such as 2**14."""
+    return eval(compile(ast.Expression(node), "config", "eval"))
+
+
+def default(node: ast.expr) -> str:
+    """A default as YAML has it."""
+    if isinstance(node, ast.Call):
+        given = [item.value for item in node.keywords if item.arg == "default"]
+        node = given[0] if given else node.args[0]
+    if isinstance(node, ast.Dict) and node.keys:
+        return f"{', '.join(str(value(key)) for key in node.keys if key)} alone"
+    if value(node) is ...:
+        return "needed"
+    text: str = yaml.safe_dump(value(node), default_flow_style=True)
+    return f"`{text.removesuffix('...' + chr(10)).strip()}`"
 
 
 def cell(text: str) -> str:
@@ -121,7 +153,17 @@ def page() -> str:
     """The whole page."""
     text = "\n".join((SOURCE / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
     body = rows("Config", "", sections(ast.parse(text)), text.splitlines())
-    return INTRO + "\n" + "\n".join([*body, *resume()]).rstrip() + "\n"
+    return INTRO + "\n" + "\n".join([*shipped(), "", *body, *resume()]).rstrip() + "\n"
+
+
+def shipped() -> list[str]:
+    """The configs that come with mammodet: name, and the first sentence of the comment at their begin."""
+    table = ["## Configs that come with mammodet", "", "| `--config-file` | |", "|---|---|"]
+    for path in sorted(CONFIGS.glob("**/*.yaml")):
+        lines = takewhile(lambda line: re.match("# [^ ]", line), path.read_text(encoding="utf-8").splitlines())
+        text = " ".join(line[2:] for line in lines).partition(". ")[0].rstrip(".:")
+        table.append(f"| `{path.relative_to(CONFIGS).with_suffix('').as_posix()}` | {cell(text)} |")
+    return table
 
 
 def resume() -> list[str]:

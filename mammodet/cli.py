@@ -63,6 +63,7 @@ class Parser(argparse.ArgumentParser):
             short = self.allow_abbrev and any(flag.startswith(name) for flag in known)
             if name.startswith("--") and name not in known and not short:
                 hints += [f"{name}: did you mean {near}?" for near in difflib.get_close_matches(name, known, n=1)]
+                hints += [f"{name}: a setting has no dashes: {name[2:]}=VALUE"] if "." in name else []
         whole = "\n".join([message, *hints])
         if self._raises:
             raise InputError(whole)

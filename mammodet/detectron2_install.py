@@ -14,8 +14,8 @@ from mammodet.errors import InputError
 #: Pairs of torch and torchvision that detectron2 was built and tested with (docs/detectron2.md).
 TESTED_PAIRS = (("2.11", "0.26"), ("2.15", "0.29"))
 INSTALL = (
-    "pip install -e '.[detectron2]'",
-    "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'",
+    'pip install "mammodet[detectron2]"',
+    'pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2.git"',
 )
 
 
@@ -38,7 +38,7 @@ def require_detectron2() -> None:
         missing = getattr(error, "name", None) == "detectron2"
         raise InputError(
             f"detectron2 {'is not installed' if missing else f'cannot be loaded ({error})'}. It is not on the package "
-            "index; in the checkout and the environment of mammodet, with a C++ compiler (and nvcc of torch's CUDA "
+            "index; in the environment of mammodet, with a C++ compiler (and nvcc of torch's CUDA "
             f"version for a GPU):\n  {INSTALL[0]}\n  {INSTALL[1]}\n"
             f"Known to work with torch/torchvision {pairs}. It must be built again whenever torch changes "
             "(docs/detectron2.md). Or choose model.detector.backend=torchvision."
@@ -46,7 +46,7 @@ def require_detectron2() -> None:
 
 
 def _spend_warnings() -> None:
-    """Two that torch gives once per process, at detectron2's first forward: let them go unheard."""
+    """Two that torch gives once per process, at detectron2's first forward, are given here unseen."""
     torch.meshgrid(torch.zeros(1), torch.zeros(1))
     logger = logging.getLogger("torch.fx._symbolic_trace")
     level = logger.level

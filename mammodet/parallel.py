@@ -186,7 +186,7 @@ def on_backend(backend: str | None, address: str | None = None) -> Iterator[None
         try:
             from distributed import Client
         except ImportError:
-            raise InputError("--backend dask: needs the package; pip install 'dask[distributed]'") from None
+            raise InputError('--backend dask: needs the package; pip install "mammodet[dask]"') from None
         try:
             client = Client(address, timeout=10) if address else Client(processes=True, dashboard_address=None)
         except (OSError, ValueError) as error:

@@ -374,7 +374,7 @@ def test_reference_links_to_the_archive(archives, tmp_path, layout):
             {"resolve_leaks": "val"},
             "--resolve-leaks val: expected one of t",
         ),  # in an order of choices that other imports decide
-        ({"splits": SplitOptions(folds=1)}, "splits: 1 folds; expected 0"),
+        ({"splits": SplitOptions(folds=1)}, "splits: --folds 1: expected 0"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(archives, tmp_path, options, message):

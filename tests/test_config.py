@@ -164,7 +164,7 @@ def test_shipped_config_is_found_by_name_from_any_folder(tmp_path, monkeypatch, 
 
 
 def test_unknown_config_names_the_nearest_ones():
-    with pytest.raises(InputError, match="nearest: mias/mask_rcnn_r50_fpn"):
+    with pytest.raises(InputError, match=r"did you mean mias/mask_rcnn_r50_fpn"):
         load_config(Path("mias/mask_rcnn_r50_fp"))
 
 

@@ -260,7 +260,7 @@ def test_rules_replace_the_words(source: Path) -> None:
     ]
     assert records["stage2/b2.png"].birads == "4"
     assert summary.counts["images"] == {"found": 4, "converted": 3, "quarantined": 0, "skipped": 1}
-    assert summary.counts["  benign"] == "malignant 0 (as told)"
+    assert summary.counts["  benign"] == "malignant 0 (by a rule)"
 
 
 def test_rule_without_a_folder_is_refused_with_the_folders(source: Path) -> None:

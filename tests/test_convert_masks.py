@@ -108,7 +108,7 @@ def test_equal_names_in_two_folders_need_the_folder(tmp_path):
         source, "--images", "*/images/*.png", "--masks", "{parent}/masks/{stem}.png", "--resolve-leaks", "test"
     )
     assert boxes(records["P5_L_CC"]) == [(5, 10, 11, 18)]
-    assert summary.counts["images as told"] == {"test": 2, "train": 2}
+    assert summary.counts["images as given"] == {"test": 2, "train": 2}
 
 
 def test_mask_of_several_regions_is_a_question(tmp_path):

@@ -36,7 +36,7 @@ def test_missing_detectron2_is_told_with_the_way_to_install_it(monkeypatch: pyte
         build_model(load_config(None, SMALL_DETECTRON2), 1)
     text = str(caught.value)
     assert text.startswith("detectron2 is not installed.")
-    assert "\n  pip install -e '.[detectron2]'\n  pip install --no-build-isolation" in text
+    assert '\n  pip install "mammodet[detectron2]"\n  pip install --no-build-isolation' in text
     assert "torch/torchvision 2.11/0.26, 2.15/0.29" in text
     assert "model.detector.backend=torchvision" in text
 

@@ -263,6 +263,7 @@ def test_side_by_side_and_overlay_work_with_half_of_the_facts(has_record, has_pr
     one = overlay.draw_overlay(grey((100, 80)), record, prediction)
     assert both.shape[1] > 160
     assert one.shape[1] == 80
+    assert where(one[-15:], overlay.PREDICTION).any() == has_prediction  # in the legend
     assert both.dtype == one.dtype == np.uint8
 
 

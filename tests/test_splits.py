@@ -118,7 +118,7 @@ def test_as_many_folds_as_patients_is_leave_one_out():
         ({"test_fraction": math.nan}, "test share nan"),
         ({"folds": 1}, "1 folds; expected 0 .none. or at least 2"),
         ({"folds": -1}, "-1 folds"),
-        ({"folds": 9}, "9 folds for 8 patients outside the test set"),
+        ({"folds": 9}, "--folds 9 for 8 patients outside the test set"),
     ],
 )
 def test_impossible_splits_are_refused(options, message):

@@ -117,6 +117,17 @@ def test_reports_are_left_out_and_damaged_files_skipped(tmp_path: Path) -> None:
     assert [item.file_name for item in found.skipped] == ["cut.dcm"]
 
 
+def test_pictures_that_mammodet_has_drawn_are_left_out(tmp_path: Path) -> None:
+    film(tmp_path / "shown")
+    (tmp_path / "preds" / "overlays" / "thumbnails").mkdir(parents=True)
+    drawn = [f"preds/overlays/{name}" for name in ("a.png", "index.html", "thumbnails/a.png.jpg")]
+    for name in drawn:
+        (tmp_path / name).touch()
+    found = look(tmp_path, tmp=tmp_path)
+    assert names(found) == ["shown"]
+    assert sorted(reasons(found)) == drawn
+
+
 def test_a_view_with_the_implant_displaced_is_not_counted_twice(tmp_path: Path) -> None:
     film(tmp_path / "with")
     film(tmp_path / "displaced", view=None, ViewCodeSequence=view_codes("399162004", "399209000"))

@@ -41,7 +41,7 @@ def count(
     lesions = [lesion for record in records for lesion in record.lesions]
     aside = Counter(item.what for item in summary.quarantine)
     annotations = sum(file.annotation_count for file in files)
-    summary.counts["files"] = ", ".join(f"{file.label} ({file.subset or 'subset not told'})" for file in files)
+    summary.counts["files"] = ", ".join(f"{file.label} ({file.subset or 'no subset given'})" for file in files)
     summary.counts["images"] = {"listed": len(images), "converted": len(records), "quarantined": aside["image"]}
     summary.counts["annotations"] = {
         "listed": annotations,
@@ -49,8 +49,8 @@ def count(
         "quarantined": aside["annotation"],
     }
     summary.counts["patients"] = len({record.patient_id for record in records})
-    told = Counter(task.subset or "not told" for task, _ in seen)
-    summary.counts["images as told"] = dict(sorted(told.items()))
+    told = Counter(task.subset or "not given" for task, _ in seen)
+    summary.counts["images as given"] = dict(sorted(told.items()))
     summary.counts["category"] = dict(Counter(lesion.category for lesion in lesions if not lesion.ignore))
     if ignored := sum(lesion.ignore for lesion in lesions):
         summary.counts["ignored regions"] = ignored

@@ -278,14 +278,14 @@ def _count(summary: Summary, tree: Tree, classes: Classes, plan: _Plan, records:
         summary.counts["other files"] = dict(sorted(tree.others.items()))
     summary.counts["class"] = counted(str(record.class_name) for record in records)
     for name, meaning in sorted(classes.meanings.items()):
-        how = "as told" if name in classes.told else "by its name"
+        how = "by a rule" if name in classes.told else "by its name"
         summary.counts[f"  {name}"] = f"{meaning} ({how})" if str(meaning) != "nothing" else "no labels: a class only"
     for label in ("tumor", "malignant"):
         words = Counter({1: "yes", 0: "no", None: "not known"}[record.label(label)] for record in records)
         summary.counts[label] = dict(sorted(words.items(), reverse=True))
     if plan.given is not None:
         told = Counter(entry.image.subset for entry in plan.entries)
-        summary.counts["images as told"] = {subset: told[subset] for subset in SUBSETS if told[subset]}
+        summary.counts["images as given"] = {subset: told[subset] for subset in SUBSETS if told[subset]}
     summary.counts["patients"] = len({record.patient_id for record in records})
     if plan.copies is not None:
         groups = plan.copies.groups
@@ -332,7 +332,7 @@ def _warn_of_patients(summary: Summary, copies: Copies) -> None:
     if copies.groups:
         largest = max(copies.groups, key=lambda group: len(group[1]))
         text += (
-            f". {len(copies.groups)} groups of copies were told by their names and stay together, the largest "
+            f". {len(copies.groups)} groups of copies were recognised by their names and stay together, the largest "
             f"{largest[0]!r}: {listed(largest[1])}"
         )
     summary.warnings.append(text)

@@ -164,7 +164,7 @@ def choose_level(tree: Tree, level: int | str | None, understood: Callable[[str]
     several = " and ".join(f"level {number}" for number in clear)
     why = f"the names of {several} say something" if clear else "the names of no level are understood throughout"
     raise InputError(
-        f"the images lie in folders within folders, and which of them are the classes cannot be told: {why}\n"
+        f"the images lie in folders within folders, and which of them are the classes is not clear: {why}\n"
         f"{_levels_text(tree, deepest)}\nSay it: --level 1, or --level all to join the names"
     )
 
@@ -203,7 +203,7 @@ def told_subsets(images: Sequence[TreeImage], split: str | None) -> bool:
     if untold:
         told = ", ".join(f"{counts[subset]} in {subset}" for subset in SUBSETS if counts[subset]) or "none"
         raise InputError(
-            f"{len(untold)} images lie in no folder named train, val or test, for instance {untold[0]} (told: {told}); "
+            f"{len(untold)} images lie in no folder named train, val or test, for instance {untold[0]} (else: {told}); "
             "move them, or divide all anew with --split holdout"
         )
     return True

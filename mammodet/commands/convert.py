@@ -101,5 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = parser(arguments).parse_args(arguments)
     print(convert_chosen(chosen).to_text())
-    print(f"wrote {chosen.output}: train.json, val.json, test.json (those with images), splits.json, summary.json")
+    print(
+        f"wrote {chosen.output}: train.json, val.json, test.json (those with images), splits.json, summary.json, "
+        "quarantine.csv"
+    )
     return 0

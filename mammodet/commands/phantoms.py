@@ -18,10 +18,10 @@ ARCHIVES: dict[str, tuple[type[Options], str]] = {
     "ddsm_patches": (phantom.PatchesPhantom, "write_ddsm_patches"),
 }
 EXAMPLE = """examples:
-  mammodet phantoms --output /tmp/phantoms --patients 24 --size 512 --jobs 2
-  mammodet phantoms --archive cbis_ddsm --layout kaggle_jpeg --output /tmp/phantoms --patients 20
-  mammodet phantoms --archive rsna --output /tmp/rsna --patients 40 --size 512 --positive-fraction 0.3
-  mammodet phantoms --archive folder --output /tmp/classes --images 96
+  mammodet phantoms --output phantoms/mias --patients 24 --size 512 --jobs 2
+  mammodet phantoms --archive cbis_ddsm --layout kaggle_jpeg --output phantoms/cbis --patients 20
+  mammodet phantoms --archive rsna --output phantoms/rsna --patients 40 --size 512 --positive-fraction 0.3
+  mammodet phantoms --archive folder --output phantoms/classes --images 96
 """
 
 
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     texts = [_quirks(name) for name in ("mias", "cbis_ddsm", "rsna")]
     main = Parser(description=__doc__, epilog="\n".join([*texts, EXAMPLE]))
     main.add_argument("--output", type=Path, required=True, help="new folder, or an older phantom archive")
-    main.add_argument("--archive", choices=list(ARCHIVES), default="mias", help="(%(default)s)")
+    main.add_argument("--archive", choices=list(ARCHIVES), default="mias", help="whose layout is drawn (%(default)s)")
     having: dict[str, list[tuple[str, Leaf]]] = {}
     for name, (model, _) in ARCHIVES.items():
         for leaf in leaves(model):

@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             from mammodet.serving.dicomweb import Server
         except ModuleNotFoundError as error:
-            raise InputError(f"--from-dicomweb needs {error.name}: pip install 'mammodet[network]'") from None
+            raise InputError(f'--from-dicomweb needs {error.name}: pip install "mammodet[network]"') from None
         server = Server(chosen.from_dicomweb)
     key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
     for each in chosen.input or ():  # before a model is loaded, which takes seconds
@@ -298,7 +298,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _say_skipped(skipped: Sequence[Skipped]) -> None:
     for item in skipped:
-        print(f"skipped {item.file_name}: {item.reason}", file=sys.stderr)
+        reason = item.reason.removeprefix(f"{item.file_name}: ")
+        print(f"skipped {item.file_name}: {reason}", file=sys.stderr)
 
 
 def _hashed(exam: Exam, key: PatientKey) -> Exam:

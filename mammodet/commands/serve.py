@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from mammodet.serving.dicom_node import DicomNode, Peer, Tls
     except ModuleNotFoundError as error:
-        raise InputError(f"mammodet serve needs {error.name}: pip install 'mammodet[network]'") from None
+        raise InputError(f'mammodet serve needs {error.name}: pip install "mammodet[network]"') from None
     from mammodet.data.inputs import Inputs, gather
     from mammodet.export.dicom_files import check_sources
     from mammodet.files import locked

@@ -29,7 +29,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
     main.add_argument(
-        "--config-file", type=Path, required=True, metavar="FILE", help="YAML file, or the name of a shipped config"
+        "--config-file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML file, or the name of a shipped config (docs/config.md)",
     )
     main.add_argument("--resume", action="store_true", help="continue from last.ckpt in the output folder")
     main.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")

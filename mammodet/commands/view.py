@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from mammodet.serving.server import serve
     except ModuleNotFoundError as error:
-        raise InputError(f"mammodet view needs {error.name}: pip install 'mammodet[view]'") from None
+        raise InputError(f'mammodet view needs {error.name}: pip install "mammodet[view]"') from None
     from mammodet import api
     from mammodet.data.coco import write_coco
     from mammodet.engine.ensemble import Ensemble

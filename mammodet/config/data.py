@@ -119,7 +119,7 @@ class DataFileConfig(Section):
 
     #: The JSON file, from `data.root`; its images are found from its own folder.
     file: str = Field(default=..., min_length=1)
-    #: An image of this file is drawn in training so many times as often as one of weight 1.
+    #: How often an image of this file is drawn in training, relative to an image of weight 1.
     weight: Positive = 1.0
     #: Own category to the common name; null makes its findings regions to ignore.
     categories: dict[str, Annotated[str, Field(min_length=1)] | None] = Field(default={})
@@ -150,7 +150,7 @@ class PlacedFile(NamedTuple):
 
 
 class DataConfig(Section):
-    """Where the data lies, and how batches are made of it."""
+    """Where the data are, and how batches are made of them."""
 
     #: Folder written by mammodet convert.
     root: Path = Path("data/mias")

@@ -252,7 +252,7 @@ class Config(Section):
 
     #: Folder for checkpoints, curves and evaluations.
     output_dir: Path = Path("output/run")
-    #: Start of everything random.
+    #: Seed of every random choice.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataConfig = DataConfig()
     model: ModelConfig = DetectorModelConfig()

@@ -56,8 +56,11 @@ def find_config(path: Path) -> Path:
     if not path.is_absolute() and (found := shipped / f"{name}.yaml").is_file():
         return found
     names = [each.relative_to(shipped).with_suffix("").as_posix() for each in sorted(shipped.glob("**/*.yaml"))]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0)
-    raise InputError(f"{path}: no such file, and mammodet has no config of that name; nearest: {', '.join(near)}")
+    near = [each for each in names if name in each] or difflib.get_close_matches(name, names)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise InputError(
+        f"{path}: no such file, and mammodet has no config of that name; {hint}docs/config.md lists its configs"
+    )
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

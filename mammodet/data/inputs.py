@@ -165,10 +165,13 @@ def _add(path: Path, found: _Found, unpack_to: Path) -> Path:
 
 
 def _add_folder(folder: Path, found: _Found) -> None:
+    drawn = {page.parent for page in folder.rglob("index.html") if (page.parent / "thumbnails").is_dir()}
     for path in sorted(folder.rglob("*")):
         if path.name.startswith(".") or path.is_dir() or path.name.upper() == "DICOMDIR":
             continue
-        if is_image(path):
+        if not drawn.isdisjoint(path.parents):
+            found.left_out.append((path, "is of a folder of pictures that mammodet has drawn"))
+        elif is_image(path):
             found.paths.setdefault(path)
         elif path.suffix.lower() == ".zip":
             found.left_out.append((path, "is a zip file in a folder; name it after --input"))

@@ -48,11 +48,11 @@ def check_shares(*, test_fraction: float, val_fraction: float, folds: int) -> No
     """
     if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
         raise InputError(
-            f"splits: test share {test_fraction} and validation share {val_fraction}: "
-            "expected numbers from 0 that together stay under 1"
+            f"splits: --test-fraction {test_fraction:g} and --val-fraction {val_fraction:g}: expected shares from 0 on "
+            "that stay below 1 together, such as 0.2 and 0.16"
         )
     if folds < 0 or folds == 1:
-        raise InputError(f"splits: {folds} folds; expected 0 (none) or at least 2")
+        raise InputError(f"splits: --folds {folds}: expected 0 (none), or 2 and more")
 
 
 def make_splits(
@@ -87,9 +87,11 @@ def make_splits(
         val = _take(remaining, val_fraction / (1 - test_fraction))
     nobody = given is not None and "train" not in given.values()  # the user holds a test set alone
     if len(val) == len(remaining) and not nobody:
-        raise InputError(f"splits: {len(strata)} patients leave none to train on")
+        raise InputError(
+            f"splits: {len(strata)} patients leave none to train on; lower --test-fraction or --val-fraction"
+        )
     if folds > len(remaining):
-        raise InputError(f"splits: {folds} folds for {len(remaining)} patients outside the test set")
+        raise InputError(f"splits: --folds {folds} for {len(remaining)} patients outside the test set: lower it")
     holdout = {
         patient: "test" if patient in test else "val" if patient in val else "train" for patient in sorted(strata)
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mammodet.config import Config, PixelsConfig, TrainConfig
 from mammodet.data.coco import data_hash, read_coco
+from mammodet.data.dataset_files import has_dataset
 from mammodet.data.mix import donors
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.seen_images import SeenImages
@@ -54,6 +55,8 @@ def prepare(config: Config) -> Run:
                 parts.append(Part.of(placed, read_dataset(config, placed.path), subset))
             except InputError as error:
                 faults.append(str(error))
+    if not any(has_dataset(placed.path) for subset in ("train", "val") for placed in config.data.files(subset)):
+        faults.append(f"data.root={config.data.root}: expected a folder of mammodet convert (data.root=FOLDER)")
     if faults:
         raise InputError("\n".join(faults))
     *paths, last = (str(part.path) for part in parts)

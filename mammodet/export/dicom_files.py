@@ -25,7 +25,7 @@ def check_sources(inputs: Inputs, kinds: Sequence[str], *, with_masks: bool) -> 
 
         from mammodet.export.dicom_source import read_source
     except ImportError as error:
-        raise InputError(f"--dicom: needs {error.name}; pip install 'mammodet[dicom-out]'") from None
+        raise InputError(f'--dicom: needs {error.name}; pip install "mammodet[dicom-out]"') from None
     faults = ["--dicom seg: this model has no masks; leave seg out"] if "seg" in kinds and not with_masks else []
     first: dict[str, str] = {}
     patients: dict[str, tuple[str, str]] = {}

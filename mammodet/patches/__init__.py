@@ -17,7 +17,9 @@ ClassScheme = Literal["tumor", "category", "abnormality", "abnormality+pathology
 class PatchOptions(Options):
     """What patches are asked for."""
 
-    context: float = flag(1.5, "side of a patch, in longest sides of its lesion", ge=1, le=100, allow_inf_nan=False)
+    context: float = flag(
+        1.5, "side of a patch, in longest sides of its lesion", metavar="X", ge=1, le=100, allow_inf_nan=False
+    )
     fixed: bool = flag(False, "patches of one size in the image's own pixels, without --context")
     size: int | None = flag(None, f"with --fixed: that size ({_SIZE})", ge=1, le=8192)
     output_size: int | None = flag(
@@ -34,11 +36,11 @@ class PatchOptions(Options):
     hard_negatives: Path | None = flag(
         None, "predictions file whose false positives become negatives", metavar="PREDICTIONS"
     )
-    hard_per_image: int = flag(3, "at most so many per image, the highest scores first", ge=1, le=1000)
-    hard_score: float = flag(0.1, "their least score", ge=0, le=1)
+    hard_per_image: int = flag(3, "hard negatives per image at most, the highest scores first", ge=1, le=1000)
+    hard_score: float = flag(0.1, "least score of a hard negative", ge=0, le=1)
     classes: ClassScheme = flag("tumor", "what names a class")
-    seed: int = flag(0, "of everything random")
-    jobs: int = flag(2, "images at a time; changes nothing in what is written", ge=1, le=1024)
+    seed: int = flag(0, "seed of every random choice")
+    jobs: int = flag(2, "images at a time; what is written does not depend on it", ge=1, le=1024)
 
     @model_validator(mode="after")
     def _check(self) -> PatchOptions:

@@ -128,8 +128,10 @@ class CbisPhantom(WomenOptions):
 
     patients: int = flag(12, "women, two views of one breast each; every fifth is in the test sets", ge=1, le=9999)
     size: int = flag(1024, "height of the films in pixels; real ones have 3000 to 6000", ge=64, le=6000)
-    layout: Literal["tcia", "tcia_dated", "kaggle_jpeg", "flat_png"] = flag("tcia", "in which the archive is passed on")
-    abnormality: Literal["mass", "calc", "both"] = flag("both", "which sets there are")
+    layout: Literal["tcia", "tcia_dated", "kaggle_jpeg", "flat_png"] = flag(
+        "tcia", "layout: of TCIA, of its newer downloads, of Kaggle's JPEG edition, or PNG files named by case"
+    )
+    abnormality: Literal["mass", "calc", "both"] = flag("both", "which of the two sets are drawn")
     tables: Path | None = flag(None, "folder of the official tables: an image for each row")
 
 
@@ -146,7 +148,7 @@ class RsnaPhantom(WomenOptions):
     size: int = flag(1024, "height of the images in pixels; real ones have 2000 to 4000", ge=64, le=6000)
     positive_fraction: float = flag(0.25, "share of women with cancer, in one breast; real: 0.04", ge=0, le=1)
     table: Path | None = flag(None, "a table of the archive's form: an image for each row")
-    limit: int | None = flag(None, "at most so many rows of --table", ge=1)
+    limit: int | None = flag(None, "draw at most N rows of --table", ge=1)
 
 
 class FolderPhantom(ArchiveOptions):

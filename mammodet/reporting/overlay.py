@@ -121,12 +121,12 @@ def draw_overlay(
     prediction: ImagePrediction | None,
     options: OverlayOptions = DEFAULT,
 ) -> Canvas:
-    """Ground truth and prediction on one image, below a banner that says what is known of it.
+    """Ground truth and prediction on one image, below a banner that says what is known of it, above a legend.
 
     Args:
         pixels: uint8 (H, W), at the file's own size; record and prediction may each be None.
     Returns:
-        uint8 RGB (h + banner, w, 3).
+        uint8 RGB (h + captions, w, 3).
     """
     view = _choose_view(pixels, record, prediction, options)
     canvas = view.render(pixels)
@@ -143,7 +143,8 @@ def draw_overlay(
         Line(truth_text(record), TRUTH),
         Line(prediction_text(prediction, options), PREDICTION),
     ]
-    return np.concatenate([banner(lines, canvas.shape[1], size), canvas])
+    width = canvas.shape[1]
+    return np.concatenate([banner(lines, width, size), canvas, _legend(record, prediction, options, width, size)])
 
 
 def side_by_side(
@@ -173,7 +174,11 @@ def side_by_side(
     panels = titled([([truth], left), ([predicted], right)], size, gap)
     width = panels.shape[1]
     return np.concatenate(
-        [banner(identity_lines(record, prediction), width, size), panels, _legend(record, options, width, size)]
+        [
+            banner(identity_lines(record, prediction), width, size),
+            panels,
+            _legend(record, prediction, options, width, size),
+        ]
     )
 
 
@@ -334,16 +339,18 @@ def identity_lines(record: ImageRecord | None, prediction: ImagePrediction | Non
     return [Line(source.file_name, TITLE, bold=True), *([Line(facts, FAINT)] if facts else [])]
 
 
-def _legend(record: ImageRecord | None, options: OverlayOptions, width: int, size: int) -> Canvas:
+def _legend(
+    record: ImageRecord | None, prediction: ImagePrediction | None, options: OverlayOptions, width: int, size: int
+) -> Canvas:
     lesions = record.lesions if record is not None else ()
     names = {"contour": "lesion outline", "circle": "circle around a lesion", "box": "box around a lesion"}
     kinds = {lesion.geometry for lesion in lesions if not lesion.ignore}
     items = [(names[kind], TRUTH) for kind in names if kind in kinds]
-    if not lesions:
+    if not lesions and record is not None and record.has_truth:
         items.append(("lesion", TRUTH))
     if any(lesion.ignore for lesion in lesions):
         items.append(("not counted", IGNORED))
-    if options.detects:
+    if options.detects and prediction is not None:
         items.append((f"detection with score ≥ {options.score_threshold:.2f}", PREDICTION))
     pad, swatch, step = max(3, size // 2), size, line_height(size) + size // 3
     places: list[tuple[int, int]] = []
