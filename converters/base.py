@@ -20,13 +20,13 @@ from typing import Any
 
 from mammodet.converters.options import SplitOptions
 
-import mammodet
 from mammodet.data.coco import data_hash, write_coco
 from mammodet.data.dataset_files import IMAGES, QUARANTINE, SPLITS, SUMMARY, stored_files, write_splits
 from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
 from mammodet.files import csv_text, remove_leftovers, write_json, write_text
 from mammodet.records import SUBSETS, Dataset, ImageRecord
+from mammodet.version import VERSION
 
 
 class Reason(StrEnum):
@@ -239,7 +239,7 @@ def write_outputs(
 
     def provenance(name: str, subset: str) -> dict[str, Any]:
         split = {"name": name, "subset": subset, "seed": splits.seed, "hash": splits.hash}
-        return {"archive": summary.archive, "version": mammodet.__version__, "split": split}
+        return {"archive": summary.archive, "version": VERSION, "split": split}
 
     placed = sorted(
         (replace(record, split=splits.subset(str(record.patient_id), None)) for record in images),

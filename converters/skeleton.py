@@ -29,7 +29,6 @@ from mammodet.converters.base import (
 from mammodet.converters.journal import Journal, files_fingerprint
 from mammodet.converters.options import Options
 
-import mammodet
 from mammodet.data.coco import from_json, to_json
 from mammodet.data.splits import Splits
 from mammodet.errors import InputError
@@ -37,6 +36,7 @@ from mammodet.files import canonical_hash
 from mammodet.parallel import in_parallel, in_processes, on_backend
 from mammodet.records import Dataset, ImageRecord
 from mammodet.synthetic import is_synthetic
+from mammodet.version import VERSION
 
 JOURNAL = "converted.jsonl"
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -212,7 +212,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
             journal: Journal | None = None
             prints: list[str] = []
             if isinstance(self, Resumable):
-                settings = [mammodet.__version__, self.settings(), str(self.source)]
+                settings = [VERSION, self.settings(), str(self.source)]
                 journal = stack.enter_context(Journal(self.output / JOURNAL, settings))
                 prints = [canonical_hash(_plain(self.fingerprint(row))) for row in rows]
                 for number, row in enumerate(rows):

@@ -4,11 +4,14 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+from mammodet.version import VERSION as _VERSION
+
+__version__ = _VERSION
+
 if _TYPE_CHECKING:
     from mammodet.api import Predictor, Result, Results, convert, evaluate, load, read_dataset, to_fiftyone, train
 
 __all__ = ["Predictor", "Result", "Results", "convert", "evaluate", "load", "read_dataset", "to_fiftyone", "train"]
-__version__ = "0.1.0"
 
 # In a source tree `converters` and `configs` lie beside this folder; an installation has them inside (setup.cfg).
 _beside = _Path(__file__).parent.parent

@@ -229,7 +229,7 @@ def convert(archive: str, source: str | Path, output: str | Path, **options: Any
     Raises:
         InputError: an unknown archive or option, or a source that cannot be converted.
     """
-    from mammodet.commands.convert import ARCHIVES, convert_chosen, parser
+    from mammodet.converters.archives import ARCHIVES, convert_chosen, parser
 
     if archive not in ARCHIVES:
         raise InputError(f"{archive!r}: no such archive; there are {', '.join(ARCHIVES)}")

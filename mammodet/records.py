@@ -20,6 +20,12 @@ LATERALITIES = ("L", "R")
 LABELS = ("tumor", "malignant")
 SUBSETS = ("train", "val", "test")
 
+
+def fold_file(fold: int, subset: str) -> str:
+    """Name of the file of a fold's training or validation set."""
+    return f"fold{fold}_{subset}.json"
+
+
 BoxXYXY = tuple[float, float, float, float]
 
 

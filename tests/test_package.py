@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,3 +76,36 @@ def test_wheel_converts_and_finds_its_configs_from_any_folder(wheel: Path, tmp_p
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=work, env=environment)
     assert done.stdout.split()[0].startswith(str(tmp_path / "site"))
     assert done.stdout.split()[1] == "quickstart/run"
+
+
+def rooms_named(node: ast.AST) -> list[str]:
+    """Rooms of ours that an import statement names; none for other statements."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    else:
+        return []
+    return [name.split(".")[1] for name in names if name.startswith("mammodet.")]
+
+
+def test_imports_lead_from_a_floor_to_lower_ones() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("<!-- floors -->\n")[2]
+    floors = [re.split("  |$", line)[0].split(", ") for line in re.findall("^    (.+)$", text.split("\n\n")[0], re.M)]
+    height = {room: len(floors) - number for number, floor in enumerate(floors) for room in floor}
+    folders = {path.parent.name for path in ROOT.glob("mammodet/*/__init__.py")} | {"converters", "tools"}
+    assert folders <= height.keys()
+    wrong, seen = [], set()
+    for folder in ("mammodet", "converters", "tools", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            inside = path.relative_to(ROOT).parts
+            here = inside[0] if folder != "mammodet" else inside[1].removesuffix(".py")
+            if here.startswith("__"):  # the package's face
+                continue
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                for there in rooms_named(node):
+                    seen.add((here, there))
+                    if here != there and there in height and height[there] >= height.get(here, 0):
+                        wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} imports {there}")  # type: ignore[attr-defined]
+    assert not wrong, "\n".join(wrong)
+    assert {("commands", "serving"), ("data", "config"), ("converters", "records")} <= seen

@@ -8,7 +8,6 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-import mammodet
 from mammodet.audit import tables
 from mammodet.audit.figures import bars_figure, histogram_figure
 from mammodet.audit.findings import AuditedImage, Finding, Item, own
@@ -31,6 +30,7 @@ from mammodet.reporting.overlay import (
     line_width,
     truth_text,
 )
+from mammodet.version import VERSION
 
 MOST_PICTURES = 40
 PICTURES_BYTES = 2_800_000  # of all pictures together, before base64 makes a third more of them
@@ -55,7 +55,7 @@ def write_audit_page(path: Path, audit: Audit, *, command: str = "") -> None:
         "compared with": ", ".join(other.path.name for other in audit.sources[1:]) or "nothing",
         **{name: facts[name] for name in ("patients", "images", "lesions")},
         "data hash": data_hash(source.dataset)[:16],
-        "mammodet": mammodet.__version__,
+        "mammodet": VERSION,
     }
     page = render(
         "audit.html.j2",

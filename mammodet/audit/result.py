@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mammodet
 from mammodet.audit.findings import SEVERITIES, AuditedImage, Finding, count
 from mammodet.audit.inputs import Source
 from mammodet.audit.tables import count_subsets, find_facts
 from mammodet.data.coco import data_hash
+from mammodet.version import VERSION
 
 FORMAT = "mammodet-audit/2"
 
@@ -67,7 +67,7 @@ class Audit:
         """The value of `audit.json`."""
         return {
             "format": FORMAT,
-            "version": mammodet.__version__,
+            "version": VERSION,
             "file": str(self.sources[0].path),
             "data_hash": data_hash(self.sources[0].dataset),
             "compared_with": [str(source.path) for source in self.sources[1:]],

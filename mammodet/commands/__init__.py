@@ -5,9 +5,9 @@ import importlib
 import sys
 from typing import NoReturn
 
-import mammodet
 from mammodet.cli import run
 from mammodet.errors import InputError
+from mammodet.version import VERSION
 
 #: Sub-command, its module here, and what it does.
 COMMANDS = {
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name, *rest = arguments
     if name in ("-V", "--version"):
-        print(f"mammodet {mammodet.__version__}")
+        print(f"mammodet {VERSION}")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)

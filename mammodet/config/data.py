@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mammodet.config.base import AtLeastOne, BelowOne, Count, NonNegative, Positive, Section, Share
-from mammodet.data.dataset_files import fold_file
+from mammodet.records import fold_file
 
 Channel = Literal["full", "tissue", "clahe", "gaussian", "mean", "laplacian"]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)

@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-import mammodet
 from mammodet.config.detector import AggregationConfig
 from mammodet.config.detectron2 import DETECTRON2_KEYS
 from mammodet.config.experiment import MODELS, Config
@@ -51,7 +50,7 @@ def find_config(path: Path) -> Path:
     """
     if path.exists():
         return path
-    shipped = next(folder for place in mammodet.__path__ if (folder := Path(place) / "configs").is_dir())
+    shipped = next(folder for place in Path(__file__).parents[1:3] if (folder := place / "configs").is_dir())
     name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
     if not path.is_absolute() and (found := shipped / f"{name}.yaml").is_file():
         return found

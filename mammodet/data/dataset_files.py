@@ -16,18 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 from mammodet.data.splits import Splits
 from mammodet.errors import InputError, faults_of, raise_faults
 from mammodet.files import check_is_file, read_json, write_json
-from mammodet.records import SUBSETS, Dataset
+from mammodet.records import SUBSETS, Dataset, fold_file
 
 SPLITS, SUMMARY, QUARANTINE, IMAGES = "splits.json", "summary.json", "quarantine.csv", "images"
 ALL, FOLDS = "all.json", "folds.json"
 _HOLDOUT = tuple(f"{subset}.json" for subset in SUBSETS)
 _FOLD = re.compile(r"fold(?P<fold>\d+)_(?P<subset>train|val)\.json")
 _MADE = re.compile(rf"(?P<prefix>(\w+_)?)(?P<name>all\.json|folds\.json|{_FOLD.pattern})")
-
-
-def fold_file(fold: int, subset: str) -> str:
-    """Name of the training or validation set of a fold."""
-    return f"fold{fold}_{subset}.json"
 
 
 def write_splits(folder: Path, splits: Splits) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 
-import mammodet
 from mammodet.config import ImageConfig
 from mammodet.data.images import Pixels, read_image
 from mammodet.data.preprocess import PREPARATION, prepare_image
@@ -21,6 +20,7 @@ from mammodet.files import atomic_path, canonical_hash
 from mammodet.parallel import in_processes, reported
 from mammodet.records import ImageRecord
 from mammodet.trace import Trace
+from mammodet.version import VERSION
 
 #: The network's input, float32 (channels, height, width), and the trace that leads back.
 Prepared = tuple[NDArray[np.float32], Trace]
@@ -87,7 +87,7 @@ class DiskCache:
 
     def __init__(self, folder: Path, root: Path, image: ImageConfig) -> None:
         self.root, self.image = root, image
-        versions = [PREPARATION, mammodet.__version__, cv2.getVersionString(), version("scikit-image"), np.__version__]
+        versions = [PREPARATION, VERSION, cv2.getVersionString(), version("scikit-image"), np.__version__]
         config = canonical_hash([image.model_dump(mode="json"), versions])
         self.folder = folder / f"{image.max_size}px_{config[:12]}"
         place = root.resolve()

@@ -89,7 +89,7 @@ def _opened(path: Path, device: str, engine: str | None) -> Predictor:
     if engine == "torch" and exported:
         raise InputError(f"{path}: is an exported model, --engine torch takes a checkpoint or a packed model")
     if exported or engine not in (None, "torch"):
-        from mammodet.export.onnx_predict import ExportedPredictor  # here, since it builds on this package
+        from mammodet.engine.exported import ExportedPredictor  # here, since it builds on this package
 
         return ExportedPredictor(path, engine, device)
     return Predictor.from_checkpoint(path, device)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-import mammodet
 from mammodet.data.domain import Domain
 from mammodet.data.patient_keys import PatientKey
 from mammodet.data.seen_images import SeenImages
@@ -17,6 +16,7 @@ from mammodet.data.sources import SourceFile, joined_sources, sources_of
 from mammodet.errors import InputError, faults_of
 from mammodet.files import check_tree
 from mammodet.modeling.aggregation import LogisticStack
+from mammodet.version import VERSION
 
 FORMAT = "mammodet-checkpoint/1"
 
@@ -52,7 +52,7 @@ class RunFacts:
     packed_from: tuple[str, ...] = ()
     images: SeenImages = field(default_factory=SeenImages)
     domain: Domain | None = None
-    version: str = mammodet.__version__
+    version: str = VERSION
     format: str = FORMAT
 
     def to_json(self) -> dict[str, Any]:

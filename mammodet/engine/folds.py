@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.config import Config
-from mammodet.data.dataset_files import FOLDS, fold_file, fold_numbers
+from mammodet.data.dataset_files import FOLDS, fold_numbers
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
 from mammodet.engine.checked_run import Run, data_faults, make_run, patient_key, read_dataset
 from mammodet.engine.predict import Predictor, predict_to_folder
@@ -20,7 +20,7 @@ from mammodet.engine.train import Machines, train
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import file_hash
 from mammodet.modeling.aggregation import joined_scores
-from mammodet.records import Dataset, ImagePrediction
+from mammodet.records import Dataset, ImagePrediction, fold_file
 
 OUT_OF_FOLD = "out_of_fold"
 

@@ -1,6 +1,6 @@
 """Predict images with a trained model, one at a time, going on after an interruption.
 
-torch is imported where a checkpoint is loaded: other engines (mammodet/export) do without.
+torch is imported where a checkpoint is loaded: exported models (exported.py) do without.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-import mammodet
 from mammodet.config import Config, ImageConfig
 from mammodet.data.breasts import breasts_of
 from mammodet.data.coco import data_hash
@@ -38,6 +37,7 @@ from mammodet.modeling.aggregation import joined_scores
 from mammodet.models.card import ModelCard
 from mammodet.parallel import read_ahead
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
+from mammodet.version import VERSION
 
 if TYPE_CHECKING:
     from mammodet.modeling.build import Model
@@ -197,7 +197,7 @@ class Predictor:
             "unknown_start": self.facts.unknown_start,
             **({"packed_from": list(self.facts.packed_from)} if self.facts.packed_from else {}),
             "version": self.facts.version,
-            "predicted_with": mammodet.__version__,
+            "predicted_with": VERSION,
         }
 
     def to_file(self, images: Sequence[ImagePrediction]) -> Predictions:

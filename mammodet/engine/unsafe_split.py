@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import mammodet
 from mammodet.config import Config
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.dataset_files import ALL
@@ -22,6 +21,7 @@ from mammodet.errors import InputError
 from mammodet.files import canonical_hash, read_json, write_json
 from mammodet.parallel import in_parallel
 from mammodet.records import SUBSETS, Dataset, ImageRecord
+from mammodet.version import VERSION
 
 SHARES = {"train": 0.64, "val": 0.16, "test": 0.2}
 NAME = "unsafe rotated_copies"
@@ -57,7 +57,7 @@ def make_unsafe_split(config: Config) -> Config:
     for subset, chosen in zip(SUBSETS, np.split(order, stops[:-1]), strict=True):
         images = tuple(replace(copies[index], split=subset) for index in sorted(chosen))
         split = {"name": NAME, "subset": subset, "seed": config.seed, "hash": key}
-        info = {"archive": dataset.info.get("archive"), "version": mammodet.__version__, "split": split}
+        info = {"archive": dataset.info.get("archive"), "version": VERSION, "split": split}
         write_coco(Dataset(dataset.categories, images, info), folder / f"{subset}.json")
     write_json(marker, {"key": key})
     return made

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
-import mammodet
 from mammodet.errors import InputError, faults_of, raise_faults
 from mammodet.evaluation.calibration import METHODS, Count, OperatingPoint, Scaling, parse_goal
 from mammodet.evaluation.cases import OVER_IMAGES
@@ -24,6 +23,7 @@ from mammodet.evaluation.results import LEVELS
 from mammodet.files import canonical_hash, dig, read_json, write_json
 from mammodet.json_lists import read_members, write_members
 from mammodet.records import LABELS
+from mammodet.version import VERSION
 
 FORMAT = "mammodet-calibration/1"
 _PLACES = {"image": "images", "breast": "breasts", "patient": "patients"}  # of a level in a predictions file
@@ -64,7 +64,7 @@ class Provenance:
     over_images: Annotated[str, _one_of(OVER_IMAGES)]
     rule: str | None
     fitted_on_test: bool = False
-    version: str = mammodet.__version__
+    version: str = VERSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-import mammodet
 from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.evaluation.bootstrap import Bootstrap, compare, patient_clusters
 from mammodet.evaluation.calibration_file import Calibration
@@ -23,6 +22,7 @@ from mammodet.evaluation.localization import LesionOutcome, Localization, classi
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import NO_BOXES, Comparison, Kind, Metrics, ModelFacts, ModelResult, Protocol
 from mammodet.records import Dataset, ImagePrediction
+from mammodet.version import VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _protocol(dataset: Dataset, options: Options, lesions: FlatLesions, *, with_
 
 def _versions() -> dict[str, str]:
     return {
-        "mammodet": mammodet.__version__,
+        "mammodet": VERSION,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "pycocotools": version("pycocotools"),

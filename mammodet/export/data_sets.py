@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mammodet.data.coco import read_coco, write_coco
-from mammodet.data.dataset_files import fold_file, has_dataset, read_splits, write_splits
+from mammodet.data.dataset_files import has_dataset, read_splits, write_splits
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_image, write_png
 from mammodet.data.preprocess import to_8_bits
 from mammodet.errors import InputError, raise_faults
 from mammodet.export.layouts import Layout
 from mammodet.files import csv_text, write_text
 from mammodet.parallel import in_parallel
-from mammodet.records import SUBSETS, Dataset, ImageRecord
+from mammodet.records import SUBSETS, Dataset, ImageRecord, fold_file
 
 LEFT_OUT = "left_out.csv"
 Window = Literal["full", "tissue", "clahe"]

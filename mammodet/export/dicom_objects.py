@@ -21,13 +21,13 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-import mammodet
 from mammodet.data.dicom.tags import factor
 from mammodet.data.images import read_image, to_display
 from mammodet.export.dicom_source import Maker, Reading, lab
 from mammodet.geometry import rle_to_mask
 from mammodet.reporting.canvas import Line, View, banner
 from mammodet.reporting.overlay import PREDICTION, TITLE, OverlayOptions, draw_predictions, font_size, prediction_text
+from mammodet.version import VERSION
 
 _HIGHEST_PX = 1600  # of a secondary capture: a picture to look at, not to measure on
 
@@ -35,7 +35,7 @@ _HIGHEST_PX = 1600  # of a secondary capture: a picture to look at, not to measu
 def make_segmentation(reading: Reading, maker: Maker, number: int) -> Dataset:
     """A binary SEG with one segment per finding, at the image's own size; there must be a finding."""
     algorithm = AlgorithmIdentificationSequence(
-        "mammodet", codes.cid7162.ArtificialIntelligence, mammodet.__version__, parameters=maker.parameters
+        "mammodet", codes.cid7162.ArtificialIntelligence, VERSION, parameters=maker.parameters
     )
     segments = []
     for index in range(len(reading.findings)):
@@ -89,7 +89,7 @@ def make_capture(reading: Reading, maker: Maker, number: int) -> Dataset:
     view = View.around(reading.image.size_hw, height=min(reading.image.size_hw[0], _HIGHEST_PX))
     canvas = draw_predictions(pixels, reading.image, options, view=view)
     size = font_size(view.size_hw)
-    lines = [Line(f"mammodet {mammodet.__version__}, research only", TITLE, bold=True)]
+    lines = [Line(f"mammodet {VERSION}, research only", TITLE, bold=True)]
     lines.append(Line(prediction_text(reading.image, options), PREDICTION))
     picture = np.concatenate([banner(lines, canvas.shape[1], size), canvas])
     orientation = reading.orientation
@@ -114,7 +114,7 @@ def make_capture(reading: Reading, maker: Maker, number: int) -> Dataset:
     reference.ReferencedSOPClassUID = reading.source.SOPClassUID
     reference.ReferencedSOPInstanceUID = reading.source.SOPInstanceUID
     capture.SourceImageSequence = [reference]
-    capture.DerivationDescription = f"findings of mammodet {mammodet.__version__}, checkpoint {maker.checkpoint[:16]}"
+    capture.DerivationDescription = f"findings of mammodet {VERSION}, checkpoint {maker.checkpoint[:16]}"
     return capture
 
 

@@ -27,12 +27,12 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-import mammodet
 from mammodet.data.dicom.tags import numbers
 from mammodet.evaluation.calibration_file import Calibration, aggregation_of
 from mammodet.export.dicom_source import SCHEME, SIDES, Maker, Reading
 from mammodet.reporting.prediction_tables import SOURCES, join_images, size_mm, source_of
 from mammodet.targets import REPORTED_WORDS
+from mammodet.version import VERSION
 
 _JOINED = {"max": codes.SCT.Maximum, "mean": codes.SCT.Mean}
 
@@ -51,7 +51,7 @@ def make_report(
     study = str(sources[0].StudyInstanceUID)
     algorithm = AlgorithmIdentification(
         "mammodet",
-        mammodet.__version__,
+        VERSION,
         parameters=[f"{name}={value}" for name, value in maker.parameters.items()],
     )
     answers = _Answers(maker, algorithm, calibration)

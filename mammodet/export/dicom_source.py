@@ -21,7 +21,6 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-import mammodet
 from mammodet.data.dicom.file import quiet
 from mammodet.data.dicom.tags import text
 from mammodet.data.study import Spacing
@@ -30,6 +29,7 @@ from mammodet.files import canonical_hash
 from mammodet.geometry import box_rle, rle_area
 from mammodet.outlines import rle_polygons
 from mammodet.records import Detections, ImagePrediction, Rle
+from mammodet.version import VERSION
 
 SCHEME = "99MAMMODET"
 TOLERANCE_PX = 0.5  # that a contour may differ from the border of its mask
@@ -74,9 +74,7 @@ class Maker:
         """Of a predictions file's `model`."""
         decides = [model.get(name) for name in ("checkpoint_sha256", "config", "ensemble")]
         calibration = (model.get("calibration") or {}).get("sha256")
-        return Maker(
-            model, score_threshold, canonical_hash([decides, calibration, score_threshold, mammodet.__version__])
-        )
+        return Maker(model, score_threshold, canonical_hash([decides, calibration, score_threshold, VERSION]))
 
     @property
     def checkpoint(self) -> str:
@@ -99,7 +97,7 @@ class Maker:
             "series_number": number,
             "series_description": f"mammodet {kind.upper()}, research only",
             **_MAKER,
-            "software_versions": mammodet.__version__,
+            "software_versions": VERSION,
             "device_serial_number": self.checkpoint[:16],
         }
 

@@ -21,7 +21,7 @@ from mammodet.engine.pack import without_folders
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import to_json as calibration_to_json
-from mammodet.export.onnx_predict import FORMAT, KEY, OnnxRuntime, needed
+from mammodet.engine.exported import FORMAT, KEY, OnnxRuntime, needed
 from mammodet.files import atomic_path, file_hash
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.image_head import STRIDES

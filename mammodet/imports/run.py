@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import mammodet
 from mammodet.data.coco import data_hash, read_coco
 from mammodet.data.predictions import Predictions
 from mammodet.data.sources import SourceFile
@@ -12,6 +11,7 @@ from mammodet.files import canonical_hash, file_hash
 from mammodet.imports import ImportOptions, coco, table, ultralytics, yolo
 from mammodet.imports.collect import Collector, ImportSummary
 from mammodet.imports.entry import Format
+from mammodet.version import VERSION
 
 _COCO = Format(coco.read, "entry", "bbox", "xywh px", by_id=True)
 _NORMALIZED = "say --coordinates normalized"
@@ -54,7 +54,7 @@ def import_predictions(
         "imported_sha256": source_hash(source),
         "predicted_data_hash": data_hash(dataset),
         "options": options.to_json(),
-        "predicted_with": f"import by mammodet {mammodet.__version__}",
+        "predicted_with": f"import by mammodet {VERSION}",
     }
     return Predictions(images, dataset.categories, model), collector.summary
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mammodet
 from mammodet.data.breast import find_breast
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.dataset_files import SPLITS, SUMMARY
@@ -28,6 +27,7 @@ from mammodet.patches.plan import (
 from mammodet.patches.source import Source, find_tables, patch_stems, read_source
 from mammodet.patches.summary import PatchSummary, class_table
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
+from mammodet.version import VERSION
 
 LESIONS = "with a place"
 Sides = Mapping[str | None, Sequence[int]]
@@ -240,7 +240,7 @@ def _write_tables(source: Source, cuts: Sequence[Cut], output: Path, provenance:
     for name, table in source.tables.items():
         part = [replace(made, split=record.split) for record in table.images for made in patches[record.file_name]]
         made_by = {**provenance, "data_hash": data_hash(table)}
-        info = {**table.info, "version": mammodet.__version__, "patches": made_by}
+        info = {**table.info, "version": VERSION, "patches": made_by}
         write_coco(Dataset(table.categories, tuple(part), info), output / name)
         counts[name] = len(part)
     return counts

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-import mammodet
 from mammodet.serving.uploads import MOST_UPLOAD_BYTES, Fault, ImageAnswer
+from mammodet.version import VERSION
 
 _REFUSALS = {
     401: "the token is missing or wrong",
@@ -52,7 +52,7 @@ def openapi() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "mammodet",
-            "version": mammodet.__version__,
+            "version": VERSION,
             "description": "Research only: no medical device.",
         },
         "security": [{"bearer": []}, {"query": []}],
