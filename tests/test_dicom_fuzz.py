@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,10 @@ OF_PYDICOM = {
     "jpeg2000": "MR_small_jp2klossless.dcm",
     "jpeg_ls": "MR_small_jpeg_ls_lossless.dcm",
 }
+#: Words of Python's, that no user can act on.
+INTERNAL = re.compile(
+    r"[a-z](Error|Exception)\b|'\w+' object|PosixPath|<class|can only|index out of range|unpack requires"
+)
 OWN = ("sequences", "deflated", "jpeg_lossless", "jpeg_baseline")
 
 
@@ -104,8 +109,10 @@ def fuzz_file(
             try:
                 read(path)
                 counts["read"] += 1
-            except InputError:
+            except InputError as error:
                 counts["refused"] += 1
+                if INTERNAL.search(str(error)):
+                    raise RuntimeError(f"{path.name} {number}: {error}") from None
             except BaseException as error:  # what a Rust panic raises is no Exception
                 raise RuntimeError(f"{path.name} {number}: {error!r}") from None
         slowest = max(slowest, time.process_time() - start)

@@ -131,6 +131,21 @@ def test_what_is_not_there_is_said(service: Service, tmp_path: Path) -> None:
         assert "secret" not in str(refused.value)
 
 
+def test_more_than_is_allowed_is_refused(service: Service, tmp_path: Path) -> None:
+    from mammodet.serving.dicomweb import Server
+    from mammodet.serving.studies import Limits
+
+    service.files.append(film(tmp_path / "pacs/1.dcm", 1, "1.2.6", PixelData=bytes(2**22)))
+    for study, limits, part in (
+        ("1.2.8", Limits(instances=2), "3 images.*--most-instances"),
+        ("1.2.6", Limits(instance_bytes=2**20), "more than 1048576 bytes.*--most-mb"),
+        ("1.2.6", Limits(instance_bytes=2**62), "disk is full"),
+    ):
+        with pytest.raises(InputError, match=part):
+            Server(service.url, limits).fetch([study], tmp_path)
+    assert Server(service.url, Limits(instance_bytes=2**23)).fetch(["1.2.6"], tmp_path) == [tmp_path / "1.2.6"]
+
+
 @pytest.mark.parametrize("options", [["--study", "1.2"], ["--from-dicomweb", "http://pacs/"], ["--stow"]])
 def test_options_that_need_others_are_refused(tmp_path: Path, options: list[str]) -> None:
     given = options if "--from-dicomweb" in options else ["--input", str(tmp_path), *options]

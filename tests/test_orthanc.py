@@ -1,4 +1,4 @@
-"""A study's way through a real Orthanc: forwarded to the node, the report back; then by DICOMweb."""
+"""A study's way through a real Orthanc, by TLS, too: forwarded to the node, the report back; then by DICOMweb."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 from small_calibration import write_checkpoint
-from test_dicom_node import film, start, wait_for
+from test_dicom_node import certificates, film, start, wait_for
 
 from mammodet.commands import predict
 from mammodet.serving.dicom_node import Peer
 
 PLUGINS = list(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so"))
+TLS = ("DicomTlsCertificate", "DicomTlsPrivateKey", "DicomTlsTrustedCertificates")
 LUA = re.search(r"```lua\n(.*?)```", (Path(__file__).parent.parent / "docs" / "pacs.md").read_text(), re.S)[1]
 
 
@@ -34,15 +35,20 @@ def free_ports(count: int) -> list[int]:
 
 
 class Orthanc:
-    """A running Orthanc, and its REST interface."""
+    """A running Orthanc, and its REST interface; with certificate, key and authority it speaks DICOM by TLS alone."""
 
-    def __init__(self, folder: Path, node_port: int, http_port: int, dicom_port: int) -> None:
+    def __init__(self, folder: Path, node_port: int, http_port: int, dicom_port: int, *tls: Path) -> None:
         self.url = f"http://127.0.0.1:{http_port}"
         (folder / "mammodet.lua").write_text(LUA)
         config = {
             **{"Name": "test", "StorageDirectory": "storage", "IndexDirectory": "storage", "StableAge": 1},
             **{"HttpPort": http_port, "DicomPort": dicom_port, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False},
-            **{"AuthenticationEnabled": False, "DicomModalities": {"mammodet": ["MAMMODET", "127.0.0.1", node_port]}},
+            "AuthenticationEnabled": False,
+            "DicomModalities": {
+                "mammodet": {"AET": "MAMMODET", "Host": "127.0.0.1", "Port": node_port, "UseDicomTls": bool(tls)}
+            },
+            **{"DicomTlsEnabled": bool(tls), "DicomTlsRemoteCertificateRequired": True},
+            **dict(zip(TLS, map(str, tls), strict=False)),
             **{
                 "LuaScripts": ["mammodet.lua"],
                 "Plugins": [str(path) for path in PLUGINS],
@@ -70,16 +76,18 @@ class Orthanc:
 
 
 @pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[tuple[Orthanc, Path]]:
+def orthanc(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Orthanc, Path]]:
     if shutil.which("Orthanc") is None:
         pytest.skip("the round trip with a PACS was NOT TESTED: no Orthanc was found (apt-get install orthanc)")
+    tls = certificates(tmp_path / "tls") if getattr(request, "param", None) == "tls" else ()
     http_port, dicom_port = free_ports(2)
     checkpoint = write_checkpoint(tmp_path / "best.ckpt")
     peer = Peer("ORTHANC", "127.0.0.1", dicom_port)
-    process, port = start(tmp_path / "node", checkpoint, peer, "--complete-after", "1")
+    options = ["--tls", *map(str, tls)] if tls else []
+    process, port = start(tmp_path / "node", checkpoint, peer, "--complete-after", "1", *options)
     running = None
     try:
-        running = Orthanc(tmp_path, port, http_port, dicom_port)
+        running = Orthanc(tmp_path, port, http_port, dicom_port, *tls)
         yield running, checkpoint
     finally:
         process.send_signal(signal.SIGTERM)
@@ -122,3 +130,11 @@ def test_study_goes_through_orthanc_and_its_report_is_found_there(
     assert predict.main([str(argument) for argument in arguments]) == 0
     names = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     assert [image["file_name"] for image in names] == ["1.2.8.1.1.dcm", "1.2.8.1.2.dcm"]
+
+
+@pytest.mark.parametrize("orthanc", ["tls"], indirect=True)
+def test_study_goes_through_orthanc_by_tls(orthanc: tuple[Orthanc, Path], tmp_path: Path) -> None:
+    pacs, _ = orthanc
+    pacs.ask("/instances", film(tmp_path / "1.dcm", 1).read_bytes())
+    (report,) = wait_for(lambda: pacs.find("SR"))
+    assert pacs.ask(f"/instances/{report}/simplified-tags")["StudyInstanceUID"] == "1.2.8"

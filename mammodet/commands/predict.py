@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mammodet.engine.predict import Predictor
     from mammodet.evaluation.calibration_file import Calibration
     from mammodet.models.card import ModelCard
+    from mammodet.serving.studies import Limits
 
 DICOM_KINDS = ("sr", "seg", "sc", "gsps")
 EXAMPLE = r"""examples:
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     given.add_argument("--from-dicomweb", metavar="URL", help="take --study from a DICOMweb server (docs/pacs.md)")
     main.add_argument("--study", nargs="+", default=[], metavar="UID", help="Study Instance UIDs, for --from-dicomweb")
     main.add_argument("--stow", action="store_true", help="store the objects of --dicom on that server, too")
+    add_limit_options(main, " from --from-dicomweb")
     main.add_argument("--output", type=Path, required=True, help="folder for predictions.json and the tables")
     main.add_argument(
         "--pattern",
@@ -87,6 +89,24 @@ def parser() -> argparse.ArgumentParser:
     )
     add_model_options(main)
     return main
+
+
+def add_limit_options(main: argparse.ArgumentParser, source: str = "") -> None:
+    """Options that bound what comes from the network."""
+    for option, default, text in (("--most-mb", 256, "size of an instance"), ("--most-instances", 200, "of a study")):
+        main.add_argument(option, type=int, default=default, metavar="N", help=f"{text}{source} (%(default)s)")
+
+
+def limits_of(chosen: argparse.Namespace) -> Limits:
+    """The bounds of `add_limit_options`, and of a node the seconds after which a study is complete."""
+    from mammodet.serving.studies import Limits
+
+    options = {"--most-mb": chosen.most_mb, "--most-instances": chosen.most_instances}
+    complete_s = getattr(chosen, "complete_after", Limits().complete_s)
+    for name, value in {**options, "--complete-after": complete_s}.items():
+        if not 0 < value < 2**31:
+            raise InputError(f"{name} {value:g}: expected a number above 0")
+    return Limits(chosen.most_mb * 2**20, chosen.most_instances, complete_s)
 
 
 def add_model_options(main: argparse.ArgumentParser) -> None:
@@ -164,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
             from mammodet.serving.dicomweb import Server
         except ModuleNotFoundError as error:
             raise InputError(f'--from-dicomweb needs {error.name}: pip install "mammodet[network]"') from None
-        server = Server(chosen.from_dicomweb)
+        server = Server(chosen.from_dicomweb, limits_of(chosen))
     key = PatientKey(chosen.patient_key) if chosen.patient_key is not None else None
     for each in chosen.input or ():  # before a model is loaded, which takes seconds
         expand(each)

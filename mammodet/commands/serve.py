@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mammodet.cli import Parser
-from mammodet.commands.predict import DICOM_KINDS, add_model_options, open_model, predict_inputs
+from mammodet.commands.predict import (
+    DICOM_KINDS,
+    add_limit_options,
+    add_model_options,
+    limits_of,
+    open_model,
+    predict_inputs,
+)
 from mammodet.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,8 +66,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="a study is complete after S seconds without a new instance (%(default)g)",
     )
-    main.add_argument("--most-mb", type=int, default=256, metavar="N", help="size of an instance (%(default)s)")
-    main.add_argument("--most-instances", type=int, default=200, metavar="N", help="of a study (%(default)s)")
+    add_limit_options(main)
     add_model_options(main)
     return main
 
@@ -77,12 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.export.dicom_files import check_sources
     from mammodet.files import locked
     from mammodet.records import Dataset
-    from mammodet.serving.studies import Limits, Studies
+    from mammodet.serving.studies import Studies
 
-    numbers = {"--complete-after": chosen.complete_after, "--most-mb": chosen.most_mb}
-    for name, value in {**numbers, "--most-instances": chosen.most_instances}.items():
-        if not 0 < value < 2**31:
-            raise InputError(f"{name} {value:g}: expected a number above 0")
+    limits = limits_of(chosen)
     try:
         is_wide = not ip_address(chosen.address).is_loopback
     except ValueError:
@@ -93,7 +96,6 @@ def main(arguments: list[str] | None = None) -> int:
     predictor, calibration = open_model(chosen)
     categories = predictor.facts.categories
     check_sources(Inputs(Dataset(categories, ()), Path()), chosen.dicom, with_masks=predictor.config.model.with_masks)
-    limits = Limits(chosen.most_mb * 2**20, chosen.most_instances, chosen.complete_after)
 
     def answer(images: Path, results: Path) -> tuple[Sequence[Skipped], Sequence[Path]]:
         inputs = gather([images], categories, unpack_to=results / ".unpacked")

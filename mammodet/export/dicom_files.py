@@ -90,7 +90,8 @@ def write_dicom(
                 with atomic_path(path) as whole:
                     dataset.save_as(whole, enforce_file_format=True)
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # what highdicom says of headers it refuses
-            faults.append(f"{where}: no {kind} can be written ({type(error).__name__}: {str(error)[:200]})")
+            reason = str(error)[:200] if isinstance(error, ValueError) else "its header lacks something, or is damaged"
+            faults.append(f"{where}: no {kind} can be written: {reason}")
             return
         written.append(path)
 

@@ -58,7 +58,7 @@ def make_segmentation(reading: Reading, maker: Maker, number: int) -> Dataset:
     if measures is None and "PixelSpacing" in source:  # highdicom would make incomplete ones of it
         del source.PixelSpacing
     masks = np.stack([rle_to_mask(reading.rle(index)) for index in range(len(segments))], axis=-1)
-    return Segmentation(
+    segmentation = Segmentation(
         [source],
         masks[None],
         "BINARY",
@@ -70,6 +70,9 @@ def make_segmentation(reading: Reading, maker: Maker, number: int) -> Dataset:
         pixel_measures=measures,
         **maker.series(str(reading.source.StudyInstanceUID), "seg", 9002),
     )
+    segmentation.PatientOrientation = reading.orientation  # PS3.3 C.7.6.1: an image without a position has one
+    segmentation.ContentCreatorName = ""  # type 2
+    return segmentation
 
 
 def _pixel_measures(reading: Reading) -> PixelMeasuresSequence | None:
@@ -92,23 +95,22 @@ def make_capture(reading: Reading, maker: Maker, number: int) -> Dataset:
     lines = [Line(f"mammodet {VERSION}, research only", TITLE, bold=True)]
     lines.append(Line(prediction_text(reading.image, options), PREDICTION))
     picture = np.concatenate([banner(lines, canvas.shape[1], size), canvas])
-    orientation = reading.orientation
-    series = maker.series(str(reading.source.StudyInstanceUID), "sc", 9003)
-    capture = SCImage.from_ref_dataset(
-        reading.source,
+    study = str(reading.source.StudyInstanceUID)
+    capture = SCImage(
         picture,
         "RGB",
         8,
         "PATIENT",
+        study_instance_uid=study,
         sop_instance_uid=maker.uid(reading.uid, "sc"),
         instance_number=number,
-        laterality=reading.image.laterality,
-        patient_orientation=orientation or ("A", "F"),
+        patient_orientation=("A", "F"),  # highdicom asks for one, and takes none of several letters
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **series,
+        **maker.series(study, f"sc {reading.side}".strip(), 9003),
     )
-    if orientation is None:  # highdicom asks for one; it may be empty (PS3.3 C.7.6.1)
-        capture.PatientOrientation = []
+    capture.copy_patient_and_study_information(reading.source)
+    capture.PatientOrientation = reading.orientation
+    capture.Laterality = reading.side  # of the series (PS3.3 C.7.3.1): each side has its own
     capture.BurnedInAnnotation = str(reading.source.get("BurnedInAnnotation") or "NO")
     reference = Dataset()
     reference.ReferencedSOPClassUID = reading.source.SOPClassUID
@@ -151,7 +153,7 @@ def make_presentation(reading: Reading, maker: Maker, number: int) -> Dataset:
     )
     # A presentation state passes over the photometric interpretation (PS3.3 C.11.6): it must invert by itself.
     shape = "INVERSE" if reading.source.PhotometricInterpretation == "MONOCHROME1" else "IDENTITY"
-    return GrayscaleSoftcopyPresentationState(
+    state = GrayscaleSoftcopyPresentationState(
         [reading.source],
         sop_instance_uid=maker.uid(reading.uid, "gsps"),
         instance_number=number,
@@ -159,5 +161,7 @@ def make_presentation(reading: Reading, maker: Maker, number: int) -> Dataset:
         content_description="findings of mammodet, research only",
         **findings,
         presentation_lut_transformation=PresentationLUTTransformation(shape),
-        **maker.series(str(reading.source.StudyInstanceUID), "gsps", 9004),
+        **maker.series(str(reading.source.StudyInstanceUID), f"gsps {reading.side}".strip(), 9004),
     )
+    state.Laterality = reading.side  # as of a capture
+    return state

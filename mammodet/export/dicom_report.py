@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
@@ -29,7 +30,7 @@ from pydicom.sr.codedict import codes
 
 from mammodet.data.dicom.tags import numbers
 from mammodet.evaluation.calibration_file import Calibration, aggregation_of
-from mammodet.export.dicom_source import SCHEME, SIDES, Maker, Reading
+from mammodet.export.dicom_source import DEVELOPERS, SCHEME, SIDES, Maker, Reading
 from mammodet.reporting.prediction_tables import SOURCES, join_images, size_mm, source_of
 from mammodet.targets import REPORTED_WORDS
 from mammodet.version import VERSION
@@ -63,7 +64,7 @@ def make_report(
         groups += [_finding(reading, index, maker, algorithm) for index in range(len(reading.findings))]
         groups.append(answers.group("image", f"image {reading.uid}", [reading]))
     device = DeviceObserverIdentifyingAttributes(
-        uid=maker.uid("device"), name="mammodet", manufacturer_name="mammodet developers", model_name="mammodet"
+        uid=maker.uid("device"), name="mammodet", manufacturer_name=DEVELOPERS, model_name="mammodet"
     )
     context = ObserverContext(codes.DCM.Device, device)
     content = MeasurementReport(
@@ -79,6 +80,7 @@ def make_report(
         sop_instance_uid=maker.uid("sr", *sorted(reading.uid for reading in readings)),
         instance_number=number,
         is_complete=True,
+        coding_schemes=[CodingSchemeIdentificationItem(SCHEME, name="mammodet", responsible_organization=DEVELOPERS)],
         **maker.series(study, "sr", 9001),
     )
 
@@ -87,7 +89,7 @@ def _can_be_described(reading: Reading) -> bool:
     """Whether a source has what TID 1603 of the image library says of X-ray images; a report refers to all sources."""
     spacing = numbers(reading.source, "ImagerPixelSpacing")
     is_x_ray = str(reading.source.SOPClassUID).startswith("1.2.840.10008.5.1.4.1.1.1.")
-    return is_x_ray and reading.orientation is not None and len(spacing) == 2
+    return is_x_ray and bool(reading.orientation) and len(spacing) == 2
 
 
 def _finding(reading: Reading, index: int, maker: Maker, algorithm: AlgorithmIdentification) -> Any:

@@ -6,6 +6,7 @@ the top-left pixel, column first: the pixel frame of `mammodet.records`, so that
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from mammodet.outlines import rle_polygons
 from mammodet.records import Detections, ImagePrediction, Rle
 from mammodet.version import VERSION
 
-SCHEME = "99MAMMODET"
+DEVELOPERS, SCHEME = "mammodet developers", "99MAMMODET"
 TOLERANCE_PX = 0.5  # that a contour may differ from the border of its mask
 _NAMED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _MAY_LACK = (  # type 2 of the patient and study modules, which highdicom copies
@@ -51,7 +52,7 @@ SOURCE_CLASSES = (
     *("1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.1.2.1"),
     *("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3"),
 )
-_MAKER = {"manufacturer": "mammodet developers", "manufacturer_model_name": "mammodet"}
+_MAKER = {"manufacturer": DEVELOPERS, "manufacturer_model_name": "mammodet"}
 SIDES = {"L": codes.SCT.Left, "R": codes.SCT.Right}
 
 
@@ -125,10 +126,15 @@ class Reading:
         return str(self.source.SOPInstanceUID)
 
     @property
-    def orientation(self) -> tuple[str, str] | None:
-        """Patient Orientation of the source; None where it states none, or something else there (CBIS-DDSM: a view)."""
+    def side(self) -> str:
+        """L or R; empty where that is not known."""
+        return self.image.laterality or ""
+
+    @property
+    def orientation(self) -> list[str]:
+        """Patient Orientation of the source; empty where it states none, or something else (CBIS-DDSM: a view)."""
         stated = (text(self.source, "PatientOrientation") or "").split("\\")
-        return (stated[0], stated[1]) if len(stated) == 2 and all(stated) else None
+        return stated if len(stated) == 2 and all(re.fullmatch("[APRLHF]{1,3}", part) for part in stated) else []
 
     def rle(self, index: int) -> Rle:
         """Mask of a finding, that of its box where the model gives none."""
@@ -172,7 +178,7 @@ def read_source(path: Path) -> Dataset:
             if not source.get("PatientSex") or source.PatientSex not in ("M", "F", "O"):
                 source.PatientSex = ""
     except Exception as error:  # the parser meets hostile bytes here
-        raise InputError(f"{path}: its header cannot be read ({str(error)[:200]})") from None
+        raise InputError(f"{path}: its header cannot be read; the file is damaged") from error
     if bad:
         raise InputError(f"{path}: has no valid {', '.join(bad)}; DICOM output must refer to it")
     return source

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
 
+from mammodet.engine.exported import FORMAT, KEY, OnnxRuntime, needed
 from mammodet.engine.pack import without_folders
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import to_json as calibration_to_json
-from mammodet.engine.exported import FORMAT, KEY, OnnxRuntime, needed
 from mammodet.files import atomic_path, file_hash
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.image_head import STRIDES

@@ -177,10 +177,8 @@ def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
         with quiet:
             found = get_decoder(syntax).as_array(stream, index=0, raw=True, decoding_plugin=plugin, **options)[0]
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(
-            f"{frame.path}: the pixel data cannot be decoded as {syntax.name} ({lines[-1].strip()[:200]}); "
-            "they are damaged"
+            f"{frame.path}: the pixel data cannot be decoded as {syntax.name}; they are damaged"
         ) from error
     return found
 

@@ -102,6 +102,7 @@ class _Quiet:
                 return
             self._restore.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", ".* in file ")  # pydicom passes over an unexpected end of a data set
             for logger in (logging.getLogger(name) for name in ("pydicom", "openjpeg")):
                 self._restore.callback(logger.setLevel, logger.level)
                 logger.setLevel(logging.CRITICAL + 1)
@@ -129,7 +130,7 @@ def open_dicom(path: Path, tags: list[int]) -> Iterator[DicomFile]:
     """
     path = Path(path)
     try:
-        file = _BoundedFile(io.FileIO(path))
+        file = _BoundedFile(io.FileIO(os.fspath(path)))  # pydicom adds its name to a text
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -164,8 +165,7 @@ def _parse(path: Path, file: _BoundedFile, tags: list[int]) -> DicomFile:
     except InputError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}"
-        raise InputError(f"{path}: the header cannot be parsed ({reason}); the file is damaged or cut short") from error
+        raise InputError(f"{path}: the header cannot be parsed; the file is damaged or cut short") from error
     size = len(stream.getbuffer()) if isinstance(stream, io.BytesIO) else file.size
     ends_inside = stream.tell() > size or _last_element_is_short(dataset)
     pixels = None if ends_inside else _pixel_element(stream, size, bool(dataset.original_encoding[1]))
