@@ -120,6 +120,9 @@ function withMark(marks, detection, verdict, box) {
   return verdict === null ? others : [...others, { verdict, detection, box_xyxy: box ?? null }];
 }
 
+/** Text without characters that turn the direction of what follows, so that a name cannot reverse a number. */
+const plain = (text) => String(text).replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+
 // ---- the page
 
 const FIRST_SIDE = 1024; // px of the longer side of what is seen first
@@ -150,10 +153,10 @@ function start() {
   const ahead = new Map(); // of the next exam, by image
 
   const ask = (path, options = {}) => fetch(path, { ...options, headers: { Authorization: `Bearer ${token}` } });
-  const say = (text) => { $("status").textContent = text; };
+  const say = (text) => { $("status").textContent = plain(text); };
   const make = (tag, text, kind) => {
     const element = document.createElement(tag);
-    if (text !== undefined) element.textContent = text;
+    if (text !== undefined) element.textContent = plain(text);
     if (kind) element.className = kind;
     return element;
   };
@@ -239,7 +242,7 @@ function start() {
     const by = $("sort").value, key = (row) => ({ score: row.score, tumor: row.facts.tumor ?? -1, name: 0 })[by] ?? row.facts[by];
     rows.sort((a, b) => key(b) - key(a) || (by === "name" ? 0 : b.score - a.score) || byName(a, b));
     state.exams = rows;
-    $("count").textContent = state.cases ? `${rows.length} of ${state.cases.rows.length} ${state.cases.words}` : `${rows.length} of ${study.exams.length} exams`;
+    $("count").textContent = plain(state.cases ? `${rows.length} of ${state.cases.rows.length} ${state.cases.words}` : `${rows.length} of ${study.exams.length} exams`);
     $("all").hidden = !state.cases;
     $("exams").replaceChildren(...rows.map(({ exam, place, number, facts, score }) => {
       const item = make("li"), button = make("button", undefined, "exam");
@@ -321,7 +324,7 @@ function start() {
   /** The title and the operating points of the study that an exam belongs to. */
   function showPart() {
     const part = imageOf(active()).part;
-    $("title").textContent = part.title;
+    $("title").textContent = plain(part.title);
     $("points").replaceChildren(Object.assign(make("option", "no operating point"), { value: "-1" }),
       ...part.points.map((point, n) => Object.assign(make("option", `${point.label}, ${point.goal}: ${point.threshold.toFixed(3)}`), { value: String(n) })));
     $("points").hidden = !part.points.length;
@@ -506,7 +509,7 @@ function start() {
     const score = image.scores?.tumor === undefined ? "" : `score ${percent(image.scores.tumor)}`;
     const point = image.part.points[state.point], value = point && image.scores?.[point.label];
     const call = value === undefined ? "" : `${point.label} ${percent(value)} ${value >= point.threshold ? "\u2265" : "<"} ${percent(point.threshold)}: ${value >= point.threshold ? "positive" : "negative"}`;
-    panel.caption.textContent = [name, score, call, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 ");
+    panel.caption.textContent = plain([name, score, call, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 "));
     if (!panel.pixels) return;
     shade(panel);
     drawPixels(context, panel, panel.view);
@@ -549,7 +552,8 @@ function start() {
     context.setLineDash([]);
   }
 
-  function drawLabel(context, text, [x, y], colour) {
+  function drawLabel(context, words, [x, y], colour) {
+    const text = plain(words);
     const size = 13 * unit();
     context.font = `${size}px system-ui, sans-serif`;
     const width = context.measureText(text).width + 8;
@@ -770,15 +774,15 @@ function start() {
     const panel = active(), image = imageOf(panel), rows = rowsOf(panel.number);
     if (state.at !== image.name) history.replaceState(null, "", `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}`);
     state.at = image.name;
-    $("model").textContent = image.part.model ? `model: ${image.part.model}` : "";
+    $("model").textContent = plain(image.part.model ? `model: ${image.part.model}` : "");
     state.finding = Math.min(state.finding, Math.max(rows.length - 1, 0));
     state.panels.forEach((each, index) => { each.element.classList.toggle("active", index === state.active); draw(each); });
-    $("image-name").textContent = image.name;
+    $("image-name").textContent = plain(image.name);
     const labels = Object.entries(image.scores ?? {}).map(([name, value]) => `${name} ${value.toFixed(3)}`);
     const facts = [image.patient && `patient ${image.patient}`, image.laterality, image.view, image.density && `density ${image.density}`,
       image.facts && `truth: ${image.facts}`, labels.length && `scores: ${labels.join(", ")}`,
       image.spacing ? `spacing ${image.spacing.mm.map((mm) => mm.toFixed(3)).join(" x ")} mm (${image.spacing.basis})` : "no pixel spacing"];
-    $("image-facts").textContent = facts.filter(Boolean).join(" \u00b7 ");
+    $("image-facts").textContent = plain(facts.filter(Boolean).join(" \u00b7 "));
     $("warnings").replaceChildren(...image.warnings.map((text) => make("li", `\u26a0 ${text}`)));
     const words = (row) => (row.detection === null ? "added by hand" : [percent(row.score), image.part.categories.length > 1 ? row.category : "",
       row.kind && state.show.t ? { found: "on a lesion", false: "false", second: "second on a found lesion" }[row.kind] ?? row.kind : "", SIGNS[row.mark?.verdict]].filter(Boolean).join(" \u00b7 "));
@@ -957,4 +961,4 @@ function start() {
 }
 
 if (typeof document !== "undefined") start();
-else module.exports = { windowTable, autoWindow, wallSide, wantedSide, fit, toScreen, toImage, zoomAt, columnsFor, hangingOrder, judgeAt, lengthMm, boxOf, heatColour, withMark };
+else module.exports = { windowTable, autoWindow, wallSide, wantedSide, fit, toScreen, toImage, zoomAt, columnsFor, hangingOrder, judgeAt, lengthMm, boxOf, heatColour, withMark, plain };
