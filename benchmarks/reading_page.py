@@ -1,6 +1,6 @@
 """The reading page: from the click on an exam to its first image, and the server's memory under parallel requests.
 
-needs Playwright and Chromium; memory is read from Linux's /proc.
+needs Playwright, Chromium and psutil; memory is read from Linux's /proc.
 
 example:
   mammodet phantoms --archive rsna --patients 1 --size 3000 --output phantoms
@@ -19,29 +19,35 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import psutil
 from measuring import arguments, peak_mb
 from playwright.sync_api import sync_playwright
 
-# from the click to the first canvas that shows more than black, and to the last
+# from the click to the first canvas that shows more than black
 CLICK = """() => new Promise((resolve) => {
-  const start = performance.now(), times = new Map();
-  document.querySelector("#exams button").click();
+  const start = performance.now();
+  document.querySelectorAll("#exams button")[0].click();
   const look = () => {
-    const canvases = [...document.querySelectorAll("#panels canvas")];
-    for (const canvas of canvases) {
-      if (times.has(canvas) || !canvas.width) continue;
+    for (const canvas of document.querySelectorAll("#panels canvas")) {
+      if (!canvas.width) continue;
       const { data } = canvas.getContext("2d").getImageData(0, canvas.height >> 1, canvas.width, 1);
-      if (data.some((value, n) => n % 4 < 3 && value > 40)) times.set(canvas, performance.now() - start);
+      if (data.some((value, n) => n % 4 < 3 && value > 40)) return resolve((performance.now() - start) / 1000);
     }
-    if (canvases.length && canvases.every((canvas) => times.has(canvas))) resolve([...times.values()]);
-    else setTimeout(look, 20);
+    setTimeout(look, 20);
   };
+  look();
+})"""
+# until every image is there with all its pixels
+REST = """() => new Promise((resolve) => {
+  const start = performance.now();
+  const status = document.querySelector("#status");
+  const look = () => status.textContent ? setTimeout(look, 20) : resolve((performance.now() - start) / 1000);
   look();
 })"""
 
 
 def main() -> None:
-    """Print the times of each click, and the memory before and after."""
+    """Print the times and CPU seconds of each click, and the memory before and after."""
     parser = arguments(__doc__)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--images", type=Path, required=True)
@@ -58,10 +64,14 @@ def main() -> None:
             browser = library.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.goto(address)
-            page.wait_for_selector("#panels canvas")
+            page.evaluate(REST)
             for _ in range(chosen.repeats):
-                times = sorted(page.evaluate(CLICK))
-                print(f"first image {times[0] / 1000:.2f} s, all {len(times)} {times[-1] / 1000:.2f} s after the click")
+                used, seconds = [_cpu_seconds(server.pid)], 0.0
+                for name, code in (("first image", CLICK), ("all whole", REST)):
+                    seconds += page.evaluate(code)
+                    used.append(_cpu_seconds(server.pid))
+                    ours, theirs = (now - then for now, then in zip(used[-1], used[0], strict=True))
+                    print(f"{name} {seconds:.2f} s after the click; CPU: server {ours:.2f} s, browser {theirs:.2f} s")
             browser.close()
         parts = urlsplit(address)
         pixels = f"http://{parts.netloc}/api/studies/0/images/0/pixels?{parts.query}"
@@ -78,6 +88,12 @@ def main() -> None:
 def _read(address: str) -> int:
     with urlopen(address, timeout=600) as answer:
         return sum(len(part) for part in iter(lambda: answer.read(2**20), b""))
+
+
+def _cpu_seconds(server: int) -> tuple[float, float]:
+    """Of the server, and of the browser with all its processes."""
+    processes = {one.pid: sum(one.cpu_times()[:2]) for one in psutil.Process().children(recursive=True)}
+    return processes.pop(server), sum(processes.values())
 
 
 if __name__ == "__main__":

@@ -59,3 +59,6 @@ const marks = [{ verdict: "accepted", detection: 1, box_xyxy: null }];
 same(view.withMark(marks, 1, "rejected"), [{ verdict: "rejected", detection: 1, box_xyxy: null }]);
 same(view.withMark(marks, 1, null), []);
 same(view.withMark(marks, null, "added", [1, 2, 3, 4]).length, 2);
+
+// a name cannot turn the numbers after it
+same(view.plain("a\u202eb <b> \u05d0"), "a\ufffdb <b> \u05d0");

@@ -80,9 +80,9 @@ class Model:
         return [SimpleNamespace(prediction=prediction(1, (LESION, 0.9), scores={"tumor": 0.9}))]
 
 
-def client(study, store, queue=None, report=None, **headers) -> TestClient:
+def client(study, store, queue=None, report=None, finder=None, **headers) -> TestClient:
     uploads = Uploads(store.path.parent / "uploads", [Shown(study, store)])
-    app = make_app(uploads, queue or PredictionQueue(Model), TOKEN, frozenset({HOST}), report)
+    app = make_app(uploads, queue or PredictionQueue(Model), TOKEN, frozenset({HOST}), report, finder)
     given = {"Authorization": f"Bearer {TOKEN}", **headers}
     return TestClient(app, base_url=f"http://{HOST}", headers={name: value for name, value in given.items() if value})
 

@@ -268,14 +268,21 @@ def test_report_answers_first_and_ends_with_protocol_and_hashes(tmp_path):
     assert found == sorted(found)
 
 
-def test_report_links_images_and_densities_to_their_cases_and_explains_words_on_hover(tmp_path):
+def test_report_links_images_and_figures_to_their_cases_and_explains_words_on_hover(tmp_path):
     metrics = metrics_value()
     metrics["models"][0]["strata"][0].update(variable="density", value="C")
     page = report(tmp_path, metrics=metrics_of(metrics))
     links = [attributes for tag, attributes in Checker(page).tags if tag == "a"]
     assert all(link["href"] == "#cases" for link in links)
     wanted = {link["data-cases"] for link in links}
-    assert {"density=C", "image=e.png&threshold=0.30", "filter=missed&threshold=0.30"} <= wanted
+    assert {
+        "image=e.png&threshold=0.30",
+        "cases=pictures&of=missed&threshold=0.3",
+        "cases=images&variable=density&value=C",
+        "cases=lesions&variable=density&value=C&fppi=1",
+        "cases=lesions&category=mass&fppi=0.125",
+        "cases=scores&level=breast&label=tumor&call=fp&threshold=0.31",
+    } <= wanted
     hostile = "image=%3Cscript%3Ealert%281%29%3C%2Fscript%3E.png&threshold=0.30"
     assert hostile in wanted
     assert f"<pre><code>mammodet view {tmp_path}</code></pre>" in page

@@ -43,6 +43,17 @@ DROP = """(text) => {
     document.dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
 }"""
 
+DROP_FOLDER = """(bytes) => {
+    const content = (path) => new File([new Uint8Array(bytes)], path.split("/").pop());
+    const file = (fullPath) => ({ isFile: true, fullPath, file: (done) => done(content(fullPath)) });
+    const reader = (parts) => ({ readEntries: (done) => done(parts.shift() ?? []) });
+    const folder = (parts) => ({ isDirectory: true, createReader: () => reader(parts) });
+    const inner = folder([[file("/top/inner/L_CC.png"), file("/top/inner/.hidden")]]);
+    const top = folder([[file("/top/R_CC.png")], [inner]]); // in two parts
+    const dataTransfer = { files: [], items: [{ webkitGetAsEntry: () => top }] };
+    document.dispatchEvent(Object.assign(new Event("drop", { cancelable: true }), { dataTransfer }));
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -189,6 +200,35 @@ def test_files_become_an_exam(page, address):
     wait_for(page, "document.querySelector('#progress').hidden")
     page.evaluate(DROP, "hello")
     wait_for(page, "document.querySelector('#status').textContent.startsWith('NOT PREDICTED: expected a DICOM file')")
+    assert page.title() != "broken"
+
+
+def test_folders_are_dropped_and_chosen_with_all_that_is_in_them(page, address, tmp_path):
+    opened(page, address)
+    content = cv2.imencode(".png", np.full((100, 100), 2000, np.uint16))[1].tobytes()
+    page.evaluate(DROP_FOLDER, list(content))
+    wait_for(page, "document.querySelector('#count').textContent === '4 of 4 exams'")
+    names = [path.relative_to(tmp_path).as_posix() for path in (tmp_path / "uploads/001/images").rglob("*.png")]
+    assert {name.removeprefix("uploads/001/images/") for name in names} == {"R_CC.png", "inner/L_CC.png"}
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "chosen.png").write_bytes(content)
+    wait_for(page, "document.querySelector('#progress').hidden")
+    page.set_input_files("#folder", str(tmp_path / "films"))
+    wait_for(page, "document.querySelector('#count').textContent === '5 of 5 exams'")
+
+
+def test_cases_of_a_figure_are_the_rows_of_the_list(page, address):
+    answer = {"words": "breasts: tumor, FN", "rows": [{"name": HOSTILE, "images": [1]}], "threshold": 0.95}
+    page.route("**/api/cases?**", lambda route: route.fulfill(json=answer))
+    for _ in range(2):  # reloading shows the same list
+        opened(page, f"{address}#cases=scores&call=fn")
+        assert page.inner_text("#count") == "1 of 1 breasts: tumor, FN"
+        assert page.inner_text("#image-name") == "images/im2.png"
+        assert page.inner_text("#threshold-value") == "0.95"
+        page.reload()
+    wait_for(page, "document.querySelector('#count').textContent.startsWith('1 of 1 breasts')")
+    page.click("#all")
+    assert page.inner_text("#count") == "2 of 2 exams"
     assert page.title() != "broken"
 
 

@@ -52,8 +52,10 @@ def test_view_of_an_evaluation_shows_what_it_was_made_of(study, tmp_path, monkey
 def test_view_without_images_waits_for_uploads(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("mammodet.serving.server.serve", lambda uploads, *_, **more: seen.append(uploads) or 0)
+    monkeypatch.chdir(tmp_path)
     main(["view", "--output", str(tmp_path / "out")])
-    assert seen[0] == Uploads(tmp_path / "out" / "uploads", [])
+    main(["view"])
+    assert seen == [Uploads(tmp_path / "out" / "uploads", []), Uploads(Path("mammodet_view", "uploads"), [])]
     with pytest.raises(InputError, match="name what was read"):
         main(["view", "--export", str(tmp_path / "x.json")])
 

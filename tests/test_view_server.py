@@ -91,6 +91,14 @@ def test_pixels_come_with_all_their_bits(study, store):
     assert np.array_equal(np.frombuffer(answer.content, "<u2"), np.arange(1000, 11000))
 
 
+def test_first_view_of_an_image_is_smaller(study, store):
+    answer = client(study, store).get(f"{STUDY}/images/0/pixels?most=50")
+    assert answer.headers["x-image"] == "50,50,16"
+    assert np.frombuffer(answer.content, "<u2")[0] == 1051  # mean of 1000, 1001, 1100, 1101, rounded
+    assert client(study, store).get(f"{STUDY}/images/0/pixels?most=500").headers["x-image"] == "100,100,16"
+    assert client(study, store).get(f"{STUDY}/images/0/pixels?most=-1").status_code == 422
+
+
 def test_pixels_of_dicom_come_through_the_window_asked_for(tmp_path):
     windows = {"WindowCenter": [1000, 500], "WindowWidth": [101, 11], "WindowCenterWidthExplanation": ["soft", "hard"]}
     dataset = small_dicom.image(np.array([[960, 500], [0, 4095]], np.uint16), 12, **windows)

@@ -136,6 +136,7 @@ def test_upload_becomes_a_study_that_is_kept_with_its_verdicts(study, store, tmp
         pixels = pages.get("/api/studies/1/images/1/pixels").content
         assert set(np.frombuffer(pixels, "<u2").tolist()) == {2000}
         sent = {"version": 0, "comment": "mine"}
+        assert pages.get("/api/studies").json()["kept_in"] == str((tmp_path / "preds" / "uploads").resolve())
         assert pages.put("/api/studies/1/images/0/verdict", json=sent).status_code == 200
         assert upload(pages, ("b.zip", zipped(**{"x/c.png": png()})))[1][-1] == {"study": 2, "skipped": []}
     again = Uploads(tmp_path / "preds" / "uploads", [])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mammodet.cli import Parser
 from mammodet.errors import InputError
@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.engine.ensemble import Ensemble
     from mammodet.files import locked
     from mammodet.models import model_path
+    from mammodet.serving.cases import CaseFinder
     from mammodet.serving.uploads import Shown, Uploads
     from mammodet.serving.verdicts import VerdictStore
 
@@ -104,17 +105,27 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0
             uploads = Uploads(output / "uploads", shown)
             uploads.reopen()
-            report = metrics[0].with_name("report.html") if metrics is not None else None
+            report = metrics.file.with_name("report.html") if metrics is not None else None
+            finder = CaseFinder(studies[0], metrics.metrics, metrics.model) if metrics is not None else None
             return serve(
                 uploads,
                 lambda: api.Predictor(model()),
                 chosen.port,
                 report=report if report is not None and report.exists() else None,
+                finder=finder,
                 open_browser=not chosen.no_browser,
             )
 
 
-def _evaluation(chosen: argparse.Namespace) -> tuple[Path, Metrics] | None:
+class _Evaluated(NamedTuple):
+    """An evaluation's `metrics.json`, and the number of the model that is shown."""
+
+    file: Path
+    metrics: Metrics
+    model: int
+
+
+def _evaluation(chosen: argparse.Namespace) -> _Evaluated | None:
     """Of an evaluation's folder the metrics; then its data set and predictions are what is shown."""
     if len(chosen.input) != 1:
         return None
@@ -136,7 +147,7 @@ def _evaluation(chosen: argparse.Namespace) -> tuple[Path, Metrics] | None:
     if found not in made_of or made_of[found] != file_hash(Path(found)):
         raise InputError(f"{found}: is not what {file} was made of; evaluate again")
     chosen.input, chosen.predictions = [str(metrics.protocol.ground_truth)], Path(found)
-    return file, metrics
+    return _Evaluated(file, metrics, list(made_of).index(found))
 
 
 def _predictions_file(path: Path) -> Path | None:
@@ -153,7 +164,7 @@ def _predictions_file(path: Path) -> Path | None:
 
 def _study(
     chosen: argparse.Namespace,
-    evaluated: tuple[Path, Metrics] | None,
+    evaluated: _Evaluated | None,
     file: Path | None,
     output: Path,
     folder: Path,
@@ -182,9 +193,9 @@ def _study(
     study = Study.of(Path(chosen.input[0]).name or "study", inputs, predictions, calibration)
     if evaluated is None:
         return study
-    protocol = evaluated[1].protocol
+    protocol = evaluated.metrics.protocol
     if protocol.ground_truth_hash != data_hash(inputs.dataset):
-        raise InputError(f"{chosen.input[0]}: is not what {evaluated[0]} was made of; evaluate again")
+        raise InputError(f"{chosen.input[0]}: is not what {evaluated.file} was made of; evaluate again")
     return replace(study, rule=protocol.match or study.rule, count_seconds=protocol.duplicates != "ignored")
 
 

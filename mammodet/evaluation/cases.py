@@ -13,7 +13,9 @@ from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.evaluation.results import LEVELS
 from mammodet.records import Dataset, ImagePrediction, ImageRecord
 
-_KEYS: dict[str, Callable[[ImageRecord], tuple[str, ...] | None]] = {
+#: What joins images to a case of each level; None of an image that does not say.
+KEYS: dict[str, Callable[[ImageRecord], tuple[str, ...] | None]] = {
+    "image": lambda record: (str(record.image_id),),
     "breast": lambda record: (
         (record.patient_id, record.laterality) if record.patient_id and record.laterality else None
     ),
@@ -77,7 +79,7 @@ def cases(
         return Cases(images, truths[images], values[images])
     members: dict[tuple[str, ...], list[int]] = {}
     for position, record in enumerate(dataset.images):
-        key = _KEYS[level](record)
+        key = KEYS[level](record)
         if key is not None:
             members.setdefault(key, []).append(position)
     images, labels, scores = [], [], []

@@ -142,7 +142,7 @@ class CurveMaker:
     """
 
     def __init__(self, found: FlatDetections, lesions: FlatLesions, matches: Matches, clusters: Ints) -> None:
-        self._found, self._lesions, self._matches, self._clusters = found, lesions, matches, clusters
+        self._found, self.lesions, self._matches, self._clusters = found, lesions, matches, clusters
         self._order = np.argsort(-found.scores, kind="stable")
         scores = found.scores[self._order]
         begins = np.append(True, scores[1:] != scores[:-1])[: len(scores)]
@@ -161,16 +161,24 @@ class CurveMaker:
 
     def curve(self, false: FalsePositives, lesions: Bools | None = None, grid: tuple[float, ...] = ()) -> Curve:
         """A curve over some of the lesions (lesions,), or all; those to ignore never count."""
-        wanted = ~self._lesions.ignored if lesions is None else lesions & ~self._lesions.ignored
+        wanted = ~self.lesions.ignored if lesions is None else lesions & ~self.lesions.ignored
         lesion = self._matches.lesion[self._order]
         places = np.flatnonzero((lesion >= 0) & np.append(wanted, False)[lesion])
         return Curve(
             false,
             places,
-            self._clusters[self._lesions.images[lesion[places]]],
-            self._clusters[self._lesions.images[wanted]],
+            self._clusters[self.lesions.images[lesion[places]]],
+            self._clusters[self.lesions.images[wanted]],
             grid,
         )
+
+    def found_at(self, false: FalsePositives, fppi: float) -> tuple[Bools, float]:
+        """bool (lesions,): which are found at so many false positives per image, and from which score on."""
+        allowed = int(fppi * len(false.images) + _SLACK)
+        bound = int(false.bounds[allowed]) if allowed < len(false.bounds) else len(self._order)
+        kept, found = self._order[:bound], np.zeros(len(self.lesions), dtype=bool)
+        found[self._matches.lesion[kept][self._matches.lesion[kept] >= 0]] = True
+        return found, float(self._found.scores[kept[-1]]) if bound else 1.0
 
     def points(self, images: Bools) -> tuple[Floats, Floats, Floats]:
         """Thresholds, false positives per image and sensitivities of the whole curve, from nothing found on."""
@@ -182,7 +190,7 @@ class CurveMaker:
         scores, hit, false = scores[counted], hit[counted], false[counted]
         # Detections of one score stand or fall together: the curve has a point at the last of each run of equal ones.
         ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if scores.size else np.zeros(0, dtype=int)
-        lesions = int((~self._lesions.ignored).sum())
+        lesions = int((~self.lesions.ignored).sum())
         return (
             np.concatenate([[np.inf], scores[ends]]),
             np.concatenate([[0.0], np.cumsum(false)[ends] / max(int(images.sum()), 1)]),

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from mammodet.errors import InputError
 from mammodet.evaluation.average_precision import AveragePrecision, Kind
 from mammodet.evaluation.bootstrap import Bootstrap
 from mammodet.evaluation.cases import cases
-from mammodet.evaluation.flat import FlatLesions, Ints, flat_detections, flat_lesions, lesion_rles
+from mammodet.evaluation.flat import Bools, FlatLesions, Ints, flat_detections, flat_lesions, lesion_rles
 from mammodet.evaluation.froc import (
     BAND_FPPI,
     DENOMINATORS,
@@ -42,6 +43,19 @@ from mammodet.evaluation.strata import Part, make_parts
 from mammodet.records import LABELS, Dataset, Geometry, ImagePrediction
 
 _PLURALS: dict[Geometry, str] = {"contour": "contours", "circle": "circles", "box": "boxes"}
+
+
+@dataclass(frozen=True, slots=True)
+class LesionsAt:
+    """Which of some lesions (n,) are found at a number of false positives per image, and from which score on.
+
+    Attributes:
+        images: int (n,), position of each lesion's image.
+    """
+
+    images: Ints
+    found: Bools
+    threshold: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +186,55 @@ class Localization:
         """Detections of a category against its lesions alone, where there are several."""
         curves = []
         names = self._dataset.categories if len(self._dataset.categories) > 1 else ()
-        for number in range(1, len(names) + 1):
-            found = self._found.at(np.flatnonzero(self._found.categories == number))
-            chosen = np.flatnonzero((self._lesions.categories == number) | self._lesions.ignored)
-            lesions = self._lesions.at(chosen)
-            masks = [self._masks[row] for row in chosen] if self._masks is not None else None
-            matches = match_all(
-                found, lesions, self._options.match, masks=masks, count_seconds=self._options.count_seconds
-            )
-            maker = CurveMaker(found, lesions, matches, self._clusters)
+        for name in names:
+            maker = self._maker_of(name)
             curves.append(maker.curve(maker.false_positives(self._scored)))
         found_points = [points for points, _ in FrocFigures(curves).results(bootstrap)]
         return dict(zip(names, found_points, strict=True))
+
+    def _maker_of(self, category: str) -> CurveMaker:
+        number = self._dataset.category_id(category)
+        found = self._found.at(np.flatnonzero(self._found.categories == number))
+        chosen = np.flatnonzero((self._lesions.categories == number) | self._lesions.ignored)
+        lesions = self._lesions.at(chosen)
+        masks = [self._masks[row] for row in chosen] if self._masks is not None else None
+        matches = match_all(found, lesions, self._options.match, masks=masks, count_seconds=self._options.count_seconds)
+        return CurveMaker(found, lesions, matches, self._clusters)
+
+    def lesions_at(
+        self,
+        fppi: float | None,
+        *,
+        match: str,
+        denominator: str,
+        category: str = "",
+        variable: str = "",
+        value: str = "",
+    ) -> LesionsAt:
+        """The lesions behind a sensitivity: all, of one category, or of one stratum (`variable`, `value`).
+
+        Raises:
+            InputError: a rule, category or stratum that has no figure here.
+        """
+        known = {"match": self._makers, "category": self._dataset.categories}
+        for name, given in (("match", match), ("category", category)):
+            if given and given not in known[name]:
+                raise InputError(f"{name} {given!r}: expected one of {', '.join(known[name])}")
+        maker = self._maker_of(category) if category else self._makers[match]
+        wanted, images = ~maker.lesions.ignored, denominator_images(self._dataset, denominator)
+        if variable:
+            part, _ = part_of(self._dataset, self._predictions, variable, value)
+            wanted, images = wanted & part.lesions, images & part.images
+        if fppi is None:
+            return LesionsAt(maker.lesions.images[wanted], wanted[wanted], None)
+        found, threshold = maker.found_at(maker.false_positives(images), fppi)
+        return LesionsAt(maker.lesions.images[wanted], found[wanted], threshold)
+
+    def outlined(self, per: str) -> Ints:
+        """The images on which masks were compared, by `found lesion` or by `whole image`."""
+        if self._agreement is None:
+            return np.zeros(0, dtype=np.int64)
+        return self._lesions.images[self._agreement.lesions] if per == "found lesion" else self._agreement.images
 
     def _strata(self, bootstrap: Bootstrap) -> list[Stratum]:
         maker, points = self._maker, list[FrocPoints]()
@@ -257,6 +308,29 @@ class Localization:
                 )
             )
         return outcomes
+
+
+def part_of(
+    dataset: Dataset, predictions: Sequence[ImagePrediction], variable: str, value: str
+) -> tuple[Part, FlatLesions]:
+    """A stratum, and the lesions that it is one of.
+
+    Raises:
+        InputError: no image or lesion is of that value.
+    """
+    lesions = flat_lesions(dataset)
+    sizes = size_bins(dataset, flat_detections(dataset, predictions), lesions)
+    found = next(
+        (one for one in make_parts(dataset, lesions, sizes) if (one.variable, one.value) == (variable, value)), None
+    )
+    if found is None and variable == "lesion size" and value in sizes.bin_of_lesions():  # the only size there is
+        every = np.ones(len(dataset.images), dtype=bool)
+        found = Part(
+            variable, value, every, np.array([one == value for one in sizes.bin_of_lesions()]), of_images=False
+        )
+    if found is None:
+        raise InputError(f"there is no stratum {variable} {value!r}")
+    return found, lesions
 
 
 def classifier_strata(

@@ -22,7 +22,7 @@ def judge_answer(record: ImageRecord, prediction: ImagePrediction) -> Verdict:
     for question, classes in prediction.class_scores.items():
         true = class_of(record, question)
         if true is not None:
-            answer = _answer(question, prediction)
+            answer = answer_of(question, prediction)
             own = f", {true} {classes[true]:.2f}" if true in classes else ", which does not know the true one"
             words = f"{question} is {true}, predicted {answer} {classes[answer]:.2f}{own if answer != true else ''}"
             faults.append((1 - classes.get(true, 0.0), words, answer != true))
@@ -35,7 +35,7 @@ def judge_answer(record: ImageRecord, prediction: ImagePrediction) -> Verdict:
     return Verdict(error, "image label", "; ".join(fault[1] for fault in wrong), False)
 
 
-def _answer(question: str, prediction: ImagePrediction) -> str:
+def answer_of(question: str, prediction: ImagePrediction) -> str:
     """The most probable class, the first in order of equal ones."""
     classes = prediction.class_scores[question]
     return max(in_order(question, tuple(classes)), key=lambda name: classes[name])
@@ -53,6 +53,6 @@ def answers_text(prediction: ImagePrediction) -> str:
     """`prediction: tumor 0.87 · density C (0.61)`."""
     parts = [f"{name} {score:.2f}" for name, score in prediction.scores.items()]
     for question, classes in prediction.class_scores.items():
-        answer = _answer(question, prediction)
+        answer = answer_of(question, prediction)
         parts.append(f"{question} {answer} ({classes[answer]:.2f})")
     return "prediction: " + (" · ".join(parts) or "none")

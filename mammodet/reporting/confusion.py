@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mammodet.evaluation.results import QuestionResult
+from mammodet.reporting.case_links import SVG_CASES
 from mammodet.reporting.curves import INK, MUTED, _figure, short
 
 # One hue, from light to dark, so that it reads in grey and without red or green.
@@ -21,16 +22,20 @@ _LONGEST_LEVEL_NAME = 5  # letters of a class that stand side by side below the 
 _OVERSIZE = 12  # classes from which cells no longer grow with their number
 
 
-def confusion_figure(figures: QuestionResult, title: str) -> Figure:
+def confusion_figure(figures: QuestionResult, title: str, cases: Callable[[str, str], str] | None = None) -> Figure:
     """True classes as rows, predicted classes as columns; each cell with its count and its share of the row.
 
     Rows of classes that the model does not know stand below a line. The diagonal is framed.
+
+    Args:
+        cases: the link of a cell, by true and predicted class.
     """
     true, predicted, counts = figures.true_classes, figures.classes, figures.confusion
 
     def draw(axes: Axes) -> None:
         axes.set_title(title)
-        _draw_cells(axes, np.array(counts, dtype=np.float64))
+        links = [[cases(row, column) if cases else "" for column in predicted] for row in true]
+        _draw_cells(axes, np.array(counts, dtype=np.float64), links)
         _draw_names(axes, true, predicted, counts)
 
     side = 0.78 if max(len(true), len(predicted)) <= _OVERSIZE else 0.5
@@ -40,7 +45,7 @@ def confusion_figure(figures: QuestionResult, title: str) -> Figure:
     return _figure(draw, size=(max(wide, 4.2), high))
 
 
-def _draw_cells(axes: Axes, counts: np.ndarray) -> None:
+def _draw_cells(axes: Axes, counts: np.ndarray, links: Sequence[Sequence[str]]) -> None:
     whole = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, whole, out=np.zeros_like(counts), where=whole > 0)
     rows, columns = counts.shape
@@ -55,8 +60,9 @@ def _draw_cells(axes: Axes, counts: np.ndarray) -> None:
         for column in range(columns):
             colour = _LIGHT if shares[row, column] >= _LIGHT_FROM else _DARK
             weight = "bold" if row == column else "normal"
+            url = links[row][column] and SVG_CASES + links[row][column]
             axes.text(column, row - 0.14, f"{counts[row, column]:.0f}", ha="center", va="center", color=colour,
-                      fontsize=size, fontweight=weight)  # fmt: skip
+                      fontsize=size, fontweight=weight, url=url)  # fmt: skip
             percent = _percent(shares[row, column]) if whole[row] else "\u2013"
             axes.text(column, row + 0.2, percent, ha="center", va="center", color=colour, fontsize=size - 2.5)
         if row < columns:

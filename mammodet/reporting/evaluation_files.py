@@ -13,7 +13,6 @@ from mammodet.data.dataset_files import check_dataset
 from mammodet.data.packed_predictions import PackedPredictions
 from mammodet.data.patient_keys import PatientKey
 from mammodet.errors import InputError
-from mammodet.evaluation.classes import in_order
 from mammodet.evaluation.entries import Scored, admit_inputs, as_text, score_entries
 from mammodet.evaluation.evaluate import Entry, Evaluation
 from mammodet.evaluation.masks import PAIR_FIGURES
@@ -21,6 +20,7 @@ from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import Metrics
 from mammodet.files import csv_lines, short_names, write_json, write_lines, write_text
 from mammodet.records import LABELS, Dataset, ImagePrediction, ImageRecord
+from mammodet.reporting.answers import answer_of
 from mammodet.reporting.overlay_files import image_reader
 from mammodet.reporting.report_tables import to_screen
 from mammodet.targets import class_of
@@ -217,5 +217,5 @@ def _answer(prediction: ImagePrediction, question: str) -> tuple[str | None, flo
     classes = prediction.class_scores.get(question)
     if not classes:
         return None, None
-    name = max(in_order(question, tuple(classes)), key=lambda one: classes[one])
+    name = answer_of(question, prediction)
     return name, classes[name]

@@ -31,6 +31,7 @@ ImageReader = Callable[[ImageRecord], NDArray[np.uint8]]
 SUFFIXES = (".jpg", ".png")
 THUMBNAIL_HEIGHT = 360
 LONGEST_NAME_BYTES = 180
+_TURNS = dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
 
 
 def write_overlays(
@@ -135,6 +136,8 @@ def shrink(picture: Canvas, width: int) -> Canvas:
 def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
     """A page from a template of this package, every value escaped; lone surrogates become `\\udc80`.
 
+    Characters that turn the direction of text become U+FFFD, so that a name cannot reverse the numbers after it.
+
     Args:
         folder: of the template, if it is none of this room.
     """
@@ -148,7 +151,7 @@ def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
     )
     environment.filters["shown"] = shown
     page = environment.get_template(template).render(**values)
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")
+    return page.encode("utf-8", "backslashreplace").decode("utf-8").translate(_TURNS)
 
 
 def _entry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mammodet.files import write_text
 from mammodet.records import Dataset, ImagePrediction
 from mammodet.reporting import report_tables as tables
 from mammodet.reporting.card import INTENDED_USE, alarms, known_limits, model_facts, protocol_facts
-from mammodet.reporting.case_links import case_fragment
+from mammodet.reporting.case_links import case_fragment, svg_links
 from mammodet.reporting.confusion import confusion_figure
 from mammodet.reporting.curves import (
     COLOURS,
@@ -31,9 +31,9 @@ from mammodet.reporting.curves import (
 from mammodet.reporting.gallery import ImageReader, render
 from mammodet.reporting.overlay import OverlayOptions
 from mammodet.reporting.ranking import DEFAULT_RULE
-from mammodet.reporting.report_gallery import choose_gallery, gallery, judge_all, judge_answers
+from mammodet.reporting.report_gallery import PICTURES, choose_gallery, gallery, judge_all, judge_answers
 from mammodet.reporting.report_training import training_section
-from mammodet.reporting.tables import VOID, shown
+from mammodet.reporting.tables import VOID, Cell, shown
 
 PANEL_HEIGHT = 640
 PICTURES_BYTES = 4_000_000  # of all pictures together, before base64 makes a third more of them
@@ -161,7 +161,13 @@ def _galleries(
             categories=dataset.categories,
             detects=model.detects,
         )
-        galleries.append({"model": model.name, **gallery(items, choice, reader, options, budget=budget)})
+        more = {"model": model.name} if len(metrics.models) > 1 else {}
+        links = {
+            kind: case_fragment(cases="pictures", of=kind, threshold=f"{score_threshold:g}", **more)
+            for kind in PICTURES
+        }
+        made = gallery(items, choice, reader, options, budget=budget)
+        galleries.append({"model": model.name, "links": links, **made})
     return galleries
 
 
@@ -178,17 +184,24 @@ def _level(models: Sequence[ModelResult], label: str) -> dict[str, Any]:
 def _question(models: Sequence[ModelResult], question: str) -> dict[str, Any]:
     """What stands under the heading of one question with classes."""
     several = len(models) > 1
+
+    def cells(model: ModelResult) -> Callable[[str, str], str]:
+        more = {"model": model.name} if several else {}
+        return lambda true, predicted: case_fragment(
+            cases="classes", question=question, true=true, predicted=predicted, **more
+        )
+
     return {
         "name": question,
         "confusions": [
-            _svg(confusion_figure(figures, short(model.name if several else question)), [model])
+            _svg(confusion_figure(figures, short(model.name if several else question), cells(model)), [model])
             for model, figures in tables.by_question(models, question)
         ],
     }
 
 
 def _svg(figure: Plot, models: Sequence[ModelResult]) -> Markup:
-    return Markup(to_svg(stamped(figure, models)))
+    return Markup(svg_links(to_svg(stamped(figure, models))))
 
 
 def _explained(text: str) -> Markup:
@@ -229,7 +242,7 @@ def _percent(figure: Figure) -> str:
 def _tiles(models: Sequence[ModelResult]) -> list[dict[str, Any]]:
     """The headline figures, each with a line per model that has it."""
     label = headline_label(models)
-    figures = [_headline(model, label) for model in models]
+    figures = [_headline(models, model, label) for model in models]
     return [
         {
             "name": title,
@@ -255,23 +268,33 @@ def headline_label(models: Sequence[ModelResult]) -> str:
     return "tumor" if "tumor" in labels or not labels else labels[0]
 
 
-def _headline(model: ModelResult, label: str) -> dict[str, tuple[Figure | None, str]]:
+def _headline(models: Sequence[ModelResult], model: ModelResult, label: str) -> dict[str, tuple[Cell, str]]:
     """Title to figure and what stands under it; a classifier has nothing to say of places."""
-    found: dict[str, tuple[Figure | None, str]] = {}
+    found: dict[str, tuple[Cell, str]] = {}
+
+    def link(figure: Figure | None, **query: str) -> Cell:
+        return tables.linked(models, model.name, figure, query)
+
     if model.froc:
         rule = f"{model.froc.match}, {model.froc.denominator}"
-        found["lesion sensitivity at 1 FPPI"] = (model.froc.at(1.0), rule)
-        found["CPM"] = (model.froc.cpm, "mean of 0.125 to 4 FPPI")
+        found["lesion sensitivity at 1 FPPI"] = (link(model.froc.at(1.0), cases="lesions", fppi="1"), rule)
+        found["CPM"] = (link(model.froc.cpm, cases="lesions"), "mean of 0.125 to 4 FPPI")
     if model.detection:
         for title, kind in (("box AP50", model.detection.bbox), ("mask AP50", model.detection.segm)):
             if kind:
-                found[title] = (kind.AP50, f"AP50:95 {shown(kind.AP).value}")
+                found[title] = (link(kind.AP50, cases="lesions"), f"AP50:95 {shown(kind.AP).value}")
     for level, by_label in (("image", model.image), ("patient", model.patient)):
         figures = by_label.get(label)
         if figures:
             counts = f"{figures.n_positive} positive, {figures.n_negative} negative"
-            found[f"{level} ROC AUC, {label}"] = (figures.roc_auc, counts)
+            found[f"{level} ROC AUC, {label}"] = (
+                link(figures.roc_auc, cases="scores", level=level, label=label),
+                counts,
+            )
     for question, answers in model.classes.items():
         detail = f"accuracy {shown(answers.accuracy).value}, {answers.n} images"
-        found[f"{question}: balanced accuracy"] = (answers.balanced_accuracy, detail)
+        found[f"{question}: balanced accuracy"] = (
+            link(answers.balanced_accuracy, cases="classes", question=question, wrong="true"),
+            detail,
+        )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,16 @@ def _clean(judged: Sequence[Judged]) -> list[Judged]:
         placed.append((turns[has_lesions], not has_lesions, item))
         turns[has_lesions] += 1
     return [entry[2] for entry in sorted(placed, key=lambda entry: entry[:2])]
+
+
+#: The kinds of pictures, in words, and the images of each.
+PICTURES: dict[str, tuple[str, Callable[[Sequence[Judged]], list[Judged]]]] = {
+    "missed": ("with a missed lesion", _missed),
+    "false": ("with a false positive and no missed lesion", _false),
+    "second": ("whose only fault of boxes is a second detection", _second),
+    "label": ("on which only the answer is wrong", _wrong_label),
+    "clean": ("without an error", _clean),
+}
 
 
 def gallery(

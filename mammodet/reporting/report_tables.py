@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from mammodet.evaluation.results import (
     AllClasses,
     AtThreshold,
+    Figure,
     FrocPoints,
     LabelResult,
     Level,
     Metrics,
     ModelResult,
     OneClass,
+    OperatingPoint,
     PairAgreement,
     Place,
     Probabilities,
     QuestionResult,
     Ranking,
     Record,
+    Stratum,
     figure_names,
 )
-from mammodet.reporting.tables import VOID, Cell, Shown, Table, interval, number, p_value, to_text
+from mammodet.reporting.case_links import case_fragment
+from mammodet.reporting.tables import VOID, Cell, Shown, Table, interval, number, p_value, shown, to_text
 
 Models = Sequence[ModelResult]
 SCREEN: tuple[Place, ...] = ("screen",)
 #: Names of a row, of which the first is the model's, and a record.
 Row = tuple[tuple[str, ...], Record]
+#: What a link to the cases of a cell asks for (`mammodet.serving.cases`).
+Query = Mapping[str, Any]
+#: The cases that lower a figure, by the name of its field; those of others are all.
+CALLS = {
+    **{"sensitivity": "fn", "specificity": "fp", "ppv": "fp", "npv": "fn"},
+    **dict.fromkeys(("accuracy", "f1", "f2", "f1_at_half", "accuracy_at_half"), "wrong"),
+    **{"n_positive": "positive", "n_negative": "negative", **{name: name for name in ("tp", "fp", "tn", "fn")}},
+}
 
 
 def labels_of(models: Models) -> list[str]:
@@ -77,13 +90,39 @@ def _join(
     )
 
 
+def linked(models: Models, model: str, cell: Cell, query: Query) -> Cell:
+    """A cell with a link to its cases; of several models the link names the one that it is of."""
+    if cell is None or (isinstance(cell, Figure) and cell.value is None):
+        return cell
+    return shown(cell)._replace(cases=case_fragment(**query, **({"model": model} if len(models) > 1 else {})))
+
+
 def _records(
-    models: Models, corner: tuple[str, ...], rows: Sequence[Row], fields: Sequence[str], title: str = ""
+    models: Models,
+    corner: tuple[str, ...],
+    rows: Sequence[Row],
+    fields: Sequence[str],
+    title: str = "",
+    *,
+    cases: Callable[[tuple[str, ...], Any, str], Query],
 ) -> Table:
-    """Fields of records as columns, under their titles; without those that are None in every row."""
+    """Fields of records as columns, under their titles; without those that are None in every row.
+
+    Args:
+        cases: of a row's names, its record and a field.
+    """
     columns = [name for name in fields if any(getattr(record, name, None) is not None for _, record in rows)]
     titles = {name: field.title or name for _, record in rows for name, field in type(record).model_fields.items()}
-    cells = [(names, tuple(getattr(record, name, None) for name in columns)) for names, record in rows]
+    cells = [
+        (
+            names,
+            tuple(
+                linked(models, names[0], getattr(record, name, None), cases(names[1:], record, name))
+                for name in columns
+            ),
+        )
+        for names, record in rows
+    ]
     return _join(models, corner, [titles[name] for name in columns], cells, title)
 
 
@@ -95,22 +134,33 @@ def average_precision_table(models: Models) -> Table:
         found = model.detection
         for kind, figures in (("boxes", found and found.bbox), ("masks", found and found.segm)):
             if figures:
-                rows.append(((model.name, kind, "all"), (figures.AP, figures.AP50, figures.AP75)))
-                rows += [
-                    ((model.name, kind, category), (None, figure, None))
-                    for category, figure in figures.AP50_by_category.items()
-                ]
+                by_category = {"all": (figures.AP, figures.AP50, figures.AP75)}
+                by_category |= {name: (None, figure, None) for name, figure in figures.AP50_by_category.items()}
+                for category, cells in by_category.items():
+                    query = {"cases": "lesions"} | ({} if category == "all" else {"category": category})
+                    rows.append(
+                        ((model.name, kind, category), tuple(linked(models, model.name, cell, query) for cell in cells))
+                    )
     return _join(models, ("of", "category"), head, rows)
 
 
 def size_table(models: Models) -> Table:
     """AP of lesions of one size class at a time."""
     rows: list[Row] = [((model.name, row.size), row) for model in models for row in model.ap_by_size]
-    return _records(models, ("lesion size",), rows, ("n_lesions", "bbox_ap", "bbox_ap50", "segm_ap", "segm_ap50"))
+    fields = ("n_lesions", "bbox_ap", "bbox_ap50", "segm_ap", "segm_ap50")
+    return _records(
+        models,
+        ("lesion size",),
+        rows,
+        fields,
+        cases=lambda names, *_: {"cases": "images", "variable": "lesion size", "value": names[0]},
+    )
 
 
-def _points(froc: FrocPoints) -> tuple[Cell, ...]:
-    return (*(point.sensitivity for point in froc.points), froc.cpm)
+def _points(models: Models, model: ModelResult, froc: FrocPoints, **of: str) -> tuple[Cell, ...]:
+    query = {"cases": "lesions", **of}
+    points = [linked(models, model.name, one.sensitivity, {**query, "fppi": f"{one.fppi:g}"}) for one in froc.points]
+    return (*points, linked(models, model.name, froc.cpm, query))
 
 
 def _point_heads(models: Models) -> list[str]:
@@ -120,9 +170,9 @@ def _point_heads(models: Models) -> list[str]:
 
 def sensitivity_table(models: Models) -> Table:
     """Sensitivity at 0.125 to 4 false positives per image, and CPM."""
-    rows = [((model.name, "all lesions"), _points(model.froc)) for model in models if model.froc]
+    rows = [((model.name, "all lesions"), _points(models, model, model.froc)) for model in models if model.froc]
     rows += [
-        ((model.name, f"{category} only"), _points(froc))
+        ((model.name, f"{category} only"), _points(models, model, froc, category=category))
         for model in models
         for category, froc in model.froc_by_category.items()
     ]
@@ -134,7 +184,7 @@ def other_rules_table(models: Models) -> Table:
     rows: list[tuple[tuple[str, ...], tuple[Cell, ...]]] = [
         (
             (model.name, f"{froc.match}{' (this report)' if froc is model.froc else ''}", froc.denominator),
-            (froc.n_images, *_points(froc)),
+            (froc.n_images, *_points(models, model, froc, match=froc.match, denominator=froc.denominator)),
         )
         for model in models
         if model.froc
@@ -154,15 +204,36 @@ def strata_tables(models: Models) -> list[Table]:
             [((model.name, row.value), row) for model in models for row in model.strata if row.variable == variable],
             fields,
             variable,
+            cases=_of_stratum,
         )
         for variable in variables
     ]
 
 
+def _of_stratum(names: tuple[str, ...], record: Stratum, field: str) -> Query:
+    query = {"variable": record.variable, "value": record.value}
+    if field in ("sensitivity_at_1", "cpm", "n_lesions"):
+        return {"cases": "lesions", **query, **({"fppi": "1"} if field == "sensitivity_at_1" else {})}
+    return {"cases": "images", **query}
+
+
 def level_table(models: Models, label: str) -> Table:
     """How well a label's score ranks cases, per level."""
     rows: list[Row] = [((model.name, level), figures) for model, level, figures in by_level(models, label)]
-    return _records(models, ("level",), rows, ("n_positive", "n_negative", *figure_names(Ranking)))
+    return _records(
+        models, ("level",), rows, ("n_positive", "n_negative", *figure_names(Ranking)), cases=_of_label(label)
+    )
+
+
+def _of_label(label: str, *more: str) -> Callable[[tuple[str, ...], Any, str], Query]:
+    """Cases of the level in a row's names; `more` says what the names after it are."""
+
+    def query(names: tuple[str, ...], record: Any, field: str) -> Query:
+        found = {"cases": "scores", "level": names[0], "label": label, **dict(zip(more, names[1:], strict=False))}
+        found |= {"call": CALLS[field]} if field in CALLS else {}
+        return found | ({"threshold": repr(record.threshold)} if isinstance(record, OperatingPoint) else {})
+
+    return query
 
 
 def aggregation_table(models: Models, label: str) -> Table:
@@ -172,7 +243,13 @@ def aggregation_table(models: Models, label: str) -> Table:
         for model, level, figures in by_level(models, label)
         for rule, scores in figures.by_rule.items()
     ]
-    return _records(models, ("level", "rule"), rows, (*figure_names(Ranking), *figure_names(Probabilities)))
+    return _records(
+        models,
+        ("level", "rule"),
+        rows,
+        (*figure_names(Ranking), *figure_names(Probabilities)),
+        cases=_of_label(label, "rule"),
+    )
 
 
 def operating_table(models: Models, label: str) -> Table:
@@ -183,7 +260,7 @@ def operating_table(models: Models, label: str) -> Table:
         for point in figures.operating_points
     ]
     fields = ("threshold", *figure_names(AtThreshold), "tp", "fp", "tn", "fn")
-    return _records(models, ("level", "goal"), rows, fields)
+    return _records(models, ("level", "goal"), rows, fields, cases=_of_label(label))
 
 
 def calibration_table(models: Models, label: str) -> Table:
@@ -194,7 +271,7 @@ def calibration_table(models: Models, label: str) -> Table:
         for scores, record in (("as predicted", figures), ("calibrated", figures.calibrated))
         if record is not None
     ]
-    return _records(models, ("level", "scores"), rows, figure_names(Probabilities))
+    return _records(models, ("level", "scores"), rows, figure_names(Probabilities), cases=_of_label(label))
 
 
 def mask_table(models: Models) -> Table:
@@ -206,13 +283,26 @@ def mask_table(models: Models) -> Table:
         for per, record in (("found lesion", model.masks), ("whole image", model.masks.per_image))
         if record is not None
     ]
-    return _records(models, ("per",), rows, ("n_images", "n_pairs", "n_without_contour", *figure_names(PairAgreement)))
+    fields = ("n_images", "n_pairs", "n_without_contour", *figure_names(PairAgreement))
+    return _records(models, ("per",), rows, fields, cases=lambda names, *_: {"cases": "outlines", "per": names[0]})
 
 
 def class_table(models: Models, question: str) -> Table:
     """Figures over all classes of a question."""
     rows: list[Row] = [((model.name, "all classes"), figures) for model, figures in by_question(models, question)]
-    return _records(models, (question,), rows, ("n", *figure_names(AllClasses)))
+    return _records(models, (question,), rows, ("n", *figure_names(AllClasses)), cases=_of_question(question))
+
+
+def _of_question(question: str) -> Callable[[tuple[str, ...], Any, str], Query]:
+    """The images that lower a figure: wrong ones, of the class that a row may be about."""
+
+    def query(names: tuple[str, ...], record: Any, field: str) -> Query:
+        side = {"support": "true", "recall": "true", "predicted": "predicted", "precision": "predicted"}.get(field)
+        of = {side: record.name} if side and isinstance(record, OneClass) else {}
+        whole = field in ("n", "support", "predicted", "roc_auc", "macro_roc_auc", "log_loss")
+        return {"cases": "classes", "question": question, **of, **({} if whole else {"wrong": "true"})}
+
+    return query
 
 
 def per_class_table(models: Models, question: str) -> Table:
@@ -222,7 +312,9 @@ def per_class_table(models: Models, question: str) -> Table:
         for model, figures in by_question(models, question)
         for row in figures.per_class
     ]
-    return _records(models, ("class",), rows, ("support", "predicted", *figure_names(OneClass)))
+    return _records(
+        models, ("class",), rows, ("support", "predicted", *figure_names(OneClass)), cases=_of_question(question)
+    )
 
 
 def comparison_tables(metrics: Metrics) -> list[tuple[Table, Table]]:

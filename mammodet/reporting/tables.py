@@ -20,10 +20,15 @@ _MARKDOWN = re.compile(r"([\\`*{}\[\]#|~!$]|(?<!\w)_|_(?!\w))")
 
 
 class Shown(NamedTuple):
-    """A value and its 95 % interval as text; the interval is empty where there is none."""
+    """A value and its 95 % interval as text; the interval is empty where there is none.
+
+    Attributes:
+        cases: the link to what was counted (`mammodet.reporting.case_links`), or empty.
+    """
 
     value: str
     interval: str = ""
+    cases: str = ""
 
 
 Cell = Figure | Shown | float | int | str | None
@@ -136,5 +141,5 @@ def escape(text: str) -> str:
 
 
 def _one_line(cell: Cell) -> str:
-    value, between = shown(cell)
+    value, between, _ = shown(cell)
     return f"{value} ({between})" if between else value

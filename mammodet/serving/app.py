@@ -35,6 +35,7 @@ from mammodet.evaluation.entries import as_text
 from mammodet.reporting.case_links import POLICY as REPORT_POLICY
 from mammodet.reporting.case_links import linked
 from mammodet.reporting.gallery import render
+from mammodet.serving.cases import CaseFinder
 from mammodet.serving.openapi import openapi
 from mammodet.serving.page import STATIC, page
 from mammodet.serving.study import at_most
@@ -136,7 +137,12 @@ def pixel_response(pixels: Pixels) -> Response:
 
 
 def make_app(
-    uploads: Uploads, queue: PredictionQueue, token: str, hosts: frozenset[str], report: Path | None = None
+    uploads: Uploads,
+    queue: PredictionQueue,
+    token: str,
+    hosts: frozenset[str],
+    report: Path | None = None,
+    finder: CaseFinder | None = None,
 ) -> Starlette:
     """The application.
 
@@ -145,6 +151,7 @@ def make_app(
         token: that every request must carry, as `?token=` or `Authorization: Bearer`.
         hosts: values of the Host header that are answered, such as `127.0.0.1:8000`.
         report: an evaluation's `report.html`, whose links lead to the page.
+        finder: of its cases, which are exams of the first study.
     """
     turns = asyncio.Semaphore(IMAGES_AT_ONCE)
 
@@ -191,6 +198,12 @@ def make_app(
             return JSONResponse({**study.overview(), "verdicts": verdicts})
 
         return InTurn(make, turns)
+
+    async def cases(request: Request) -> Response:
+        if finder is None:
+            raise HTTPException(404, "mammodet view was started without an evaluation")
+        query = {name: value for name, value in request.query_params.items() if name != "token"}
+        return JSONResponse(await run_in_threadpool(finder.find, query))
 
     async def details(request: Request) -> Response:
         study, exam = shown(request).study, request.path_params["exam"]
@@ -264,6 +277,7 @@ def make_app(
             Route("/report", show_report),
             Route("/openapi.json", openapi_json),
             Route("/docs", openapi_page),
+            Route("/api/cases", cases),
             Route("/api/studies", studies),
             Route("/api/studies", upload, methods=["POST"]),
             Route("/api/studies/{study:int}", overview),

@@ -14,18 +14,25 @@ import uvicorn
 from mammodet.api import Predictor
 from mammodet.errors import InputError
 from mammodet.serving.app import make_app
+from mammodet.serving.cases import CaseFinder
 from mammodet.serving.uploads import PredictionQueue, Uploads
 
 
 def serve(
-    uploads: Uploads, load: Callable[[], Predictor], port: int, *, report: Path | None, open_browser: bool
+    uploads: Uploads,
+    load: Callable[[], Predictor],
+    port: int,
+    *,
+    report: Path | None,
+    finder: CaseFinder | None,
+    open_browser: bool,
 ) -> int:
     """Listen on 127.0.0.1 and print the address, which holds a new token each time.
 
     Args:
         load: gives the model that predicts uploads, when the first one comes.
         port: 0 for a free one.
-        report: that of an evaluation.
+        report, finder: of an evaluation.
     Raises:
         InputError: the port is taken.
     """
@@ -39,7 +46,7 @@ def serve(
     port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
 
     hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
-    app = make_app(uploads, PredictionQueue(load), token, hosts, report)
+    app = make_app(uploads, PredictionQueue(load), token, hosts, report, finder)
     address = f"http://127.0.0.1:{port}/{'report' if report is not None else ''}?token={token}"
     for study, store in uploads.shown:
         print(f"{study.title}: {len(study.exams)} exams, {len(study.images)} images; verdicts: {store.path}")

@@ -120,6 +120,9 @@ function withMark(marks, detection, verdict, box) {
   return verdict === null ? others : [...others, { verdict, detection, box_xyxy: box ?? null }];
 }
 
+/** Text without characters that turn the direction of what follows, so that a name cannot reverse a number. */
+const plain = (text) => String(text).replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+
 // ---- the page
 
 const FIRST_SIDE = 1024; // px of the longer side of what is seen first
@@ -142,7 +145,7 @@ function start() {
   const embedded = $("data") ? JSON.parse($("data").textContent) : null;
   const token = document.body.dataset.token;
   const state = {
-    exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0",
+    exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0", cases: null, chosen: null,
     show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
   };
   const study = { images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
@@ -150,16 +153,17 @@ function start() {
   const ahead = new Map(); // of the next exam, by image
 
   const ask = (path, options = {}) => fetch(path, { ...options, headers: { Authorization: `Bearer ${token}` } });
-  const say = (text) => { $("status").textContent = text; };
+  const say = (text) => { $("status").textContent = plain(text); };
   const make = (tag, text, kind) => {
     const element = document.createElement(tag);
-    if (text !== undefined) element.textContent = text;
+    if (text !== undefined) element.textContent = plain(text);
     if (kind) element.className = kind;
     return element;
   };
   const percent = (value) => (value === undefined ? "" : value.toFixed(2));
   const active = () => state.panels[state.active];
   const imageOf = (panel) => study.images[panel.number];
+  const rowAt = () => state.exams.findIndex((row) => row.place === state.exam && row.number === state.chosen);
   const points = () => imageOf(active()).part.points;
 
   async function fetched(path) {
@@ -231,14 +235,16 @@ function start() {
       all: true, tumor: facts.tumor === 1, normal: facts.tumor === 0, found: facts.found > 0, missed: facts.missed > 0,
       false: facts.wrong > 0, mislabelled: facts.mislabelled, open: !facts.done,
     })[kept] && (!density || facts.densities.includes(density)) && [exam.name, ...exam.images.map((number) => study.images[number].name)].some((name) => name.toLowerCase().includes(text));
-    const rows = study.exams.map((exam, place) => ({ exam, place, facts: examFacts(exam), score: examScore(exam) }))
+    const whole = study.exams.map((exam, place) => ({ exam, place, number: null }));
+    const rows = (state.cases?.rows ?? whole).map((row) => ({ ...row, facts: examFacts(row.exam), score: examScore(row.exam) }))
       .filter((row) => fits(row.exam, row.facts));
     const byName = (a, b) => a.exam.name.localeCompare(b.exam.name, undefined, { numeric: true });
     const by = $("sort").value, key = (row) => ({ score: row.score, tumor: row.facts.tumor ?? -1, name: 0 })[by] ?? row.facts[by];
     rows.sort((a, b) => key(b) - key(a) || (by === "name" ? 0 : b.score - a.score) || byName(a, b));
-    state.exams = rows.map((row) => row.place);
-    $("count").textContent = `${rows.length} of ${study.exams.length} exams`;
-    $("exams").replaceChildren(...rows.map(({ exam, place, facts, score }) => {
+    state.exams = rows;
+    $("count").textContent = plain(state.cases ? `${rows.length} of ${state.cases.rows.length} ${state.cases.words}` : `${rows.length} of ${study.exams.length} exams`);
+    $("all").hidden = !state.cases;
+    $("exams").replaceChildren(...rows.map(({ exam, place, number, facts, score }) => {
       const item = make("li"), button = make("button", undefined, "exam");
       button.type = "button";
       button.append(make("strong", exam.name), make("span", score >= 0 ? percent(score) : "", "score"));
@@ -247,8 +253,8 @@ function start() {
         ...(facts.judged ? [facts.found && `${facts.found} found`, facts.missed && `${facts.missed} missed`, facts.wrong && `${facts.wrong} false`] : []),
         facts.done ? "\u2713 done" : ""];
       button.append(make("span", parts.filter(Boolean).join(" \u00b7 "), "faint"));
-      button.setAttribute("aria-current", place === state.exam);
-      button.onclick = () => open(place);
+      button.setAttribute("aria-current", place === state.exam && number === state.chosen);
+      button.onclick = () => open(place, number);
       item.append(button);
       return item;
     }));
@@ -258,7 +264,7 @@ function start() {
   async function open(place, number = null) {
     if (state.panels.length) keepComment();
     const before = state.panels.length ? imageOf(active()).part : null;
-    Object.assign(state, { exam: place, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
+    Object.assign(state, { exam: place, chosen: state.cases ? number : null, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
     const load = ++state.loads;
     const exam = study.exams[place];
     state.panels = hangingOrder(exam.images.map((number) => study.images[number])).map((position) => makePanel(exam.images[position]));
@@ -286,7 +292,7 @@ function start() {
   /** The first view of the next exam, image after image. */
   async function readAhead(load) {
     ahead.clear();
-    const next = embedded ? undefined : study.exams[state.exams[state.exams.indexOf(state.exam) + 1]];
+    const next = embedded ? undefined : state.exams[rowAt() + 1]?.exam;
     for (const number of next?.images ?? []) {
       if (load !== state.loads) return;
       await readPixels(number, "0", FIRST_SIDE).then((loaded) => ahead.set(number, loaded), () => null);
@@ -318,7 +324,7 @@ function start() {
   /** The title and the operating points of the study that an exam belongs to. */
   function showPart() {
     const part = imageOf(active()).part;
-    $("title").textContent = part.title;
+    $("title").textContent = plain(part.title);
     $("points").replaceChildren(Object.assign(make("option", "no operating point"), { value: "-1" }),
       ...part.points.map((point, n) => Object.assign(make("option", `${point.label}, ${point.goal}: ${point.threshold.toFixed(3)}`), { value: String(n) })));
     $("points").hidden = !part.points.length;
@@ -334,14 +340,31 @@ function start() {
       if (wanted.has(id)) $(id).value = wanted.get(id);
       if ($(id).selectedIndex < 0) $(id).selectedIndex = 0;
     }
+    const query = new URLSearchParams([...wanted].filter(([name]) => name !== "image")).toString();
+    let failure = "";
+    if (!wanted.has("cases")) state.cases = null;
+    else if (state.cases?.query !== query) {
+      state.cases = await casesOf(query).catch((error) => { failure = error.message; return null; });
+      [$("filter").value, $("density").value, $("search").value] = ["all", "", ""];
+    }
+    if (typeof state.cases?.threshold === "number") wanted.set("threshold", state.cases.threshold);
     if (wanted.has("threshold")) state.threshold = Math.min(Math.max(Number(wanted.get("threshold")) || 0, 0), 1);
     listExams();
     const number = wanted.has("image") ? study.images.findIndex((image) => image.name === wanted.get("image")) : state.panels.length ? active().number : -1;
-    const exam = study.exams.findIndex((one) => one.images.includes(number));
-    await (exam >= 0 && (wanted.has("image") || state.exams.includes(exam)) ? open(exam, number) : open(state.exams[0] ?? 0));
+    const exam = study.exams.findIndex((one) => one.images.includes(number)), row = state.exams.find((one) => one.exam.images.includes(number));
+    const first = row ?? (wanted.has("image") && exam >= 0 ? { place: exam } : state.exams[0] ?? { place: 0 });
+    await open(first.place, state.cases ? first.number : number);
     if (wanted.has("threshold")) setThreshold(state.threshold);
     if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}`);
-    if (!state.exams.length) say("no exam fits");
+    if (!state.exams.length) say("none fits");
+    if (failure) say(failure);
+  }
+
+  /** The cases of a figure as rows of the list; they are of the server's first study. */
+  async function casesOf(query) {
+    const { words, rows, threshold } = await fetched(`api/cases?${query}`).then((answer) => answer.json());
+    const exams = new Map(study.exams.flatMap((exam, place) => exam.images.map((number) => [number, place])));
+    return { query, words, threshold, rows: rows.map(({ name, images }) => ({ exam: { name, images }, place: exams.get(images[0]), number: images[0] })) };
   }
 
   // -- uploads
@@ -374,6 +397,7 @@ function start() {
         }
       }
       if (last.study === undefined) throw new Error(last.error ?? "the server failed; its terminal says why");
+      state.cases = null;
       await open(await appendFrom(`api/studies/${last.study}`));
       if (last.skipped.length) say(`skipped: ${last.skipped.join("; ")}`);
     } catch (error) {
@@ -485,7 +509,7 @@ function start() {
     const score = image.scores?.tumor === undefined ? "" : `score ${percent(image.scores.tumor)}`;
     const point = image.part.points[state.point], value = point && image.scores?.[point.label];
     const call = value === undefined ? "" : `${point.label} ${percent(value)} ${value >= point.threshold ? "\u2265" : "<"} ${percent(point.threshold)}: ${value >= point.threshold ? "positive" : "negative"}`;
-    panel.caption.textContent = [name, score, call, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 ");
+    panel.caption.textContent = plain([name, score, call, image.facts, panel.mirror ? "shown mirrored" : "", panel.error].filter(Boolean).join(" \u00b7 "));
     if (!panel.pixels) return;
     shade(panel);
     drawPixels(context, panel, panel.view);
@@ -528,7 +552,8 @@ function start() {
     context.setLineDash([]);
   }
 
-  function drawLabel(context, text, [x, y], colour) {
+  function drawLabel(context, words, [x, y], colour) {
+    const text = plain(words);
     const size = 13 * unit();
     context.font = `${size}px system-ui, sans-serif`;
     const width = context.measureText(text).width + 8;
@@ -747,17 +772,17 @@ function start() {
   function refresh() {
     if (!state.panels.length) return;
     const panel = active(), image = imageOf(panel), rows = rowsOf(panel.number);
-    if (state.at !== image.name) history.replaceState(null, "", `#image=${encodeURIComponent(image.name)}`);
+    if (state.at !== image.name) history.replaceState(null, "", `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}`);
     state.at = image.name;
-    $("model").textContent = image.part.model ? `model: ${image.part.model}` : "";
+    $("model").textContent = plain(image.part.model ? `model: ${image.part.model}` : "");
     state.finding = Math.min(state.finding, Math.max(rows.length - 1, 0));
     state.panels.forEach((each, index) => { each.element.classList.toggle("active", index === state.active); draw(each); });
-    $("image-name").textContent = image.name;
+    $("image-name").textContent = plain(image.name);
     const labels = Object.entries(image.scores ?? {}).map(([name, value]) => `${name} ${value.toFixed(3)}`);
     const facts = [image.patient && `patient ${image.patient}`, image.laterality, image.view, image.density && `density ${image.density}`,
       image.facts && `truth: ${image.facts}`, labels.length && `scores: ${labels.join(", ")}`,
       image.spacing ? `spacing ${image.spacing.mm.map((mm) => mm.toFixed(3)).join(" x ")} mm (${image.spacing.basis})` : "no pixel spacing"];
-    $("image-facts").textContent = facts.filter(Boolean).join(" \u00b7 ");
+    $("image-facts").textContent = plain(facts.filter(Boolean).join(" \u00b7 "));
     $("warnings").replaceChildren(...image.warnings.map((text) => make("li", `\u26a0 ${text}`)));
     const words = (row) => (row.detection === null ? "added by hand" : [percent(row.score), image.part.categories.length > 1 ? row.category : "",
       row.kind && state.show.t ? { found: "on a lesion", false: "false", second: "second on a found lesion" }[row.kind] ?? row.kind : "", SIGNS[row.mark?.verdict]].filter(Boolean).join(" \u00b7 "));
@@ -795,7 +820,7 @@ function start() {
   }
 
   function setThreshold(value) {
-    state.threshold = Math.round(Math.min(Math.max(value, 0), 1) * 1e6) / 1e6;
+    state.threshold = Math.min(Math.max(value, 0), 1);
     listExams();
     refresh();
   }
@@ -835,8 +860,8 @@ function start() {
   }
 
   function nextExam(step) {
-    const at = state.exams.indexOf(state.exam), next = state.exams[at < 0 ? 0 : at + step];
-    if (next !== undefined) open(next);
+    const at = rowAt(), next = state.exams[at < 0 ? 0 : at + step];
+    if (next) open(next.place, next.number);
   }
 
   function nextFinding(step) {
@@ -845,6 +870,7 @@ function start() {
     refresh();
   }
 
+  const nudge = (by) => setThreshold(Math.round((state.threshold + by) * 1e6) / 1e6);
   const toggle = (name) => () => { state.show[name] = !state.show[name]; refresh(); };
   const ACTIONS = {
     j: () => nextExam(1), k: () => nextExam(-1), b: toggle("b"), c: toggle("c"), t: toggle("t"), h: () => { toggle("h")(); say(state.show.h ? "Heat: the highest score of the findings at each place, whatever the threshold." : ""); }, i: toggle("i"), g: toggle("g"),
@@ -855,7 +881,7 @@ function start() {
     1: () => { if (active().view) zoomTo(1 / active().view.scale); },
     w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, -1), L: () => windowBy(1, 1),
     p: () => { const list = $("presets"); if (list.options.length) setPreset(list.options[(list.selectedIndex + 1) % list.options.length].value); },
-    "[": () => setThreshold(state.threshold - 0.02), "]": () => setThreshold(state.threshold + 0.02),
+    "[": () => nudge(-0.02), "]": () => nudge(0.02),
     o: () => { const n = points().length; if (n) choosePoint((state.point + 1) % n); },
     r: () => { state.tool = state.tool === "ruler" ? null : "ruler"; if (!state.tool) state.ruler = null; say(state.tool ? "Ruler: drag over the image." : ""); refresh(); },
     ".": () => nextFinding(1), ",": () => nextFinding(-1),
@@ -902,6 +928,7 @@ function start() {
     $("keys").replaceChildren(...KEYS.flatMap(([keys, what]) => [make("dt", keys), make("dd", what)]));
     for (const id of ["search", "filter", "density", "sort"]) $(id).oninput = listExams;
     $("threshold").oninput = () => setThreshold(Number($("threshold").value));
+    $("all").onclick = () => { Object.assign(state, { cases: null, chosen: null }); listExams(); };
     $("points").onchange = () => choosePoint(Number($("points").value));
     $("presets").onchange = () => setPreset($("presets").value);
     $("close-help").onclick = () => $("help").close();
@@ -934,4 +961,4 @@ function start() {
 }
 
 if (typeof document !== "undefined") start();
-else module.exports = { windowTable, autoWindow, wallSide, wantedSide, fit, toScreen, toImage, zoomAt, columnsFor, hangingOrder, judgeAt, lengthMm, boxOf, heatColour, withMark };
+else module.exports = { windowTable, autoWindow, wallSide, wantedSide, fit, toScreen, toImage, zoomAt, columnsFor, hangingOrder, judgeAt, lengthMm, boxOf, heatColour, withMark, plain };
