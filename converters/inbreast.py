@@ -45,12 +45,7 @@ class InBreast(ImageArchive[FindingOptions]):
     options_type = FindingOptions
 
     def describe_images(self) -> list[ImageRow]:
-        try:
-            path = table_of(self.source, self.files, "INbreast.csv", "INbreast.xlsx")
-        except InputError:
-            if "inbreast.xls" in self.files:
-                raise InputError(f"{self.files['inbreast.xls']}: save its sheet as INbreast.csv or .xlsx") from None
-            raise
+        path = table_of(self.source, self.files, "INbreast.csv", "INbreast.xlsx", "INbreast.xls")
         rows: dict[str, list[Cells]] = {}
         for _, row in self.read(path, _NEEDED, key="File Name"):
             rows.setdefault(row["File Name"].removesuffix(".0"), []).append(row)
@@ -62,9 +57,7 @@ class InBreast(ImageArchive[FindingOptions]):
         for stem, file in images_by_stem(self.files).items():
             match = _NAME.fullmatch(stem)
             if match is None:
-                self.lose(
-                    Reason.BAD_NAME, "image", stem, "is not named like 20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm"
-                )
+                self.lose(Reason.BAD_NAME, "image", stem, "expected 20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm or so")
                 continue
             number, patient, side, view = match.groups()
             seen.add(number)
@@ -96,9 +89,8 @@ class InBreast(ImageArchive[FindingOptions]):
         path = self.files.get(f"{image.name}.xml")
         if path is not None:
             try:
-                found, faults = read_findings(path)
-                findings += found
-                self.names.update(str(finding.attributes["name"]) for finding in found)
+                findings, faults = read_findings(path)
+                self.names.update(str(finding.attributes["name"]) for finding in findings)
                 for place, reason in faults:
                     lost = True
                     self.lose(Reason.NO_PLACE, "finding", f"{image.name} ({place})", reason)

@@ -114,8 +114,10 @@ def _checked(number: int, cells: list[str], width: int) -> Line:
 def _lines(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open("rb") as file:
-            packed = file.read(4) == b"PK\x03\x04"
-        for number, cells in _xlsx(path, read_bytes(path), sheet) if packed else _csv(path):
+            magic = file.read(4)
+        if magic == b"\xd0\xcf\x11\xe0":
+            raise InputError(f"{path}: is an old (.xls) or encrypted Excel file; save it as CSV or XLSX")
+        for number, cells in _xlsx(path, read_bytes(path), sheet) if magic == b"PK\x03\x04" else _csv(path):
             stripped = [cell.strip() for cell in cells]
             if any(stripped):
                 yield number, stripped

@@ -201,8 +201,9 @@ def test_inbreast_parts_that_cannot_be_used_are_listed(tmp_path):
 
 def test_inbreast_table_of_old_excel_is_named(tmp_path):
     source = write_inbreast(tmp_path / "in", IN[:1])
-    (source / "INbreast.csv").rename(source / "INbreast.xls")
-    with pytest.raises(InputError, match=r"INbreast.xls: save its sheet as INbreast.csv"):
+    (source / "INbreast.csv").unlink()
+    (source / "INbreast.xls").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
+    with pytest.raises(InputError, match=r"INbreast\.xls: is an old .* save it as CSV or XLSX"):
         run(inbreast, source, tmp_path / "out", FindingOptions)
 
 
