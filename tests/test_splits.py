@@ -112,12 +112,12 @@ def test_as_many_folds_as_patients_is_leave_one_out():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test_fraction": 0.6, "val_fraction": 0.4}, "together stay under 1"),
-        ({"test_fraction": -0.1}, "test share -0.1"),
-        ({"val_fraction": 1}, "validation share 1"),
-        ({"test_fraction": math.nan}, "test share nan"),
-        ({"folds": 1}, "1 folds; expected 0 .none. or at least 2"),
-        ({"folds": -1}, "-1 folds"),
+        ({"test_fraction": 0.6, "val_fraction": 0.4}, "stay below 1 together"),
+        ({"test_fraction": -0.1}, "--test-fraction -0.1"),
+        ({"val_fraction": 1}, "--val-fraction 1:"),
+        ({"test_fraction": math.nan}, "--test-fraction nan"),
+        ({"folds": 1}, "--folds 1: expected 0 .none., or 2 and more"),
+        ({"folds": -1}, "--folds -1"),
         ({"folds": 9}, "--folds 9 for 8 patients outside the test set"),
     ],
 )
