@@ -1,17 +1,21 @@
-"""Average precision against plain pycocotools, and the time and memory of a whole evaluation with its resamples.
+"""Average precision against plain pycocotools, and the time and memory of `mammodet evaluate` on large files.
 
-python benchmarks/evaluation.py [--images 20000] [--detections 5] [--resamples 1000]
+python benchmarks/evaluation.py [--images 20000] [--detections 5] [--large 20000 100000] [--resamples 100]
 """
 
 import argparse
 import contextlib
 import io
+import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measuring import arguments, peak_mb
@@ -21,9 +25,8 @@ from pycocotools.cocoeval import COCOeval
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
 from mammodet.evaluation.average_precision import average_precision
-from mammodet.evaluation.evaluate import Entry, evaluate
-from mammodet.evaluation.options import Options
 from mammodet.geometry import patch_to_rle
+from mammodet.json_lists import write_members
 from mammodet.records import Dataset, Detections, ImagePrediction, ImageRecord, Lesion, Rle
 
 SIZE_HW = (3000, 2400)
@@ -102,13 +105,38 @@ def ours(folder: Path, kind: str) -> list[float]:
     return [time.perf_counter() - start, *(float(each.value or 0) for each in (found.AP, found.AP50, found.AP75))]
 
 
-def whole(folder: Path, resamples: int) -> list[float]:
-    """Reading, then everything with intervals."""
-    start = time.perf_counter()
-    dataset, predictions = read_coco(folder / "truth.json"), read_predictions(folder / "predictions.json")
-    read = time.perf_counter() - start
-    result = evaluate(dataset, [Entry("a", predictions.images)], Options(resamples=resamples), progress=True)
-    return [read, time.perf_counter() - start - read, result.metrics.models[0].froc.cpm.value]
+def repeat(folder: Path, images: int, *, masks: bool) -> None:
+    """500 images under other names and of other women, with three masks or two boxes each."""
+    make(500, 3 if masks else 2, folder)
+    truth, predictions = (json.loads((folder / name).read_text()) for name in ("truth.json", "predictions.json"))
+    lesions: dict[int, list[dict[str, Any]]] = {}
+    for lesion in truth["annotations"]:
+        lesions.setdefault(lesion["image_id"], []).append(lesion)
+    if not masks:
+        for each in (*truth["annotations"], *(one for image in predictions["images"] for one in image["detections"])):
+            del each["segmentation"]
+
+    def renamed(items: list[dict[str, Any]], key: str) -> Iterator[dict[str, Any]]:
+        for number in range(images):
+            name, woman = f"images/{number + 1}.png", f"p{number // 4}"
+            yield {**items[number % 500], key: number + 1, "file_name": name, "patient_id": woman}
+
+    pairs = ((number + 1, lesion) for number in range(images) for lesion in lesions.get(number % 500 + 1, ()))
+    annotations = ({**lesion, "id": place, "image_id": image} for place, (image, lesion) in enumerate(pairs, start=1))
+    truth |= {"images": renamed(truth["images"], "id"), "annotations": annotations}
+    write_members(folder / "truth.json", truth)
+    write_members(folder / "predictions.json", {**predictions, "images": renamed(predictions["images"], "image_id")})
+
+
+def command(folder: Path, resamples: int) -> tuple[float, float]:
+    """CPU seconds and peak memory in MB of the command."""
+    names = ["--ground-truth", folder / "truth.json", "--predictions", folder / "predictions.json"]
+    more = ["--output", folder / "out", "--resamples", str(resamples), "--no-report"]
+    process = subprocess.Popen([sys.executable, "-m", "mammodet", "evaluate", *names, *more], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"mammodet evaluate ended with {status}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def alone(what: str, folder: Path, *arguments: str) -> tuple[list[float], float]:
@@ -124,13 +152,14 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--detections", type=int, default=5, help="per image")
-    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--large", type=int, nargs="*", default=[20_000, 100_000], help="images of the whole command")
+    parser.add_argument("--resamples", type=int, default=100)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
         what, folder, *rest = chosen.one
-        work = {"official": official, "ours": ours, "whole": lambda path, count: whole(path, int(count))}[what]
-        numbers = work(Path(folder), *rest)  # type: ignore[operator]
+        work = {"official": official, "ours": ours}[what]
+        numbers = work(Path(folder), *rest)
         print(json.dumps({"numbers": numbers, "megabytes": peak_mb()}))
         return
     with tempfile.TemporaryDirectory() as name:
@@ -146,16 +175,15 @@ def main() -> None:
                 f"{kind}: pycocotools {slow:.1f} s ({slow_mb:.0f} MB), ours {fast:.2f} s ({fast_mb:.0f} MB): "
                 f"{slow / fast:.1f} times as fast, {same} (AP {found[0]:.4f})"
             )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for images in (chosen.images // 2, chosen.images // 8):
-            make(images, chosen.detections, folder)
-            for resamples in (chosen.resamples, 0):
-                (read, worked, _), megabytes = alone("whole", folder, str(resamples))
-                print(
-                    f"{images} images, {resamples} resamples of every figure: {worked:.1f} s, reading {read:.1f} s, "
-                    f"peak {megabytes:.0f} MB"
-                )
+    for masks, images in itertools.product((False, True), chosen.large):
+        with tempfile.TemporaryDirectory() as name:
+            repeat(Path(name), images, masks=masks)
+            sizes = [(Path(name) / each).stat().st_size / 1e6 for each in ("predictions.json", "truth.json")]
+            seconds, megabytes = command(Path(name), chosen.resamples)
+        print(
+            f"{images} images, {'masks' if masks else 'boxes'}, {sizes[0]:.0f} and {sizes[1]:.0f} MB: "
+            f"{seconds:.0f} CPU seconds, peak {megabytes:.0f} MB"
+        )
 
 
 if __name__ == "__main__":

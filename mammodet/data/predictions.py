@@ -328,7 +328,7 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
         unknown = sorted({int(number) for number in image.detections.category_ids if number > len(names)})
         if unknown and not of_file:
             faults.append(f"{where}: category_id {unknown}; expected 1 to {len(names)}, as in 'categories'")
-    keys = {"image_id": columns.ids, "file_name": columns.names}
+    keys: dict[str, Sequence[Any]] = {"image_id": columns.ids, "file_name": columns.names}
     rows = list(range(len(columns.ids)))
     for key, members in keys.items():
         if len(set(members)) == len(members):

@@ -75,22 +75,22 @@ def cases(
     )
     values = PackedPredictions.of(predictions).column(label, rule)
     if level == "image":
-        images = np.flatnonzero((truths >= 0) & ~np.isnan(values))
-        return Cases(images, truths[images], values[images])
+        known = np.flatnonzero((truths >= 0) & ~np.isnan(values))
+        return Cases(known, truths[known], values[known])
     members: dict[tuple[str, ...], list[int]] = {}
     for position, record in enumerate(dataset.images):
         key = KEYS[level](record)
         if key is not None:
             members.setdefault(key, []).append(position)
-    images, labels, scores = [], [], []
+    images, labels, scores = list[int](), list[int](), list[float]()
     for positions in members.values():
         truth = _join_labels(truths[positions].tolist())
-        known = [value for value in values[positions].tolist() if not math.isnan(value)]
-        if truth is None or not known:
+        there = [value for value in values[positions].tolist() if not math.isnan(value)]
+        if truth is None or not there:
             continue
         images.append(positions[0])
         labels.append(truth)
-        scores.append(max(known) if over_images == "max" else sum(known) / len(known))
+        scores.append(max(there) if over_images == "max" else sum(there) / len(there))
     return Cases(np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
 
 

@@ -95,8 +95,10 @@ def flat_detections(dataset: Dataset, predictions: Sequence[ImagePrediction]) ->
     Args:
         predictions: one per image of the data set, in its order.
     Raises:
-        ValueError: masks of some images alone.
+        ValueError: masks of some images alone, or another number of predictions.
     """
+    if len(predictions) != len(dataset.images):
+        raise ValueError(f"{len(predictions)} predictions for {len(dataset.images)} images: expected one each")
     localized = np.flatnonzero([not record.unlocalized for record in dataset.images])
     images, found = PackedPredictions.of(predictions).detections(localized)
     rles = Masks.of(found.rles) if found.rles is not None else None
