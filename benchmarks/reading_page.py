@@ -64,6 +64,7 @@ def main() -> None:
             browser = library.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.goto(address)
+            page.wait_for_selector("#panels canvas", timeout=600_000)
             page.evaluate(REST)
             for _ in range(chosen.repeats):
                 used, seconds = [_cpu_seconds(server.pid)], 0.0

@@ -113,7 +113,7 @@ def test_report_is_one_escaped_file_without_outside_links(tmp_path):
     metrics["models"][0]["image"] = {HOSTILE: metrics["models"][0]["image"]["tumor"]}
     page = report(
         tmp_path,
-        title=f"T {HOSTILE}",
+        title=f"T {HOSTILE} \u202e9.0",
         metrics=metrics_of(metrics),
         history_csv=history,
         command=f"tool --x '{HOSTILE}'",
@@ -122,6 +122,8 @@ def test_report_is_one_escaped_file_without_outside_links(tmp_path):
     assert "script" not in {tag for tag, _ in tags}
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     assert "&lt;script&gt;" in page
+    assert "\ufffd9.0</h1>" in page
+    assert "\u202e" not in page
     assert "Größe_中文.png" in page
     assert page.count("data:image/jpeg;base64,") == 4
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page

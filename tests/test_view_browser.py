@@ -95,7 +95,7 @@ def study(tmp_path):
     names = {"patient_id": HOSTILE, "view": "CC"}
     records = (
         image(1, lesion(LESION), **names, laterality="R", labels={"tumor": 1}, density="C"),
-        image(2, patient_id="other", view="CC", laterality="L", labels={"tumor": 0}, density="B"),
+        image(2, patient_id="other \u202e9.0", view="CC", laterality="L", labels={"tumor": 0}, density="B"),
     )
     for record in records:
         write_png(tmp_path / record.file_name, np.arange(10000, dtype=np.uint16).reshape(100, 100) + 1000)
@@ -168,6 +168,8 @@ def test_address_filters_and_opens_an_image(page, address):
     opened(page, f"{address}#density=B&threshold=0.2")
     assert page.inner_text("#count") == "1 of 2 exams"
     assert page.inner_text("#image-name") == "images/im2.png"
+    assert "other \ufffd9.0" in page.inner_text("#image-facts")
+    assert "\u202e" not in page.inner_text("body")
     opened(page, f"{address}&again#image=images%2Fim1.png")
     assert page.inner_text("#image-name") == "images/im1.png"
     page.select_option("#filter", "false")
@@ -237,3 +239,5 @@ def test_page_in_one_file_opens_in_a_browser(page, study, tmp_path):
     opened(page, first.as_uri())
     assert page.inner_text("#image-name") == "images/im1.png"
     assert page.locator("#files").count() == 0
+    assert page.title() != "broken"
+    assert page.locator("img").count() == 0

@@ -224,7 +224,7 @@ def _answers(models: Sequence[ModelResult]) -> list[tuple[str, str]]:
         for level, by_label in (("patients", model.patient), ("images", model.image)):
             auc = by_label[label].roc_auc if label in by_label else None
             if auc is not None and auc.value is not None:
-                parts.append(f"ranks {level} with {label} above those without in {_percent(auc)} of pairs")
+                parts.append(f"ranks {level} with the label {label} above those without in {_percent(auc)} of pairs")
                 break
         found.append((f"{model.name} ({VOID})" if model.not_a_result else model.name, "; ".join(parts)))
     return [each for each in found if each[1]]

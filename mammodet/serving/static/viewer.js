@@ -502,6 +502,7 @@ function start() {
 
   function paint(panel) {
     const context = panel.canvas.getContext("2d"), image = imageOf(panel);
+    Object.assign(context, { words: [], labels: [] }); // to be written when all lines are drawn, and where some are
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = "#000";
     context.fillRect(0, 0, panel.canvas.width, panel.canvas.height);
@@ -515,6 +516,7 @@ function start() {
     drawPixels(context, panel, panel.view);
     if (state.show.h) drawHeat(context, panel, panel.view);
     drawMarks(context, panel, panel.view);
+    for (const label of context.words) drawLabel(context, ...label);
     if (state.show.g && panel.pointer) magnify(context, panel);
     if (panel === active()) $("window").textContent = `black ${Math.round(panel.range[0])}, white ${Math.round(panel.range[1])}, zoom ${panel.view.scale.toFixed(2)}`;
   }
@@ -552,12 +554,17 @@ function start() {
     context.setLineDash([]);
   }
 
-  function drawLabel(context, words, [x, y], colour) {
+  /** Words on a dark ground, moved up (-1) or down until they cover no others. */
+  function drawLabel(context, words, [x, y], colour, towards = 1) {
     const text = plain(words);
     const size = 13 * unit();
     context.font = `${size}px system-ui, sans-serif`;
     const width = context.measureText(text).width + 8;
-    const left = Math.min(Math.max(x, 0), Math.max(context.canvas.width - width, 0)), top = Math.max(y, size * 1.4);
+    const left = Math.min(Math.max(x, 0), Math.max(context.canvas.width - width, 0)), step = size * 1.45;
+    const covers = (top) => context.labels.some((other) => left < other.right && other.left < left + width && Math.abs(top - other.top) < step * 0.9);
+    let top = Math.max(y, step);
+    for (let tries = 0; tries < 6 && covers(top); tries++) top = Math.max(top + towards * step, step);
+    context.labels.push({ left, right: left + width, top });
     context.fillStyle = "#000c";
     context.fillRect(left, top - size * 1.3, width, size * 1.4);
     context.fillStyle = colour;
@@ -592,7 +599,7 @@ function start() {
       }));
     }
     if (state.show.b || !rims?.length) line(context, colour, dashes, () => context.rect(Math.min(ax, bx), ay, Math.abs(bx - ax), by - ay));
-    drawLabel(context, label, [Math.min(ax, bx), dashes.length ? by + 18 * unit() : ay - 3 * unit()], colour);
+    context.words.push([label, [Math.min(ax, bx), dashes.length ? by + 18 * unit() : ay - 3 * unit()], colour, dashes.length ? 1 : -1]);
   }
 
   const TRUTH = "#6cc4f5", FOUND = "#f5b52e", DRAWN = "#7ee08a";
