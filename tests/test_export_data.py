@@ -198,11 +198,15 @@ def test_coco_is_read_by_pycocotools_with_masks_and_regions(data):
     (mass,) = coco.loadAnns(coco.getAnnIds(names["images/P1_L_CC.png"], [1]))
     assert (coco.annToMask(mass).astype(bool) == blob()).all()
     assert [item["iscrowd"] for item in coco.loadAnns(coco.getAnnIds(names["images/P6_L_CC.png"]))] == [0, 1]
+    other = COCO(output / "annotations/instances_train.json")
+    assert other.anns == coco.anns
+    assert {f"images/{image['file_name']}" for image in other.imgs.values()} == set(names)
 
 
 def test_voc_comes_back_with_equal_boxes(data, capsys):
     output = export(data, "voc")
     assert (output / "ImageSets/Main/train.txt").read_text() == "P1_L_CC\nP2_R_CC\nP6_L_CC\n"
+    assert (output / "labelmap.txt").read_text() == "mass:::\ncalcification:::\n"
     root = ElementTree.parse(output / "Annotations/P6_L_CC.xml").getroot()
     assert [item.findtext("difficult") for item in root.iter("object")] == ["0", "1"]
     assert "masks of 3 lesions" in capsys.readouterr().out
@@ -404,7 +408,10 @@ def test_cvat_pre_annotations_come_back(data, preds, options):
     root = ElementTree.parse(output).getroot()
     listed = [(image.get("id"), image.get("name"), len(image)) for image in root.iter("image")]
     assert listed == [("0", "images/P7_L_MLO.png", 0), ("1", "images/P8_R_MLO.png", 2)]  # in the order of their names
-    assert [item.text for item in root.iter("attribute")] == ["0.9000", "0.6000"]
+    assert [item.text for item in root.findall("image//attribute")] == ["0.9000", "0.6000"]
+    # Datumaro knows the labels and attributes that `meta` names, and no others
+    assert [item.findtext("name") for item in root.iter("label")] == ["mass", "calcification"]
+    assert {item.findtext("name") for item in root.findall("meta//attribute")} == {"score"}
     copy_images(data, output.parent)
     found = read_back(output.parent)["P8_R_MLO"].lesions
     assert boxes(found) == boxes([outlined(), boxed("calcification")])

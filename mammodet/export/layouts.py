@@ -51,8 +51,20 @@ class Layout:
 
 
 def _write_nothing(folder: Path, datasets: Datasets, tolerance_px: float | None) -> list[str]:
-    """Our own JSON files are COCO already."""
+    """Our own JSON files say all."""
     return []
+
+
+def _write_coco(folder: Path, datasets: Datasets, tolerance_px: float | None) -> list[str]:
+    """Our own JSON files are COCO already; some readers want them in `annotations`, with names as in `images`."""
+    for subset, dataset in datasets.items():
+        write_json(folder / f"annotations/instances_{subset}.json", to_json(_with_bare_names(dataset)))
+    return []
+
+
+def _with_bare_names(dataset: Dataset) -> Dataset:
+    bare = (replace(record, file_name=PurePosixPath(record.file_name).name) for record in dataset.images)
+    return replace(dataset, images=tuple(bare))
 
 
 def _write_yolo(folder: Path, datasets: Datasets, tolerance_px: float | None) -> list[str]:
@@ -96,6 +108,9 @@ def _write_voc(folder: Path, datasets: Datasets, tolerance_px: float | None) -> 
         for record, name in zip(dataset.images, names, strict=True):
             write_text(folder / "Annotations" / f"{name.stem}.xml", xml_text(_voc(record, name)))
         write_text(folder / "ImageSets/Main" / f"{subset}.txt", "".join(f"{name.stem}\n" for name in names))
+    # Without it Datumaro and CVAT know the twenty classes of VOC alone: name, colour, parts, actions.
+    names_of = next(iter(datasets.values())).categories
+    write_text(folder / "labelmap.txt", "".join(f"{name}:::\n" for name in names_of))
     _, outlined = _by_outline(datasets)
     return [_FACTS, *([f"masks of {outlined} lesions"] if outlined else [])]
 
@@ -137,12 +152,11 @@ def _write_rfdetr(folder: Path, datasets: Datasets, tolerance_px: float | None) 
         records = tuple(
             replace(
                 record,
-                file_name=PurePosixPath(record.file_name).name,
                 lesions=tuple(
                     _masked(lesion, record) if with_masks else replace(lesion, rle=None) for lesion in record.lesions
                 ),
             )
-            for record in dataset.images
+            for record in _with_bare_names(dataset).images
         )
         place = folder / PurePosixPath(dataset.images[0].file_name).parent
         write_json(place / "_annotations.coco.json", to_json(replace(dataset, images=records)))
@@ -168,7 +182,7 @@ def _lesions(datasets: Datasets) -> Iterator[Lesion]:
 
 LAYOUTS: dict[str, Layout] = {
     "8bit": Layout("images/{name}.png", _write_nothing, holds_unknown=True),
-    "coco": Layout("images/{name}.png", _write_nothing),
+    "coco": Layout("images/{name}.png", _write_coco),
     "yolo": Layout("images/{subset}/{name}.png", _write_yolo, holds_regions=False),
     "voc": Layout("JPEGImages/{name}.png", _write_voc),
     # its reader leaves out what has iscrowd, and learns it as background
