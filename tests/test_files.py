@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from mammodet.converters.sheet import read_bytes
 
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import (
@@ -17,12 +18,15 @@ from mammodet.files import (
     check_is_file,
     csv_text,
     file_hash,
+    load_yaml,
     read_json,
     remove_leftovers,
     write_bytes,
     write_json,
     write_text,
 )
+from mammodet.imports.entry import read_results
+from mammodet.imports.table import _text
 
 
 def test_write_text_makes_folders_and_leaves_no_temporary_file(tmp_path):
@@ -141,6 +145,9 @@ def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             check_is_file(path, "an image")
+    for read in (read_results, load_yaml, _text, read_bytes):
+        with pytest.raises(InputError, match="pipe: is a pipe"):
+            read(tmp_path / "pipe")
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "good").symlink_to("file")
     check_is_file(tmp_path / "good")
