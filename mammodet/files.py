@@ -52,6 +52,18 @@ def check_is_file(path: Path, what: str = "a file") -> None:
         raise InputError(f"{path}: is a {_KINDS.get(kind, 'special file')}; expected {what}{remedy}")
 
 
+def file_stamp(path: Path) -> list[int] | None:
+    """Size and times of change of a file, which tell a replaced one without reading it; None where it is missing.
+
+    What copies or unpacks a file may set its time of modification, but not that of its inode.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends, removed when it fails.

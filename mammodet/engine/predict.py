@@ -32,7 +32,7 @@ from mammodet.engine.fusion import Look, fused, tiles_of, views_of, with_tiles
 from mammodet.engine.partial import Partial, Written
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
-from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json
+from mammodet.files import atomic_path, canonical_hash, file_hash, file_stamp, locked, write_json
 from mammodet.modeling.aggregation import joined_scores
 from mammodet.models.card import ModelCard
 from mammodet.parallel import read_ahead
@@ -278,7 +278,8 @@ def _predict_locked(
     key: PatientKey | None,
     force: bool,
 ) -> tuple[Path, list[Skipped]]:
-    made_of = [data_hash(dataset), str(root.resolve()), _stamps(dataset, root), force]
+    stamps = [file_stamp(root / record.file_name) for record in dataset.images]
+    made_of = [data_hash(dataset), str(root.resolve()), stamps, force]
     task = canonical_hash([predictor.describe(), *made_of])
     with Partial(output / "predictions.partial.jsonl", task) as partial:
         if predictor.joins_views:  # a breast is predicted as a whole
@@ -347,18 +348,6 @@ def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
             "predictions.json has them",
             file=sys.stderr,
         )
-
-
-def _stamps(dataset: Dataset, root: Path) -> list[list[int] | None]:
-    """Size and time of change of each image file: one that was replaced must be predicted again."""
-    stamps: list[list[int] | None] = []
-    for record in dataset.images:
-        try:
-            found = (root / record.file_name).stat()
-            stamps.append([found.st_size, found.st_mtime_ns])
-        except OSError:
-            stamps.append(None)
-    return stamps
 
 
 @contextmanager
