@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -124,32 +124,6 @@ def check_folders(source: Path, output: Path) -> None:
         raise InputError(f"{output / IMAGES}: leads into the archive {source}; choose another --output")
 
 
-def walk_files(source: Path, leave_out: Callable[[str], bool] = lambda name: False) -> Iterator[tuple[Path, list[str]]]:
-    """Folders of an archive and the names of their files, in order; links are followed, each folder once.
-
-    Hidden files and folders are passed over, and what the system keeps on a disk.
-
-    Args:
-        leave_out: names of folders that are passed over, too.
-    Raises:
-        InputError: a folder cannot be opened.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be opened ({error.strerror})")
-
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(source, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        shown = [name for name in folders if name[0] != "." and name.lower() not in _SYSTEM_FOLDERS]
-        folders[:] = sorted(name for name in shown if not leave_out(name))
-        yield Path(folder), sorted(name for name in names if name[0] != ".")
-
-
 def settle_sides(
     subsets: Mapping[str, Collection[str]], resolve_leaks: str | None
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -164,7 +138,6 @@ def settle_sides(
     return settled, {patient: found for patient, found in several.items() if len(found) > 1}
 
 
-_SYSTEM_FOLDERS = ("lost+found", "system volume information", "$recycle.bin", ".trashes")
 #: The link in a data set's folder by which it refers to the archive's own files.
 ARCHIVE_LINK = "archive"
 

@@ -6,11 +6,12 @@ One JSON line per finished item, flushed as it is written; a line cut short by a
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from mammodet.files import file_stamp
 
 
 class Journal:
@@ -65,12 +66,5 @@ class Journal:
 
 
 def files_fingerprint(paths: list[Path]) -> list[list[Any]]:
-    """Path, size and time of change of each file: tells a changed file without reading it."""
-    facts: list[list[Any]] = []
-    for path in paths:
-        try:
-            stat = os.stat(path)
-            facts.append([str(path), stat.st_size, stat.st_mtime_ns])
-        except OSError:
-            facts.append([str(path), None, None])
-    return facts
+    """Each file with what tells a changed one."""
+    return [[str(path), file_stamp(path)] for path in paths]

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from mammodet.data.inputs import DAMAGED_ZIP
 from mammodet.errors import InputError
-from mammodet.files import parse_xml
+from mammodet.files import check_is_file, parse_xml
 
 _MOST_BYTES = 2**28  # held in memory
 _MOST_CSV_BYTES = 2**31  # read row by row
@@ -50,12 +50,11 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         InputError: it is missing, cannot be read, or is too large.
     """
+    check_is_file(path, "a table")
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes; a table of up to {_MOST_BYTES} is read")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -112,6 +111,7 @@ def _checked(number: int, cells: list[str], width: int) -> Line:
 
 
 def _lines(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
+    check_is_file(path, "a table")
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -121,8 +121,6 @@ def _lines(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
             stripped = [cell.strip() for cell in cells]
             if any(stripped):
                 yield number, stripped
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mammodet.converters.base import walk_files
 from mammodet.converters.sheet import Line, read_sheet
 
 from mammodet.data.images import is_image
 from mammodet.errors import InputError
+from mammodet.folders import walk_files
 
 Cells = dict[str, str]
 

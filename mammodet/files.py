@@ -11,13 +11,14 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 
+import yaml
 from filelock import FileLock, Timeout
 
 from mammodet.errors import InputError
@@ -49,6 +50,18 @@ def check_is_file(path: Path, what: str = "a file") -> None:
     if kind != stat.S_IFREG:
         remedy = "" if kind == stat.S_IFDIR else "; save its content as a file first"
         raise InputError(f"{path}: is a {_KINDS.get(kind, 'special file')}; expected {what}{remedy}")
+
+
+def file_stamp(path: Path) -> list[int] | None:
+    """Size and times of change of a file, which tell a replaced one without reading it; None where it is missing.
+
+    What copies or unpacks a file may set its time of modification, but not that of its inode.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 @contextmanager
@@ -184,6 +197,43 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
     return parse_json(text, str(path))
+
+
+_MOST_YAML_BYTES = 2**18  # a config of every setting has 2**14
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would silently let the last of two equal keys win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        seen = set()
+        for key in keys:
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a list or keys", node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(path: Path) -> Any:
+    """The value of a YAML file.
+
+    Raises:
+        InputError: missing, no regular file, too large or too deep, or not YAML; a key that stands twice is a fault.
+    """
+    check_is_file(path, "a YAML file")
+    if path.stat().st_size > _MOST_YAML_BYTES:
+        raise InputError(f"{path}: has {path.stat().st_size} bytes; expected YAML of {_MOST_YAML_BYTES} or less")
+    try:
+        value = _YamlLoader(path.read_text(encoding="utf-8-sig")).get_single_data()
+        check_tree(value, str(path), most=10**5)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-01
+        raise InputError(f"{path}: is not valid YAML: {error}") from None
+    return value
 
 
 def parse_xml(content: bytes, where: str) -> ElementTree.Element:

@@ -16,6 +16,9 @@ Boxes = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 #: What a box alone can stand for as a mask: its filled rectangle, or the ellipse inside it.
 BoxShape = Literal["box", "ellipse"]
+_AGREE_PX = 3.0  # how far the sides of a box may lie from those of its outline's box, whatever its size
+_LEAST_IOU = 0.7  # of a box and its outline's box; less, where the box is drawn around the outline with a margin
+_LEAST_IOU_AROUND = 0.4
 
 
 def as_boxes(boxes: ArrayLike) -> Boxes:
@@ -170,6 +173,17 @@ def patch_to_rle(patch: NDArray[np.generic], corner_xy: tuple[int, int], size_hw
 def rle_area(rle: Rle) -> int:
     """Number of pixels in a mask."""
     return int(coco_mask.area(rle))
+
+
+def fits_outline(box_xyxy: BoxXYXY, rle: Rle) -> bool:
+    """Whether a box can be that of an outline, drawn with a margin perhaps."""
+    drawn = rle_box(rle)
+    apart = [inner - outer for inner, outer in zip(drawn, box_xyxy, strict=True)]
+    if max(map(abs, apart)) <= _AGREE_PX:
+        return True
+    around = min(*apart[:2], -apart[2], -apart[3]) >= -_AGREE_PX
+    iou = float(box_iou([box_xyxy], [drawn])[0, 0])
+    return iou >= (_LEAST_IOU_AROUND if around else _LEAST_IOU)
 
 
 def rle_box(rle: Rle) -> BoxXYXY:

@@ -21,6 +21,8 @@ from small_calibration import (
 
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.predictions import Predictions, read_predictions, write_predictions
+from mammodet.data.sources import SourceFile
+from mammodet.engine.facts import RunFacts
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import (
@@ -198,6 +200,34 @@ def test_tool_takes_the_file_that_the_model_was_chosen_by(tmp_path, capsys):
         tmp_path, model={"patients": ["p03"], "unknown_patients": 0, "files": files, "images_seen": ["images/im2.png"]}
     )
     assert "could not be checked" not in capsys.readouterr().err
+
+
+def run_of(val_hash: str, *patients: str) -> RunFacts:
+    """Facts of a run that was trained on these patients, and chosen by a file of this hash."""
+    files = (SourceFile("t.json", "train", data_hash="t" + val_hash), SourceFile("v.json", "val", data_hash=val_hash))
+    return RunFacts({}, ("mass",), "t" + val_hash, None, patients, files, unknown_patients=0)
+
+
+@pytest.mark.parametrize(
+    ("val_patients", "is_refused"),
+    [(None, True), (("p03", "p04"), True), (("p05",), False)],
+    ids=["ensemble", "weights of a run that learnt them", "weights of a run that did not"],
+)
+def test_file_that_one_training_was_chosen_by_may_be_what_another_one_learnt(tmp_path, val_patients, is_refused):
+    own = data_hash(small_validation()[0])
+    facts = run_of(own, "p03").with_earlier(run_of("2", "p03", "q"), val_patients)
+    assert [file.chose_it for file in facts.files] == [False, not is_refused, False, False]
+    model = {"patients": list(facts.patients), "unknown_patients": 0, "files": [file.to_json() for file in facts.files]}
+    if not is_refused:
+        call(tmp_path, model=model)
+        return
+    with pytest.raises(InputError, match="patient p03"):
+        call(tmp_path, model=model)
+
+
+def test_file_that_both_trainings_were_chosen_by_stays_one():
+    facts = run_of("2", "p03").with_earlier(run_of("2", "p03"))
+    assert [(file.subset, file.chose_it) for file in facts.files] == [("train", False), ("val", True)]
 
 
 def test_tool_takes_patients_that_another_fold_learnt(tmp_path):

@@ -21,6 +21,7 @@ from mammodet.data.predictions import read_predictions
 from mammodet.engine.answers import answers_to_predictions
 from mammodet.engine.checked_run import prepare
 from mammodet.engine.checkpoint import load_model, read_facts
+from mammodet.engine.classifier_task import ClassifierTask
 from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.folds import read_folds, train_folds
 from mammodet.engine.fusion import mean_of
@@ -295,6 +296,15 @@ def test_questions_that_cannot_be_learnt_are_refused_at_start(squares, tmp_path,
         prepare(config_for(squares, tmp_path, *overrides))
     for message in messages:
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("names", "tells"), [(("LEFT_CC", "r-mlo"), True), (("leftover", "rl", "benign"), False)])
+def test_classes_that_name_the_side_forbid_flips(squares, tmp_path, names, tells):
+    config = config_for(squares, tmp_path, "model.classifier.heads={class: {}}", "data.augment.horizontal_flip=0.5")
+    records = (ImageRecord(n, f"{n}.png", (8, 8), class_name=name) for n, name in enumerate(names))
+    dataset = Dataset(("mass",), tuple(records))
+    faults = ClassifierTask().faults(config, dataset, dataset)
+    assert any("make right breasts of left ones" in fault for fault in faults) is tells
 
 
 def test_classes_of_validation_alone_are_told_and_wrong(squares, tmp_path, capsys):

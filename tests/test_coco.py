@@ -61,7 +61,7 @@ def tiny() -> dict[str, Any]:
     """A valid file: image 1 (40x30, height x width) with one annotation of box and run lengths; image 2 without."""
     rle = disc_rle((10, 10), 5)
     return {
-        "info": {},
+        "info": {"format": "mammodet-coco/1"},
         "categories": [{"id": 1, "name": "mass"}],
         "images": [
             {"id": 1, "file_name": "a.png", "height": 40, "width": 30},
@@ -69,6 +69,11 @@ def tiny() -> dict[str, Any]:
         ],
         "annotations": [{"id": 11, "image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10], "segmentation": dict(rle)}],
     }
+
+
+def plain() -> dict[str, Any]:
+    """The same as another tool writes it."""
+    return tiny() | {"info": {"description": "export"}}
 
 
 def read(folder: Path, value: Any, **options: Any) -> Dataset:
@@ -140,7 +145,8 @@ def test_file_without_annotations_keeps_its_images(tmp_path):
 
 
 def test_plain_coco_is_read_with_defaults(tmp_path):
-    first, second = read(tmp_path, tiny()).images
+    dataset = read(tmp_path, plain())
+    first, second = dataset.images
     (lesion,) = first.lesions
     assert (lesion.category, lesion.box_xyxy, lesion.geometry, lesion.ignore) == (
         "mass",
@@ -149,7 +155,32 @@ def test_plain_coco_is_read_with_defaults(tmp_path):
         False,
     )
     assert (first.labels, first.split, first.unlocalized, first.has_complete_boxes) == ({}, None, False, True)
-    assert second.lesions == ()
+    assert (second.lesions, second.labels, second.unlocalized, dataset.info["unknown"]) == ((), {}, True, 1)
+
+
+def test_image_without_annotations_is_background_only_where_the_file_says_so(tmp_path):
+    value = plain()
+    value["images"][1]["labels"] = {"tumor": 0}
+    dataset = read(tmp_path, value)
+    assert (dataset.images[1].unlocalized, "unknown" in dataset.info) == (False, False)
+    assert not read(tmp_path, tiny()).images[1].unlocalized  # our converters write what is not known
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [15, 25, 10, 10]}, "contradicts its outline"),
+        ({"attributes": {"rotation": 30.0}}, "its box is turned (rotation)"),
+        ({"bbox": [0.2, 0.1, 0.3, 0.2], "segmentation": None}, "lies within one pixel"),
+        ({"iscrowd": 1}, "all 1 annotations are marked iscrowd"),
+    ],
+)
+def test_what_other_tools_leave_open_is_refused(tmp_path, change, message):
+    value = plain()
+    value["annotations"][0] |= change
+    assert message in fault_of(tmp_path, value)
+    if "iscrowd" not in change:
+        assert read(tmp_path, value, skip_invalid=True).images[0].unlocalized
 
 
 def test_annotation_without_segmentation_is_a_box(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import plistlib
 import shutil
 from pathlib import Path
@@ -324,7 +325,19 @@ def test_yolo_names_that_are_no_yaml_are_refused(tmp_path):
     labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
     labelled.yolo(tmp_path / "in")
     labelled.text(tmp_path / "in/data.yaml", "names: {0: Mass, 1: Calci")
-    with pytest.raises(InputError, match=r"data.yaml: is no YAML"):
+    with pytest.raises(InputError, match=r"data.yaml: is not valid YAML"):
+        labelled.run(tmp_path / "in")
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "x.csv", "labels/P2_R_MLO.txt"])
+def test_pipes_among_annotations_are_refused_unread(tmp_path, name):
+    labelled.picture(tmp_path / f"in/images/{labelled.NAME}.png")
+    labelled.yolo(tmp_path / "in")
+    (tmp_path / "in" / name).unlink(missing_ok=True)
+    if name == "classes.txt":
+        (tmp_path / "in/data.yaml").unlink()
+    os.mkfifo(tmp_path / "in" / name)
+    with pytest.raises(InputError, match=f"{name}: is a pipe"):
         labelled.run(tmp_path / "in")
 
 

@@ -338,8 +338,12 @@ def test_mapping_that_cannot_be_read_is_refused(texts: tuple[str, ...], what: st
         ("a: {tumor: yes}\n", "tumor is True"),
         ("no: skip\n", "needs quotes"),
         ("a: 1\n", "a: is 1; expected skip"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         ("a: {tumor: 3}\nb: 2\n", "2 faults"),
+        ("a: skip\na: {tumor: 1}\n", "the key 'a' stands twice"),
+        ("a: 2026-13-01\n", "is not valid YAML"),
+        ("[" * 2000, "is not valid YAML"),
+        ("a0: &b0 [x]\n" + "".join(f"a{n}: &b{n} [{f'*b{n - 1},' * 10}]\n" for n in range(1, 9)), "more than"),
     ],
 )
 def test_map_file_with_faults_is_refused(tmp_path: Path, text: str, what: str) -> None:

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from mammodet.converters.sheet import read_bytes
 
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import (
@@ -17,12 +18,16 @@ from mammodet.files import (
     check_is_file,
     csv_text,
     file_hash,
+    file_stamp,
+    load_yaml,
     read_json,
     remove_leftovers,
     write_bytes,
     write_json,
     write_text,
 )
+from mammodet.imports.entry import read_results
+from mammodet.imports.table import _text
 
 
 def test_write_text_makes_folders_and_leaves_no_temporary_file(tmp_path):
@@ -141,9 +146,26 @@ def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             check_is_file(path, "an image")
+    for read in (read_results, load_yaml, _text, read_bytes):
+        with pytest.raises(InputError, match="pipe: is a pipe"):
+            read(tmp_path / "pipe")
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "good").symlink_to("file")
     check_is_file(tmp_path / "good")
+
+
+def test_stamp_tells_a_file_that_was_replaced_by_one_of_its_size_and_time(tmp_path):
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"old")
+    before, stamp = path.stat(), file_stamp(path)
+    assert file_stamp(path) == stamp
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns - 10**9))
+    (tmp_path / "b").write_bytes(b"new")
+    os.utime(tmp_path / "b", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (tmp_path / "b").replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert file_stamp(path) != stamp
+    assert file_stamp(tmp_path / "none") is None
 
 
 def test_canonical_hash_depends_on_values_not_on_key_order():

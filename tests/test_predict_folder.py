@@ -93,6 +93,18 @@ def test_what_is_no_mammogram_is_skipped_with_the_reason_unless_forced(predictor
     assert any("no mammogram" in warning for warning in forced.warnings)
 
 
+def test_linked_folders_are_looked_into_once_and_hidden_ones_are_not(tmp_path):
+    for folder in ("elsewhere/exam", "in/.trash"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_image(tmp_path / "elsewhere/exam/a.png", 1)
+    write_image(tmp_path / "in/.trash/b.png", 2)
+    write_image(tmp_path / "in/c.png", 3)
+    (tmp_path / "in/exam").symlink_to(tmp_path / "elsewhere/exam")
+    (tmp_path / "elsewhere/exam/up").symlink_to(tmp_path / "in")
+    found = gather([tmp_path / "in"], ("lesion",), unpack_to=tmp_path / "zip")
+    assert sorted(record.file_name for record in found.dataset.images) == ["c.png", "exam/a.png"]
+
+
 def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monkeypatch):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -22,12 +22,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mammodet.converters.base import walk_files
-
 from mammodet.data.dicom import read_header
 from mammodet.data.images import IMAGE_SUFFIXES, is_dicom
 from mammodet.data.json_values import check_file_name
 from mammodet.errors import InputError
+from mammodet.folders import walk_files
 
 _CASE = r"(?:Mass|Calc)-(?:Training|Test)_P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO)(?:_\d+)?"
 _CASE_FOLDER = re.compile(_CASE)

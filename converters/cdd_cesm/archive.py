@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.base import Quarantined, Reason, walk_files
+from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.sheet import Line
 
 from mammodet.data.images import IMAGE_SUFFIXES
 from mammodet.errors import InputError
+from mammodet.folders import walk_files
 
 _NAME = re.compile(r"P(\d{1,6})_([LR])_(DM|CM)_(CC|MLO)", re.IGNORECASE)
 

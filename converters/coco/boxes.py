@@ -14,7 +14,7 @@ from mammodet.data.images import read_size_hw
 from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import canonical_hash
-from mammodet.geometry import box_iou, clip_boxes, rle_box, xywh_to_xyxy, xyxy_to_xywh
+from mammodet.geometry import box_iou, clip_boxes, fits_outline, rle_box, xywh_to_xyxy, xyxy_to_xywh
 from mammodet.outlines import turned_box
 from mammodet.records import BoxXYXY, Geometry, Lesion, Rle
 
@@ -24,9 +24,6 @@ _CORNER_PX = 1.0  # how far an outline's corners may lie from those of the box t
 _ROUNDING_PX = 1e-3
 _LEAST_BOXES = 3  # from which on what all boxes of a file have in common is no chance
 _PERCENT = 100
-_AGREE_PX = 3.0  # how far the sides of a box may lie from those of its outline's box, whatever its size
-_LEAST_IOU = 0.7  # of a box and its outline's box; less, where the box is drawn around the outline with a margin
-_LEAST_IOU_AROUND = 0.4
 _NORMAL = ("normal", "no finding", "no findings", "no lesion", "negative", "none", "healthy", "background")
 _WHOLE = {"fractions": 1, "percent": _PERCENT}  # what a side of the image counts
 
@@ -273,7 +270,7 @@ def _lesion(
             )
         box_xywh = _upright(item, box_xywh, rle, attributes, checker, facts)
         box = _box(box_xywh, size_hw, how, checker, facts)
-        if box is not None and rle is not None and not _agree(box, rle):
+        if box is not None and rle is not None and not fits_outline(box, rle):
             x1, y1, x2, y2 = rle_box(rle)
             checker.faults.append(
                 f"bbox {_rounded(box_xywh)} (xywh px) contradicts its outline, around which the box is "
@@ -345,17 +342,6 @@ def _upright(
             return box_xywh
     facts["turned boxes made upright"] += 1
     return around
-
-
-def _agree(box_xyxy: BoxXYXY, rle: Rle) -> bool:
-    """Whether a box can be that of an outline, drawn with a margin perhaps."""
-    drawn = rle_box(rle)
-    apart = [inner - outer for inner, outer in zip(drawn, box_xyxy, strict=True)]
-    if max(map(abs, apart)) <= _AGREE_PX:
-        return True
-    around = min(*apart[:2], -apart[2], -apart[3]) >= -_AGREE_PX
-    iou = float(box_iou([box_xyxy], [drawn])[0, 0])
-    return iou >= (_LEAST_IOU_AROUND if around else _LEAST_IOU)
 
 
 def _box(

@@ -15,6 +15,7 @@ from mammodet.converters.base import Quarantined, Reason
 from mammodet.data.json_values import read_id, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json
+from mammodet.folders import files_below
 
 CocoId = int | str  # as `read_id` gives it
 
@@ -133,9 +134,8 @@ def _chosen(source: Path, chosen: Sequence[tuple[str | None, Path]]) -> list[tup
 def _below(source: Path) -> list[tuple[str | None, Path]]:
     return [
         (None, path)
-        for path in sorted(source.rglob("*.[jJ][sS][oO][nN]"))
-        # Archives made on a Mac hold a `._x.json` beside each x.json, which is no JSON.
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(source).parts)
+        # Archives made on a Mac hold a `._x.json` beside each x.json, which is hidden and no JSON.
+        for path in files_below(source, ".json")
     ]
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mammodet.converters.folder.words import Meaning, fold_name
 
+from mammodet.data.json_values import short
 from mammodet.errors import InputError, raise_faults
+from mammodet.files import load_yaml
 
 _LABELS = ("tumor", "malignant")
 _TEXTS = ("density", "birads", "name")
@@ -39,12 +40,7 @@ def read_map(path: Path) -> list[ClassRule]:
     Raises:
         InputError: the file is missing or is no such mapping; with every fault.
     """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+    value = load_yaml(path)
     if not isinstance(value, dict) or not value:
         raise InputError(f"{path}: expected lines like 'stage2: {{malignant: 1, density: B}}' or 'junk: skip'")
     rules: list[ClassRule] = []
@@ -64,7 +60,7 @@ def _rule_of_yaml(folder: Any, content: Any) -> ClassRule:
     if content == "skip":
         return ClassRule(str(folder), skip=True)
     if not isinstance(content, dict) or not content:
-        raise InputError(f"{folder}: is {content!r}; expected skip, or keys such as {{malignant: 1}}")
+        raise InputError(f"{folder}: is {short(content)}; expected skip, or keys such as {{malignant: 1}}")
     pairs: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, bool | list | dict):

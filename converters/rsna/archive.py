@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammodet.converters.base import walk_files
-
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from mammodet.errors import InputError
+from mammodet.folders import walk_files
 
 #: Of several files of one image the first kind is taken: what has lost nothing before what may have.
 _ORDER = {suffix: number for number, suffix in enumerate((*DICOM_SUFFIXES, ".png", ".tif", ".tiff", *IMAGE_SUFFIXES))}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mammodet.converters.base import walk_files
 from mammodet.converters.coco.converter import Labelled
 from mammodet.converters.coco.draft import Draft
 from mammodet.converters.coco.image import ImageTask
@@ -26,6 +25,7 @@ from mammodet.converters.table.settings import HowToReadTables
 from pydantic import model_validator
 
 from mammodet.errors import InputError, raise_faults
+from mammodet.folders import walk_files
 from mammodet.records import ImageRecord
 
 _GROUP = "annotations"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import yaml
 from mammodet.converters.coco.draft import Draft
 from mammodet.converters.sheet import read_bytes, read_sheet
 from mammodet.converters.table.columns import as_number, read_boxes_table
@@ -16,7 +15,7 @@ from mammodet.converters.via import read_shape
 
 from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
-from mammodet.files import parse_xml, read_json
+from mammodet.files import load_yaml, parse_xml, read_json
 from mammodet.outlines import ellipse, turned_box
 
 _MOST_CLASSES = 10_000
@@ -268,10 +267,7 @@ def _swapped(name: str) -> str:
 def yolo_classes(source: Path) -> tuple[str, ...]:
     """Names of the classes by `data.yaml`, `classes.txt`, or `obj.names`; none where there is no such file."""
     for path in sorted([*source.glob("*.yaml"), *source.glob("*.yml")]):
-        try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+        value = load_yaml(path)
         names = value.get("names") if isinstance(value, dict) else None
         if isinstance(names, dict):
             if not all(isinstance(number, int) and 0 <= number < _MOST_CLASSES for number in names):
@@ -280,7 +276,8 @@ def yolo_classes(source: Path) -> tuple[str, ...]:
         if isinstance(names, list):
             return tuple(map(str, names))
     for path in sorted([*source.rglob("classes.txt"), *source.rglob("obj.names")]):
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
     return ()
 
 

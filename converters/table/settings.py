@@ -7,10 +7,10 @@ from os.path import normpath
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mammodet.converters.base import walk_files
 from mammodet.converters.coco.tables import fold
 
 from mammodet.data.images import IMAGE_SUFFIXES, is_image
+from mammodet.folders import walk_files
 
 _FOLDERS = ("", "images", "JPEGImages", "imgs", "../images", "../JPEGImages", "../imgs")
 

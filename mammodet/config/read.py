@@ -2,7 +2,7 @@
 
 import difflib
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mammodet.config.detector import AggregationConfig
 from mammodet.config.detectron2 import DETECTRON2_KEYS
 from mammodet.config.experiment import MODELS, Config
 from mammodet.errors import InputError, raise_faults, short_repr
-from mammodet.files import check_is_file, check_tree
+from mammodet.files import check_tree, load_yaml
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -119,24 +119,6 @@ def differences(then: Any, now: Any, place: str = "") -> list[str]:
     return [f"{key} {before!r} -> {after!r}" for key, before, after in changes(then, now, place)]
 
 
-_MOST_BYTES = 2**18  # of a YAML file: a config of every setting has 2**14
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would silently let the last of two equal keys win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        seen = set()
-        for key in keys:
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(None, None, "a key is a list or keys", node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The keys and values of a YAML file over those of its `_base_`.
 
@@ -148,16 +130,7 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = Path(path)
     if path.resolve() in seen:
         raise InputError(f"{path}: its _base_ leads back to itself")
-    check_is_file(path, "a YAML file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise InputError(f"{path}: has {path.stat().st_size} bytes; expected a config, of {_MOST_BYTES} or less")
-    try:
-        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-        check_tree(values, str(path), most=10**5)
-    except InputError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid YAML: {error}") from None
+    values = load_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds a {type(values).__name__}; expected keys and values")

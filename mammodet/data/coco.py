@@ -11,6 +11,7 @@ from typing import Any
 
 from mammodet.data.dataset_files import check_dataset, find_view
 from mammodet.data.json_values import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
+from mammodet.data.plain_coco import check_crowd, is_plain, lesion_fault, says_labels
 from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import clip_boxes, rle_area
 from mammodet.json_lists import JsonList, members_hash, read_members, sharing, write_members
@@ -110,7 +111,9 @@ def _lesion_to_json(lesion: Lesion, number: int, record: ImageRecord, category_i
 def read_coco(path: Path, *, skip_invalid: bool | None = None) -> Dataset:
     """Read and check a data set: a file, or one that is made of others (`mammodet.data.dataset_files`).
 
-    Boxes that pass the border by up to `CLIP_PX` are cut to the image, and listed in `info["clipped"]`.
+    Boxes that pass the border by up to `CLIP_PX` are cut to the image, and listed in `info["clipped"]`. An image of
+    another tool's file that has neither annotations nor labels is normal, or was never looked at: nothing is known of
+    it, so that it is `unlocalized`; `info["unknown"]` counts these.
 
     Args:
         skip_invalid: drop annotations and images with faults instead of refusing the file; what was dropped is
@@ -158,6 +161,10 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         raise InputError(
             f"{where}: info.split is {short(split)}; expected an object with texts {', '.join(_SPLIT_TEXTS)} or null"
         )
+    plain = is_plain(info)
+    if plain:
+        check_crowd(annotations, where)
+    bare: set[int] = set()
     records: dict[int, ImageRecord] = {}
     file_names: set[str] = set()
     listed: set[Any] = set()
@@ -175,6 +182,8 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
             continue
         records[record.image_id] = record
         file_names.add(record.file_name)
+        if plain and not says_labels(item):
+            bare.add(record.image_id)
 
     lesions: dict[int, list[Lesion]] = {}
     seen: set[Any] = set()
@@ -182,7 +191,12 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
     orphans = False
     for position, item in enumerate(annotations):
         _check_number(checker, where)
-        if not _read_annotation(item, position, records, names, lesions, seen, checker, clipped):
+        good = _read_annotation(item, position, records, names, lesions, seen, checker, clipped)
+        if good and plain and (fault := lesion_fault(item, lesions[item["image_id"]][-1])):
+            checker.faults.append(f"annotation {short(item['id'])}: {fault}")
+            lesions[item["image_id"]].pop()
+            good = False
+        if not good:
             image_id = read_id(item.get("image_id")) if isinstance(item, dict) else None
             if isinstance(image_id, int) and image_id in records:
                 records[image_id] = replace(records[image_id], unlocalized=True)
@@ -197,6 +211,11 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
             advice="Re-run the converter, or mend the file"
             + (", or leave out the faulty records (data.skip_invalid=true)." if skip_invalid is False else "."),
         )
+    unknown = [number for number in records if number in bare and not lesions.get(number)]
+    for number in unknown:
+        records[number] = replace(records[number], unlocalized=True)
+    if unknown:
+        info = {**info, "unknown": len(unknown)}
     ordered = sorted(names)
     if checker.faults:
         info = {**info, "dropped": checker.faults}

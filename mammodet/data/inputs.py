@@ -25,6 +25,7 @@ from mammodet.data.json_values import check_file_name, check_new_name
 from mammodet.data.study import Exam, StudyFile, exams_of, left_out, repeated
 from mammodet.errors import InputError, printable
 from mammodet.files import check_is_file, locked
+from mammodet.folders import walk_files
 from mammodet.records import Dataset, ImageRecord
 
 _MOST_MEMBERS = 200_000  # of a zip file
@@ -166,8 +167,8 @@ def _add(path: Path, found: _Found, unpack_to: Path) -> Path:
 
 def _add_folder(folder: Path, found: _Found) -> None:
     drawn = {page.parent for page in folder.rglob("index.html") if (page.parent / "thumbnails").is_dir()}
-    for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or path.is_dir() or path.name.upper() == "DICOMDIR":
+    for path in sorted(place / name for place, names in walk_files(folder) for name in names):
+        if path.name.upper() == "DICOMDIR":
             continue
         if not drawn.isdisjoint(path.parents):
             found.left_out.append((path, "is of a folder of pictures that mammodet has drawn"))

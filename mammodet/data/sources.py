@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +27,7 @@ class SourceFile:
         archive: as the file's `info` says.
         data_hash, split_hash: of the file as it lies on disk; None where not known.
         patient_prefix: stands before its patient ids in the model's list of patients.
+        unseen: of a validation file, whether no training before or beside its own had its patients, as far as known.
     """
 
     file: str | None = None
@@ -35,6 +36,16 @@ class SourceFile:
     data_hash: str | None = None
     split_hash: str | None = None
     patient_prefix: str = ""
+    unseen: bool = True
+
+    @property
+    def chose_it(self) -> bool:
+        """Whether the model was chosen by this file, and never trained on its patients."""
+        return self.subset == "val" and self.unseen
+
+    def seen_unless(self, hashes: Collection[str | None]) -> SourceFile:
+        """The file; one of validation as seen unless its hash is among these."""
+        return replace(self, unseen=False) if self.chose_it and self.data_hash not in hashes else self
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

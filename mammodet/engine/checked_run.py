@@ -79,6 +79,13 @@ def read_dataset(config: Config, path: Path) -> Dataset:
         print(f"{path}: {len(dropped)} faulty records dropped:", *dropped[:20], sep="\n  - ")
     if clipped := dataset.info.get("clipped"):
         print(f"{path}: {len(clipped)} boxes cut to their images, for instance of {clipped[0]}")
+    if unknown := dataset.info.get("unknown"):
+        print(
+            f"WARNING: {path}: {unknown} of {len(dataset.images)} images have neither annotations nor labels, and "
+            "nothing says that they are normal: they teach no background and are not scored. If they were looked at "
+            'and are normal, write "labels": {"tumor": 0} to them, or convert the file: mammodet convert coco '
+            "--without-boxes normal"
+        )
     return dataset
 
 

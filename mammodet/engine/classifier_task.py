@@ -1,7 +1,8 @@
 """What an image classifier needs of its data, how it is run, and its answers."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mammodet.config import ClassHeadConfig, ClassifierModelConfig, Config
@@ -11,6 +12,9 @@ from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.mammo_rcnn import ModelOutput
 from mammodet.records import Dataset, ImagePrediction
 from mammodet.targets import class_of, classes_of, collapses_of, is_binary
+
+#: The side in the name of a class: LEFT_CC, R-MLO, lcc.
+_SIDE = re.compile(r"(?<![a-z])(left|right|[lr])(?=(?:cc|mlo)?(?![a-z]))")
 
 
 class ClassifierTask:
@@ -32,7 +36,9 @@ class ClassifierTask:
             )
         for name, head in _model(config).classifier.heads.items():
             place = f"model.classifier.heads.{name}"
-            if "laterality" in name.split("+"):
+            parts = name.split("+")
+            names = [record.class_name for record in train.images] if "class" in parts else []
+            if "laterality" in parts or _tell_sides(names):
                 faults += _side_faults(config, place)
             faults += _label_faults(name, train, val) if is_binary(name) else _class_faults(name, head, train, val)
         return faults
@@ -72,6 +78,12 @@ def _filled(name: str, head: ClassHeadConfig, train: Dataset) -> ClassHeadConfig
     for label, names in collapse.items():
         print(f"  {label} is the sum over {', '.join(names)}")
     return head.change(classes=classes, class_weights=weights, collapse=collapse)
+
+
+def _tell_sides(names: Iterable[str | None]) -> bool:
+    """Whether the archive's classes say of what side an image is, as `LEFT_CC` and `right benign` do."""
+    words = {word[:1] for name in set(names) for word in _SIDE.findall((name or "").lower())}
+    return words == {"l", "r"}
 
 
 def _side_faults(config: Config, place: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from mammodet.data.domain import Domain
-from mammodet.data.patient_keys import PatientKey
+from mammodet.data.patient_keys import PatientKey, not_comparable
 from mammodet.data.seen_images import SeenImages
 from mammodet.data.sources import SourceFile, joined_sources, sources_of
 from mammodet.errors import InputError, faults_of
@@ -82,8 +82,22 @@ class RunFacts:
             faults = faults_of(error) if isinstance(error, ValidationError) else [str(error)]
             raise InputError(f"{path}: its facts are damaged ({'; '.join(faults[:3])})") from None
 
-    def with_earlier(self, earlier: RunFacts) -> RunFacts:
-        """Facts that also name what a model saw before: it does not forget."""
+    def with_earlier(self, earlier: RunFacts, val_patients: Collection[str] | None = None) -> RunFacts:
+        """Facts that also name what a model saw before, or another one of its ensemble: it does not forget.
+
+        A validation file that only one of them has may hold patients that the other one was trained on.
+
+        Args:
+            val_patients: of the validation files of `self`, if nothing else was learnt by `self`.
+        """
+        mine, theirs = ({file.data_hash for file in each.files if file.chose_it} for each in (self, earlier))
+        apart = val_patients is not None and not (
+            set(val_patients) & set(earlier.patients) or not_comparable(earlier.patients, set(val_patients))
+        )
+        files = joined_sources(
+            (file if apart else file.seen_unless(theirs) for file in self.files),
+            (file.seen_unless(mine) for file in earlier.files),
+        )
         counts = [count for count in (self.unknown_patients, earlier.unknown_patients) if count is not None]
         same = self.data_hash == earlier.data_hash
         unknown = (max if same else sum)(counts) if len(counts) == 2 or any(counts) else None
@@ -92,7 +106,7 @@ class RunFacts:
             self,
             domain=domains[0].joined(domains[1]) if len(domains) == 2 else next(iter(domains), None),
             patients=tuple(sorted({*self.patients, *earlier.patients})),
-            files=joined_sources(self.files, earlier.files),
+            files=files,
             unknown_patients=unknown,
             unknown_start=earlier.unknown_start or self.unknown_start,
             images=self.images.joined(earlier.images),

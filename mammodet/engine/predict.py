@@ -32,7 +32,7 @@ from mammodet.engine.fusion import Look, fused, tiles_of, views_of, with_tiles
 from mammodet.engine.partial import Partial, Written
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import Calibration, check_belongs, label_predictions
-from mammodet.files import atomic_path, canonical_hash, file_hash, locked, write_json
+from mammodet.files import atomic_path, canonical_hash, file_hash, file_stamp, locked, write_json
 from mammodet.modeling.aggregation import joined_scores
 from mammodet.models.card import ModelCard
 from mammodet.parallel import read_ahead
@@ -276,7 +276,8 @@ def predict_to_folder(
     if calibration is not None:
         check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
     folder = share_folder(output, shard) if shard else output
-    made_of = [data_hash(dataset), str(root.resolve()), _stamps(dataset, root), force]
+    stamps = [file_stamp(root / record.file_name) for record in dataset.images]
+    made_of = [data_hash(dataset), str(root.resolve()), stamps, force]
     task = canonical_hash([predictor.describe(), *made_of])
     shares = [] if shard else sorted(output.glob(f"{_SHARDS}/*/{_PARTIAL}"))
     with ExitStack() as stack:
@@ -383,18 +384,6 @@ def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
             "predictions.json has them",
             file=sys.stderr,
         )
-
-
-def _stamps(dataset: Dataset, root: Path) -> list[list[int] | None]:
-    """Size and time of change of each image file: one that was replaced must be predicted again."""
-    stamps: list[list[int] | None] = []
-    for record in dataset.images:
-        try:
-            found = (root / record.file_name).stat()
-            stamps.append([found.st_size, found.st_mtime_ns])
-        except OSError:
-            stamps.append(None)
-    return stamps
 
 
 @contextmanager

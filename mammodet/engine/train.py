@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from mammodet.config import Config
 from mammodet.data.domain import domain_of
 from mammodet.data.inputs import Skipped
+from mammodet.data.patient_keys import PatientKey
 from mammodet.engine.callbacks import AtomicCheckpointIO, OneBar, Patience
 from mammodet.engine.checked_run import Run, patient_key
 from mammodet.engine.checkpoint import RunFacts, finish_checkpoint, load_model, read_facts
@@ -49,15 +51,22 @@ class Machines:
     dist_url: str = "auto"
 
 
-def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) -> RunFacts:
+def _with_earlier_patients(
+    facts: RunFacts,
+    start: Path | None,
+    weights: str,
+    val_patients: Collection[str] = (),
+    key: PatientKey | None = None,
+) -> RunFacts:
     """Facts that also name what the model saw before this run.
 
     Args:
         start: the checkpoint that is resumed (perhaps with other data), or None for a new run; what a resumed run once
             started from is known to its checkpoint.
+        val_patients: of this run, hashed by `key` where there is one.
     """
     if start is not None:
-        return facts.with_earlier(read_facts(start)[1])
+        return facts.with_earlier(read_facts(start)[1].hashed(key), val_patients)
     if weights in ("none", "coco", "imagenet") or is_published(weights):
         return facts
     path = model_path(weights)
@@ -65,7 +74,7 @@ def _with_earlier_patients(facts: RunFacts, start: Path | None, weights: str) ->
     earlier = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(earlier, dict):
         return replace(facts, unknown_start=path.name)
-    return facts.with_earlier(RunFacts.from_json(earlier, path))
+    return facts.with_earlier(RunFacts.from_json(earlier, path).hashed(key), val_patients)
 
 
 def train(
@@ -96,7 +105,15 @@ def train(
         run = _with_precision(run, start, machines or Machines(), log)
         config = run.config
         own = replace(run.facts, domain=domain_of(run.train, run.root))
-        facts = _with_earlier_patients(own, start.path, config.model.weights).hashed(patient_key(config))
+        key = patient_key(config)
+        prefixes = {file.patient_prefix for file in own.files}
+        val_patients = {key.hash(each, prefixes) if key else each for each in run.val.patients}
+        facts = _with_earlier_patients(own, start.path, config.model.weights, val_patients, key).hashed(key)
+        if any(file.subset == "val" and not file.unseen for file in facts.files[: len(own.files)]):
+            log.say(
+                f"WARNING: patients of validation were in the training that {config.model.weights} comes from, or may "
+                "have been: figures of validation are too good, and mammodet calibrate refuses its file"
+            )
         trainer = _trainer(config, machines or Machines(), log, pace)
         log.speaks = trainer.is_global_zero
         loaders = Loaders(run, log.progress)

@@ -173,7 +173,12 @@ def _versions() -> dict[str, str]:
 
 def _notes(dataset: Dataset, lesions: FlatLesions, options: Options, *, with_boxes: bool) -> list[str]:
     notes = []
-    unlocalized = sum(record.unlocalized for record in dataset.images)
+    if unknown := sum(record.unlocalized and not record.has_truth for record in dataset.images):
+        notes.append(
+            f"{unknown} of {len(dataset.images)} images have neither lesions nor labels, and nothing says that they "
+            "are normal: they take no part in any figure of lesions or labels."
+        )
+    unlocalized = sum(record.unlocalized and record.has_truth for record in dataset.images)
     if unlocalized and with_boxes:
         notes.append(
             f"{unlocalized} images hold a lesion without a place: they count in the image, breast and patient figures "

@@ -136,7 +136,7 @@ def provenance_of(
             f"{ground_truth}: is what the model was trained on. Its scores there are surer than on new patients. "
             f"{_where_to_fit(model)}."
         )
-    if truth_hash not in {file.data_hash for file in files if file.subset == "val"}:
+    if truth_hash not in {file.data_hash for file in files if file.chose_it}:
         found, _ = seen_before(dataset, predictions, "the predictions")
         if found:
             raise InputError(
@@ -162,7 +162,7 @@ def provenance_of(
 
 
 def _where_to_fit(model: Mapping[str, Any]) -> str:
-    names = dict.fromkeys(file.file for file in sources_of(model) if file.subset == "val" and file.file)
+    names = dict.fromkeys(file.file for file in sources_of(model) if file.chose_it and file.file)
     chosen_by = f"its validation file ({' or '.join(names)})" if names else "the file that it was chosen by"
     return f"Predict {chosen_by}, or patients that it has not seen, and fit on them"
 

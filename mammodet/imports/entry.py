@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mammodet.files import read_json
+from mammodet.files import check_is_file, read_json
 from mammodet.imports import ImportOptions
 from mammodet.records import Dataset
 
@@ -83,6 +83,7 @@ def read_results(path: Path) -> Any:
     Raises:
         InputError: the file is missing, is no UTF-8, or is cut short.
     """
+    check_is_file(path, "a JSON file")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):

@@ -8,6 +8,7 @@ from mammodet.data.predictions import Predictions
 from mammodet.data.sources import SourceFile
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash, file_hash
+from mammodet.folders import walk_files
 from mammodet.imports import ImportOptions, coco, table, ultralytics, yolo
 from mammodet.imports.collect import Collector, ImportSummary
 from mammodet.imports.entry import Format
@@ -63,7 +64,8 @@ def source_hash(source: Path) -> str:
     """SHA-256 of a file; of a folder, over the names and hashes of its files, hidden ones left out."""
     if source.is_file():
         return file_hash(source)
-    paths = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = (folder / name for folder, names in walk_files(source) for name in names)
+    paths = sorted(path for path in found if path.is_file())
     return canonical_hash({path.relative_to(source).as_posix(): file_hash(path) for path in paths})
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mammodet.data.json_values import short
 from mammodet.errors import InputError, raise_faults
+from mammodet.files import check_is_file
 from mammodet.imports import ImportOptions
 from mammodet.imports.entry import FAULTY, Entry, read_number
 from mammodet.records import Dataset
@@ -50,12 +51,8 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
 
 
 def _text(source: Path) -> str:
-    try:
-        content = source.read_bytes()
-    except IsADirectoryError:
-        raise InputError(f"{source}: is a folder; expected a table (CSV, TSV)") from None
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file; expected a table (CSV, TSV)") from None
+    check_is_file(source, "a table")
+    content = source.read_bytes()
     try:
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):  # what a spreadsheet calls Unicode text
             return content.decode("utf-16")

@@ -7,6 +7,7 @@ from typing import Any
 
 from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
+from mammodet.folders import files_below
 from mammodet.imports import ImportOptions
 from mammodet.imports.coco import read_list
 from mammodet.imports.entry import FAULTY, NO_PIXEL, Entry, read_results
@@ -28,12 +29,12 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
     """
     shares = options.coordinates == "normalized"
     if source.is_dir():
-        paths = sorted(path for path in source.rglob("*.json") if path.is_file() and not path.name.startswith("."))
+        paths = files_below(source, ".json")
         if not paths:
             raise InputError(f"{source}: holds no .json file; expected one per image, or name predictions.json itself")
         for path in paths:
             name = path.relative_to(source).as_posix()
-            yield from _read_summary(name.removesuffix(".json"), read_results(path), name, shares)
+            yield from _read_summary(name[: -len(".json")], read_results(path), name, shares)
         return
     value = read_results(source)
     if isinstance(value, dict):

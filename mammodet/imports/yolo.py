@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mammodet.data.json_values import short
 from mammodet.errors import InputError
+from mammodet.folders import files_below
 from mammodet.imports import ImportOptions
 from mammodet.imports.entry import Entry, read_number
 from mammodet.records import Dataset
@@ -20,7 +21,7 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; expected the folder 'labels' with one text file per image")
-    paths = sorted(path for path in source.rglob("*.txt") if path.is_file() and not path.name.startswith("."))
+    paths = files_below(source, ".txt")
     if not paths:
         raise InputError(
             f"{source}: holds no .txt file; expected one per image with detections (YOLO writes them with "
@@ -29,7 +30,7 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
         )
     for path in paths:
         name = path.relative_to(source).as_posix()
-        image = name.removesuffix(".txt")
+        image = name[: -len(".txt")]
         yield Entry(name, image, opens=True)
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -241,8 +241,8 @@ def _plain_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -
         )
     if found >= 2 * expected:
         raise InputError(
-            f"{file.path}: holds {found} bytes of pixel data, those of {found // expected} frames, and states one frame; "
-            "it is damaged"
+            f"{file.path}: holds {found} bytes of pixel data, those of {found // expected} frames, and states one "
+            "frame; it is damaged"
         )
     file.stream.seek(element.offset)
     # With the padding byte of an odd length: in big-endian files of 16-bit words it is the last pixel.
