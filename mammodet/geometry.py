@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -190,10 +189,3 @@ def rle_box(rle: Rle) -> BoxXYXY:
     """Tight box_xyxy of a mask; all zeros where it is empty."""
     x, y, width, height = (float(value) for value in coco_mask.toBbox(rle))
     return x, y, x + width, y + height
-
-
-def rle_iou(first: Sequence[Rle], second: Sequence[Rle]) -> NDArray[np.float64]:
-    """Intersection over union (n, m) of two lists of masks of one size."""
-    if not first or not second:
-        return np.zeros((len(first), len(second)))
-    return np.asarray(coco_mask.iou(list(first), list(second), [0] * len(second)), dtype=np.float64)

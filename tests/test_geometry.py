@@ -17,7 +17,6 @@ from mammodet.geometry import (
     patch_to_rle,
     rle_area,
     rle_box,
-    rle_iou,
     rle_to_mask,
     xywh_to_xyxy,
     xyxy_to_xywh,
@@ -121,13 +120,6 @@ def test_mask_to_rle_refuses_three_dimensions():
 
 def test_rle_box_of_an_empty_mask_is_zero():
     assert rle_box(mask_to_rle(np.zeros((5, 7), bool))) == (0, 0, 0, 0)
-
-
-def test_rle_iou_by_hand():
-    a, b = mask_to_rle(square((20, 20), 0, 0, 10)), mask_to_rle(square((20, 20), 5, 0, 10))
-    assert rle_iou([a], [a, b]) == pytest.approx(np.array([[1, 50 / 150]]))
-    assert rle_iou([], [a]).shape == (0, 1)
-    assert rle_iou([a], []).shape == (1, 0)
 
 
 def test_patch_to_rle_equals_the_rle_of_the_whole_mask():

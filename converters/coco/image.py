@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason, link_file
@@ -16,7 +16,7 @@ from mammodet.data.images import read_image, read_orientation
 from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.files import write_bytes
-from mammodet.records import ImageRecord, Lesion
+from mammodet.records import ImageRecord
 
 #: Images that Exif or TIFF turn upright, among the facts.
 TURNED = "images turned upright"
@@ -86,7 +86,7 @@ def convert_image(task: ImageTask, how: HowToConvert) -> Made:
         write_bytes(target, task.path.read_bytes())
     facts = task.facts
     boxes.facts[TURNED] += orientation != 1
-    boxes.lesions = [_with_attributes(lesion, facts) for lesion in boxes.lesions]
+    boxes.lesions = [replace(lesion, attributes={**lesion.attributes, **facts.attributes}) for lesion in boxes.lesions]
     notes = [*facts.notes, *(f"{item.what} quarantined: {item.reason}" for item in boxes.quarantine)]
     marked = len(boxes.lesions) + len(boxes.lost)
     mismatch = (marked, facts.lesion_rows) if facts.lesion_rows not in (None, marked) else None
@@ -130,17 +130,6 @@ def _size_fault(image: SourceImage, size_hw: tuple[int, int], orientation: int) 
         f"the JSON says {told[0]}x{told[1]}, the file is {size_hw[0]}x{size_hw[1]} (height x width): where its "
         "boxes lie cannot be told; take the images that the JSON was made for, or write the files' sizes into it "
         "if the boxes were drawn on these"
-    )
-
-
-def _with_attributes(lesion: Lesion, facts: ImageFacts) -> Lesion:
-    return Lesion(
-        lesion.category,
-        lesion.box_xyxy,
-        lesion.rle,
-        lesion.geometry,
-        {**lesion.attributes, **facts.attributes},
-        lesion.ignore,
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from mammodet.converters.base import Summary, listed
 from mammodet.converters.coco.boxes import FAULT, Categories
@@ -14,18 +13,8 @@ from mammodet.records import ImageRecord
 
 MOST_NAMES = 5  # how many are listed where there can be many
 _IMAGE_KEYS = {"id", "file_name", "width", "height", *IMAGE_KEYS}
-_ANNOTATION_KEYS: set[Any] = {
-    "id",
-    "rotation",
-    "image_id",
-    "category_id",
-    "bbox",
-    "area",
-    "segmentation",
-    "iscrowd",
-    "ignore",
-}
-_ANNOTATION_KEYS |= {"attributes", "geometry", FAULT}
+_ANNOTATION_KEYS: set[object] = {"id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "ignore"}
+_ANNOTATION_KEYS |= {"rotation", "attributes", "geometry", FAULT}
 
 
 def count(
