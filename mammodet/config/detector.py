@@ -14,6 +14,7 @@ AggregationRule = Literal["max", "noisy_or", "top_k_mean", "head", "learned"]
 class BackboneConfig(Section):
     """`resnet18|34|50|101` (torchvision's), or any timm model that gives features, as `timm/NAME`."""
 
+    #: The network.
     name: str = "resnet50"
     #: GN where nothing is pretrained, FrozenBN for small batches on pretrained weights.
     norm: Literal["GN", "BN", "FrozenBN"] = "GN"

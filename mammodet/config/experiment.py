@@ -39,6 +39,7 @@ class PixelsConfig(Section):
 class DetectorModelConfig(Section):
     """A model that finds lesions and answers for the image."""
 
+    #: `detector`, or `classifier` with the keys further below.
     kind: Literal["detector"] = "detector"
     detector: DetectorConfig = DetectorConfig()
     detectron2: Detectron2Config = Detectron2Config()

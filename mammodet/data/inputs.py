@@ -167,12 +167,13 @@ def _add(path: Path, found: _Found, unpack_to: Path) -> Path:
 
 def _add_folder(folder: Path, found: _Found) -> None:
     drawn = {page.parent for page in folder.rglob("index.html") if (page.parent / "thumbnails").is_dir()}
+    found.left_out += [(each, "holds pictures that mammodet has drawn") for each in sorted(drawn)]
     for path in sorted(place / name for place, names in walk_files(folder) for name in names):
         if path.name.upper() == "DICOMDIR":
             continue
         if not drawn.isdisjoint(path.parents):
-            found.left_out.append((path, "is of a folder of pictures that mammodet has drawn"))
-        elif is_image(path):
+            continue
+        if is_image(path):
             found.paths.setdefault(path)
         elif path.suffix.lower() == ".zip":
             found.left_out.append((path, "is a zip file in a folder; name it after --input"))

@@ -56,7 +56,7 @@ class PatchSummary:
         title = f"{self.data} -> {self.output}: {total} patches of {self.file_side}x{self.file_side} px"
         lines = [to_text(Table(("class",), (*subsets, "all"), tuple(rows), title))]
         lines.append("  files: " + ", ".join(f"{name} {count}" for name, count in self.tables.items()))
-        for title, counts in (("lesions", self.lesions), ("negatives, images", self.negatives)):
+        for title, counts in (("lesions", self.lesions), ("images with fewer negatives", self.negatives)):
             lines.append(f"  {title}:" + ("" if any(counts.values()) else " none"))
             for what, count in counts.items():
                 if count:

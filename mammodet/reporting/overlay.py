@@ -199,7 +199,7 @@ def facts_text(record: ImageRecord | None, prediction: ImagePrediction | None = 
 def truth_text(record: ImageRecord | None) -> str:
     """`ground truth: tumor 1 · malignant 0 · unlocalized`; labels that are not known are left out."""
     if record is None:
-        return "ground truth: none"
+        return "ground truth: not known"
     return f"ground truth: {truth_words(record) or 'not known'}"
 
 
@@ -218,7 +218,7 @@ def truth_words(record: ImageRecord) -> str:
 def prediction_text(prediction: ImagePrediction | None, options: OverlayOptions = DEFAULT) -> str:
     """`prediction: tumor 0.87 · malignant 0.12`, and how many detections are drawn or not."""
     if prediction is None:
-        return "prediction: none"
+        return "not predicted"
     if not options.detects:
         return answers_text(prediction)
     parts = [f"{name} {value:.2f}" for name, value in prediction.scores.items()]
