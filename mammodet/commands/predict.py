@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -195,6 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             _say_skipped(inputs.skipped)
             inputs = deidentified(inputs, key, folder / "deidentified")
+            if chosen.overlays:
+                _say_letters(inputs)
         skipped, objects = predict_inputs(chosen, predictor, inputs, calibration, key)
         if chosen.stow and server is not None:
             server.store(objects)
@@ -292,6 +295,17 @@ def predict_inputs(
             file=sys.stderr,
         )
     return skipped, objects
+
+
+def _say_letters(inputs: Inputs) -> None:
+    from mammodet.data.burned_in import has_letters
+    from mammodet.data.images import read_image
+
+    for record in inputs.dataset.images:
+        with suppress(InputError):  # it is skipped, with its reason
+            if has_letters(read_image(inputs.root / record.file_name)):
+                note = "has letters beside the breast, which may name the patient; look at its overlay before it leaves"
+                print(f"warning: {record.file_name}: {note}", file=sys.stderr)
 
 
 def _say_skipped(skipped: Sequence[Skipped]) -> None:

@@ -40,7 +40,11 @@ _MAY_LACK = (  # type 2 of the patient and study modules, which highdicom copies
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-_DATES = {"PatientBirthDate": (DA, "YYYYMMDD"), "StudyDate": (DA, "YYYYMMDD"), "StudyTime": (TM, "HHMMSS")}
+_DATES: dict[str, tuple[Any, str]] = {
+    "PatientBirthDate": (DA, "YYYYMMDD"),
+    "StudyDate": (DA, "YYYYMMDD"),
+    "StudyTime": (TM, "HHMMSS"),
+}
 _FINDINGS = {
     "mass": codes.SCT.Mass,
     "calcification": codes.cid6014.IndividualCalcification,
