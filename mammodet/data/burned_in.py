@@ -34,7 +34,7 @@ def has_letters(pixels: NDArray[Any]) -> bool:
     return any(_longest_row(small, breast, way) >= _ROW for way in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT))
 
 
-def _longest_row(small: NDArray[np.uint8], breast: NDArray[np.bool_], way: int) -> float:
+def _longest_row(small: NDArray[Any], breast: NDArray[np.bool_], way: int) -> float:
     strokes = (cv2.morphologyEx(small, way, _GROUND) > _CONTRAST) & ~breast
     found = cv2.connectedComponentsWithStats(strokes.astype(np.uint8), connectivity=8)[2][1:]
     _, _, width, height, area = found.T
