@@ -327,6 +327,13 @@ def test_tables_list_every_file_and_quote_formulas(study: tuple[Predictions, Inp
     assert rows["images"][0]["tumor_rule"] == "score: the strongest detection; no label: no calibration"
 
 
+def test_damaged_dates_are_refused_before_prediction(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.dcm", 1, StudyDate="20200101")
+    path.write_bytes(path.read_bytes().replace(b"20200101", b"2O200101"))
+    with pytest.raises(InputError, match=r"a\.dcm: StudyDate is '2O200101'; expected YYYYMMDD"):
+        check_sources(gather([path], ["mass"], unpack_to=tmp_path / "unpacked"), ["sr"], with_masks=True)
+
+
 def test_predict_writes_all_of_a_flipped_and_cropped_study(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "best.ckpt")
     folder = tmp_path / "in"

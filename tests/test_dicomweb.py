@@ -135,7 +135,7 @@ def test_more_than_is_allowed_is_refused(service: Service, tmp_path: Path) -> No
     from mammodet.serving.dicomweb import Server
     from mammodet.serving.studies import Limits
 
-    service.files.append(film(tmp_path / "pacs/1.dcm", 1, "1.2.6", PixelData=bytes(2**22)))
+    service.files.append(film(tmp_path / "pacs/9.dcm", 9, "1.2.6", PixelData=bytes(2**22)))
     for study, limits, part in (
         ("1.2.8", Limits(instances=2), "3 images.*--most-instances"),
         ("1.2.6", Limits(instance_bytes=2**20), "more than 1048576 bytes.*--most-mb"),

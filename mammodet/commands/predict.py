@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -198,6 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             _say_skipped(inputs.skipped)
             inputs = deidentified(inputs, key, folder / "deidentified")
+            if chosen.overlays:
+                _say_letters(inputs)
         if chosen.shard and inputs.root.resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 "--shard: takes no zip files, --from-dicomweb or --deidentify, whose files each process would make "
@@ -314,6 +317,17 @@ def _shard(text: str) -> tuple[int, int]:
     if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r}: expected I/N with I from 1 to N, as in 1/4")
     return int(first), int(count)
+
+
+def _say_letters(inputs: Inputs) -> None:
+    from mammodet.data.burned_in import has_letters
+    from mammodet.data.images import read_image
+
+    for record in inputs.dataset.images:
+        with suppress(InputError):  # it is skipped, with its reason
+            if has_letters(read_image(inputs.root / record.file_name)):
+                note = "has letters beside the breast, which may name the patient; look at its overlay before it leaves"
+                print(f"warning: {record.file_name}: {note}", file=sys.stderr)
 
 
 def _say_skipped(skipped: Sequence[Skipped]) -> None:

@@ -89,7 +89,8 @@ def write_dicom(
                 path = folder / f"{kind}_{dataset.SOPInstanceUID}.dcm"
                 with atomic_path(path) as whole:
                     dataset.save_as(whole, enforce_file_format=True)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # what highdicom says of headers it refuses
+        # what highdicom and pydicom say of headers that they refuse
+        except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
             reason = str(error)[:200] if isinstance(error, ValueError) else "its header lacks something, or is damaged"
             faults.append(f"{where}: no {kind} can be written: {reason}")
             return

@@ -21,9 +21,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
+from pydicom.valuerep import DA, TM
 
 from mammodet.data.dicom.file import quiet
-from mammodet.data.dicom.tags import text
+from mammodet.data.dicom.tags import shown, text
 from mammodet.data.study import Spacing
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash
@@ -39,6 +40,11 @@ _MAY_LACK = (  # type 2 of the patient and study modules, which highdicom copies
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
+_DATES: dict[str, tuple[Any, str]] = {
+    "PatientBirthDate": (DA, "YYYYMMDD"),
+    "StudyDate": (DA, "YYYYMMDD"),
+    "StudyTime": (TM, "HHMMSS"),
+}
 _FINDINGS = {
     "mass": codes.SCT.Mass,
     "calcification": codes.cid6014.IndividualCalcification,
@@ -181,6 +187,11 @@ def read_source(path: Path) -> Dataset:
         raise InputError(f"{path}: its header cannot be read; the file is damaged") from error
     if bad:
         raise InputError(f"{path}: has no valid {', '.join(bad)}; DICOM output must refer to it")
+    for name, (kind, form) in _DATES.items():
+        try:
+            kind(source.get(name))
+        except ValueError:
+            raise InputError(f"{path}: {name} is {shown(source, name)!r}; expected {form}") from None
     return source
 
 

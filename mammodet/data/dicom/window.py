@@ -67,9 +67,6 @@ def value_table(path: Path, dataset: Dataset, stored: StoredFormat, window: int 
     Raises:
         InputError: there is no such window, or a table, window, rescaling or padding is nonsense.
     """
-    for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
-        if not tags.items(dataset, keyword) and tags.raw_bytes(dataset, keyword):
-            raise InputError(f"{path}: its {keyword} cannot be read; the file is damaged")
     values = np.arange(stored.lowest, stored.highest + 1, dtype=np.float64)
     values, low, high, same = _modality(path, dataset, values)
     proposed = windows(dataset)
