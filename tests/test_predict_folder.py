@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -346,6 +347,16 @@ def test_a_share_that_is_none_is_refused(shard, tmp_path, capsys):
     with pytest.raises(SystemExit):
         command.main(["--input", str(tmp_path), "--output", str(tmp_path / "out"), f"--shard={shard}"])
     assert shard in capsys.readouterr().err
+
+
+def test_a_share_of_files_that_each_process_would_unpack_is_refused(checkpoint, tmp_path):
+    write_image(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "a.png")
+    given = ["--checkpoint", str(checkpoint), "--input", str(tmp_path / "films.zip"), "--output", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="--shard"):
+        command.main([*given, "--shard", "1/2"])
+    assert not (tmp_path / "out" / "predictions.json").exists()
 
 
 def test_a_second_prediction_into_one_folder_is_refused(predictor, tmp_path):
