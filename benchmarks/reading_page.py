@@ -14,40 +14,40 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import psutil
 from measuring import arguments, peak_mb
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
-# from the click to the first canvas that shows more than black
-CLICK = """() => new Promise((resolve) => {
-  const start = performance.now();
-  document.querySelectorAll("#exams button")[0].click();
+# until a canvas shows more than black
+FIRST = """() => new Promise((resolve) => {
   const look = () => {
     for (const canvas of document.querySelectorAll("#panels canvas")) {
       if (!canvas.width) continue;
       const { data } = canvas.getContext("2d").getImageData(0, canvas.height >> 1, canvas.width, 1);
-      if (data.some((value, n) => n % 4 < 3 && value > 40)) return resolve((performance.now() - start) / 1000);
+      if (data.some((value, n) => n % 4 < 3 && value > 40)) return resolve();
     }
     setTimeout(look, 20);
   };
   look();
 })"""
 # until every image is there with all its pixels
-REST = """() => new Promise((resolve) => {
-  const start = performance.now();
-  const status = document.querySelector("#status");
-  const look = () => status.textContent ? setTimeout(look, 20) : resolve((performance.now() - start) / 1000);
+WHOLE = """() => new Promise((resolve) => {
+  const look = () => document.querySelector("#status").textContent ? setTimeout(look, 20) : resolve();
   look();
 })"""
+CLICK = "document.querySelector('#exams button').click()"
 
 
 def main() -> None:
-    """Print the times and CPU seconds of each click, and the memory before and after."""
+    """Print times and CPU seconds of opening the page and of a click, and the memory before and after."""
     parser = arguments(__doc__)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--images", type=Path, required=True)
@@ -55,35 +55,53 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     chosen = parser.parse_args()
     command = [sys.executable, "-m", "mammodet", "view", str(chosen.predictions), "--images", str(chosen.images)]
-    server = subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        address = next(found[0] for line in server.stdout if (found := re.search(r"http\S+", line)))
-        print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        with sync_playwright() as library:
-            browser = library.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1280, "height": 800})
-            page.goto(address)
-            page.wait_for_selector("#panels canvas", timeout=600_000)
-            page.evaluate(REST)
-            for _ in range(chosen.repeats):
-                used, seconds = [_cpu_seconds(server.pid)], 0.0
-                for name, code in (("first image", CLICK), ("all whole", REST)):
-                    seconds += page.evaluate(code)
-                    used.append(_cpu_seconds(server.pid))
-                    ours, theirs = (now - then for now, then in zip(used[-1], used[0], strict=True))
-                    print(f"{name} {seconds:.2f} s after the click; CPU: server {ours:.2f} s, browser {theirs:.2f} s")
-            browser.close()
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with sync_playwright() as library:
+        browser = library.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for _ in range(chosen.repeats):
+            with _server(command) as (process, address):
+                page = browser.new_page(viewport={"width": 1280, "height": 800})
+                _watch(page, process, "page opened, nothing read before", partial(_open, page, address))
+                _watch(page, process, "click, read before", partial(page.evaluate, CLICK))
+                page.close()
+        browser.close()
+    with _server(command) as (process, address):
         parts = urlsplit(address)
         pixels = f"http://{parts.netloc}/api/studies/0/images/0/pixels?{parts.query}"
-        before, start = peak_mb(server.pid), time.perf_counter()
+        _read(pixels)
+        before, start = peak_mb(process), time.perf_counter()
         with ThreadPoolExecutor(chosen.requests) as pool:
             sizes = list(pool.map(_read, [pixels] * chosen.requests))
         seconds = time.perf_counter() - start
         print(f"{len(sizes)} requests in parallel, {sizes[0] / 1e6:.1f} MB each: {seconds:.0f} s")
-        print(f"server's largest memory: {before:.0f} MB before, {peak_mb(server.pid):.0f} MB after")
+        print(f"server's largest memory: {before:.0f} MB before, {peak_mb(process):.0f} MB after")
+
+
+@contextmanager
+def _server(command: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Process number and address."""
+    process = subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.pid, next(found[0] for line in process.stdout if (found := re.search(r"http\S+", line)))
     finally:
-        server.terminate()
+        process.terminate()
+        process.wait()
+
+
+def _open(page: Page, address: str) -> None:
+    page.goto(address, timeout=600_000)
+    page.wait_for_selector("#panels canvas", timeout=600_000)
+
+
+def _watch(page: Page, server: int, name: str, act: Callable[[], None]) -> None:
+    used, start = _cpu_seconds(server), time.perf_counter()
+    act()
+    for until, code in (("first image", FIRST), ("all whole", WHOLE)):
+        page.evaluate(code)
+        seconds = time.perf_counter() - start
+        ours, theirs = (now - then for now, then in zip(_cpu_seconds(server), used, strict=True))
+        print(f"{name}: {until} after {seconds:.2f} s; CPU: server {ours:.2f} s, browser {theirs:.2f} s", flush=True)
 
 
 def _read(address: str) -> int:

@@ -72,7 +72,6 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.engine.ensemble import Ensemble
     from mammodet.files import locked
     from mammodet.models import model_path
-    from mammodet.serving.cases import CaseFinder
     from mammodet.serving.uploads import Shown, Uploads
     from mammodet.serving.verdicts import VerdictStore
 
@@ -105,8 +104,12 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0
             uploads = Uploads(output / "uploads", shown)
             uploads.reopen()
-            report = metrics.file.with_name("report.html") if metrics is not None else None
-            finder = CaseFinder(studies[0], metrics.metrics, metrics.model) if metrics is not None else None
+            report, finder = None, None
+            if metrics is not None:
+                from mammodet.serving.cases import CaseFinder
+
+                report = metrics.file.with_name("report.html")
+                finder = CaseFinder(studies[0], metrics.metrics, metrics.model)
             return serve(
                 uploads,
                 lambda: api.Predictor(model()),

@@ -46,19 +46,6 @@ _PLURALS: dict[Geometry, str] = {"contour": "contours", "circle": "circles", "bo
 
 
 @dataclass(frozen=True, slots=True)
-class LesionsAt:
-    """Which of some lesions (n,) are found at a number of false positives per image, and from which score on.
-
-    Attributes:
-        images: int (n,), position of each lesion's image.
-    """
-
-    images: Ints
-    found: Bools
-    threshold: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class LesionOutcome:
     """What became of a lesion: the strongest detection that finds it, whatever its score; None where none does.
 
@@ -210,9 +197,12 @@ class Localization:
         category: str = "",
         variable: str = "",
         value: str = "",
-    ) -> LesionsAt:
+    ) -> tuple[Ints, Bools, float | None]:
         """The lesions behind a sensitivity: all, of one category, or of one stratum (`variable`, `value`).
 
+        Returns:
+            int (n,) position of each one's image; bool (n,) whether it is found at so many false positives per image
+            (all where `fppi` is None); the score from which on.
         Raises:
             InputError: a rule, category or stratum that has no figure here.
         """
@@ -226,9 +216,9 @@ class Localization:
             part, _ = part_of(self._dataset, self._predictions, variable, value)
             wanted, images = wanted & part.lesions, images & part.images
         if fppi is None:
-            return LesionsAt(maker.lesions.images[wanted], wanted[wanted], None)
+            return maker.lesions.images[wanted], wanted[wanted], None
         found, threshold = maker.found_at(maker.false_positives(images), fppi)
-        return LesionsAt(maker.lesions.images[wanted], found[wanted], threshold)
+        return maker.lesions.images[wanted], found[wanted], threshold
 
     def outlined(self, per: str) -> Ints:
         """The images on which masks were compared, by `found lesion` or by `whole image`."""

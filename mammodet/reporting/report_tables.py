@@ -8,6 +8,7 @@ from typing import Any
 from mammodet.evaluation.results import (
     AllClasses,
     AtThreshold,
+    ClassResult,
     Figure,
     FrocPoints,
     LabelResult,
@@ -134,7 +135,7 @@ def average_precision_table(models: Models) -> Table:
         found = model.detection
         for kind, figures in (("boxes", found and found.bbox), ("masks", found and found.segm)):
             if figures:
-                by_category = {"all": (figures.AP, figures.AP50, figures.AP75)}
+                by_category: dict[str, tuple[Cell, ...]] = {"all": (figures.AP, figures.AP50, figures.AP75)}
                 by_category |= {name: (None, figure, None) for name, figure in figures.AP50_by_category.items()}
                 for category, cells in by_category.items():
                     query = {"cases": "lesions"} | ({} if category == "all" else {"category": category})
@@ -298,7 +299,7 @@ def _of_question(question: str) -> Callable[[tuple[str, ...], Any, str], Query]:
 
     def query(names: tuple[str, ...], record: Any, field: str) -> Query:
         side = {"support": "true", "recall": "true", "predicted": "predicted", "precision": "predicted"}.get(field)
-        of = {side: record.name} if side and isinstance(record, OneClass) else {}
+        of = {side: record.name} if side and isinstance(record, ClassResult) else {}
         whole = field in ("n", "support", "predicted", "roc_auc", "macro_roc_auc", "log_loss")
         return {"cases": "classes", "question": question, **of, **({} if whole else {"wrong": "true"})}
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ValidationError
@@ -35,7 +35,6 @@ from mammodet.evaluation.entries import as_text
 from mammodet.reporting.case_links import POLICY as REPORT_POLICY
 from mammodet.reporting.case_links import linked
 from mammodet.reporting.gallery import render
-from mammodet.serving.cases import CaseFinder
 from mammodet.serving.openapi import openapi
 from mammodet.serving.page import STATIC, page
 from mammodet.serving.study import at_most
@@ -50,6 +49,9 @@ from mammodet.serving.uploads import (
     answer_image,
 )
 from mammodet.serving.verdicts import ConflictError, ImageVerdict
+
+if TYPE_CHECKING:
+    from mammodet.serving.cases import CaseFinder
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mammodet.errors import InputError, faults_of
 from mammodet.evaluation.bootstrap import patient_clusters
@@ -22,72 +22,36 @@ from mammodet.serving.study import Study
 from mammodet.targets import class_of
 
 
-class _Query(BaseModel):
-    """What a link of the report asks for; `model` where it is a report of several."""
+class Query(BaseModel):
+    """What a link of the report asks for.
+
+    Attributes:
+        cases: of a label at a `level` (which `call`, from a `threshold` on, by which aggregation `rule`); images with
+            lesions (missed at `fppi` by a rule, of a category or stratum), of a stratum, by true and predicted class
+            of a `question`, with outlines that were compared `per` lesion or image, or of one kind of the gallery.
+        model: of a report of several.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    cases: Literal["scores", "lesions", "images", "classes", "outlines", "pictures"]
     model: str = ""
-
-
-class Scored(_Query):
-    """Cases of a level: on which side of a threshold, and of the truth."""
-
-    cases: Literal["scores"]
-    level: Level
-    label: str
+    level: Level = "image"
+    label: str = "tumor"
     call: Literal["all", "positive", "negative", "wrong", "tp", "fp", "tn", "fn"] = "all"
     threshold: float = 0.5
     rule: str | None = None
-
-
-class Lesions(_Query):
-    """Images with lesions, or with those that are missed at `fppi` false positives per image."""
-
-    cases: Literal["lesions"]
     fppi: float | None = None
     match: str = ""
     denominator: Denominator | None = None
     category: str = ""
     variable: str = ""
     value: str = ""
-
-
-class Images(_Query):
-    """Images of a stratum."""
-
-    cases: Literal["images"]
-    variable: str
-    value: str
-
-
-class Classes(_Query):
-    """Images by true and predicted class of a question."""
-
-    cases: Literal["classes"]
-    question: str
+    question: str = ""
     true: str | None = None
     predicted: str | None = None
     wrong: bool = False
-
-
-class Outlines(_Query):
-    """Images whose masks were compared: with a found lesion, or with all of their lesions."""
-
-    cases: Literal["outlines"]
-    per: Literal["found lesion", "whole image"]
-
-
-class Pictures(_Query):
-    """Images of one kind in the report's gallery."""
-
-    cases: Literal["pictures"]
-    of: Literal["missed", "false", "second", "label", "clean"]
-    threshold: float
-
-
-_QUERY: TypeAdapter[Any] = TypeAdapter(
-    Annotated[Scored | Lesions | Images | Classes | Outlines | Pictures, Field(discriminator="cases")]
-)
+    per: Literal["found lesion", "whole image"] = "found lesion"
+    of: Literal["missed", "false", "second", "label", "clean"] = "missed"
 
 
 class Found(NamedTuple):
@@ -129,7 +93,7 @@ class CaseFinder:
             InputError: it is no link of this report, or leads to another model's cases.
         """
         try:
-            wanted: _Query = _QUERY.validate_python(dict(query))
+            wanted = Query.model_validate(dict(query))
         except ValidationError as error:
             raise InputError(f"the link is not one of the report: {'; '.join(faults_of(error))}") from None
         if wanted.model not in ("", self._model.name):
@@ -137,17 +101,16 @@ class CaseFinder:
                 f"these are cases of {wanted.model}; this page shows {self._model.name}: start mammodet view with "
                 "--predictions and the other's file"
             )
-        ways: dict[type, Callable[[Any], Found]] = {
-            Scored: self._scored,
-            Lesions: self._lesions,
-            Images: self._images,
-            Classes: self._classes,
-            Outlines: self._outlines,
-            Pictures: self._pictures,
+        ways: dict[str, Callable[[Query], Found]] = {
+            "scores": self._scores,
+            "lesions": self._lesions,
+            "images": self._images,
+            "classes": self._classes,
+            "outlines": self._outlines,
+            "pictures": self._pictures,
         }
-        words, rows, threshold = ways[type(wanted)](wanted)
-        listed = [{"name": name, "images": images} for name, images in rows]
-        return {"words": words, "rows": listed, "threshold": threshold}
+        words, rows, threshold = ways[wanted.cases](wanted)
+        return {"words": words, "rows": [{"name": name, "images": each} for name, each in rows], "threshold": threshold}
 
     @cached_property
     def _places(self) -> Localization:
@@ -158,7 +121,7 @@ class CaseFinder:
         rows = [(self._dataset.images[number].file_name, [number]) for number in chosen]
         return Found(f"images {words}", rows, threshold)
 
-    def _scored(self, wanted: Scored) -> Found:
+    def _scores(self, wanted: Query) -> Found:
         level, label = wanted.level, wanted.label
         every = cases(self._dataset, self._predictions, level, label, self._options.over_images, wanted.rule)
         positive, called = every.labels == 1, every.scores >= wanted.threshold
@@ -190,8 +153,8 @@ class CaseFinder:
         plural = {"image": "images", "breast": "breasts", "patient": "patients"}[level]
         return Found(f"{plural}: {label}{call}{from_score}{rule}", rows)
 
-    def _lesions(self, wanted: Lesions) -> Found:
-        found = self._places.lesions_at(
+    def _lesions(self, wanted: Query) -> Found:
+        images, found, threshold = self._places.lesions_at(
             wanted.fppi,
             match=wanted.match or self._options.match,
             denominator=wanted.denominator or self._options.denominator,
@@ -202,19 +165,19 @@ class CaseFinder:
         of = " ".join(part for part in (wanted.category, wanted.variable, wanted.value) if part)
         kind = f"lesions{f' ({of})' if of else ''}"
         if wanted.fppi is None:
-            return self._of_images(f"with {kind}: {len(found.images)}", found.images)
-        missed = found.images[~found.found]
+            return self._of_images(f"with {kind}: {len(images)}", images)
+        missed = images[~found]
         rule = f" by {wanted.match}" if wanted.match not in ("", self._options.match) else ""
         rule += f" on {wanted.denominator}" if wanted.denominator not in (None, self._options.denominator) else ""
-        words = f"with missed {kind} at {wanted.fppi:g} FPPI{rule}: {len(missed)} of {len(found.images)}"
-        return self._of_images(words, missed, found.threshold)
+        words = f"with missed {kind} at {wanted.fppi:g} FPPI{rule}: {len(missed)} of {len(images)}"
+        return self._of_images(words, missed, threshold)
 
-    def _images(self, wanted: Images) -> Found:
+    def _images(self, wanted: Query) -> Found:
         part, lesions = part_of(self._dataset, self._predictions, wanted.variable, wanted.value)
         numbers = np.flatnonzero(part.images) if part.of_images else lesions.images[part.lesions & ~lesions.ignored]
         return self._of_images(f"of {wanted.variable} {wanted.value}", numbers)
 
-    def _classes(self, wanted: Classes) -> Found:
+    def _classes(self, wanted: Query) -> Found:
         numbers = []
         for number, (record, prediction) in enumerate(zip(self._dataset.images, self._predictions, strict=True)):
             true = class_of(record, wanted.question)
@@ -231,11 +194,11 @@ class CaseFinder:
         parts += [f"predicted {wanted.predicted}"] if wanted.predicted is not None else []
         return self._of_images(", ".join([f"by {wanted.question}", *parts, *(["wrong"] * wanted.wrong)]), numbers)
 
-    def _outlines(self, wanted: Outlines) -> Found:
+    def _outlines(self, wanted: Query) -> Found:
         numbers = self._places.outlined(wanted.per)
         return self._of_images(f"with outlines compared, per {wanted.per}", numbers)
 
-    def _pictures(self, wanted: Pictures) -> Found:
+    def _pictures(self, wanted: Query) -> Found:
         if self._model.kind == "classifier":
             judged = judge_answers(self._dataset, self._predictions)
         else:

@@ -8,14 +8,17 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from mammodet.api import Predictor
 from mammodet.errors import InputError
 from mammodet.serving.app import make_app
-from mammodet.serving.cases import CaseFinder
 from mammodet.serving.uploads import PredictionQueue, Uploads
+
+if TYPE_CHECKING:
+    from mammodet.serving.cases import CaseFinder
 
 
 def serve(
