@@ -27,7 +27,7 @@ def read_ljpeg(path: Path) -> NDArray[np.uint16]:
     try:
         if (size := path.stat().st_size) > MOST_FILE_BYTES:
             raise InputError(f"{path}: has {size} bytes; expected an image of at most {MOST_FILE_BYTES}")
-        stream = bytearray(path.read_bytes())
+        stream = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     try:
@@ -44,11 +44,10 @@ def read_ljpeg(path: Path) -> NDArray[np.uint16]:
     except (ValueError, IndexError) as error:
         raise InputError(f"{path}: is damaged or no LJPEG: {error}") from None
     # As a stream of 16 bits that predicts from the left, it has the same differences, and any decoder's sums say them.
-    for marker, at, _ in segments(stream, 2):
-        if marker == LOSSLESS:
-            stream[at + 4] = 16
-    stream[head.scan_at + 7] = 1
-    summed = decode_lossless_jpeg(path, bytes(stream)).astype(np.int32)
+    plain = bytearray(stream)
+    plain[next(at for marker, at, _ in segments(stream, 2) if marker == LOSSLESS) + 4] = 16
+    plain[head.scan_at + 7] = 1
+    summed = decode_lossless_jpeg(path, bytes(plain)).astype(np.int32)
     middle = 1 << head.precision - 1
     differences = np.diff(summed, axis=1, prepend=0)
     differences[:, 0] = np.diff(summed[:, 0], prepend=1 << 15)

@@ -136,7 +136,8 @@ class Merge(Converter[MergeOptions, Source]):
                 twins.setdefault(copy.second, copy.first)
                 one, other = (_root(same, str(each.record.patient_id)) for each in (first, second))
                 same.update({other: one} if one != other else {})
-        rows, sides = [], defaultdict(set)
+        rows: list[Source] = []
+        sides: dict[str, set[str]] = defaultdict(set)
         for position, one in enumerate(every):
             patient = _root(same, str(one.record.patient_id))
             sides[patient].add(one.subset)

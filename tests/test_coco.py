@@ -2,91 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import random
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from small_dataset import disc_rle, fault_of, full_dataset, plain, read, tiny
 
 from mammodet.data.coco import data_hash, from_json, read_coco, to_json, write_coco
 from mammodet.errors import InputError
-from mammodet.geometry import circle_mask, mask_to_rle, rle_area, rle_to_mask
+from mammodet.geometry import circle_mask, rle_area, rle_to_mask
 from mammodet.records import Dataset, ImageRecord, Lesion
-from mammodet.trace import Trace
-
-
-def disc_rle(centre_xy: tuple[float, float], radius: float, size_hw: tuple[int, int] = (40, 30)):
-    return mask_to_rle(circle_mask(centre_xy, radius, size_hw))
-
-
-def full_dataset() -> Dataset:
-    """Every field set to something else than its default, at least once."""
-    lesions = (
-        Lesion(
-            "mass", (5, 5, 15, 15), disc_rle((10, 10), 5), "circle", {"pathology": "benign", "circle_xyr": [10, 10, 5]}
-        ),
-        Lesion("calcification", (20.5, 0.25, 30, 8), None, "box", {}, ignore=True),
-        Lesion("mass", (0, 30, 6, 40), disc_rle((0, 40), 6), "contour"),
-    )
-    trace = Trace((100, 60)).then("crop", 0, 0, 60, 80).then("flip").then("resize", 40, 30)
-    first = ImageRecord(
-        image_id=7,
-        file_name="images/mdb 001 ä.png",
-        size_hw=(40, 30),
-        patient_id="P_1",
-        laterality="L",
-        view="MLO",
-        density="G",
-        birads="4a",
-        labels={"tumor": 1, "malignant": None},
-        source="mini-MIAS",
-        split="train",
-        spacing_mm_rc=(0.2, 0.25),
-        breast_box_xyxy=(0, 2, 28, 40),
-        trace=trace.to_json(),
-        unlocalized=True,
-        notes=("circle quarantined: lies on background",),
-        lesions=lesions,
-    )
-    second = ImageRecord(3, "images/mdb002.png", (50, 60), labels={"tumor": 0, "malignant": 0})
-    info = {"archive": "x", "split": {"name": "holdout", "hash": "abc", "seed": 0}}
-    return Dataset(("mass", "calcification"), (first, second), info)
-
-
-def tiny() -> dict[str, Any]:
-    """A valid file: image 1 (40x30, height x width) with one annotation of box and run lengths; image 2 without."""
-    rle = disc_rle((10, 10), 5)
-    return {
-        "info": {"format": "mammodet-coco/1"},
-        "categories": [{"id": 1, "name": "mass"}],
-        "images": [
-            {"id": 1, "file_name": "a.png", "height": 40, "width": 30},
-            {"id": 2, "file_name": "b.png", "height": 40, "width": 30},
-        ],
-        "annotations": [{"id": 11, "image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10], "segmentation": dict(rle)}],
-    }
-
-
-def plain() -> dict[str, Any]:
-    """The same as another tool writes it."""
-    return tiny() | {"info": {"description": "export"}}
-
-
-def read(folder: Path, value: Any, **options: Any) -> Dataset:
-    path = folder / "train.json"
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return read_coco(path, **options)
-
-
-def fault_of(folder: Path, value: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        read(folder, value)
-    assert str(caught.value).startswith(str(folder / "train.json"))
-    return str(caught.value)
 
 
 def test_dataset_comes_back_with_every_field(tmp_path):
@@ -505,125 +429,6 @@ def test_image_that_loses_an_annotation_is_no_longer_complete(tmp_path):
     assert first.unlocalized
     assert not first.has_complete_boxes
     assert second.has_complete_boxes
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        [],
-        None,
-        "images",
-        5,
-        True,
-        {},
-        {"images": []},
-        {"images": {}, "categories": []},
-        {"images": [], "categories": None},
-    ],
-)
-def test_other_json_is_refused(tmp_path, value):
-    assert "expected a COCO object with lists 'images', 'annotations' and 'categories'" in fault_of(tmp_path, value)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"annotations": {}}, "'annotations' is {}; expected a list"),
-        ({"annotations": None}, "'annotations' is None; expected a list"),
-        ({"annotations": [None]}, "annotation at position 0: is None; expected an object"),
-        ({"images": [["a.png"]], "annotations": []}, "image at position 0: is ['a.png']; expected an object"),
-        ({"info": [1]}, "'info' is [1]; expected an object"),
-        ({"info": "made by hand"}, "'info' is 'made by hand'; expected an object"),
-    ],
-)
-def test_parts_of_another_kind_are_refused(tmp_path, change, message):
-    assert message in fault_of(tmp_path, tiny() | change)
-
-
-def test_nan_in_the_file_is_refused(tmp_path):
-    value = tiny()
-    value["annotations"][0]["bbox"][0] = float("nan")
-    assert "holds NaN, which is not JSON" in fault_of(tmp_path, value)
-
-
-HOSTILE = (
-    None, True, False, 0, 1, -1, 2, 1.5, 1e300, 10**400, 2**63, "", ".", "..", "/", "\0", "x", "ä", "o" * 50, "1" * 9,
-    [], [[]], [None], [1, 2, 3, 4], [0] * 8, [[0, 0, 9, 9, 9, 0]], {}, {"size": [40, 30], "counts": "0"}, {"id": 1},
-    {"native_size_hw": [40, 30], "steps": [["flip"]]},
-)  # fmt: skip
-
-
-def mutate(value: Any, draw: random.Random) -> Any:
-    """Replace, remove, add or double one thing anywhere in a JSON value, in place."""
-    places = []
-
-    def walk(item: Any) -> None:
-        keys = list(item) if isinstance(item, dict) else list(range(len(item))) if isinstance(item, list) else []
-        for key in keys:
-            places.append((item, key))
-            walk(item[key])
-
-    walk(value)
-    holder, key = draw.choice(places)
-    action = draw.choice(["replace", "replace", "replace", "remove", "double", "shake"])
-    if action == "remove":
-        del holder[key]
-    elif action == "double" and isinstance(holder, list):
-        holder.append(copy.deepcopy(holder[key]))
-    elif action == "shake" and isinstance(holder[key], str) and holder[key]:
-        text = list(holder[key])
-        text[draw.randrange(len(text))] = chr(draw.choice([draw.randrange(32, 127), 0, 0xE4]))
-        holder[key] = "".join(text)
-    elif action == "shake" and isinstance(holder[key], int | float) and abs(holder[key]) < 1e9:
-        holder[key] += draw.choice([-1, 1, 1000, 0.5, -1e6])
-    else:
-        holder[key] = copy.deepcopy(draw.choice(HOSTILE))
-    return value
-
-
-def test_damaged_files_raise_input_errors_only(tmp_path):
-    draw = random.Random(0)
-    valid = to_json(full_dataset())
-    valid["annotations"].append(valid["annotations"][0] | {"id": 4, "segmentation": [[5, 5, 15, 5, 15, 15, 5, 15]]})
-    valid["annotations"].append(
-        valid["annotations"][0] | {"id": 5, "segmentation": {"size": [40, 30], "counts": [202, 2, 996]}}
-    )
-    refused = 0
-    for _ in range(800):
-        value = copy.deepcopy(valid)
-        for _ in range(draw.choice([1, 1, 2, 5])):
-            value = mutate(value, draw)
-        for skip_invalid in (False, True):
-            try:
-                dataset = read(tmp_path, value, skip_invalid=skip_invalid)
-            except InputError:
-                refused += not skip_invalid
-                continue
-            # What was let in can be used: masks decode, hashes and files are made.
-            for image in dataset.images:
-                for lesion in image.lesions:
-                    assert lesion.rle is None or rle_to_mask(lesion.rle).shape == image.size_hw
-            data_hash(dataset)
-            write_coco(dataset, tmp_path / "again.json")
-            assert read_coco(tmp_path / "again.json").images == dataset.images
-    assert 300 < refused < 800
-
-
-def test_damaged_bytes_raise_input_errors_only(tmp_path):
-    draw = random.Random(1)
-    content = json.dumps(to_json(full_dataset())).encode()
-    path = tmp_path / "train.json"
-    refused = 0
-    for _ in range(300):
-        changed = bytearray(content)
-        for _ in range(draw.choice([1, 3])):
-            changed[draw.randrange(len(changed))] = draw.randrange(256)
-        path.write_bytes(bytes(changed[: draw.choice([len(changed), draw.randrange(len(changed))])]))
-        try:
-            read_coco(path)
-        except InputError:
-            refused += 1
-    assert refused > 100
 
 
 @pytest.mark.parametrize("split", ["test", [1], 5, {"hash": 5}, {"subset": ["test"]}])

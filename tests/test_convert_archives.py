@@ -131,6 +131,17 @@ def test_inbreast_says_patient_side_view_and_labels(tmp_path):
     assert (summary.counts["patients"], summary.counts["cut at the border"]) == (3, 1)
 
 
+def test_inbreast_counts_of_an_archive_of_the_real_size(tmp_path):
+    """410 images of 115 patients, whom the second part of a file's name tells apart; one density is blank."""
+    images = [
+        (str(20586908 + number), f"{number % 115:016x}", "L_CC", None, "2" if number else "", "1")
+        for number in range(410)
+    ]
+    summary, _ = run(inbreast, write_inbreast(tmp_path / "in", images), tmp_path / "out", FindingOptions)
+    assert (summary.counts["images"], summary.counts["patients"]) == (410, 115)
+    assert summary.counts["density"] == {"B": 409, "unknown": 1}
+
+
 def test_inbreast_outlines_become_masks_and_regions_to_ignore(tmp_path):
     _, records = run(inbreast, write_inbreast(tmp_path / "in", IN), tmp_path / "out", FindingOptions)
     mass, spot = records["20586908_6c613a14b80a8591_MG_R_CC_ANON"].lesions

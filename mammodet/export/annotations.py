@@ -50,12 +50,12 @@ def _write_cvat(path: Path, predictions: Predictions, tolerance_px: float | None
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
     labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")  # without which Datumaro reads nothing
-    for category in predictions.categories:
+    for name in predictions.categories:
         label = SubElement(labels, "label")
-        SubElement(label, "name").text = category
+        SubElement(label, "name").text = name
         score = SubElement(SubElement(label, "attributes"), "attribute")
-        for key, value in (("name", "score"), ("mutable", "False"), ("input_type", "text")):
-            SubElement(score, key).text = value
+        for key, text in (("name", "score"), ("mutable", "False"), ("input_type", "text")):
+            SubElement(score, key).text = text
     for number, image in enumerate(sorted(predictions.images, key=lambda image: image.file_name)):
         height, width = image.size_hw
         item = SubElement(root, "image", id=str(number), name=image.file_name, width=str(width), height=str(height))
