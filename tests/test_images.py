@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from mammodet.data.images import (
     is_dicom,
@@ -270,6 +270,21 @@ def test_orientations_that_are_none_are_refused_and_zero_is_upright(tmp_path):
     assert np.array_equal(read_image(turned(tmp_path / "x.png", EIGHT, 0)), EIGHT)
     with pytest.raises(InputError, match=r"x\.png: its orientation .* is '9'; expected 1 to 8"):
         read_image(turned(tmp_path / "x.png", EIGHT, 9))
+
+
+@pytest.mark.parametrize(("orientation", "is_read"), [(1, True), (3, False), (6, False)])
+def test_orientation_in_a_text_chunk_of_a_png_is_refused(tmp_path, orientation, is_read):
+    pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n", zip=True)
+    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=text)
+    if is_read:
+        assert np.array_equal(read_image(tmp_path / "a.png"), pixels)
+        return
+    with pytest.raises(InputError, match="its Exif orientation is in a text chunk"):
+        read_image(tmp_path / "a.png")
 
 
 def test_exif_data_that_are_cut_short_are_refused(tmp_path):

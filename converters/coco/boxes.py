@@ -23,6 +23,7 @@ FAULT = ("fault",)
 _CORNER_PX = 1.0  # how far an outline's corners may lie from those of the box that it is
 _ROUNDING_PX = 1e-3
 _LEAST_BOXES = 3  # from which on what all boxes of a file have in common is no chance
+_LARGE_SHARE = 0.05  # of an image, above the mean of real lesions
 _PERCENT = 100
 _NORMAL = ("normal", "no finding", "no findings", "no lesion", "negative", "none", "healthy", "background")
 _WHOLE = {"fractions": 1, "percent": _PERCENT}  # what a side of the image counts
@@ -120,8 +121,6 @@ def crowd_means(file: CocoFile, crowd: str) -> bool:
 def check_units(files: Sequence[CocoFile], *, are_corners_possible: bool) -> None:
     """Refuse files whose boxes all seem to count something else than pixels, or to be corners, unless `boxes` is told.
 
-    Of boxes x, y, width and height few are wider than what is left of them, and higher than what is above them.
-
     Raises:
         InputError: with each such file.
     """
@@ -130,18 +129,32 @@ def check_units(files: Sequence[CocoFile], *, are_corners_possible: bool) -> Non
         found = [item["bbox"] for item in _items(file) if _has_extent(item.get("bbox"))]
         if file.boxes is not None or not found:
             continue
-        inner = [box for box in found if box[0] > 0 and box[1] > 0]
         if all(map(_is_fraction, found)):
             seen, advice = "lie within one pixel", "fractions of the image: --boxes fractions"
         elif len(found) >= _LEAST_BOXES and all(map(_is_percent, found)) and _are_large(file):
             seen, advice = f"lie within {_PERCENT} px of the corner", "percent of the image: --boxes percent"
-        elif are_corners_possible and len(inner) >= _LEAST_BOXES and all(w > x and h > y for x, y, w, h in inner):
+        elif are_corners_possible and _seem_corners(file):
             seen, advice = "have w > x and h > y", "x1, y1, x2, y2: --boxes corners"
         else:
             continue
         shown = f"{file.label}: all {len(found)} boxes {seen}, for instance {short(found[0])}"
         faults.append(f"{shown}; if they are {advice}")
     raise_faults(faults, where="boxes", advice="If they are x, y, width and height in pixels: --boxes pixels.")
+
+
+def _seem_corners(file: CocoFile) -> bool:
+    """Whether all boxes, read as sizes, are large, wider than what is left of them, and higher than what is above."""
+    shares = []
+    for image in file.images:
+        sides = [image.item.get(key) for key in ("height", "width")]
+        area = sides[0] * sides[1] if all(map(is_finite, sides)) else 0
+        for _, item in image.annotations:
+            x, y, w, h = item["bbox"] if _has_extent(item.get("bbox")) else (0, 0, 0, 0)
+            if x > 0 and y > 0:  # else both readings are one
+                shares.append(w * h / area if area else 1.0)
+                if w <= x or h <= y:
+                    return False
+    return len(shares) >= _LEAST_BOXES and sum(shares) > _LARGE_SHARE * len(shares)
 
 
 def _has_extent(value: Any) -> bool:

@@ -164,13 +164,15 @@ def _orientation(path: Path, value: Any) -> int:
 
 def _png(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     """Walk through the chunks (PNG, third edition, 5.3)."""
-    at, exif, header, ended, animated = 8, None, b"", False, False
+    at, exif, header, ended, animated, has_profile = 8, None, b"", False, False, False
     for _ in range(_MOST_PNG_CHUNKS):
         file.seek(at)
         length, name = struct.unpack(">L4s", file.read(8).ljust(8, b"\0"))
         if name in (b"IHDR", b"eXIf") and length < 2**20:
             body = file.read(length)
             header, exif = (body, exif) if name == b"IHDR" else (header, body)
+        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+            has_profile |= file.read(min(length, 17)) == b"Raw profile type "
         animated |= name == b"acTL"
         at += 12 + length
         if at > size:
@@ -187,7 +189,26 @@ def _png(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     width, height, depth, colour = struct.unpack(">LLBB", header[:10])
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 4)
     _check_bounds(path, (height, width), channels * (2 if depth == 16 else 1), size, None)
-    return ImageHeader("PNG", (height, width), _exif_orientation(path, exif))
+    orientation = _exif_orientation(path, exif)
+    if exif is None and has_profile and _text_orientation(path, file) != 1:
+        raise InputError(
+            f"{path}: its Exif orientation is in a text chunk, which some viewers obey and others do not: save it "
+            "upright, or remove the text"
+        )
+    return ImageHeader("PNG", (height, width), orientation)
+
+
+def _text_orientation(path: Path, file: BinaryIO) -> int:
+    """By Exif data that ImageMagick and others keep in a text chunk of a PNG."""
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _orientation(path, _opened(path, file, "PNG").getexif().get(_ORIENTATION))
+    except InputError:
+        raise
+    except Exception as error:  # the parser meets hostile bytes here
+        raise InputError(f"{path}: cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from None
 
 
 def _pnm(path: Path, file: BinaryIO, size: int) -> ImageHeader:

@@ -44,7 +44,7 @@ class Layout:
             return None
         regions = sum(lesion.ignore for lesion in record.lesions)
         if record.unlocalized:
-            return "a lesion without a place"
+            return "a lesion without a place" if record.has_truth else "not known to be normal"
         if regions == len(record.lesions) and record.label("tumor") != 0:
             return "not known to be normal"
         return "regions to ignore" if regions and not self.holds_regions else None
