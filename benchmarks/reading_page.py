@@ -8,6 +8,9 @@ example:
   python benchmarks/reading_page.py preds --images phantoms/test_images
 """
 
+from __future__ import annotations
+
+import argparse
 import os
 import re
 import shutil
@@ -19,7 +22,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from measuring import arguments, peak_mb
 from playwright.sync_api import sync_playwright
 
 # from the click to the first canvas that shows more than black, and to the last
@@ -42,7 +44,7 @@ CLICK = """() => new Promise((resolve) => {
 
 def main() -> None:
     """Print the times of each click, and the memory before and after."""
-    parser = arguments(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
@@ -65,12 +67,12 @@ def main() -> None:
             browser.close()
         parts = urlsplit(address)
         pixels = f"http://{parts.netloc}/api/studies/0/images/0/pixels?{parts.query}"
-        before, start = peak_mb(server.pid), time.perf_counter()
+        before, start = _peak_mb(server.pid), time.perf_counter()
         with ThreadPoolExecutor(chosen.requests) as pool:
             sizes = list(pool.map(_read, [pixels] * chosen.requests))
         seconds = time.perf_counter() - start
         print(f"{len(sizes)} requests in parallel, {sizes[0] / 1e6:.1f} MB each: {seconds:.0f} s")
-        print(f"server's largest memory: {before:.0f} MB before, {peak_mb(server.pid):.0f} MB after")
+        print(f"server's largest memory: {before:.0f} MB before, {_peak_mb(server.pid):.0f} MB after")
     finally:
         server.terminate()
 
@@ -78,6 +80,11 @@ def main() -> None:
 def _read(address: str) -> int:
     with urlopen(address, timeout=600) as answer:
         return sum(len(part) for part in iter(lambda: answer.read(2**20), b""))
+
+
+def _peak_mb(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ Every file that is found is an image of the data set, or is listed with the reas
 none of the images to look at (`mammodet.data.study`).
 """
 
+from __future__ import annotations
+
 import glob
 import lzma
 import os
@@ -111,8 +113,7 @@ def unpacked(output: Path) -> Iterator[Path]:
     made = not output.exists()
     try:
         with locked(folder, "another prediction unpacks there; wait for it, or choose another --output"):
-            for path in [path for path in folder.iterdir() if path.is_dir()]:  # of a prediction that was killed
-                shutil.rmtree(path)
+            _remove_folders(folder)  # of a prediction that was killed
             try:
                 yield folder
             finally:
@@ -121,6 +122,12 @@ def unpacked(output: Path) -> Iterator[Path]:
         if made:
             with suppress(OSError):  # holds something
                 output.rmdir()
+
+
+def _remove_folders(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
 
 
 def _expand(given: str | Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """What an image classifier needs of its data, how it is run, and its answers."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path

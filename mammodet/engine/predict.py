@@ -256,45 +256,79 @@ def predict_to_folder(
     """
     if calibration is not None:
         check_belongs(calibration, predictor.describe(), "calibration", allow_other=allow_other_checkpoint)
-    path, listed, skipped = output / "predictions.json", output / "skipped.json", list(unreadable)
     with locked(output, "another prediction writes there; wait for it, or choose another --output"):
-        content = data_hash(dataset)
-        task = canonical_hash([predictor.describe(), content, str(root.resolve()), _stamps(dataset, root), force])
-        with Partial(output / "predictions.partial.jsonl", task) as partial:
-            if predictor.joins_views:  # a breast is predicted as a whole
-                partial.keep_breasts(dataset)
-            rest = tuple(record for record in dataset.images if record.image_id not in partial.places)
-            if partial.places:
-                print(f"{partial.path}: going on after {len(partial.places)} images that are done")
-            results = predictor.predict(replace(dataset, images=rest), root, num_workers=num_workers, force=force)
-            bar = tqdm(results, total=len(rest), desc="predict", unit="image", disable=None if progress else True)
-            with _say_on_interrupt(partial.path):
-                for result in bar:
-                    if isinstance(result, Skipped):
-                        skipped.append(result)
-                    else:
-                        partial.add(result)
-            if not partial.places:
-                reasons = "; ".join(item.reason for item in skipped[:3])
-                raise InputError(f"{root}: no image could be predicted ({reasons})")
-            images = Written(partial, dataset, key)
-            predictions = predictor.to_file(images)
-            # so that an evaluation can tell when it meets another truth; a bare folder has none
-            truth_hash = content if any(record.has_answers for record in dataset.images) else None
-            seen = predictor.facts.images.found_in(dataset, root)
-            model = {**predictions.model, "predicted_data_hash": truth_hash, "images_seen": seen}
-            model["patients"] = list(predictor.facts.hashed(key).patients)
-            with atomic_path(path) as whole:  # with its labels or not at all
-                write_predictions(replace(predictions, model=model), whole)
-                if calibration is not None:
-                    label_predictions(whole, calibration)
-            _say_warnings(images)
-        if skipped:
-            write_json(listed, [{"file_name": item.file_name, "reason": item.reason} for item in skipped])
-        else:
-            listed.unlink(missing_ok=True)
-        partial.path.unlink()
+        return _predict_locked(
+            predictor, dataset, root, output, calibration, list(unreadable), num_workers, progress, key, force
+        )
+
+
+def _predict_locked(
+    predictor: Predictor,
+    dataset: Dataset,
+    root: Path,
+    output: Path,
+    calibration: Calibration | None,
+    skipped: list[Skipped],
+    num_workers: int,
+    progress: bool,
+    key: PatientKey | None,
+    force: bool,
+) -> tuple[Path, list[Skipped]]:
+    made_of = [data_hash(dataset), str(root.resolve()), _stamps(dataset, root), force]
+    task = canonical_hash([predictor.describe(), *made_of])
+    with Partial(output / "predictions.partial.jsonl", task) as partial:
+        if predictor.joins_views:  # a breast is predicted as a whole
+            partial.keep_breasts(dataset)
+        rest = tuple(record for record in dataset.images if record.image_id not in partial.places)
+        if partial.places:
+            print(f"{partial.path}: going on after {len(partial.places)} images that are done")
+        remaining = Dataset(dataset.categories, rest, dataset.info)
+        with _say_on_interrupt(partial.path):
+            results = predictor.predict(remaining, root, num_workers=num_workers, force=force)
+            for result in tqdm(
+                results, total=len(rest), desc="predict", unit="image", disable=None if progress else True
+            ):
+                if isinstance(result, Skipped):
+                    skipped.append(result)
+                else:
+                    partial.add(result)
+        if not partial.places:
+            reasons = "; ".join(item.reason for item in skipped[:3])
+            raise InputError(f"{root}: no image could be predicted ({reasons})")
+        path = output / "predictions.json"
+        _write(predictor, dataset, root, Written(partial, dataset, key), path, calibration, key)
+    if skipped:
+        write_json(
+            output / "skipped.json",
+            [{"file_name": item.file_name, "reason": item.reason} for item in skipped],
+        )
+    else:
+        (output / "skipped.json").unlink(missing_ok=True)
+    partial.path.unlink()
     return path, skipped
+
+
+def _write(
+    predictor: Predictor,
+    dataset: Dataset,
+    root: Path,
+    images: Sequence[ImagePrediction],
+    path: Path,
+    calibration: Calibration | None,
+    key: PatientKey | None,
+) -> None:
+    """Write the predictions file of all images, and say what is doubtful."""
+    predictions = predictor.to_file(images)
+    # so that an evaluation can tell when it meets another truth; a bare folder has none
+    truth_hash = data_hash(dataset) if any(record.has_answers for record in dataset.images) else None
+    seen = predictor.facts.images.found_in(dataset, root)
+    model = {**predictions.model, "predicted_data_hash": truth_hash, "images_seen": seen}
+    model["patients"] = list(predictor.facts.hashed(key).patients)
+    with atomic_path(path) as whole:  # with its labels or not at all
+        write_predictions(replace(predictions, model=model), whole)
+        if calibration is not None:
+            label_predictions(whole, calibration)
+    _say_warnings(images)
 
 
 def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:

@@ -158,14 +158,15 @@ def _parse(path: Path, file: _BoundedFile, tags: list[int]) -> DicomFile:
             syntax = stated or _plain_syntax(dataset)
             if syntax.is_private or not syntax.is_transfer_syntax:
                 raise InputError(
-                    f"{path}: the transfer syntax {syntax[:64]!r} is none of the standard's; "
+                    f"{path}: the transfer syntax {_shown(syntax)} is none of the standard's; "
                     "expected one of PS3.6 table A-1"
                 )
     except InputError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}"
-        raise InputError(f"{path}: the header cannot be parsed ({reason}); the file is damaged or cut short") from error
+        raise InputError(
+            f"{path}: the header cannot be parsed ({_reason(error)}); the file is damaged or cut short"
+        ) from error
     size = len(stream.getbuffer()) if isinstance(stream, io.BytesIO) else file.size
     ends_inside = stream.tell() > size or _last_element_is_short(dataset)
     pixels = None if ends_inside else _pixel_element(stream, size, bool(dataset.original_encoding[1]))
@@ -251,3 +252,11 @@ def _pixel_element(stream: BinaryIO, size: int, little: bool) -> PixelElement | 
         return None
     length = struct.unpack(f"{order}L", length_bytes)[0]
     return PixelElement(tag, vr, length, stream.tell(), size - stream.tell())
+
+
+def _shown(text: str) -> str:
+    return repr(text[:64])
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no reason given'}"
