@@ -4,8 +4,6 @@ example:
   python docs/make_config_page.py
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from itertools import takewhile

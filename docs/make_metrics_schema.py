@@ -1,7 +1,5 @@
 """Writes docs/metrics.schema.json, the JSON schema of metrics.json."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

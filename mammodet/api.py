@@ -1,7 +1,5 @@
 """The Python API, as `import mammodet` offers it (docs/python.md)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """What every command does around its main function: messages for a user's mistakes, and an exit status."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import errno

@@ -1,7 +1,5 @@
 """Options that are said once: a pydantic model checks what a program gives, and makes the command line."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from collections.abc import Iterator, Mapping

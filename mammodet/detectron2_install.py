@@ -1,7 +1,5 @@
 """What is said where detectron2 is needed and missing."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import logging

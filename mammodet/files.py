@@ -1,7 +1,5 @@
 """Files are written whole or not at all, to a temporary name that is renamed; CSV is safe to open."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Boxes, circles and masks in the pixel frame of `mammodet.records`."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Large JSON files with little memory: long lists are decoded, written and hashed item by item."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -3,8 +3,6 @@
 Shapes are in the pixel frame of `mammodet.records`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

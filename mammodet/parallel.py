@@ -1,7 +1,5 @@
 """Loops over files with a progress bar, or lines where there is no terminal: in threads, in processes, on a cluster."""
 
-from __future__ import annotations
-
 import math
 import os
 import sys

@@ -4,8 +4,6 @@ The format is that of `rleToString` in pycocotools: little-endian groups of five
 follow, from the fourth run on as the difference to the run two before; runs go down the columns, zeros first.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

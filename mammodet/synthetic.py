@@ -1,7 +1,5 @@
 """What tells synthetic mammograms from an archive of patients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -6,8 +6,6 @@ A target is a name:
 - two or more of these joined by `+`, as `density+malignant`: one class for each combination, as `B malignant`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

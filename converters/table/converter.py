@@ -4,11 +4,9 @@ Each format is a reader that drafts what a COCO file would list; what becomes of
 patients, labels, splits, counts) is `mammodet.converters.coco`'s.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from mammodet.converters.coco.converter import Labelled
 from mammodet.converters.coco.draft import Draft
@@ -77,7 +75,7 @@ class TableOptions(LabelledOptions):
     )
 
     @model_validator(mode="after")
-    def _known_columns(self) -> TableOptions:
+    def _known_columns(self) -> Self:
         if wrong := [name for name, _ in self.columns if name not in NAMES]:
             raise InputError(f"--column {wrong[0]}: expected one of {', '.join(NAMES)}")
         return self

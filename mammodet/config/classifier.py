@@ -1,8 +1,6 @@
 """The image classifier: its network, and the questions that it answers."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -50,7 +48,7 @@ class ClassHeadConfig(Section):
     collapse: Literal["auto"] | dict[str, list[str]] = "auto"
 
     @model_validator(mode="after")
-    def _classes(self) -> ClassHeadConfig:
+    def _classes(self) -> Self:
         if isinstance(self.classes, list):
             if isinstance(self.class_weights, list) and len(self.class_weights) != len(self.classes):
                 raise ValueError(f"class_weights: {len(self.class_weights)} for {len(self.classes)} classes")
@@ -85,7 +83,7 @@ class ClassifierConfig(Section):
     heads: dict[str, ClassHeadConfig] = Field(default={"tumor": ClassHeadConfig()}, min_length=1)
 
     @model_validator(mode="after")
-    def _combinations(self) -> ClassifierConfig:
+    def _combinations(self) -> Self:
         known = ("cnn", *TORCHVISION_NETWORKS)
         if self.network not in known and not self.network.startswith("timm/"):
             raise ValueError(f"network {self.network!r}: expected {', '.join(known)} or timm/NAME")

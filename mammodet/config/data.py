@@ -1,9 +1,7 @@
 """From files to batches."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -77,7 +75,7 @@ class AugmentConfig(Section):
     mixup: Share = 0.0
 
     @model_validator(mode="after")
-    def _ends(self) -> AugmentConfig:
+    def _ends(self) -> Self:
         for name, ends in (("scale", self.scale), ("stretch", self.stretch)):
             if ends is not None and ends[0] > ends[1]:
                 raise ValueError(f"augment.{name}={ends}: expected the lower end first")
@@ -104,7 +102,7 @@ class SamplingConfig(Section):
     per_patient: bool = False
 
     @model_validator(mode="after")
-    def _combinations(self) -> SamplingConfig:
+    def _combinations(self) -> Self:
         if self.rule != "all" and self.target is None:
             raise ValueError(f"sampling.rule={self.rule} needs sampling.target, for instance tumor")
         if self.rule == "oversample" and self.factor == 1:
@@ -196,7 +194,7 @@ class DataConfig(Section):
     unsafe_copies: Annotated[int, Field(ge=2, le=360)] = 12
 
     @model_validator(mode="after")
-    def _combinations(self) -> DataConfig:
+    def _combinations(self) -> Self:
         if self.negative_fraction is not None and self.sampling.rule != "all":
             raise ValueError("data.negative_fraction and data.sampling.rule both choose what is drawn; leave one out")
         if self.unsafe_split is not None and self.fold is not None:

@@ -1,8 +1,6 @@
 """The lesion detector, the image head on it, and the aggregation."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,7 +24,7 @@ class BackboneConfig(Section):
     stride_in_1x1: bool = False
 
     @model_validator(mode="after")
-    def _known(self) -> BackboneConfig:
+    def _known(self) -> Self:
         known = ("resnet18", "resnet34", "resnet50", "resnet101")
         if self.name not in known and not self.name.startswith("timm/"):
             raise ValueError(f"backbone {self.name!r}: expected {', '.join(known)} or timm/NAME")
@@ -48,7 +46,7 @@ class AnchorConfig(Section):
     ratios: list[Positive] = Field(default=[0.5, 1.0, 2.0], min_length=1)
 
     @model_validator(mode="after")
-    def _any(self) -> AnchorConfig:
+    def _any(self) -> Self:
         if self.sizes != "auto" and not any(self.per_level):
             raise ValueError("anchors.sizes: no level has an anchor; give at least one side, or 'auto'")
         return self
@@ -115,7 +113,7 @@ class DetectorConfig(Section):
         return tuple(2**level for level in range(self.finest_level, 7))
 
     @model_validator(mode="after")
-    def _levels(self) -> DetectorConfig:
+    def _levels(self) -> Self:
         sizes, levels = self.anchors.sizes, len(self.strides)
         if self.backend == "torchvision" and sizes != "auto" and len(sizes) != levels:
             raise ValueError(

@@ -1,8 +1,6 @@
 """Optimiser, schedule, checkpoints."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -68,7 +66,7 @@ class TrainConfig(Section):
         return str(value) if type(value) is int else value
 
     @model_validator(mode="after")
-    def _combinations(self) -> TrainConfig:
+    def _combinations(self) -> Self:
         if self.schedule == "step" and self.step_epochs != sorted(set(self.step_epochs)):
             raise ValueError(f"train.step_epochs {self.step_epochs}: expected rising numbers")
         if self.accelerator == "cpu" and self.precision == "16-mixed":

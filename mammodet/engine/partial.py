@@ -1,13 +1,11 @@
 """Predictions on disk while images are predicted: written one by one, taken up again after an interruption."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from mammodet.data.breasts import breasts_of
 from mammodet.data.patient_keys import PatientKey
@@ -34,7 +32,7 @@ class Partial:
         if not end:
             self._write(self._header)
 
-    def __enter__(self) -> Partial:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

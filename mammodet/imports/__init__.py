@@ -1,10 +1,8 @@
 """Other programs' detections, turned into a predictions file that is scored, compared and drawn like our own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -85,7 +83,7 @@ class ImportOptions(Options):
         return tuple(part for text, parts in parted for part in (parts if all("=" in one for one in parts) else [text]))
 
     @model_validator(mode="after")
-    def _check(self) -> ImportOptions:
+    def _check(self) -> Self:
         _pairs("--category-map", self.category_map)
         rules = [text for text in self.image_score if "=" not in text]
         columns = self.score_columns

@@ -1,7 +1,5 @@
 """The starter model of the package: a packed file, and a JSON file with its size and hash."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mammodet.errors import InputError

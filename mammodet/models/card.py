@@ -1,7 +1,5 @@
 """The card of a packed model: what it is, what it was trained on, what was measured of it, and where it fails."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import Annotated, Any

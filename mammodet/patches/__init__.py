@@ -1,9 +1,7 @@
 """Patches around lesions and of lesion-free tissue, as a data set of their own (docs/patches.md)."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -43,7 +41,7 @@ class PatchOptions(Options):
     jobs: int = flag(2, "images at a time; what is written does not depend on it", ge=1, le=1024)
 
     @model_validator(mode="after")
-    def _check(self) -> PatchOptions:
+    def _check(self) -> Self:
         if self.size is not None and not self.fixed:
             raise ValueError(f"--size {self.size}: is the size of --fixed patches; give --fixed too, or --output-size")
         if self.fixed and "context" in self.model_fields_set:
