@@ -175,9 +175,8 @@ def _add_folder(folder: Path, found: _Found) -> None:
     drawn = {page.parent for page in folder.rglob("index.html") if (page.parent / "thumbnails").is_dir()}
     found.left_out += [(each, "holds pictures that mammodet has drawn") for each in sorted(drawn)]
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or path.is_dir() or path.name.upper() == "DICOMDIR":
-            continue
-        if not drawn.isdisjoint(path.parents):
+        unwanted = path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not drawn.isdisjoint(path.parents)
+        if unwanted or path.is_dir():
             continue
         if is_image(path):
             found.paths.setdefault(path)
