@@ -22,6 +22,7 @@ from test_card import TEXT
 import mammodet.models
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco
+from mammodet.data.sources import SourceFile
 from mammodet.engine.checkpoint import RunFacts, load_model, read_facts, read_packed, save_torch
 from mammodet.engine.pack import pack_model
 from mammodet.engine.predict import Predictor, predict_to_folder
@@ -100,9 +101,13 @@ def test_classifier_is_packed_too(phantom_root, tmp_path):
     overrides = ("model.kind=classifier", "model.classifier.network=cnn", "model.classifier.heads={tumor: {}}")
     config = load_config(None, (*overrides, "data.image.max_size=64", "data.image.aspect=stretch"))
     network = build_model(config, 1, load_weights=False)
-    facts = RunFacts(config.to_dict(), ("lesion",), "f" * 64, None)
+    files = (SourceFile("/home/me/data/mias/val.json", "val"), SourceFile(None))
+    facts = RunFacts(config.to_dict(), ("lesion",), "f" * 64, None, files=files)
     save_torch({"state_dict": network.state_dict(), KEY: facts.to_json()}, tmp_path / "c.ckpt")
     pack_model(tmp_path / "c.ckpt", tmp_path / "c.safetensors", half=False)
+    packed = read_packed(tmp_path / "c.safetensors")
+    assert packed is not None
+    assert [each.file for each in packed.facts.files] == ["mias/val.json", None]
     found, expected = answers(tmp_path / "c.safetensors", phantom_root), answers(tmp_path / "c.ckpt", phantom_root)
     assert [one.scores for one in found] == [one.scores for one in expected]
 

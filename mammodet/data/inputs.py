@@ -169,9 +169,7 @@ def _add_folder(folder: Path, found: _Found) -> None:
     drawn = {page.parent for page in folder.rglob("index.html") if (page.parent / "thumbnails").is_dir()}
     found.left_out += [(each, "holds pictures that mammodet has drawn") for each in sorted(drawn)]
     for path in sorted(place / name for place, names in walk_files(folder) for name in names):
-        if path.name.upper() == "DICOMDIR":
-            continue
-        if not drawn.isdisjoint(path.parents):
+        if path.name.upper() == "DICOMDIR" or not drawn.isdisjoint(path.parents):
             continue
         if is_image(path):
             found.paths.setdefault(path)

@@ -83,6 +83,10 @@ def pack_model(
     facts = replace(
         predictor.facts,
         config=without_folders(predictor.config.to_dict()),
+        files=tuple(
+            replace(each, file="/".join(PurePath(each.file).parts[-2:])) if each.file else each
+            for each in predictor.facts.files
+        ),
         packed_from=(*predictor.facts.packed_from, made_by["checkpoint_sha256"]),
     )
     before = predictor.model.state_dict()

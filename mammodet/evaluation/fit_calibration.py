@@ -162,7 +162,8 @@ def provenance_of(
 
 
 def _where_to_fit(model: Mapping[str, Any]) -> str:
-    names = dict.fromkeys(file.file for file in sources_of(model) if file.chose_it and file.file)
+    files = [file.file for file in sources_of(model) if file.chose_it and file.file]
+    names = dict.fromkeys(name if Path(name).exists() else "/".join(Path(name).parts[-2:]) for name in files)
     chosen_by = f"its validation file ({' or '.join(names)})" if names else "the file that it was chosen by"
     return f"Predict {chosen_by}, or patients that it has not seen, and fit on them"
 

@@ -17,7 +17,7 @@ def packed_card(card: ModelCard, facts: Sequence[tuple[str, str]] = ()) -> str:
     lines = [f"# {escape(card.title)}", "", f"Finds {escape(card.finds)} on {escape(card.images)}."]
     lines += _list("Intended use", card.intended_use)
     data = [
-        f"{one.name}, {one.licence}. {one.citation}{f' <{one.url}>' if one.url else ''}" for one in card.training_data
+        f"{one.name}, {one.licence}. {one.citation}{f' {one.url}' if one.url else ''}" for one in card.training_data
     ]
     lines += _list("Training data", data)
     lines += _figures(card)
