@@ -167,15 +167,15 @@ def build_torchvision(
         pixels: that the backbone expects.
     """
     width = int(backbone.out_channels)  # type: ignore[arg-type]
-    anchors, ratios = config.anchors.per_level, tuple(config.anchors.ratios)
+    anchors, ratios, most = config.anchors.per_level, tuple(config.anchors.ratios), config.rpn_post_nms_top_n
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
     options: dict[str, Any] = {
         "rpn_anchor_generator": FloatAnchors(anchors, ratios),
         "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
         "rpn_pre_nms_top_n_train": config.rpn_pre_nms_top_n,
         "rpn_pre_nms_top_n_test": config.rpn_pre_nms_top_n,
-        "rpn_post_nms_top_n_train": config.rpn_post_nms_top_n,
-        "rpn_post_nms_top_n_test": config.rpn_post_nms_top_n,
+        "rpn_post_nms_top_n_train": most,
+        "rpn_post_nms_top_n_test": min(most, config.rpn_top_n_predict or most),
         "rpn_batch_size_per_image": config.rpn_batch_per_image,
         "box_roi_pool": _roi_pool(config, levels, output_size=7),
         "box_head": TwoMLPHead(width * 7 * 7, config.box_head_channels),
