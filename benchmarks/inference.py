@@ -1,14 +1,16 @@
-"""Engines side by side: first answer, seconds an image, peak memory, size of the file, and AP50.
+"""Engines side by side: first answer, seconds an image, peak memory, size of the file, AP50 and AUC.
 
 Each engine runs in a process of its own, as `mammodet predict` does without workers; the processes take turns, and
-ratios are of one round each. `torchvision` is the same network in torchvision's own forward, with its paste of masks;
-`detectron2` its `DefaultPredictor` with a network of the same layers and limits and random weights.
+ratios are of one round each. `torchvision` is the same network in torchvision's own forward, with its convolutions and
+its paste of masks; `detectron2` its `DefaultPredictor` with a network of the same layers and limits and random weights.
+With `--random` all see whole images at equal size; with `--film` those two do, and ours crops the breast first, at the
+same scale of pixels, and keeps 300 proposals.
 
 example:
   python benchmarks/inference.py --data data/cbis/test.json --images 40 --rounds 3
   python benchmarks/inference.py --input some/dicom/folder --engines torch onnx
   python benchmarks/inference.py --random resnet50 --size 1024 --data data/cbis/test.json --images 3 \\
-      --engines detectron2 torchvision torch onnx openvino
+      --engines detectron2 torchvision torch onnx openvino [--film]
 """
 
 import argparse
@@ -29,6 +31,7 @@ from measuring import arguments, peak_mb
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.inputs import gather
+from mammodet.data.prepared import prepare_record
 from mammodet.engine.answers import to_detections
 from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.predict import Predictor
@@ -45,6 +48,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, default=Path(STARTER), help="a detector (default: %(default)s)")
     parser.add_argument("--random", metavar="BACKBONE", help="Mask R-CNN with random weights instead, of one category")
     parser.add_argument("--size", type=int, default=1024, help="with --random: longest side of the network's input")
+    parser.add_argument("--film", action="store_true", help="with --random: ours crops the breast, others do not")
     chosen_input = parser.add_mutually_exclusive_group(required=True)
     chosen_input.add_argument("--data", type=Path, help="a data set's JSON file; its images are taken evenly")
     chosen_input.add_argument("--input", type=Path, help="a folder of images without truth")
@@ -55,6 +59,8 @@ def main() -> int:
     chosen = parser.parse_args()
     if "detectron2" in chosen.engines and chosen.random != "resnet50":
         parser.error("--engines detectron2 needs --random resnet50: it answers with random weights of its own")
+    if chosen.film and chosen.random is None:
+        parser.error("--film needs --random: other models say themselves how images are prepared")
     if chosen.child is not None:
         print(json.dumps(measure(chosen, **json.loads(chosen.child))))
         return 0
@@ -64,7 +70,7 @@ def main() -> int:
     print(f"load average {os.getloadavg()[0]:.1f} at the end, {os.environ.get('OMP_NUM_THREADS', 'all')} threads")
     base = chosen.engines[0]
     head = ["engine", "first answer", "s/image", f"{base} / engine", "CPU s/image", f"{base} / engine"]
-    head += ["peak memory", "file", "AP50"]
+    head += ["peak memory", "file", "AP50", "AUC"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for engine in chosen.engines:
         runs = [each[engine] for each in rounds]
@@ -77,7 +83,7 @@ def main() -> int:
             spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             cells += [f"{median[name]:.2f}", spread]
         cells += [f"{median['peak_mb']:.0f} MB", f"{runs[0]['file'] / 1e6:.0f} MB"]
-        cells.append("" if runs[0]["ap50"] is None else f"{runs[0]['ap50']:.3f}")
+        cells += ["" if runs[0][name] is None else f"{runs[0][name]:.3f}" for name in ("ap50", "auc")]
         print(f"| {' | '.join(cells)} |")
     return 0
 
@@ -89,11 +95,16 @@ def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) ->
         began: when the process was started, seconds since 1970.
     """
     dataset, root = _images(chosen, ("mass",))
-    answers, seconds, work = [], [], []
+    answers, seconds, work, start_all = [], [], [], time.perf_counter()
+    results: Iterator[object]
     if engine == "detectron2":
         results = detectron2_answers(chosen.size, dataset, root)
     elif engine == "torchvision":
         results = plain(Predictor.from_checkpoint(Path(path), "cpu")).predict(dataset, root)
+    elif chosen.film:
+        sides = film_sides(chosen.size, dataset, root)
+        began += time.perf_counter() - start_all
+        results = at_film_scale(Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine), sides, dataset, root)
     else:
         results = Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine).predict(dataset, root)
     first = 0.0
@@ -104,14 +115,36 @@ def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) ->
         work.append(time.process_time() - start_work)
         first = first or time.time() - began
     whole = [answer for answer in answers if isinstance(answer, ImagePrediction)]
+    figures = detector_figures(dataset, whole) if chosen.data is not None and whole else {}
     return {
         "first_s": first,
         "image_s": statistics.median(seconds[1:] or seconds),
         "cpu_s": statistics.median(work[1:] or work),
         "peak_mb": peak_mb(),
         "file": Path(path).stat().st_size,
-        "ap50": detector_figures(dataset, whole).get("bbox_AP50") if chosen.data is not None and whole else None,
+        "ap50": figures.get("bbox_AP50"),
+        "auc": figures.get("auc_tumor", figures.get("auc_malignant")),
     }
+
+
+def film_sides(size: int, dataset: Dataset, root: Path) -> list[int]:
+    """The longest side of each breast, where the longest side of its film is `size`."""
+    image = load_config(None, ()).data.image
+    sides = []
+    for record in dataset.images:
+        steps = prepare_record(root, image, record)[1].steps
+        crop_hw = next((step.values[2:] for step in steps if step.name == "crop"), record.size_hw)
+        sides.append(round(size * max(crop_hw) / max(record.size_hw)))
+    return sides
+
+
+def at_film_scale(predictor: Predictor, sides: Sequence[int], dataset: Dataset, root: Path) -> Iterator[object]:
+    """Answers to images, each with a longest side of its own."""
+    config = predictor.config
+    for record, side in zip(dataset.images, sides, strict=True):
+        image = config.data.image.change(max_size=side)
+        predictor.config = config.change(data=config.data.change(image=image))
+        yield from predictor.predict(replace(dataset, images=(record,)), root)
 
 
 def plain(predictor: Predictor) -> Predictor:
@@ -119,6 +152,9 @@ def plain(predictor: Predictor) -> Predictor:
     import torch
     from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+    from mammodet.modeling import winograd
+
+    winograd._AVAILABLE = False
     network: Any = predictor.model.detector.model.to(memory_format=torch.contiguous_format)
 
     def answer(looks: Sequence[Any], *, soften: bool = True) -> list[ImagePrediction]:
@@ -174,9 +210,13 @@ def _images(chosen: argparse.Namespace, categories: tuple[str, ...]) -> tuple[Da
 def _files(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """The checkpoint, made where it is to be random, and the exported model."""
     checkpoint = starter_path() if str(chosen.checkpoint) == STARTER else chosen.checkpoint
+    files: dict[str, Path] = {}
     if chosen.random is not None:
-        checkpoint = _random(folder / "random.ckpt", chosen.random, chosen.size)
-    files = dict.fromkeys(("torchvision", "torch", "detectron2"), checkpoint)
+        whole = _random(folder / "whole.ckpt", chosen, "data.image.crop=none")
+        files = dict.fromkeys(("torchvision", "detectron2"), whole)
+        ours = "model.detector.rpn_top_n_predict=300"
+        checkpoint = _random(folder / "breast.ckpt", chosen, ours) if chosen.film else whole
+    files = {**dict.fromkeys(("torchvision", "torch"), checkpoint), **files}
     if {"onnx", "openvino"} & set(chosen.engines):
         from mammodet.export.onnx_export import export_onnx
 
@@ -185,7 +225,7 @@ def _files(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
     return files
 
 
-def _random(path: Path, backbone: str, size: int) -> Path:
+def _random(path: Path, chosen: argparse.Namespace, setting: str) -> Path:
     import torch
 
     from mammodet.engine.checkpoint import save_torch
@@ -195,7 +235,7 @@ def _random(path: Path, backbone: str, size: int) -> Path:
 
     torch.manual_seed(0)
     settings = ["model.detector.backbone.norm=FrozenBN", "model.weights=none.pth", "model.aggregation.rule=max"]
-    settings += [f"model.detector.backbone.name={backbone}", f"data.image.max_size={size}"]
+    settings += [f"model.detector.backbone.name={chosen.random}", f"data.image.max_size={chosen.size}", setting]
     config = load_config(None, settings)
     state = build_model(config, 1, load_weights=False).state_dict()
     facts = RunFacts(config.to_dict(), ("mass",), "none", None)

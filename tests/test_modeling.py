@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from mammodet.modeling.norms import group_norm
 from mammodet.modeling.roi_heads import IgnoringRPN, RegionHeads, masks_on_boxes
 from mammodet.modeling.weight_files import read_torch, state_of
 from mammodet.modeling.weights import load_matching
+from mammodet.modeling.winograd import WinogradConv2d, use_winograd
 
 
 def small_model(*overrides: str, categories: int = 1) -> MammoRCNN:
@@ -84,6 +86,52 @@ def test_torchvision_adapter_detections_are_bit_identical_to_the_library(arch: s
         assert one.keys() == other.keys()
         for name in one:
             assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="this torch has no NNPACK")
+def test_winograd_answers_where_nothing_learns_as_torch_does() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.Conv2d(6, 4, 3, padding=1), nn.Conv2d(4, 2, 3, stride=2)]
+    model, images = nn.Sequential(*layers), torch.rand(2, 8, 17, 20)
+    expected = model(images)
+    use_winograd(model)
+    assert torch.equal(model(images), expected)
+    model.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        found, strided = model(images), model[2](torch.rand(1, 4, 9, 9))
+        assert model(torch.rand(0, 8, 17, 20)).shape == (0, 2, 8, 9)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(images).dtype == torch.bfloat16
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert strided.shape == (1, 2, 4, 4)
+
+
+def test_every_convolution_of_a_detector_can_be_winograds() -> None:
+    config = load_config(None, (*SMALL, "model.detector.backbone.norm=FrozenBN", "model.weights=none.pth"))
+    parts = list(build_model(config, 1, load_weights=False).modules())
+    assert all(isinstance(part, WinogradConv2d) for part in parts if isinstance(part, nn.Conv2d))
+
+
+def test_heads_look_at_fewer_proposals_in_prediction_alone() -> None:
+    rpn = small_model("model.detector.rpn_top_n_predict=3").detector.model.rpn
+    assert (rpn.train().post_nms_top_n(), rpn.eval().post_nms_top_n()) == (30, 3)
+
+
+def test_prediction_does_without_torchs_compiler_and_leaves_it_whole() -> None:
+    code = """
+import sys, numpy, mammodet
+mammodet.load("starter").predict(numpy.zeros((64, 48), numpy.uint8), force=True)
+assert "torchvision.ops" in sys.modules and "torch._dynamo" not in sys.modules
+asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported
+from mammodet.modeling.without_dynamo import _Later
+name = "torch._dynamo.utils"
+sys.modules[name] = later = _Later(name)
+import torch._dynamo
+assert torch._dynamo.utils is sys.modules[name] is not later
+assert asked("cpu") == torch._dynamo.utils.is_compile_supported("cpu")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_detector_never_resizes_its_input() -> None:

@@ -84,6 +84,8 @@ class DetectorConfig(Section):
     #: Proposals kept before and after non-maximum suppression.
     rpn_pre_nms_top_n: AtLeastOne = 2000
     rpn_post_nms_top_n: AtLeastOne = 1000
+    #: The most of these that the heads look at in prediction, which takes less time; null for all of them.
+    rpn_top_n_predict: AtLeastOne | None = None
     #: Proposals per image that the heads learn from, and the share of them on lesions.
     box_batch_per_image: AtLeastOne = 512
     box_positive_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25

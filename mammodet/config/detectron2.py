@@ -22,6 +22,7 @@ COUNTERPARTS = {
     "rpn_batch_per_image": "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
     "rpn_pre_nms_top_n": "MODEL.RPN.PRE_NMS_TOPK_TRAIN and PRE_NMS_TOPK_TEST",
     "rpn_post_nms_top_n": "MODEL.RPN.POST_NMS_TOPK_TRAIN and POST_NMS_TOPK_TEST",
+    "rpn_top_n_predict": "MODEL.RPN.POST_NMS_TOPK_TEST",
     "box_batch_per_image": "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
     "box_positive_fraction": "MODEL.ROI_HEADS.POSITIVE_FRACTION",
     "roi_level_size": "MODEL.ROI_BOX_HEAD.POOLER_TYPE (its levels are fixed)",

@@ -106,7 +106,14 @@ class DetectorModelConfig(Section):
 
     def with_settings_of(self, wanted: DetectorModelConfig) -> DetectorModelConfig:
         """This model with what changes what is done with it, and not the model, as `wanted` has it."""
-        free = ("score_threshold", "nms_threshold", "containment_threshold", "soft_nms_sigma", "max_detections")
+        free = (
+            "score_threshold",
+            "nms_threshold",
+            "containment_threshold",
+            "soft_nms_sigma",
+            "max_detections",
+            "rpn_top_n_predict",
+        )
         detector = self.detector.change(**{key: getattr(wanted.detector, key) for key in free})
         return self.change(detector=detector, aggregation=wanted.aggregation, test_time=wanted.test_time)
 

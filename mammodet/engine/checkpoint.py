@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mammodet.config import Config, DetectorModelConfig, differences, make_config
 from mammodet.data.patient_keys import PatientKey
@@ -82,13 +83,24 @@ def load_model(path: Path, wanted: Config | None = None) -> tuple[Model, Config,
     state = state_of(content, path)
     try:
         if not config.model.from_detectron2:  # whose sizes are in settings of its own
-            with torch.device("meta"):  # built without memory: a config may ask for more than there is
+            with torch.device("meta"), _Unstarted():  # built without memory: a config may ask for more than there is
                 check_fits(build_model(config, len(facts.categories), load_weights=False), state, path)
-        model = build_model(config, len(facts.categories), load_weights=False)
+        with _Unstarted():
+            model = build_model(config, len(facts.categories), load_weights=False)
     except (RuntimeError, OverflowError) as error:  # of sizes that torch cannot make
         raise InputError(f"{path}: its config names a network that cannot be built ({error})") from None
     load_strict(model, state, path)
     return model.eval(), config, facts
+
+
+class _Unstarted(TorchFunctionMode):
+    """Modules that are built in here get no random weights: those of a file replace all of them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else options["tensor"]
+        return func(*args, **options)
 
 
 def config_of(facts: RunFacts, path: Path) -> Config:

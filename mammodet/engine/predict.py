@@ -93,9 +93,12 @@ class Predictor:
         Raises:
             InputError: unreadable, another architecture, a device that is not there, or a rule it cannot do.
         """
-        from mammodet.engine.checkpoint import load_model, read_packed
+        from mammodet.modeling.without_dynamo import without_dynamo
 
-        model, own, facts = load_model(path, config)
+        with without_dynamo():
+            from mammodet.engine.checkpoint import load_model, read_packed
+
+            model, own, facts = load_model(path, config)
         if own.model.learns_aggregation and facts.stack is None:
             settings = shlex.quote(str(path.with_name("config.yaml")))
             raise InputError(

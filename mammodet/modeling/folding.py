@@ -13,6 +13,7 @@ from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
 from mammodet.modeling.norms import GROUPS, group_norm
+from mammodet.modeling.winograd import WinogradConv2d
 
 
 def replace_batch_norm(module: nn.Module, name: str) -> None:
@@ -45,8 +46,10 @@ def fold_frozen_norms(body: nn.Module, in_channels: int, side: int = 64) -> None
 
     Args:
         body: from images (B, `in_channels`, H, W) to features; one call on a blank image of `side` x `side` tells which
-            norm follows which convolution.
+            norm follows which convolution. On the meta device, where nothing is computed, it is left as it is.
     """
+    if any(parameter.is_meta for parameter in body.parameters()):
+        return
     makers: dict[int, tuple[Tensor, nn.Conv2d]] = {}
     pairs: list[tuple[nn.Conv2d, nn.Module]] = []
 
@@ -82,7 +85,7 @@ def _folded(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     return conv.weight * scale[:, None, None, None], shift
 
 
-class _FoldedConv2d(nn.Conv2d):
+class _FoldedConv2d(WinogradConv2d):
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, *_folded(self))
 

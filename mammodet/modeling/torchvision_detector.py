@@ -167,7 +167,7 @@ def build_torchvision(
         pixels: that the backbone expects.
     """
     width = int(backbone.out_channels)  # type: ignore[arg-type]
-    anchors, ratios = config.anchors.per_level, tuple(config.anchors.ratios)
+    anchors, ratios, most = config.anchors.per_level, tuple(config.anchors.ratios), config.rpn_post_nms_top_n
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
     head, predictor = _box_head(config, width, num_categories)
     options: dict[str, Any] = {
@@ -175,8 +175,8 @@ def build_torchvision(
         "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
         "rpn_pre_nms_top_n_train": config.rpn_pre_nms_top_n,
         "rpn_pre_nms_top_n_test": config.rpn_pre_nms_top_n,
-        "rpn_post_nms_top_n_train": config.rpn_post_nms_top_n,
-        "rpn_post_nms_top_n_test": config.rpn_post_nms_top_n,
+        "rpn_post_nms_top_n_train": most,
+        "rpn_post_nms_top_n_test": min(most, config.rpn_top_n_predict or most),
         "rpn_batch_size_per_image": config.rpn_batch_per_image,
         "box_roi_pool": _roi_pool(config, levels, output_size=7),
         "box_head": head,
