@@ -284,9 +284,12 @@ function start() {
     readAhead(load);
   }
 
-  /** Pixels of all panels: few of each, so that all are soon seen, then every one. */
+  /** Pixels of all panels: few of each, the active one's before the others are decoded, then every one. */
   async function loadAll(load) {
-    for (const most of [FIRST_SIDE, 99999]) await Promise.all(state.panels.map((panel) => loadPixels(panel, load, most)));
+    const { panels } = state, first = active();
+    await loadPixels(first, load, FIRST_SIDE);
+    await Promise.all(panels.filter((panel) => panel !== first).map((panel) => loadPixels(panel, load, FIRST_SIDE)));
+    await Promise.all(panels.map((panel) => loadPixels(panel, load, 99999)));
   }
 
   /** The first view of the next exam, image after image. */
