@@ -138,17 +138,17 @@ class Merge(Converter[MergeOptions, Source]):
                 same.update({other: one} if one != other else {})
         rows: list[Source] = []
         sides: dict[str, set[str]] = defaultdict(set)
-        for position, one in enumerate(every):
-            patient = _root(same, str(one.record.patient_id))
-            sides[patient].add(one.subset)
+        for position, each in enumerate(every):
+            patient = _root(same, str(each.record.patient_id))
+            sides[patient].add(each.subset)
             if position in twins:
                 reason = f"shows the same film as {every[twins[position]].path.relative_to(self.source)}"
-                name = one.path.relative_to(self.source).as_posix()
+                name = each.path.relative_to(self.source).as_posix()
                 self.quarantine.append(Quarantined(Reason.DUPLICATE, "image", name, reason))
                 continue
-            name = f"images/{one.folder}/{one.record.file_name.removeprefix('images/')}"
-            record = replace(one.record, image_id=len(rows) + 1, file_name=name, patient_id=patient)
-            rows.append(replace(one, record=record))
+            name = f"images/{each.folder}/{each.record.file_name.removeprefix('images/')}"
+            record = replace(each.record, image_id=len(rows) + 1, file_name=name, patient_id=patient)
+            rows.append(replace(each, record=record))
         self.subsets, moved = settle_sides(sides, "test")
         self.summary.counts["films of two sets"] = len(twins)
         self.summary.counts["patients of two sets"] = len(same)

@@ -146,7 +146,7 @@ def _seem_corners(file: CocoFile) -> bool:
     """Whether all boxes, read as sizes, are large, wider than what is left of them, and higher than what is above."""
     shares = []
     for image in file.images:
-        sides = [image.item.get(key) for key in ("height", "width")]
+        sides: list[Any] = [image.item.get(key) for key in ("height", "width")]
         area = sides[0] * sides[1] if all(map(is_finite, sides)) else 0
         for _, item in image.annotations:
             x, y, w, h = item["bbox"] if _has_extent(item.get("bbox")) else (0, 0, 0, 0)
@@ -169,7 +169,7 @@ def _is_percent(box_xywh: Sequence[float]) -> bool:
 def _are_large(file: CocoFile) -> bool:
     """Whether images are said to be so large that hardly all of their lesions lie in the corner."""
     for image in file.images:
-        sides = [image.item.get(key) for key in ("height", "width")]
+        sides: list[Any] = [image.item.get(key) for key in ("height", "width")]
         try:
             told = sides if all(map(is_finite, sides)) else read_size_hw(file.path.parent / image.name)
         except InputError:  # a path of another machine
@@ -256,7 +256,8 @@ def _lesion(
     attributes = dict(checker.take(item, "attributes", dict, "", need=False) or {})
     crowd = checker.flag(item, "iscrowd", "")
     ignored = checker.flag(item, "ignore", "")
-    bbox, segmentation = item.get("bbox"), item.get("segmentation")
+    bbox: Any = item.get("bbox")
+    segmentation = item.get("segmentation")
     if how.boxes in _WHOLE:
         whole = _WHOLE[how.boxes]
         bbox, segmentation = (

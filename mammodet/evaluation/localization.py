@@ -139,11 +139,8 @@ class Localization:
     def _froc(self, bootstrap: Bootstrap) -> list[FrocSection]:
         """The chosen rule and denominator first, with the whole curve."""
         chosen, sections = self._options.match, []
-        rules = [rule for rule in MATCH_RULES if self.with_masks or not rule.startswith("mask")]
-        for rule in dict.fromkeys([chosen, *rules]):  # one by one, for matches of all rules would take much memory
-            maker = self._maker
-            if rule != chosen:
-                maker = CurveMaker(self._found, self._lesions, self._match(rule), self._clusters)
+        for rule in self._rules():  # one by one, for matches of all rules would take much memory
+            maker = self._maker_by(rule)
             main = [self._options.denominator] if rule == chosen else []
             denominators = list(dict.fromkeys([*main, *DENOMINATORS]))
             curves = [
@@ -179,6 +176,16 @@ class Localization:
         found_points = [points for points, _ in FrocFigures(curves).results(bootstrap)]
         return dict(zip(names, found_points, strict=True))
 
+    def _rules(self) -> list[str]:
+        """The chosen match rule first."""
+        rules = [rule for rule in MATCH_RULES if self.with_masks or not rule.startswith("mask")]
+        return list(dict.fromkeys([self._options.match, *rules]))
+
+    def _maker_by(self, rule: str) -> CurveMaker:
+        if rule == self._options.match:
+            return self._maker
+        return CurveMaker(self._found, self._lesions, self._match(rule), self._clusters)
+
     def _maker_of(self, category: str) -> CurveMaker:
         number = self._dataset.category_id(category)
         found = self._found.at(np.flatnonzero(self._found.categories == number))
@@ -206,11 +213,11 @@ class Localization:
         Raises:
             InputError: a rule, category or stratum that has no figure here.
         """
-        known = {"match": self._makers, "category": self._dataset.categories}
+        known = {"match": self._rules(), "category": self._dataset.categories}
         for name, given in (("match", match), ("category", category)):
             if given and given not in known[name]:
                 raise InputError(f"{name} {given!r}: expected one of {', '.join(known[name])}")
-        maker = self._maker_of(category) if category else self._makers[match]
+        maker = self._maker_of(category) if category else self._maker_by(match)
         wanted, images = ~maker.lesions.ignored, denominator_images(self._dataset, denominator)
         if variable:
             part, _ = part_of(self._dataset, self._predictions, variable, value)
