@@ -58,6 +58,7 @@ def tiny() -> dict[str, Any]:
     rle = disc_rle((10, 10), 5)
     return {
         "info": {},
+        "info": {"format": "mammodet-coco/1"},
         "categories": [{"id": 1, "name": "mass"}],
         "images": [
             {"id": 1, "file_name": "a.png", "height": 40, "width": 30},
