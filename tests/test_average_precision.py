@@ -101,14 +101,6 @@ def test_average_precision_without_lesions_is_none():
     assert average_precision(data, predictions, "bbox") == {"AP": None, "AP50": None, "AP75": None}
 
 
-def test_detections_that_are_matched_in_blocks_find_the_same(monkeypatch):
-    data, predictions = random_case(5, categories=("mass", "calc"), images=20)
-    whole = precision_of(data, predictions, "bbox")
-    assert whole.AP.value
-    monkeypatch.setattr("mammodet.evaluation.average_precision._BLOCK", 3)
-    assert precision_of(data, predictions, "bbox") == whole
-
-
 def test_average_precision_without_detections_is_zero_and_none_for_absent_categories():
     data = dataset(image(1, lesion(A, "mass")), categories=("mass", "calc"))
     expected = {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AP50/mass": 0.0, "AP50/calc": None}

@@ -38,7 +38,6 @@ _Places = NDArray[np.int32]
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_DETECTIONS = 100  # per image and category
-_BLOCK = 2**14  # detections that are matched in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +234,7 @@ def _match(pairs: Pairs, groups: Ints, overlap: Floats, ignored: Bools, crowd: B
     taken = np.full((len(groups), len(least)), -1, dtype=np.int32)
     free = np.ones((len(ignored), len(least)), dtype=bool)
     steps = np.arange(len(least))
-    # rows of a round are of different groups, so that their blocks, which bound the memory, do not meet
-    parts = (part[start : start + _BLOCK] for part in rounds(pairs, groups) for start in range(0, len(part), _BLOCK))
-    for rows in parts:
+    for rows in rounds(pairs, groups):
         places, begins = pair_rows(pairs, rows)
         lesion, count = pairs.lesion[places], pairs.count[rows]
         possible = (overlap[places, None] >= least) & free[lesion]
