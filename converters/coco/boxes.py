@@ -148,7 +148,7 @@ def _seem_corners(file: CocoFile) -> bool:
     """Whether all boxes, read as sizes, are large, wider than what is left of them, and higher than what is above."""
     shares = []
     for image in file.images:
-        sides = [image.item.get(key) for key in ("height", "width")]
+        sides: list[Any] = [image.item.get(key) for key in ("height", "width")]
         area = sides[0] * sides[1] if all(map(is_finite, sides)) else 0
         for _, item in image.annotations:
             x, y, w, h = item["bbox"] if _has_extent(item.get("bbox")) else (0, 0, 0, 0)
@@ -171,12 +171,13 @@ def _is_percent(box_xywh: Sequence[float]) -> bool:
 def _are_large(file: CocoFile) -> bool:
     """Whether images are said to be so large that hardly all of their lesions lie in the corner."""
     for image in file.images:
-        sides = [image.item.get(key) for key in ("height", "width")]
-        try:
-            told = sides if all(map(is_finite, sides)) else read_size_hw(file.path.parent / image.name)
-        except InputError:  # a path of another machine
-            return False
-        if image.annotations and min(told) < 2.5 * _PERCENT:
+        sides: list[Any] = [image.item.get(key) for key in ("height", "width")]
+        if not all(map(is_finite, sides)):
+            try:
+                sides = [*read_size_hw(file.path.parent / image.name)]
+            except InputError:  # a path of another machine
+                return False
+        if image.annotations and min(sides) < 2.5 * _PERCENT:
             return False
     return True
 
@@ -268,7 +269,7 @@ def _lesion(
         bbox, segmentation = (
             _to_pixels(value, size_hw, whole, to) for value, to in ((bbox, checker), (segmentation, outline))
         )
-    elif how.boxes == "corners" and _has_extent(bbox):
+    elif how.boxes == "corners" and isinstance(bbox, list) and _has_extent(bbox):
         bbox = [*bbox[:2], bbox[2] - bbox[0], bbox[3] - bbox[1]]
     rle = read_segmentation(segmentation, *size_hw, "", outline)
     if rle is not None and bbox in ([], [0, 0, 0, 0]):  # as tools write a box that they do not make

@@ -152,6 +152,7 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
                 size = item.get("original_width"), item.get("original_height")
                 what = f"{path.name}, region {number} of task {task.get('id')}"
                 labels = next((value[key] for key in value if key.endswith("labels") and value[key]), [""])
+                mark: dict[str, Any]
                 if item.get("image_rotation"):
                     mark = {"fault": f"image_rotation is {short(item['image_rotation'])}; turn the image file instead"}
                 elif all(map(is_finite, size)):
