@@ -57,7 +57,6 @@ def tiny() -> dict[str, Any]:
     """A valid file: image 1 (40x30, height x width) with one annotation of box and run lengths; image 2 without."""
     rle = disc_rle((10, 10), 5)
     return {
-        "info": {},
         "info": {"format": "mammodet-coco/1"},
         "categories": [{"id": 1, "name": "mass"}],
         "images": [

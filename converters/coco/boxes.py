@@ -263,7 +263,7 @@ def _lesion(
         bbox, segmentation = (
             _to_pixels(value, size_hw, whole, to) for value, to in ((bbox, checker), (segmentation, outline))
         )
-    elif how.boxes == "corners" and _has_extent(bbox):
+    elif how.boxes == "corners" and isinstance(bbox, list) and _has_extent(bbox):
         bbox = [*bbox[:2], bbox[2] - bbox[0], bbox[3] - bbox[1]]
     rle = read_segmentation(segmentation, *size_hw, "", outline)
     if rle is not None and bbox in ([], [0, 0, 0, 0]):  # as tools write a box that they do not make
