@@ -169,10 +169,10 @@ class Ddsm(ImageArchive[DdsmOptions]):
 
     @staticmethod
     def convert_one(row: Numbered, how: Any) -> Made:
-        film, options = row[1], how[-1]
+        (number, film), (source, output, options) = row, how
         assert isinstance(film, Film)
         read = partial(read_film, film, options.grey) if film.path.suffix.lower() == ".ljpeg" else None
-        return convert_row(*row, *how, read=read)
+        return convert_row(number, film, source, output, options, read)
 
 
 def read_film(film: Film, grey: str) -> Pixels:
