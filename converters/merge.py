@@ -134,8 +134,8 @@ class Merge(Converter[MergeOptions, Source]):
             first, second = every[copy.first], every[copy.second]
             if first.folder != second.folder:
                 twins.setdefault(copy.second, copy.first)
-                one, other = (_root(same, str(each.record.patient_id)) for each in (first, second))
-                same.update({other: one} if one != other else {})
+                kept, joined = (_root(same, str(each.record.patient_id)) for each in (first, second))
+                same.update({joined: kept} if joined != kept else {})
         rows: list[Source] = []
         sides: dict[str, set[str]] = defaultdict(set)
         for position, each in enumerate(every):
