@@ -208,11 +208,15 @@ def _looks(
         try:
             pixels, stored = read(root / record.file_name)
             doubts = judge(pixels, stored, record)
-            look = Look(*prepare_record(root, image, record, lambda path, read=pixels: read), record)
+            look = Look(*prepare_record(root, image, record, partial(_as_read, pixels)), record)
             found.append((_with_native(look, pixels, image) if tiles else look, doubts))
         except InputError as error:
             found.append((Skipped(record.file_name, str(error)), []))
     return found
+
+
+def _as_read(pixels: Pixels, path: Path) -> Pixels:
+    return pixels
 
 
 def _with_native(look: Look, pixels: Pixels, image: ImageConfig) -> Look:

@@ -225,7 +225,7 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
         *(f"val/balanced_accuracy_{target.name}" for target in config.model.targets),
     )
     kept: dict[str, Any] = {"dirpath": config.output_dir, "enable_version_counter": False}
-    rated = {"monitor": settings.monitor, "mode": settings.monitor_mode}
+    rated: dict[str, Any] = {"monitor": settings.monitor, "mode": settings.monitor_mode}
     after_training = not settings.monitor.startswith("val/")
     best = ModelCheckpoint(filename=Path(BEST).stem, save_on_train_epoch_end=after_training, **rated, **kept)
     last = ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **kept)
