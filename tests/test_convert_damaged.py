@@ -24,10 +24,21 @@ from mammodet.converters.inbreast import read_findings
 from mammodet.converters.mias import MiasOptions
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.sheet import read_sheet
-from small_archives import HIGH, WIDE, vindr_row, write_cmmd, write_dmid, write_embed, write_inbreast, write_vindr
+from small_archives import (
+    HIGH,
+    WIDE,
+    lost,
+    run,
+    vindr_row,
+    write_cmmd,
+    write_dmid,
+    write_embed,
+    write_inbreast,
+    write_vindr,
+)
 from test_cbis_table import MASS, MASS_ROW
 from test_cbis_table import write as write_cbis
-from test_convert_archives import disc, lost, run
+from test_convert_more_archives import disc
 from test_mias import archive as mias_archive
 
 from mammodet.data.coco import read_coco

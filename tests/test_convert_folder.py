@@ -174,7 +174,7 @@ def test_command_line_becomes_options(tmp_path: Path) -> None:
         (("--class", "a=malignant:1,tumor:0"), "contradict each other"),
         (("--class", "a=name:"), "its new name is empty"),
         (("--level", "0"), "expected a number from 1, or 'all'"),
-        (("--map", "missing.yaml"), "cannot be read"),
+        (("--map", "missing.yaml"), "no such file"),
     ],
 )
 def test_mapping_that_cannot_be_read_is_refused(texts: tuple[str, ...], what: str) -> None:
