@@ -61,7 +61,7 @@ def test_sides_are_read_in_any_spelling(tmp_path, word, side):
         (("--pattern", PATTERN, "--pathology", "B9=fine"), "expected one of benign"),
         (("--pattern", PATTERN, "--category", "=x"), "expected OLD=NEW"),
         (("--pattern", PATTERN, "--jobs", "0"), "expected a whole number of 1 or more"),
-        (("--pattern", PATTERN, "--val-fraction", "1"), "together stay under 1"),
+        (("--pattern", PATTERN, "--val-fraction", "1"), "--val-fraction 1"),
         (("--preset", "cbis_ddsm_mass"), "needs the archive's tables"),
     ],
 )

@@ -430,7 +430,7 @@ def test_two_jobs_give_what_one_gives(clean, tmp_path, pixels):
         ({"pixels": {"crop": True}}, "--crop: --format reference"),
         ({"limit_patients": 0}, "--limit-patients 0: expected a whole number of 1 or more"),
         ({"jobs": 0}, "--jobs 0: expected a whole number of 1 or more"),
-        ({"splits": SplitOptions(folds=1)}, "1 folds"),
+        ({"splits": SplitOptions(folds=1)}, "--folds 1"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_read(tmp_path, options, told):

@@ -100,9 +100,7 @@ def test_weighted_figures_of_one_class_are_not_defined():
 
 
 def test_label_figures_by_hand():
-    chosen = Cases(
-        (("1",),) * 5, (None,) * 5, np.arange(5), np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.5, 0.4, 0.1])
-    )
+    chosen = Cases(np.arange(5), np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.5, 0.4, 0.1]))
     measure = ThresholdFigures(chosen, 0.4, np.arange(5))
     assert count_at(chosen.labels == 1, chosen.scores, 0.4) == {"tp": 1, "fp": 2, "tn": 1, "fn": 1}
     assert measure.row(np.ones(5)) == pytest.approx([1 / 2, 1 / 3, 1 / 3, 1 / 2, 2 / 5, 2 / 5, 5 / 11])

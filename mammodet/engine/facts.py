@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -68,6 +68,14 @@ class RunFacts:
         patients = tuple(sorted(key.hash(patient, prefixes) for patient in self.patients))
         return replace(self, patients=patients, images=replace(self.images, names=frozenset()))
 
+    def without_folders(self) -> RunFacts:
+        """Facts whose files are known by the last two parts of their paths: not those of the machine that trained."""
+        files = (
+            replace(each, file="/".join(PurePath(each.file).parts[-2:]) if each.file else each.file)
+            for each in self.files
+        )
+        return replace(self, files=tuple(files))
+
     @staticmethod
     def from_json(value: Mapping[str, Any], path: Path) -> RunFacts:
         """The inverse of `to_json`."""
@@ -77,10 +85,11 @@ class RunFacts:
         known = {key: item for key, item in value.items() if key in RunFacts.__dataclass_fields__}
         try:
             known = {"patients": None, **known, "files": sources_of(value)}  # never of nobody for want of the key
-            return _JSON.validate_python(known)
+            facts = _JSON.validate_python(known)
         except ValueError as error:
             faults = faults_of(error) if isinstance(error, ValidationError) else [str(error)]
             raise InputError(f"{path}: its facts are damaged ({'; '.join(faults[:3])})") from None
+        return facts.without_folders() if facts.packed_from else facts  # the first packed models named them
 
     def with_earlier(self, earlier: RunFacts, val_patients: Collection[str] | None = None) -> RunFacts:
         """Facts that also name what a model saw before, or another one of its ensemble: it does not forget.

@@ -81,12 +81,8 @@ def pack_model(
     if shown is not None and metrics is not None:
         shown = with_figures(shown, read_metrics(metrics), checkpoints_of(made_by), fppi, str(metrics))
     facts = replace(
-        predictor.facts,
+        predictor.facts.without_folders(),
         config=without_folders(predictor.config.to_dict()),
-        files=tuple(
-            replace(each, file="/".join(PurePath(each.file).parts[-2:])) if each.file else each
-            for each in predictor.facts.files
-        ),
         packed_from=(*predictor.facts.packed_from, made_by["checkpoint_sha256"]),
     )
     before = predictor.model.state_dict()
