@@ -37,7 +37,8 @@ def _run(command: list[str], folder: Path | None = None) -> subprocess.Completed
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_and_comes_without_arguments_too(name: str) -> None:
-    asked, bare = call(name, "--help"), call(name)
+    asked = call(name, "--help")
+    bare = call(name) if name != "view" else asked  # which opens an empty page (test_view_command.py)
     assert (asked.returncode, bare.returncode) == (0, 0)
     assert asked.stdout == bare.stdout
     assert asked.stdout.startswith(f"usage: mammodet {name} ")
