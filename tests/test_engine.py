@@ -420,7 +420,7 @@ def test_predict_goes_on_after_an_interruption(
     def counted(self: Predictor, samples: list) -> list:
         if len(seen) == 2:
             raise KeyboardInterrupt
-        seen.extend(sample.record.file_name for sample in samples)
+        seen.extend(look.record.file_name for (look,) in samples)
         return run(self, samples)
 
     monkeypatch.setattr(Predictor, "_run", counted)

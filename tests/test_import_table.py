@@ -166,7 +166,7 @@ def test_what_is_no_table_is_refused(tmp_path, content, words):
 
 def test_folders_and_missing_files_are_refused(tmp_path):
     truth = ground_truth(tmp_path)
-    for source, words in ((tmp_path, "is a folder"), (tmp_path / "none.csv", "no such file")):
+    for source, words in ((tmp_path, "is a folder"), (tmp_path / "none.csv", "no such table")):
         with pytest.raises(InputError, match=words):
             import_predictions("csv", source, truth, ImportOptions(**XYXY))
 

@@ -13,6 +13,7 @@ from mammodet.errors import InputError
 from mammodet.explain.grid import PIXELS, Grid, Pair
 from mammodet.modeling.build import Model
 from mammodet.modeling.classifier import ImageClassifier
+from mammodet.modeling.winograd import WinogradConv2d
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _IDLE = ("Identity", "Dropout")  # in prediction they change nothing
@@ -83,9 +84,7 @@ class _Watch:
                 size_hw = _hw(shape, last)
                 grid = self._grid(module, entering, size_hw)
         calls = earlier.calls + 1 if earlier is not None else 1
-        self.layers[name] = Layer(
-            name, type(module).__name__, shape, _count(module), calls, size_hw, last, grid, self.calls
-        )
+        self.layers[name] = Layer(name, _kind(module), shape, _count(module), calls, size_hw, last, grid, self.calls)
         if name in self.keep and isinstance(output, Tensor):
             # A copy: the next layer may be a ReLU that works in place.
             self.outputs[name] = output.detach().clone()
@@ -148,6 +147,11 @@ def _pair(value: Any) -> Pair:
     return (int(value[0]), int(value[-1])) if isinstance(value, tuple | list) else (int(value), int(value))
 
 
+def _kind(module: nn.Module) -> str:
+    """The name of its class, where it is torch's own convolution in all but how it is computed, of that."""
+    return "Conv2d" if isinstance(module, WinogradConv2d) else type(module).__name__
+
+
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -173,7 +177,7 @@ def look(model: Model, image: Tensor, keep: Collection[str] = ()) -> tuple[dict[
     layers = {}
     for name, module in model.named_modules():
         if name:
-            layers[name] = watch.layers.get(name, Layer(name, type(module).__name__, None, _count(module)))
+            layers[name] = watch.layers.get(name, Layer(name, _kind(module), None, _count(module)))
     return layers, watch.outputs
 
 
