@@ -36,13 +36,13 @@ class Instant(Predictor):
         self.config, self.checkpoint, self.device, self.stack = Config(), None, "cpu", None
         self.facts = RunFacts(self.config.to_dict(), ("mass",), "0" * 64, None)
 
-    def _run(self, looks: Sequence[Look], *, soften: bool = True) -> list[ImagePrediction]:
+    def _run(self, images: Sequence[Sequence[Look]], *, soften: bool = True) -> list[ImagePrediction]:
         boxes = np.array([[20.0, 30, 60, 70], [21, 31, 61, 71], [50, 50, 90, 90]])
         rles = [patch_to_rle(DISC, (int(box[0]), int(box[1])), (SIDE, SIDE)) for box in boxes]
         scores = {"tumor": 0.9, "malignant": 0.2}
         found = Detections(boxes, np.array([0.9, 0.5, 0.1]), np.ones(3, dtype=np.int64), rles)
         by_rule = {"max": {"tumor": 0.9}, "noisy_or": {"tumor": 0.96}, "head": scores}
-        return [ImagePrediction.of(look.record, scores, found, scores_by_rule=by_rule) for look in looks]
+        return [ImagePrediction.of(look.record, scores, found, scores_by_rule=by_rule) for (look,) in images]
 
 
 def one(count: int, folder: Path) -> None:

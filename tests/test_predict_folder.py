@@ -114,7 +114,7 @@ def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monk
     run, calls = Predictor._run, []
 
     def stopped(self, samples):
-        calls.extend(sample.record.file_name for sample in samples)
+        calls.extend(look.record.file_name for (look,) in samples)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return run(self, samples)
@@ -147,13 +147,13 @@ class Dying(Predictor):
         self.config, self.checkpoint, self.device, self.stack = Config(), None, "cpu", None
         self.facts = RunFacts(self.config.to_dict(), ("mass",), "0" * 64, None)
 
-    def _run(self, looks, *, soften=True):
-        name = looks[0].record.file_name
+    def _run(self, images, *, soften=True):
+        name = images[0][0].record.file_name
         if name == sys.argv[3]:
             os.kill(os.getpid(), signal.SIGKILL)
         print("predicted", name)
         empty = Detections.empty(with_masks=True)
-        return [ImagePrediction.of(look.record, {"tumor": int(name[0]) / 7}, empty) for look in looks]
+        return [ImagePrediction.of(look.record, {"tumor": int(name[0]) / 7}, empty) for (look,) in images]
 
 folder, output = Path(sys.argv[1]), Path(sys.argv[2])
 found = gather([folder], ["mass"], unpack_to=output / "unpacked")
@@ -201,7 +201,7 @@ def test_what_was_forced_before_an_interruption_is_refused_without_force(
     run = Predictor._run
 
     def stopped(self, samples):
-        if any(sample.record.file_name == "b.png" for sample in samples):
+        if any(look.record.file_name == "b.png" for (look,) in samples):
             raise KeyboardInterrupt
         return run(self, samples)
 
