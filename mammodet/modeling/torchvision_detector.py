@@ -169,7 +169,6 @@ def build_torchvision(
     width = int(backbone.out_channels)  # type: ignore[arg-type]
     anchors, ratios, most = config.anchors.per_level, tuple(config.anchors.ratios), config.rpn_post_nms_top_n
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
-    head, predictor = _box_head(config, width, num_categories)
     options: dict[str, Any] = {
         "rpn_anchor_generator": FloatAnchors(anchors, ratios),
         "rpn_head": LevelRPNHead(width, [len(sides) * len(ratios) for sides in anchors]),
@@ -179,14 +178,13 @@ def build_torchvision(
         "rpn_post_nms_top_n_test": min(most, config.rpn_top_n_predict or most),
         "rpn_batch_size_per_image": config.rpn_batch_per_image,
         "box_roi_pool": _roi_pool(config, levels, output_size=7),
-        "box_head": head,
-        "box_predictor": predictor,
         "box_batch_size_per_image": config.box_batch_per_image,
         "box_positive_fraction": config.box_positive_fraction,
         "box_score_thresh": config.score_threshold,
         "box_nms_thresh": config.nms_threshold,
         "box_detections_per_img": config.max_detections,
     }
+    options |= zip(("box_head", "box_predictor"), _box_head(config, width, num_categories), strict=True)
     model: FasterRCNN
     if config.arch == "faster_rcnn":
         model = FasterRCNN(backbone, **options)
