@@ -208,7 +208,7 @@ def _text_orientation(path: Path, file: BinaryIO) -> int:
     except InputError:
         raise
     except Exception as error:  # the parser meets hostile bytes here
-        raise InputError(f"{path}: cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from None
+        raise InputError(f"{path}: cannot be decoded; it is damaged") from error
 
 
 def _pnm(path: Path, file: BinaryIO, size: int) -> ImageHeader:
@@ -283,7 +283,7 @@ def _tiff(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: the TIFF header is damaged ({type(error).__name__}: {error})"[:300]) from None
+        raise InputError(f"{path}: the TIFF header is damaged") from error
     _check_bounds(path, (height, width), samples * -(-max(bits) // 8), size, None)
     if several:
         raise InputError(f"{path}: is a TIFF of several pages; they are not read, only single images; save one alone")
@@ -325,6 +325,7 @@ def _opened(path: Path, file: BinaryIO, kind: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return Image.open(file, formats=(kind,))
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: its {kind} header states too many pixels: {error}") from None
     except Exception as error:  # the parser meets hostile bytes here, and raises what they lead it to
-        reason = f"{type(error).__name__}: {error}"[:200]
-        raise InputError(f"{path}: cannot be decoded: its {kind} header is damaged ({reason})") from None
+        raise InputError(f"{path}: cannot be decoded: its {kind} header is damaged") from error
