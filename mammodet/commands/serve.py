@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def answer(images: Path, results: Path) -> tuple[Sequence[Skipped], Sequence[Path]]:
         inputs = gather([images], categories, unpack_to=results / ".unpacked")
-        options = {**vars(chosen), "output": results, "overlays": False, "page": False, "num_workers": 0}
+        options = {**vars(chosen), "output": results, "overlays": False, "page": False, "num_workers": 0, "shard": None}
         return predict_inputs(argparse.Namespace(**options), predictor, inputs, calibration, None)
 
     with locked(chosen.output, "another mammodet serve works there; stop it, or choose another --output"):
