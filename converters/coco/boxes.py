@@ -119,7 +119,7 @@ def crowd_means(file: CocoFile, crowd: str) -> bool:
 
 
 def check_units(files: Sequence[CocoFile], *, are_corners_possible: bool) -> None:
-    """Refuse files whose boxes all seem to count something else than pixels, or to be corners, unless `boxes` is told.
+    """Refuse files whose boxes all look like corners, or not like pixels, unless `boxes` says what they are.
 
     Raises:
         InputError: with each such file.

@@ -19,7 +19,7 @@ _MOST = 400  # marks: more are noise or a pattern
 
 
 def has_letters(pixels: NDArray[Any]) -> bool:
-    """Whether three marks or more stand in a row beside the breast, brighter or darker than their ground.
+    """Whether there is a row of at least three marks beside the breast, brighter or darker than their surroundings.
 
     They are of one height, on one line, close to each other, and the row is four times as long as high. Small, dim,
     blurred, tilted and vertical letters are missed (docs/leakage.md has the rates).

@@ -193,7 +193,7 @@ class PackedPredictions(Sequence[ImagePrediction]):
         return sorted({rule for number in used for rule, _ in self._columns.kinds[number].by_rule})
 
     def column(self, label: str, rule: str | None = None) -> NDArray[np.float64]:
-        """Scores (n,), by one of the `rules` or as the model was told; NaN where an image has none."""
+        """Scores (n,), by one of the `rules` or by the model's own; NaN where an image has none."""
         columns, found = self._columns, np.full(len(self), np.nan)
         layout = np.asarray(columns.layout)[self._rows]
         for number, kind in enumerate(columns.kinds):

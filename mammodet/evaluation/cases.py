@@ -62,7 +62,7 @@ def cases(
     Args:
         predictions: one per image of the data set, in its order.
         level: `image`, `breast` or `patient`; images that do not say which breast or patient they show are left out.
-        rule: an aggregation rule of `scores_by_rule`; None for the score by the rule that the model was told to use.
+        rule: an aggregation rule of `scores_by_rule`; None for the score by the model's own rule.
     Raises:
         ValueError: another level, or another way of joining images.
     """
