@@ -192,13 +192,13 @@ class RegionHeads(RoIHeads):
         targets: list[dict[str, Tensor]],
     ) -> Tensor:
         """1 - GIoU of the boxes that proposals on lesions become, over the number of all proposals."""
-        parts = []
-        moved = self.box_coder.decode(deltas, proposals).split([len(each) for each in proposals])
-        for boxes, classes, index, target in zip(moved, labels, matched, targets, strict=True):
-            found = torch.where(classes > 0)[0]  # none where there is no box
-            pairs = boxes[found, classes[found]].float(), target["boxes"][index[found]].float()
-            parts.append(generalized_box_iou_loss(*pairs, reduction="sum"))
-        return GIOU_WEIGHT * torch.stack(parts).sum() / max(sum(len(each) for each in labels), 1)
+        classes = torch.cat(labels)
+        found = torch.where(classes > 0)[0]
+        none = deltas.new_zeros((1, 4))  # for an image without lesions, whose proposals all stand at 0
+        lesions = [target["boxes"] if len(target["boxes"]) else none for target in targets]
+        wanted = torch.cat([boxes[index] for boxes, index in zip(lesions, matched, strict=True)])[found].float()
+        moved = self.box_coder.decode(deltas, proposals)[found, classes[found]]
+        return GIOU_WEIGHT * generalized_box_iou_loss(moved, wanted, reduction="sum") / max(len(classes), 1)
 
 
 def mask_loss(logits: Tensor, boxes: list[Tensor], targets: list[dict[str, Tensor]], lesions: list[Tensor]) -> Tensor:
