@@ -257,7 +257,9 @@ def dicom_bytes(level: Image, row: Mapping[str, str], *, contradict: bool = Fals
         stored, center = (top - stored).astype(np.uint16), top - center
     data = Dataset()
     data.SOPClassUID = _MAMMOGRAM
-    data.SOPInstanceUID = f"1.2.826.0.1.3680043.9.7777.{row['patient_id']}.{row['image_id']}"
+    data.StudyInstanceUID = f"1.2.826.0.1.3680043.9.7777.{row['patient_id']}"
+    data.SOPInstanceUID = f"{data.StudyInstanceUID}.{row['image_id']}"
+    data.SeriesInstanceUID = f"{data.SOPInstanceUID}.1"
     data.Modality = "MG"
     data.PatientID = row["patient_id"]
     if device.named or contradict:
