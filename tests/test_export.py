@@ -61,12 +61,12 @@ MODELS = {
 }
 
 
-def write_checkpoint(path: Path, *overrides: str) -> Path:
+def write_checkpoint(path: Path, *overrides: str, categories: tuple[str, ...] = ("mass", "calcification")) -> Path:
     """A model with random weights, as a training writes it."""
     torch.manual_seed(0)
     config = load_config(None, ["data.image.max_size=96", *overrides])
-    state = build_model(config, 2, load_weights=False).state_dict()
-    facts = RunFacts(config.to_dict(), ("mass", "calcification"), "data", "split", patients=("P1", "P2"))
+    state = build_model(config, len(categories), load_weights=False).state_dict()
+    facts = RunFacts(config.to_dict(), categories, "data", "split", patients=("P1", "P2"))
     save_torch({"state_dict": {f"model.{name}": value for name, value in state.items()}, KEY: facts.to_json()}, path)
     return path
 
@@ -140,6 +140,36 @@ def test_openvino_answers_as_torch(models: dict[str, Path], phantom_root: Path, 
         written = read_predictions(output / "predictions.json")
         assert written.model["engine"] == "openvino"
         assert_alike(list(written.images), expected)
+
+
+def test_int8_keeps_the_heads_and_is_refused_where_ap50_falls(
+    models: dict[str, Path], phantom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "m.ckpt", *MODELS["faster_rcnn"], categories=("lesion",))
+    output = tmp_path / "m.onnx"
+    int8 = ["--output", str(output), "--int8", str(phantom_root)]
+    with pytest.raises(
+        InputError, match=r"categories are \['lesion'\], those of the model \['mass', 'calcification'\]"
+    ):
+        export([str(models["faster_rcnn"]), *int8])
+    with pytest.raises(InputError, match="classifier has no AP50"):
+        export([str(models["classifier"]), *int8])
+    with pytest.raises(InputError, match=r"falls from 0\.000 to 0\.000; .* more than 0 before"):
+        export([str(checkpoint), *int8])  # random weights find nothing
+    values = iter((0.5, 0.48, 0.5, 0.495))
+    monkeypatch.setattr("mammodet.export.int8._ap50", lambda *_: next(values))
+    with pytest.raises(InputError, match=r"falls from 0\.500 to 0\.480; expected at least 0\.490.*--force"):
+        export([str(checkpoint), *int8])
+    assert not output.exists()
+    assert export([str(checkpoint), *int8]) == 0
+    graph = onnx.load(str(output)).graph
+    maker = {name: node.op_type for node in graph.node for name in node.output}
+    convs = [node for node in graph.node if node.op_type == "Conv"]
+    eight = [node.name for node in convs if maker.get(node.input[1]) == "DequantizeLinear"]
+    assert len(eight) == len([node for node in convs if node.name.startswith("/backbone")]) - 1 > 20
+    assert all(name.startswith("/backbone") for name in eight)
+    dataset = read_coco(phantom_root / "val.json")
+    assert len(list(mammodet.load(output).predict(phantom_root / "val.json"))) == len(dataset.images)
 
 
 def test_prediction_imports_no_torch(models: dict[str, Path], phantom_root: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mammodet.engine.pack import without_folders
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import to_json as calibration_to_json
+from mammodet.export.int8 import to_int8
 from mammodet.files import atomic_path, file_hash
 from mammodet.modeling.classifier import ImageClassifier
 from mammodet.modeling.image_head import STRIDES
@@ -83,11 +84,14 @@ class ClassifierGraph(nn.Module):
         return (model.answer(features),)
 
 
-def export_onnx(checkpoint: Path, output: Path) -> list[str]:
+def export_onnx(checkpoint: Path, output: Path, *, int8: Path | None = None, force: bool = False) -> list[str]:
     """Write a checkpoint as an ONNX file, whole or not at all, once it answers as torch does.
 
+    Args:
+        int8: folder of the data set by which it is put in 8 bits after that, see `to_int8`.
+        force: of `to_int8`.
     Returns:
-        how far the largest answer of each kind is from torch's, one line each.
+        how far the largest answer of each kind is from torch's, one line each; AP50 of 8 bits.
     Raises:
         InputError: a model that cannot be exported, or whose graph answers otherwise.
     """
@@ -123,14 +127,15 @@ def export_onnx(checkpoint: Path, output: Path) -> list[str]:
         proto = onnx.load(str(temporary))
         onnx.helper.set_model_props(proto, {KEY: json.dumps(content)})
         onnx.save(proto, str(temporary))
-        return _check(graph, temporary, checked, str(checkpoint))
+        lines = _check(graph, temporary, checked, str(checkpoint))
+        return [*lines, to_int8(temporary, int8, force=force)] if int8 is not None else lines
 
 
-def export_openvino(checkpoint: Path, output: Path) -> list[str]:
-    """As `export_onnx`, in OpenVINO's own format: `output`, an XML file, and its weights (float32) beside it."""
+def export_openvino(checkpoint: Path, output: Path, **options: Any) -> list[str]:
+    """As `export_onnx`, in OpenVINO's own format: `output`, an XML file, and its weights beside it."""
     openvino = needed("openvino")
     with tempfile.TemporaryDirectory() as folder:
-        lines = export_onnx(checkpoint, Path(folder) / "model.onnx")
+        lines = export_onnx(checkpoint, Path(folder) / "model.onnx", **options)
         model = openvino.Core().read_model(str(Path(folder) / "model.onnx"))
         openvino.save_model(model, str(Path(folder) / "model.xml"), compress_to_fp16=False)
         for suffix in (".bin", ".xml"):  # the one that names the model last
