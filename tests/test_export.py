@@ -14,6 +14,7 @@ import torch
 from conftest import SMALL
 
 import mammodet
+from mammodet import config as settings
 from mammodet.commands.export import main as export
 from mammodet.config import load_config
 from mammodet.data.coco import read_coco
@@ -140,6 +141,19 @@ def test_openvino_answers_as_torch(models: dict[str, Path], phantom_root: Path, 
         written = read_predictions(output / "predictions.json")
         assert written.model["engine"] == "openvino"
         assert_alike(list(written.images), expected)
+
+
+def test_bf16_changes_scores_a_little_and_is_for_checkpoints(models: dict[str, Path], phantom_root: Path) -> None:
+    dataset = read_coco(phantom_root / "test.json")
+    answers = []
+    for bf16 in (False, True):
+        predictor = Ensemble.from_checkpoints([models["mask_rcnn"]], "cpu", settings.TestTimeConfig(bf16=bf16))
+        answers.append([each.scores["tumor"] for each in predictor.predict(dataset, phantom_root)])
+        assert predictor.describe()["config"]["model"]["test_time"]["bf16"] == bf16
+    assert answers[0] != answers[1]
+    assert answers[1] == pytest.approx(answers[0], abs=0.02)
+    with pytest.raises(InputError, match=r"--bf16: .*mask_rcnn\.onnx is an exported model"):
+        Ensemble.from_checkpoints([models["mask_rcnn"].with_suffix(".onnx")], "cpu", settings.TestTimeConfig(bf16=True))
 
 
 def test_int8_keeps_the_heads_and_is_refused_where_ap50_falls(

@@ -153,6 +153,11 @@ def add_model_options(main: argparse.ArgumentParser) -> None:
         "--tiles", action="store_true", help="detectors also look at tiles of native pixels, for small lesions"
     )
     main.add_argument(
+        "--bf16",
+        action="store_true",
+        help="detectors compute in bfloat16: faster on GPUs and processors with AMX or AVX-512 BF16, slower on others",
+    )
+    main.add_argument(
         "--engine",
         choices=("auto", "torch", "onnx", "openvino"),
         default="auto",
@@ -358,13 +363,13 @@ def _say_exams(inputs: Inputs, most: int = 20) -> None:
 
 
 def _test_time(chosen: argparse.Namespace) -> TestTimeConfig | None:
-    """Of `--flip`, `--scales` and `--tiles`, or None where none is given."""
-    if not chosen.flip and not chosen.scales and not chosen.tiles:
+    """Of `--flip`, `--scales`, `--tiles` and `--bf16`, or None where none is given."""
+    if not (chosen.flip or chosen.scales or chosen.tiles or chosen.bf16):
         return None
     scales = chosen.scales or [1.0]
     if not all(0.25 <= scale <= 4 for scale in scales):
         raise InputError(f"--scales {' '.join(f'{scale:g}' for scale in scales)}: expected sizes from 0.25 to 4")
-    return TestTimeConfig(flip=chosen.flip, scales=scales, tiles=chosen.tiles)
+    return TestTimeConfig(flip=chosen.flip, scales=scales, tiles=chosen.tiles, bf16=chosen.bf16)
 
 
 def starter_line(card: ModelCard | None) -> str:

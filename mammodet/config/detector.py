@@ -141,7 +141,7 @@ class ImageHeadConfig(Section):
 
 
 class TestTimeConfig(Section):
-    """Further versions of an image that a detector looks at in prediction; the answers are fused (docs/model.md)."""
+    """How a detector looks at an image in prediction: versions, whose answers are fused (docs/model.md), and numbers."""
 
     #: Also flipped left-right.
     flip: bool = False
@@ -151,6 +151,9 @@ class TestTimeConfig(Section):
     tiles: bool = False
     #: Box IoU from which on detections of different versions, or of several checkpoints, are taken for one.
     fuse_iou: Share = 0.5
+    #: Compute in bfloat16: faster on GPUs and processors that have units for it, slower on others; scores change in the
+    #: second or third digit.
+    bf16: bool = False
 
 
 class OverImagesConfig(Section):

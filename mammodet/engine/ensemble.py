@@ -59,7 +59,11 @@ class Ensemble(Predictor):
         members = [_opened(path, device, engine) for path in paths]
         for member in members if test_time is not None else ():
             if not isinstance(member.config.model, DetectorModelConfig):
-                raise InputError("--flip, --scales, --tiles: are for detectors; leave them out")
+                raise InputError("--flip, --scales, --tiles, --bf16: are for detectors; leave them out")
+            if test_time.bf16 and "engine" in member.describe():
+                raise InputError(
+                    f"--bf16: {_name(member)} is an exported model; give the checkpoint that it was made from"
+                )
             member.config = member.config.change(model=member.config.model.change(test_time=test_time))
         return members[0] if len(members) == 1 else Ensemble(members)
 

@@ -181,7 +181,8 @@ class Predictor:
         images = [torch.from_numpy(look.image).to(self.device) for look in looks]
         records, traces = tuple(look.record for look in looks), tuple(look.trace for look in looks)
         batch = Batch(images, [], [], torch.zeros((len(images), 0)), records, traces)
-        with torch.inference_mode():
+        bf16 = self.config.model.detects and self.config.model.test_time.bf16
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             output = run_model(self.config, self.model, batch)
             return to_predictions(output, batch, self.config, self.stack, soften=soften)
 
