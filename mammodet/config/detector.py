@@ -141,7 +141,7 @@ class ImageHeadConfig(Section):
 
 
 class TestTimeConfig(Section):
-    """How a detector looks at an image in prediction: versions, whose answers are fused (docs/model.md), and numbers."""
+    """How a detector looks at an image in prediction: in which versions, whose answers are fused (docs/model.md)."""
 
     #: Also flipped left-right.
     flip: bool = False
