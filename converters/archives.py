@@ -1,7 +1,5 @@
 """Make a data set (COCO JSON, images, splits by patient) of an archive as it was downloaded."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import re
@@ -88,7 +86,7 @@ def _examples(*archives: str) -> str:
     return "".join(re.findall(rf"  mammodet convert (?:{'|'.join(archives)}) (?:.*\\\n)*.*\n", EXAMPLES))
 
 
-def convert_chosen(chosen: argparse.Namespace) -> Summary:
+def convert_chosen(chosen: argparse.Namespace) -> "Summary":
     """Convert as a command line says."""
     converter = chosen.converter
     summary: Summary = converter.convert(chosen.source, chosen.output, converter.options_type.of(chosen))

@@ -7,8 +7,6 @@ output/
   summary.json quarantine.csv
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections import Counter

@@ -4,8 +4,6 @@ CMMD_clinicaldata_revision.xlsx has a row for each breast or finding of it; the 
 What becomes of each is in docs/cmmd.md.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

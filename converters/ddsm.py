@@ -4,8 +4,6 @@ A case is a folder with `A-1141-1.ics`, four images `A_1141_1.LEFT_CC.LJPEG` (or
 `.OVERLAY` of each that has findings. What becomes of each is in docs/ddsm.md.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Info.txt has lines `IMG001 G MISC M 1567 3644 295`; `TIFF Images` holds the imag
 lesions of an image. What becomes of each is in docs/dmid.md.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ EMBED_OpenData_metadata.csv has a row for each file, EMBED_OpenData_clinical.csv
 findings and files meet by exam and side only. What becomes of each is in docs/embed.md.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath

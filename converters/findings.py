@@ -3,8 +3,6 @@
 An archive says of each image what an `ImageRow` holds; its pixels, lesions, labels, counts and warnings are made here.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

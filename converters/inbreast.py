@@ -4,8 +4,6 @@ A DICOM file `20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm` says image, patient, s
 outlines; INbreast.csv its density and BI-RADS. What becomes of each is in docs/inbreast.md.
 """
 
-from __future__ import annotations
-
 import plistlib
 import re
 from collections import Counter

@@ -3,8 +3,6 @@
 One JSON line per finished item, flushed as it is written; a line cut short by a kill is forgotten.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

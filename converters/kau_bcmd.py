@@ -4,8 +4,6 @@ Folders `Birad1`, `Birad3`, `Birad4`, `Birad5` hold images `2018_BC005421_CC_R.j
 density. What becomes of each is in docs/kau_bcmd.md.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 

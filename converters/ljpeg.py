@@ -5,8 +5,6 @@ The coder departs from the standard (ITU-T T.81 H.1.2.1): its predictor holds in
 differences to the predictions, is read by a common decoder; only the sums are made here.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

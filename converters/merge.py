@@ -3,8 +3,6 @@
 Every set keeps its own split. What becomes of each image is in docs/several_data_sets.md.
 """
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The pixels of an archive's image: its own file referred to, or a PNG with the traced crop and size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ All tables of archives are read here, so that a row that was cut short is one ev
 was found.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

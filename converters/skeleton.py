@@ -4,8 +4,6 @@ An archive is a subclass of `Converter` that brings `find`, `rows` and `convert_
 of the folders, the journal, threads or processes, clusters, progress, quarantine, splits and summary.
 """
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections import Counter

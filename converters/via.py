@@ -1,7 +1,5 @@
 """Regions of the VGG Image Annotator (VIA): the shapes that its JSON and its CSV hold."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

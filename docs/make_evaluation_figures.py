@@ -3,8 +3,6 @@
 python docs/make_evaluation_figures.py
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Every step maps x and y apart, as `x' = scale * x + shift`, in the pixel frame o
 from native pixels (the file as it was read) to the network's input; `backward` the other way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -66,7 +64,7 @@ class Trace:
                     raise ValueError(f"resize to {step.values}: expected two positive numbers")
         return height, width
 
-    def then(self, name: StepName, *values: int) -> Trace:
+    def then(self, name: StepName, *values: int) -> "Trace":
         """This trace with one more step."""
         return Trace(self.native_size_hw, (*self.steps, Step(name, tuple(int(value) for value in values))))
 
@@ -188,7 +186,7 @@ class Trace:
         }
 
     @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Trace:
+    def from_json(value: Mapping[str, Any]) -> "Trace":
         """The inverse of `to_json`.
 
         Raises:

@@ -13,8 +13,6 @@ Files are found by the case they belong to: the folder `Mass-Training_P_00001_LE
 decided here; names and tables say it wrongly too often.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

@@ -5,8 +5,6 @@ tables become lesions, images that stand in the mass and in the calcification se
 decides what it is, and every lesion is either converted or quarantined with its reason.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

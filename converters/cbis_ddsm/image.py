@@ -1,7 +1,5 @@
 """One image of CBIS-DDSM: from its files and rows to a record with lesions. Runs in worker processes."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence

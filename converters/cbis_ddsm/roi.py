@@ -7,8 +7,6 @@ A mask of another size is brought to the image where that is sure: by a uniform 
 finding the crop on the image. Otherwise the lesion is refused with its reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

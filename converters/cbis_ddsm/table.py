@@ -5,8 +5,6 @@ What the files are like: a trailing newline inside the last path of every row, `
 saved by spreadsheets, with `;` or a byte order mark. Columns identify them, not names.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

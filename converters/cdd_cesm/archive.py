@@ -1,7 +1,5 @@
 """The files of CDD-CESM: images and masks by name (`P105_L_DM_MLO.jpg`), wherever they lie in the source."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

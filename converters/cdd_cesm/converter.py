@@ -8,8 +8,6 @@ What the archive means, and what this converter makes of it:
 - Nothing is normal unless the archive's table says so.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ and `region_attributes`; the shape is JSON, in pixels of the image file. Regions
 few polylines and points. Some file names have a blank before `.jpg`.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which outlines can be masses, by their shape: the archive outlines all findings alike and does not name them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal

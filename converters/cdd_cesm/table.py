@@ -4,8 +4,6 @@ Cells join the findings of an image by `$` (BI-RADS `4$2`), and `_` means nothin
 images only. An image can have several rows.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

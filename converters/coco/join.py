@@ -4,8 +4,6 @@ A rule finds the rows of an image by equality: ("patient id", "P_{patient}") are
 Nothing says which of several rows belongs to which of several boxes, so boxes get what all rows agree on.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections import Counter
@@ -108,7 +106,7 @@ class JoinRule:
         """A word of the column of pathologies to one of `PATHOLOGIES`."""
         return {**PATHOLOGY_WORDS, "BENIGN_WITHOUT_CALLBACK": self.without_callback, **dict(self.pathology)}
 
-    def over(self, base: JoinRule) -> JoinRule:
+    def over(self, base: "JoinRule") -> "JoinRule":
         """This rule with what it leaves to a preset."""
         return replace(
             self,

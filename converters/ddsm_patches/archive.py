@@ -1,7 +1,5 @@
 """The files of the archive: which there are, and where in them each patch lies."""
 
-from __future__ import annotations
-
 import filecmp
 import re
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ What a reader of any figure on this archive has to know, and what this converter
 - As given, validation holds calcifications only and test masses only (`--split given`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence

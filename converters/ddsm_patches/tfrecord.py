@@ -6,8 +6,6 @@ little-endian. The bytes are a protobuf message (tensorflow/core/example/example
 The frames are read here, since readers on the package index do not look at the checksums.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Masks are read before an image is touched and go on as COCO's run lengths would:
 counts are those of `mammodet.converters.coco`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Which mask files belong to which image, by templates of their names."""
 
-from __future__ import annotations
-
 import glob
 import re
 import string

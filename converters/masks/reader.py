@@ -1,7 +1,5 @@
 """What one mask file holds, at the size of its image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,8 +10,6 @@ What the archive means, and what this converter makes of it:
   were only resized, or where the user says so; films of other sizes are quarantined.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

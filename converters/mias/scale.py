@@ -4,8 +4,6 @@ The table counts pixels of films of 1024x1024. Of a film of another square size 
 cut; its masses do, if there are enough of them: they are brighter than their surround where the circles belong.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of mini-MIAS: what Info.txt says of each film, by the form of its lines."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from dataclasses import dataclass

@@ -9,8 +9,6 @@
 Folders may lie at any depth below the source. Patient and image id alone say what belongs together.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

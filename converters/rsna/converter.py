@@ -5,8 +5,6 @@ becomes a record; an image of a breast with cancer is positive and `unlocalized`
 to, unless PNGs are asked for; and every row is converted, left out by an option, or quarantined with its reason.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace

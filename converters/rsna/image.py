@@ -1,7 +1,5 @@
 """One image of the RSNA archive: its record, and what its file says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -5,8 +5,6 @@ give, `True`/`False` beside `0`/`1`; `test.csv` has fewer columns and no label. 
 `;`, a byte order mark, or image ids rounded to `1.46E+09`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What checks look at and what they give back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -93,7 +91,7 @@ class Finding:
     pictured: bool = True
 
     @classmethod
-    def of(cls, key: str, items: Iterable[Item] = (), **facts: object) -> Finding:
+    def of(cls, key: str, items: Iterable[Item] = (), **facts: object) -> "Finding":
         """A finding in the words of `findings.yaml`, with what they leave to `facts` filled in."""
         words = _words()[key]
         found = tuple(items)

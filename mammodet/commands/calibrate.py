@@ -1,7 +1,5 @@
 """Choose probabilities and thresholds on validation predictions, for mammodet predict --calibration."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import replace
@@ -103,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def table(calibration: Calibration) -> str:
+def table(calibration: "Calibration") -> str:
     """What was fitted, and what came of it on the cases of the fit."""
     row = "{:<8} {:<10} {:<12} {:>8} {:>8}  {:<14} {}".format
     lines = [row("level", "label", "method", "positive", "negative", "Brier", "ECE").rstrip()]
@@ -120,7 +118,7 @@ def table(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
-def _points(fit: Fit, goals: tuple[str, ...]) -> list[str]:
+def _points(fit: "Fit", goals: tuple[str, ...]) -> list[str]:
     lines = [f"{'*' if goal == goals[0] else ' '} {reason}" for goal, reason in fit.not_reached.items()]
     for point in fit.points:
         probability = f" (probability {fit.scaling.apply([point.threshold])[0]:.3f})" if fit.scaling else ""

@@ -1,7 +1,5 @@
 """Score predictions against ground truth: AP, FROC and ROC with intervals, comparison of models, HTML report."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Show what a model sees: layers, feature maps, Grad-CAM, input channels, augmented images, training curves."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @contextmanager
-def _images(chosen: argparse.Namespace) -> Iterator[Inputs]:
+def _images(chosen: argparse.Namespace) -> "Iterator[Inputs]":
     from mammodet.data.inputs import unpacked
     from mammodet.explain.images import choose_images
 
@@ -120,7 +118,7 @@ def _images(chosen: argparse.Namespace) -> Iterator[Inputs]:
         yield images
 
 
-def _predictor(chosen: argparse.Namespace) -> Predictor:
+def _predictor(chosen: argparse.Namespace) -> "Predictor":
     from mammodet.engine.predict import Predictor
     from mammodet.models import model_path
 

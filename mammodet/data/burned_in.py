@@ -1,7 +1,5 @@
 """Rows of letters beside the breast, which may name the patient: found by their form, not read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2

@@ -1,7 +1,5 @@
 """Training and inference samples from a data set file."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -69,15 +67,15 @@ class Batch:
         numbers: dict[tuple[str, ...], int] = {}
         return [numbers.setdefault(breast_key(record), len(numbers)) for record in self.records]
 
-    def to(self, *args: Any, **kwargs: Any) -> Batch:
+    def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """Move the tensors, as `Tensor.to` does."""
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> "Batch":
         """Pinned host memory, for faster copies to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, change: Any) -> Batch:
+    def _map(self, change: Any) -> "Batch":
         return Batch(
             [change(image) for image in self.images],
             [{key: change(value) for key, value in target.items()} for target in self.targets],

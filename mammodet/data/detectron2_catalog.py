@@ -4,8 +4,6 @@ detectron2 knows a data set by a name: `DatasetCatalog` gives its images as dict
 dicts are in the frame of the stored file's pixels, as everything in the file is; `MammogramMapper` reads the files.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +58,7 @@ class CatalogEntry:
 
 def register(
     name: str, json_file: Path | str, image_root: Path | str | None = None, *, skip_invalid: bool = False
-) -> Metadata:
+) -> "Metadata":
     """Put a data set file into detectron2's catalogs.
 
     Categories and split are read now, images and lesions when detectron2 asks for them. The metadata holds
@@ -114,7 +112,7 @@ def register(
     return metadata
 
 
-def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -> dict[str, Metadata]:
+def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -> "dict[str, Metadata]":
     """Register every data set of a converted folder: `train.json` as `PREFIX_train`, `fold0_val.json`, ...
 
     Returns:
@@ -132,7 +130,7 @@ def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -
     }
 
 
-def prepare_cfg(cfg: CfgNode, train: str | Sequence[str], test: str | Sequence[str] = ()) -> None:
+def prepare_cfg(cfg: "CfgNode", train: str | Sequence[str], test: str | Sequence[str] = ()) -> None:
     """Set what a configuration needs for our data sets; everything else stays.
 
     `DATASETS.TRAIN` and `TEST`; the number of classes of ROI heads and RetinaNet; `INPUT.MASK_FORMAT` "bitmask", since

@@ -1,7 +1,5 @@
 """What the training images of a model look like, so that a prediction can warn of an image that is far from them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -74,7 +72,7 @@ class Domain(Section):
             found.append(f"is {origin}; the training images are {' and '.join(self.origins)}")
         return found
 
-    def joined(self, other: Domain) -> Domain:
+    def joined(self, other: "Domain") -> "Domain":
         """Of both trainings' images."""
         pairs = [(name, each) for part in (self, other) for name, each in part.ranges.items()]
         spacings = [each.spacing_mm for each in (self, other) if each.spacing_mm is not None]

@@ -3,8 +3,6 @@
 `mammodet convert coco` settles it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

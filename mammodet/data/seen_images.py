@@ -6,8 +6,6 @@ its middle: of pixels that is as good as all, and a training set is looked throu
 files. The same pixels in another format are found by name alone; mammodet audit compares pixels.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Iterable
@@ -53,13 +51,13 @@ class SeenImages:
     contents: Hashes = frozenset()
 
     @staticmethod
-    def of(records: Iterable[ImageRecord], root: Path) -> SeenImages:
+    def of(records: Iterable[ImageRecord], root: Path) -> "SeenImages":
         """The images of data sets; of a missing file the name alone."""
         records = list(records)
         contents = (_content(root / record.file_name) for record in records)
         return SeenImages(frozenset(map(_name, records)), frozenset(each for each in contents if each is not None))
 
-    def joined(self, other: SeenImages) -> SeenImages:
+    def joined(self, other: "SeenImages") -> "SeenImages":
         """The images of both."""
         return SeenImages(self.names | other.names, self.contents | other.contents)
 

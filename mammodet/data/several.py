@@ -1,7 +1,5 @@
 """Several data sets as one: common categories, image numbers and file names, and whose images are whose."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -38,7 +36,7 @@ class Part:
     source: SourceFile
 
     @staticmethod
-    def of(placed: PlacedFile, dataset: Dataset, subset: Literal["train", "val"]) -> Part:
+    def of(placed: PlacedFile, dataset: Dataset, subset: Literal["train", "val"]) -> "Part":
         """The part that a file of the config is."""
         path, root, said = placed
         return Part(path, root, said, dataset, SourceFile.of(dataset, str(path), subset, said.patient_prefix or ""))

@@ -1,7 +1,5 @@
 """What a model was trained on, file by file, so that an evaluation recognises each of them, and its patients."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -43,7 +41,7 @@ class SourceFile:
         """Whether the model was chosen by this file, and never trained on its patients."""
         return self.subset == "val" and self.unseen
 
-    def seen_unless(self, hashes: Collection[str | None]) -> SourceFile:
+    def seen_unless(self, hashes: Collection[str | None]) -> "SourceFile":
         """The file; one of validation as seen unless its hash is among these."""
         return replace(self, unseen=False) if self.chose_it and self.data_hash not in hashes else self
 
@@ -52,7 +50,7 @@ class SourceFile:
         return asdict(self)
 
     @staticmethod
-    def of(dataset: Dataset, file: str, subset: Literal["train", "val"], patient_prefix: str = "") -> SourceFile:
+    def of(dataset: Dataset, file: str, subset: Literal["train", "val"], patient_prefix: str = "") -> "SourceFile":
         """The file that a data set was read from."""
         return SourceFile(
             file, subset, archive_of(dataset), data_hash(dataset), split_hash_of(dataset), patient_prefix=patient_prefix

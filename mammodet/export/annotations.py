@@ -1,7 +1,5 @@
 """Predictions for other tools: COCO results, and pre-annotations for CVAT and Label Studio (docs/export_data.md)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

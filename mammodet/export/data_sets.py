@@ -1,7 +1,5 @@
 """A data set for other tools: 8-bit copies of its images, and its split in their formats (docs/export_data.md)."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Sequence

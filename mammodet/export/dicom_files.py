@@ -1,7 +1,5 @@
 """Predictions as DICOM objects beside the images they belong to: which are written, and their files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Findings of one image as a segmentation, a secondary capture, and a presentation state."""
 
-from __future__ import annotations
-
 from copy import copy
 from dataclasses import replace
 from typing import Any

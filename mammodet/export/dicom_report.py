@@ -1,7 +1,5 @@
 """Findings of an exam as a Comprehensive SR by TID 1500 (PS3.16), which OHIF, 3D Slicer and others read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

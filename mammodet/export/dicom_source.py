@@ -4,8 +4,6 @@ Coordinates of PS3.3 C.18.6 (SCOORD) and C.10.5 (graphic annotation, PIXEL) have
 the top-left pixel, column first: the pixel frame of `mammodet.records`, so that nothing is shifted by half a pixel.
 """
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -77,7 +75,7 @@ class Maker:
     key: str
 
     @staticmethod
-    def of(model: Mapping[str, Any], score_threshold: float) -> Maker:
+    def of(model: Mapping[str, Any], score_threshold: float) -> "Maker":
         """Of a predictions file's `model`."""
         decides = [model.get(name) for name in ("checkpoint_sha256", "config", "ensemble")]
         calibration = (model.get("calibration") or {}).get("sha256")

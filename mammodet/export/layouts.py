@@ -1,7 +1,5 @@
 """Files of a data set as other tools want them: COCO, YOLO, Pascal VOC, RF-DETR (docs/export_data.md)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath

@@ -5,8 +5,6 @@ alike at every size. Pixels are addressed by (row, column) of whole pixels, rows
 files. Random parameters come from the generator that a caller passes, and from nothing else.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2
@@ -49,7 +47,7 @@ class BreastShape:
     roll_off: float
     margin: float
 
-    def from_above(self) -> BreastShape:
+    def from_above(self) -> "BreastShape":
         """Without muscle and axilla, the nipple about half-way, as on a craniocaudal view."""
         return replace(
             self, nipple_row=0.5, above=0.44, below=0.42, axilla=0.0, fold=0.0, muscle_width=0.0, muscle_height=1e-6
