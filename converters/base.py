@@ -56,22 +56,15 @@ class Quarantined:
 
 @dataclass
 class Summary:
-    """What a conversion did.
-
-    Attributes:
-        counts: named counts, nested one level (`{"class": {"CALC": 25}}`).
-        checks: results of the converter's checks on its own output.
-        quarantine: what was left out.
-        warnings: what the user should look at.
-    """
+    """What a conversion did."""
 
     archive: str
     source: str
     output: str
-    counts: dict[str, Any] = field(default_factory=dict)
-    checks: dict[str, Any] = field(default_factory=dict)
-    quarantine: list[Quarantined] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)  #: named counts, nested one level (`{"class": {"CALC": 25}}`)
+    checks: dict[str, Any] = field(default_factory=dict)  #: results of the converter's checks on its own output
+    quarantine: list[Quarantined] = field(default_factory=list)  #: what was left out
+    warnings: list[str] = field(default_factory=list)  #: what the user should look at
 
     def by_kind(self) -> dict[str, int]:
         """Reasons of the quarantine, and how often each occurs."""

@@ -73,15 +73,10 @@ class DdsmOptions(FindingOptions):
 
 @dataclass(frozen=True, slots=True)
 class Film(ImageRow):
-    """An image as its .ics file describes it.
+    """An image as its .ics file describes it."""
 
-    Attributes:
-        scanner: of `DENSITIES`; what the file says where it is none of them.
-        bits: of a value; None where the file does not say it.
-    """
-
-    scanner: str = ""
-    bits: int | None = None
+    scanner: str = ""  #: of `DENSITIES`; what the file says where it is none of them
+    bits: int | None = None  #: of a value; None where the file does not say it
 
 
 class Ddsm(ImageArchive[DdsmOptions]):

@@ -46,21 +46,16 @@ class FindingOptions(ImageOptions):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding on an image, in its native pixels.
-
-    Attributes:
-        points_xy: corners of an outline (`contour`); two corners (`box`); a centre (`circle`, with `radius`).
-        rle: its mask, in place of points.
-        place: where it is described, for messages.
-    """
+    """A finding on an image, in its native pixels."""
 
     kind: Kind
     geometry: Geometry
+    #: corners of an outline (`contour`); two corners (`box`); a centre (`circle`, with `radius`).
     points_xy: tuple[tuple[float, float], ...]
-    place: str
+    place: str  #: where it is described, for messages
     attributes: Mapping[str, Any]
     radius: float = 0.0
-    rle: Rle | None = None
+    rle: Rle | None = None  #: its mask, in place of points
 
     def shape(self) -> BaseGeometry:
         """Its area. Raises ValueError where it has none."""
@@ -74,29 +69,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image as its archive describes it.
+    """An image as its archive describes it."""
 
-    Attributes:
-        name: unique; of its PNG and in messages.
-        patient: as in the archive, without prefix.
-        labels: `tumor` and `malignant`, and others.
-        lost: it has a finding that could not be read.
-        size_hw: what its findings count pixels of, where the archive says so.
-    """
-
-    name: str
+    name: str  #: unique; of its PNG and in messages
     path: Path
-    patient: str
+    patient: str  #: as in the archive, without prefix
     laterality: str | None = None
     view: str | None = None
     density: str | None = None
     birads: str | None = None
-    labels: Mapping[str, int | None] = field(default_factory=dict)
+    labels: Mapping[str, int | None] = field(default_factory=dict)  #: `tumor` and `malignant`, and others
     class_name: str | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
-    lost: bool = False
-    size_hw: tuple[int, int] | None = None
+    lost: bool = False  #: it has a finding that could not be read
+    size_hw: tuple[int, int] | None = None  #: what its findings count pixels of, where the archive says so
 
 
 Numbered = tuple[int, ImageRow]

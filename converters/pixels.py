@@ -68,17 +68,11 @@ class PixelOptions(SizeOptions):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An image file as the data set has it.
+    """An image file as the data set has it."""
 
-    Attributes:
-        record: what its file says: name, size, spacing, breast box.
-        header: None where it is no DICOM file.
-        trace: from the archive's pixels to those of `record`.
-    """
-
-    record: ImageRecord
-    header: DicomHeader | None
-    trace: Trace
+    record: ImageRecord  #: what its file says: name, size, spacing, breast box
+    header: DicomHeader | None  #: None where it is no DICOM file
+    trace: Trace  #: from the archive's pixels to those of `record`
 
 
 def take_image(

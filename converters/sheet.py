@@ -29,17 +29,11 @@ _PACKAGE = "{http://schemas.openxmlformats.org/package/2006/relationships}"
 
 
 class Line(NamedTuple):
-    """A row that is not blank.
+    """A row that is not blank."""
 
-    Attributes:
-        number: of its first line, from 1.
-        cells: without white space at their ends.
-        fault: set where it has not one cell for each column, so that none of them can be trusted.
-    """
-
-    number: int
-    cells: list[str]
-    fault: str = ""
+    number: int  #: of its first line, from 1
+    cells: list[str]  #: without white space at their ends
+    fault: str = ""  #: set where it has not one cell for each column, so that none of them can be trusted
 
 
 def read_bytes(path: Path) -> bytes:

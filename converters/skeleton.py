@@ -43,16 +43,11 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a row.
+    """What became of a row."""
 
-    Attributes:
-        record: None where the image is quarantined.
-        facts: for the archive's counts and checks; JSON, where there is a journal.
-    """
-
-    record: ImageRecord | None
+    record: ImageRecord | None  #: None where the image is quarantined
     quarantine: tuple[Quarantined, ...] = ()
-    facts: Any = None
+    facts: Any = None  #: for the archive's counts and checks; JSON, where there is a journal
 
 
 def refused(what: str, name: str, error: object, file: Path | str, reason: Reason = Reason.UNREADABLE) -> Made:

@@ -52,15 +52,10 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The files of an archive by case, and by series UID where the layout tells it.
+    """The files of an archive by case, and by series UID where the layout tells it."""
 
-    Attributes:
-        root: what the user named.
-        layouts: layout to its number of files.
-    """
-
-    root: Path
-    layouts: Mapping[str, int]
+    root: Path  #: what the user named
+    layouts: Mapping[str, int]  #: layout to its number of files
     by_case: Mapping[str, Sequence[SourceFile]]
     by_series: Mapping[str, Sequence[SourceFile]]
 

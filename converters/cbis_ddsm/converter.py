@@ -23,11 +23,7 @@ from mammodet.records import ImageRecord
 
 
 class CbisOptions(Options):
-    """What is converted, and how.
-
-    Attributes:
-        resolve_leaks: None refuses patients that the official split has on both sides.
-    """
+    """What is converted, and how."""
 
     tables: tuple[Path, ...] = flag((), "the CSVs, where they lie outside --source")
     abnormality: Literal["mass", "calc", "both"] = flag("both", "what is converted")
@@ -35,6 +31,7 @@ class CbisOptions(Options):
     split: Literal["official", "holdout"] = flag(
         "official", "'official': the archive's test set; 'holdout': --test-fraction of the patients"
     )
+    #: None refuses patients that the official split has on both sides.
     resolve_leaks: Literal["train", "test"] | None = flag(
         None,
         "where patients go that the official split has on both sides, when mass and calc are pooled",

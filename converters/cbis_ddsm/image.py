@@ -50,21 +50,15 @@ class ImageOptions(SizeOptions):
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image and what belongs to it.
+    """One image and what belongs to it."""
 
-    Attributes:
-        rows: its lesions; left_out: rows of the abnormality that is not converted.
-        cases: for each of its case folders (two where the image is in the mass and the calcification set), in
-            order of preference, the files there.
-        roi_files: for each row, the files of its own case.
-        incomplete: the tables hold a row of this image that cannot be used.
-    """
-
-    rows: tuple[RoiRow, ...]
-    left_out: tuple[RoiRow, ...]
+    rows: tuple[RoiRow, ...]  #: its lesions
+    left_out: tuple[RoiRow, ...]  #: rows of the abnormality that is not converted
+    #: for each of its case folders (two where the image is in the mass and the calcification set), in order of
+    #: preference, the files there.
     cases: Mapping[str, tuple[SourceFile, ...]]
-    roi_files: tuple[tuple[SourceFile, ...], ...]
-    incomplete: bool = False
+    roi_files: tuple[tuple[SourceFile, ...], ...]  #: for each row, the files of its own case
+    incomplete: bool = False  #: the tables hold a row of this image that cannot be used
 
     @property
     def name(self) -> str:

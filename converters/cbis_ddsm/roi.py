@@ -35,20 +35,13 @@ _SURE_MATCH = 0.9  # correlation from which a crop counts as found on its image
 
 @dataclass(frozen=True, slots=True)
 class Roi:
-    """A lesion's mask on its image.
+    """A lesion's mask on its image."""
 
-    Attributes:
-        mask: bool (height, width) in native pixels of the image.
-        mask_path: the file that proved to be the mask.
-        note: how it was brought to the image's size, None where it had it; by_crop: its crop said where it lies.
-        crop_agrees: whether the crop has the size of the mask's box, None where there is no crop.
-    """
-
-    mask: Mask
-    mask_path: Path
-    note: str | None
-    by_crop: bool
-    crop_agrees: bool | None
+    mask: Mask  #: bool (height, width) in native pixels of the image
+    mask_path: Path  #: the file that proved to be the mask
+    note: str | None  #: how it was brought to the image's size, None where it had it
+    by_crop: bool  #: its crop said where it lies
+    crop_agrees: bool | None  #: whether the crop has the size of the mask's box, None where there is no crop
 
 
 def read_pixels(path: Path) -> NDArray[Any]:

@@ -35,28 +35,20 @@ _OFFICIAL_NAME = re.compile(r"(mass|calc)_case_description", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class RoiRow:
-    """One lesion on one image.
+    """One lesion on one image."""
 
-    Attributes:
-        place: table and line, for messages.
-        abnormality: `mass` or `calc`; subset: `train` or `test` of the official split.
-        patient: `P_00001`; laterality: `L` or `R`; view: `CC` or `MLO`; number: the abnormality id.
-        pathology: the table's word.
-        density: `1` to `4`, None where the table says 0 or nothing.
-        attributes: what else it says, in its own words; `NA`, `N/A` and blanks are left out.
-        image_path, crop_path, mask_path: as written, without white space; the last two are often swapped.
-    """
-
-    place: str
-    abnormality: str
-    subset: str
-    patient: str
-    laterality: str
-    view: str
-    number: int
-    pathology: str
-    density: str | None = None
+    place: str  #: table and line, for messages
+    abnormality: str  #: `mass` or `calc`
+    subset: str  #: `train` or `test` of the official split
+    patient: str  #: `P_00001`
+    laterality: str  #: `L` or `R`
+    view: str  #: `CC` or `MLO`
+    number: int  #: the abnormality id
+    pathology: str  #: the table's word
+    density: str | None = None  #: `1` to `4`, None where the table says 0 or nothing
+    #: what else it says, in its own words; `NA`, `N/A` and blanks are left out.
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    #: image_path, crop_path, mask_path: as written, without white space; the last two are often swapped.
     image_path: str = ""
     crop_path: str = ""
     mask_path: str = ""
@@ -82,19 +74,12 @@ class RoiRow:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Everything that the tables say.
+    """Everything that the tables say."""
 
-    Attributes:
-        rows: one per lesion, names unique.
-        files: where they come from.
-        quarantine: rows that cannot be used, each with its reason.
-        incomplete: images (patient, side, view) that such a row belongs to.
-    """
-
-    rows: tuple[RoiRow, ...]
-    files: tuple[Path, ...]
-    quarantine: tuple[Quarantined, ...]
-    incomplete: frozenset[tuple[str, str, str]]
+    rows: tuple[RoiRow, ...]  #: one per lesion, names unique
+    files: tuple[Path, ...]  #: where they come from
+    quarantine: tuple[Quarantined, ...]  #: rows that cannot be used, each with its reason
+    incomplete: frozenset[tuple[str, str, str]]  #: images (patient, side, view) that such a row belongs to
 
 
 class _RowError(ValueError):

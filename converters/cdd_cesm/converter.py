@@ -42,12 +42,7 @@ def _rule(value: Any) -> Any:
 
 
 class CesmOptions(Options):
-    """What is converted, and how.
-
-    Attributes:
-        all_findings: None: `rule` says which outlines are masses, the others are regions to ignore.
-        background: kinds of outlines that are neither lesions nor regions to ignore, but left out.
-    """
+    """What is converted, and how."""
 
     kind: Literal["DM", "CM", "both"] = flag(
         "DM", "'DM': low-energy images, like ordinary mammograms; 'CM': subtracted contrast images"
@@ -65,11 +60,13 @@ class CesmOptions(Options):
     malignant_without_table: bool = flag(
         False, "without --table: every image with a finding is malignant; only for a copy of which that is known"
     )
+    #: None: `rule` says which outlines are masses, the others are regions to ignore.
     all_findings: Literal["mass", "lesion"] | None = flag(
         None,
         "take every outline as a lesion of this category",
         words="compact ones as 'mass', regions to ignore of the others",
     )
+    #: kinds of outlines that are neither lesions nor regions to ignore, but left out.
     background: tuple[Literal["band", "small"], ...] = flag(
         (),
         "leave out bands along the skin, or outlines too small for the rule, as no masses: more images teach boxes "

@@ -185,19 +185,14 @@ def _is_fraction(box_xywh: Sequence[float]) -> bool:
 
 @dataclass
 class Boxes:
-    """The annotations of one image.
+    """The annotations of one image."""
 
-    Attributes:
-        lesions: the sound ones.
-        quarantine: the others, a copy of a sound one is among them; and outlines of lesions that keep their box.
-        lost: lesions without a place: category of each quarantined annotation that is no copy, None where unknown.
-        facts: counts for the summary.
-    """
-
-    lesions: list[Lesion] = field(default_factory=list)
+    lesions: list[Lesion] = field(default_factory=list)  #: the sound ones
+    #: the others, a copy of a sound one is among them; and outlines of lesions that keep their box.
     quarantine: list[Quarantined] = field(default_factory=list)
+    #: lesions without a place: category of each quarantined annotation that is no copy, None where unknown.
     lost: list[Category | None] = field(default_factory=list)
-    facts: Counter[str] = field(default_factory=Counter)
+    facts: Counter[str] = field(default_factory=Counter)  #: counts for the summary
 
 
 def read_boxes(

@@ -14,16 +14,11 @@ from mammodet.data.json_values import check_file_name
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, and its entry's name as it should be read.
-
-    Attributes:
-        name: the entry's own, or that of the file where the entry has a path of another machine.
-        exact: it lies where the name says.
-    """
+    """A file, and its entry's name as it should be read."""
 
     path: Path
-    name: str
-    exact: bool = True
+    name: str  #: the entry's own, or that of the file where the entry has a path of another machine
+    exact: bool = True  #: it lies where the name says
 
 
 @dataclass

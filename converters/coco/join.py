@@ -127,45 +127,32 @@ class JoinRule:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of one image besides its annotations.
-
-    Attributes:
-        attributes: of each of its lesions.
-        pathologies: of each of its rows, one of `PATHOLOGIES`; empty where no column says it.
-        left_out: the same of rows that `JoinRule.where` leaves out, `unknown` where nothing says it.
-        lesion_rows: how many rows stand for a lesion, None where no row does or could.
-        rows: the rows themselves.
-    """
+    """What is known of one image besides its annotations."""
 
     patient_id: str
     laterality: str | None = None
     view: str | None = None
     density: str | None = None
     birads: str | None = None
-    attributes: Mapping[str, str | int] = field(default_factory=dict)
-    pathologies: tuple[str, ...] = ()
+    attributes: Mapping[str, str | int] = field(default_factory=dict)  #: of each of its lesions
+    pathologies: tuple[str, ...] = ()  #: of each of its rows, one of `PATHOLOGIES`; empty where no column says it
+    #: the same of rows that `JoinRule.where` leaves out, `unknown` where nothing says it.
     left_out: tuple[str, ...] = ()
-    lesion_rows: int | None = None
+    lesion_rows: int | None = None  #: how many rows stand for a lesion, None where no row does or could
     notes: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Row, ...] = ()  #: the rows themselves
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What was joined.
+    """What was joined."""
 
-    Attributes:
-        facts: one for each image, None where it is quarantined.
-        unused: rows that no image has; unmatched: images that are kept without a row.
-        shared: images whose rows another image has, too.
-    """
-
-    facts: tuple[ImageFacts | None, ...]
+    facts: tuple[ImageFacts | None, ...]  #: one for each image, None where it is quarantined
     quarantine: tuple[Quarantined, ...]
     tables: Tables | None
-    unused: tuple[Row, ...] = ()
-    unmatched: int = 0
-    shared: int = 0
+    unused: tuple[Row, ...] = ()  #: rows that no image has
+    unmatched: int = 0  #: images that are kept without a row
+    shared: int = 0  #: images whose rows another image has, too
 
 
 class _UnmatchedError(ValueError):

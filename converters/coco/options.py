@@ -16,13 +16,9 @@ Boxes = Literal["pixels", "fractions", "percent", "corners"] | None
 
 
 class LabelledOptions(Options):
-    """What is converted, and how.
+    """What is converted, and how."""
 
-    Attributes:
-        categories: (old name, new name), the new one empty to drop it; others get their name in lower case.
-        join: what file names and tables say of the images.
-    """
-
+    #: (old name, new name), the new one empty to drop it; others get their name in lower case.
     categories: Annotated[Pairs, pairs("--category", empty=True)] = flag(
         (),
         "rename or merge a category; OLD= makes its findings regions to ignore",
@@ -47,7 +43,7 @@ class LabelledOptions(Options):
     name: str | None = flag(
         None, "of the data set, kept with every image", group="files", words="the name of the folder"
     )
-    join: JoinRule = JoinRule()
+    join: JoinRule = JoinRule()  #: what file names and tables say of the images
     split: Literal["given", "holdout"] | None = flag(
         None,
         "'given': as files or folders are named; 'holdout': --test-fraction of the patients",

@@ -33,43 +33,29 @@ _SUBSET_WORD = re.compile(r"(?<![a-z])(" + "|".join(sorted(SUBSET_WORDS, key=len
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One entry of `images`, with the entries of `annotations` that name it.
+    """One entry of `images`, with the entries of `annotations` that name it."""
 
-    Attributes:
-        name: its file name as the JSON has it, with `/`.
-        item: the entry; annotations: (its name for messages, the entry); a key that is no text is `boxes.FAULT`.
-    """
-
-    name: str
-    item: Mapping[str, Any]
+    name: str  #: its file name as the JSON has it, with `/`
+    item: Mapping[str, Any]  #: the entry
+    #: (its name for messages, the entry); a key that is no text is `boxes.FAULT`.
     annotations: tuple[tuple[str, Mapping[Any, Any]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CocoFile:
-    """One COCO file.
-
-    Attributes:
-        label: its path below the source, for messages.
-        subset: `train`, `val`, `test`, or None where neither the user nor its path says.
-        categories: id to name, as written.
-        quarantine: annotations that belong to no image.
-        repeated_ids: annotations whose id another one has.
-        boxes: `pixels`, `fractions` or `percent` of the image, or `corners` x1, y1, x2, y2 in pixels; None: not told.
-        sizes_told: images without a size are faulty; else they have that of their file.
-        annotated: it has a list of annotations.
-    """
+    """One COCO file."""
 
     path: Path
-    label: str
-    subset: str | None
-    categories: Mapping[CocoId, str]
+    label: str  #: its path below the source, for messages
+    subset: str | None  #: `train`, `val`, `test`, or None where neither the user nor its path says
+    categories: Mapping[CocoId, str]  #: id to name, as written
     images: tuple[SourceImage, ...]
-    quarantine: tuple[Quarantined, ...] = ()
-    repeated_ids: int = 0
+    quarantine: tuple[Quarantined, ...] = ()  #: annotations that belong to no image
+    repeated_ids: int = 0  #: annotations whose id another one has
+    #: `pixels`, `fractions` or `percent` of the image, or `corners` x1, y1, x2, y2 in pixels; None: not told.
     boxes: str | None = None
-    sizes_told: bool = True
-    annotated: bool = True
+    sizes_told: bool = True  #: images without a size are faulty; else they have that of their file
+    annotated: bool = True  #: it has a list of annotations
 
     @property
     def annotation_count(self) -> int:

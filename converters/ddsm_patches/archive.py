@@ -39,16 +39,12 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class ArrayFile:
-    """Patches of a .npy file with their labels.
-
-    Attributes:
-        data: uint8 (n, height, width) or (n, height, width, 1), mapped from the file; n counts its whole patches.
-        labels: integers (m,); m is larger than n where the file of the patches is cut short.
-    """
+    """Patches of a .npy file with their labels."""
 
     path: Path
+    #: uint8 (n, height, width) or (n, height, width, 1), mapped from the file; n counts its whole patches.
     data: NDArray[Any]
-    labels: NDArray[Any]
+    labels: NDArray[Any]  #: integers (m,); m is larger than n where the file of the patches is cut short
 
 
 @dataclass(frozen=True, slots=True)

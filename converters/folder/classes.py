@@ -14,21 +14,13 @@ from mammodet.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """What folders are called in the data set, and what that says.
+    """What folders are called in the data set, and what that says."""
 
-    Attributes:
-        level: the folder that is the class; None: all of them.
-        names: folded folder name to class name, None for a folder that is skipped.
-        meanings: class name to what it says.
-        told: names of classes whose meaning the user told.
-        warnings: for the summary.
-    """
-
-    level: int | None
-    names: dict[str, str | None]
-    meanings: dict[str, Meaning]
-    told: frozenset[str]
-    warnings: tuple[str, ...]
+    level: int | None  #: the folder that is the class; None: all of them
+    names: dict[str, str | None]  #: folded folder name to class name, None for a folder that is skipped
+    meanings: dict[str, Meaning]  #: class name to what it says
+    told: frozenset[str]  #: names of classes whose meaning the user told
+    warnings: tuple[str, ...]  #: for the summary
 
     def of(self, folder: str) -> str | None:
         """The class of a folder, None where it is skipped."""

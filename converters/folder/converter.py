@@ -58,14 +58,9 @@ def _level(value: Any) -> Any:
 
 
 class FolderOptions(Options):
-    """What is converted, and how.
+    """What is converted, and how."""
 
-    Attributes:
-        rules: classes that the user explains; the others are read from their folders' names.
-        map: a file with more rules, which are in `rules` once it is read.
-        patient: None: every image with its copies is a patient.
-    """
-
+    #: classes that the user explains; the others are read from their folders' names.
     rules: Annotated[tuple[ClassRule, ...], BeforeValidator(_rules)] = flag(
         (),
         "what a folder means, for instance stage2=malignant:1,density:B,name:late or junk=skip; keys: "
@@ -76,6 +71,7 @@ class FolderOptions(Options):
         words="known words of its name",
         each=True,
     )
+    #: a file with more rules, which are in `rules` once it is read.
     map: Path | None = flag(None, "the same for many folders, as YAML", metavar="FILE.yaml", group="classes")
     numbers: Literal["count", "class"] | None = flag(
         None,
@@ -94,6 +90,7 @@ class FolderOptions(Options):
     name: str | None = flag(
         None, "of the data set, kept with every image", group="classes", words="the name of the folder"
     )
+    #: None: every image with its copies is a patient.
     patient: str | None = flag(
         None,
         r"searched in the path below --source; its group is the patient, for instance '(P_\d{5})'; groups "

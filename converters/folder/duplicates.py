@@ -31,18 +31,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """Entries without identical ones beside each other.
-
-    Attributes:
-        quarantine: one item for each that was left out.
-        torn: names of identical files in different classes, a group each; these stay.
-        told_apart: names of identical files that `--patient` gives to different patients, a group each.
-    """
+    """Entries without identical ones beside each other."""
 
     entries: list[Entry]
-    quarantine: list[Quarantined]
-    torn: list[list[str]]
-    told_apart: list[list[str]]
+    quarantine: list[Quarantined]  #: one item for each that was left out
+    torn: list[list[str]]  #: names of identical files in different classes, a group each; these stay
+    told_apart: list[list[str]]  #: names of identical files that `--patient` gives to different patients, a group each
 
 
 def clean(entries: Sequence[Entry], *, given: bool, resolve_leaks: str | None, jobs: int, progress: bool) -> Cleaned:

@@ -44,14 +44,10 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """What was taken for copies.
+    """What was taken for copies."""
 
-    Attributes:
-        groups: (stem, names of the files) of every group of two and more.
-        numbered: stems with a number in brackets that seem to be plain numbering (`benign (17).png`), and how often.
-    """
-
-    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    groups: tuple[tuple[str, tuple[str, ...]], ...]  #: (stem, names of the files) of every group of two and more
+    #: stems with a number in brackets that seem to be plain numbering (`benign (17).png`), and how often.
     numbered: dict[str, int]
 
 

@@ -19,19 +19,12 @@ _UNKNOWN = ("unknown", "none", "null", "")
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
-    """What the user says of one folder.
+    """What the user says of one folder."""
 
-    Attributes:
-        folder: its name as the user wrote it.
-        meaning: of the images in it; None: the words of its name count.
-        name: of the class; None keeps the folder's.
-        skip: its images are left out.
-    """
-
-    folder: str
-    meaning: Meaning | None = None
-    name: str | None = None
-    skip: bool = False
+    folder: str  #: its name as the user wrote it
+    meaning: Meaning | None = None  #: of the images in it; None: the words of its name count
+    name: str | None = None  #: of the class; None keeps the folder's
+    skip: bool = False  #: its images are left out
 
 
 def read_map(path: Path) -> list[ClassRule]:

@@ -30,33 +30,22 @@ def subset_of(folder: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TreeImage:
-    """An image file.
-
-    Attributes:
-        relative: its path below the source, with `/`.
-        folders: those above it, below the source, without the subset's.
-        subset: the one that a folder names.
-    """
+    """An image file."""
 
     path: Path
-    relative: str
-    folders: tuple[str, ...]
-    subset: str | None
+    relative: str  #: its path below the source, with `/`
+    folders: tuple[str, ...]  #: those above it, below the source, without the subset's
+    subset: str | None  #: the one that a folder names
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What lies below a folder.
+    """What lies below a folder."""
 
-    Attributes:
-        images: by path.
-        folders: of all folders, without the subset's, and whether there is an image below it.
-        others: suffix to the number of files that are no images, hidden ones not counted.
-    """
-
-    images: tuple[TreeImage, ...]
+    images: tuple[TreeImage, ...]  #: by path
+    #: of all folders, without the subset's, and whether there is an image below it.
     folders: dict[tuple[str, ...], bool]
-    others: dict[str, int]
+    others: dict[str, int]  #: suffix to the number of files that are no images, hidden ones not counted
     quarantine: tuple[Quarantined, ...]
 
 

@@ -33,11 +33,7 @@ def _templates(value: Any) -> Any:
 
 
 class MasksOptions(LabelledOptions):
-    """What is converted, and how.
-
-    Attributes:
-        values: (grey value, category); an empty category makes regions to ignore.
-    """
+    """What is converted, and how."""
 
     files: tuple[str, ...] = flag(
         ("images/*",), "the images, seen from --source", name="images", metavar="PATTERN", group=_GROUP
@@ -55,6 +51,7 @@ class MasksOptions(LabelledOptions):
         group=_GROUP,
         words="asked where it matters",
     )
+    #: (grey value, category); an empty category makes regions to ignore.
     values: Annotated[Pairs, pairs("--value", empty=True)] = flag(
         (),
         "the category that a grey value means; VALUE= makes regions to ignore",

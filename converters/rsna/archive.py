@@ -26,14 +26,10 @@ _NUMBER = re.compile(r"\d{1,16}")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The files of an archive.
+    """The files of an archive."""
 
-    Attributes:
-        files: (patient, image) to its file; doubles: files beyond those, of images that have another one.
-    """
-
-    files: Mapping[tuple[int, int], Path]
-    doubles: int
+    files: Mapping[tuple[int, int], Path]  #: (patient, image) to its file
+    doubles: int  #: files beyond those, of images that have another one
 
 
 def find_images(source: Path, part: str) -> Archive:

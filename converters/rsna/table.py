@@ -33,25 +33,20 @@ _FLAGS = {"0": 0, "1": 1, "FALSE": 0, "TRUE": 1}
 class ImageRow:
     """One image.
 
-    Attributes:
-        line: of the table, from 1, for messages.
-        laterality: `L` or `R`; view: as written, in capitals; density: `A` to `D`; birads: `0`, `1`, `2`.
-        cancer, biopsy, invasive, difficult_negative: 0 or 1, of the breast; implant: 0 or 1, of site 1 of the woman.
-        age: in years.
-
     What the table leaves blank, or has no column for, is None.
     """
 
-    line: int
+    line: int  #: of the table, from 1, for messages
     patient: int
     image: int
-    laterality: str
-    view: str | None = None
+    laterality: str  #: `L` or `R`
+    view: str | None = None  #: as written, in capitals
+    #: cancer, biopsy, invasive, difficult_negative: 0 or 1, of the breast
     cancer: int | None = None
-    birads: str | None = None
-    density: str | None = None
-    age: float | None = None
-    implant: int | None = None
+    birads: str | None = None  #: `0`, `1`, `2`
+    density: str | None = None  #: `A` to `D`
+    age: float | None = None  #: in years
+    implant: int | None = None  #: 0 or 1, of site 1 of the woman
     biopsy: int | None = None
     invasive: int | None = None
     difficult_negative: int | None = None
@@ -71,18 +66,12 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Everything that the table says.
-
-    Attributes:
-        rows: image ids unique, one label for each breast.
-        labelled: whether it has the column `cancer`; `test.csv` has not.
-        quarantine: rows that cannot be used, each with its line and reason.
-    """
+    """Everything that the table says."""
 
     path: Path
-    rows: tuple[ImageRow, ...]
-    labelled: bool
-    quarantine: tuple[Quarantined, ...]
+    rows: tuple[ImageRow, ...]  #: image ids unique, one label for each breast
+    labelled: bool  #: whether it has the column `cancer`; `test.csv` has not
+    quarantine: tuple[Quarantined, ...]  #: rows that cannot be used, each with its line and reason
 
 
 def find_table(source: Path) -> Path:

@@ -31,11 +31,7 @@ _SUFFIXES = (".csv", ".tsv", ".xlsx", ".xml", ".json", ".txt")
 
 
 class TableOptions(LabelledOptions):
-    """What is converted, and how.
-
-    Attributes:
-        columns: (what, column of the table); what is one of `columns.NAMES`.
-    """
+    """What is converted, and how."""
 
     format: Literal["table", "yolo", "voc", "labelme", "cvat", "label_studio", "via"] | None = flag(
         None, "of the annotations", group=_GROUP, words="recognised by their content"
@@ -43,6 +39,7 @@ class TableOptions(LabelledOptions):
     annotations: tuple[Path, ...] = flag(
         (), "the files, as they are or seen from --source", metavar="FILE", group=_GROUP, words="all below --source"
     )
+    #: (what, column of the table); what is one of `columns.NAMES`.
     columns: Annotated[Pairs, pairs("--column")] = flag(
         (),
         f"the column of a table that is the {', '.join(NAMES)}",

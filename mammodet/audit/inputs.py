@@ -16,21 +16,14 @@ from mammodet.records import SUBSETS, Dataset
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One JSON file.
-
-    Attributes:
-        name: for messages: the file's name, with its folder where two have one name.
-        is_own: it is the audited file.
-        is_val: it is the validation set that belongs to the audited training set.
-        dropped: records that the reader refused, as messages.
-    """
+    """One JSON file."""
 
     path: Path
-    name: str
+    name: str  #: for messages: the file's name, with its folder where two have one name
     dataset: Dataset
-    is_own: bool = False
-    is_val: bool = False
-    dropped: tuple[str, ...] = ()
+    is_own: bool = False  #: it is the audited file
+    is_val: bool = False  #: it is the validation set that belongs to the audited training set
+    dropped: tuple[str, ...] = ()  #: records that the reader refused, as messages
 
     def parts(self) -> list[str]:
         """The subset of each image: the file's own name, and where it holds several subsets, the record's split."""

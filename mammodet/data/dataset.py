@@ -32,20 +32,14 @@ IGNORED = 0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image ready for the network.
+    """One image ready for the network."""
 
-    Attributes:
-        image: float (C, H, W) in [0, 1].
-        target: `boxes` float (n, 4) xyxy, `labels` int64 (n,) 1-based, `masks` uint8 (n, H, W) where there are masks;
-            `ignored` float (m, 4) xyxy, boxes of the regions to ignore.
-        use_boxes: False for an image on which a lesion has no place: it must not teach boxes.
-        labels: float (T,), the label or the class's position for each question, NaN where not known.
-    """
-
-    image: Tensor
+    image: Tensor  #: float (C, H, W) in [0, 1]
+    #: `boxes` float (n, 4) xyxy, `labels` int64 (n,) 1-based, `masks` uint8 (n, H, W) where there are masks; `ignored`
+    #: float (m, 4) xyxy, boxes of the regions to ignore.
     target: dict[str, Tensor]
-    use_boxes: bool
-    labels: Tensor
+    use_boxes: bool  #: False for an image on which a lesion has no place: it must not teach boxes
+    labels: Tensor  #: float (T,), the label or the class's position for each question, NaN where not known
     record: ImageRecord
     trace: Trace
 

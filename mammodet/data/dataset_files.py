@@ -53,23 +53,14 @@ def read_splits(folder: Path) -> Splits | None:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A data set that is taken from the images of other files.
+    """A data set that is taken from the images of other files."""
 
-    Attributes:
-        path: its name; there is no such file.
-        parts: the files that hold its images.
-        name: of its split, as `info.split` says; None: the parts' own, and so are the subsets of its images.
-        subset: of its split.
-        splits: the patients' subsets and folds; None where there is no `splits.json`.
-        fold: whose training or validation set it is; None: it is none of a fold.
-    """
-
-    path: Path
-    parts: tuple[Path, ...]
-    name: str | None
-    subset: str
-    splits: Splits | None
-    fold: int | None = None
+    path: Path  #: its name; there is no such file
+    parts: tuple[Path, ...]  #: the files that hold its images
+    name: str | None  #: of its split, as `info.split` says; None: the parts' own, and so are the subsets of its images
+    subset: str  #: of its split
+    splits: Splits | None  #: the patients' subsets and folds; None where there is no `splits.json`
+    fold: int | None = None  #: whose training or validation set it is; None: it is none of a fold
 
     def take(self, parts: Sequence[Dataset]) -> Dataset:
         """Its images among those of the parts, in the order of their numbers.

@@ -27,17 +27,13 @@ _NAMES = ("patient_id", "laterality", "view", "density", "birads", "class_name")
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """What detectron2 calls for the images of a name: reads the file anew each time.
+    """What detectron2 calls for the images of a name: reads the file anew each time."""
 
-    Attributes:
-        json_file, image_root: whole paths.
-        categories: names at registration; the file must still have them.
-    """
-
+    #: json_file, image_root: whole paths.
     json_file: str
     image_root: str
     skip_invalid: bool
-    categories: tuple[str, ...]
+    categories: tuple[str, ...]  #: names at registration; the file must still have them
 
     def __call__(self) -> list[dict[str, Any]]:
         """The images as `dataset_dicts` says.

@@ -34,20 +34,13 @@ Range = Annotated[tuple[float, float], Field(description="lowest and highest")]
 
 
 class Domain(Section):
-    """Training images: ranges of what is measured of each, `mammodet.data.guard.MEASURES`.
+    """Training images: ranges of what is measured of each, `mammodet.data.guard.MEASURES`."""
 
-    Attributes:
-        images: how many were measured.
-        mammograms: share of them that look like mammograms.
-        origins: `film`, `digital`, or `unknown`.
-        spacing_mm: range of their spacing; None where none has any.
-    """
-
-    images: int = Field(ge=1)
-    mammograms: Share
+    images: int = Field(ge=1)  #: how many were measured
+    mammograms: Share  #: share of them that look like mammograms
     ranges: dict[str, Range]
-    origins: tuple[str, ...] = ()
-    spacing_mm: Range | None = None
+    origins: tuple[str, ...] = ()  #: `film`, `digital`, or `unknown`
+    spacing_mm: Range | None = None  #: range of their spacing; None where none has any
 
     @property
     def is_other(self) -> bool:

@@ -17,19 +17,13 @@ _COLOURED = 0.02  # share of pixels whose channels differ by an eighth of the sc
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What an image's file says, beside its pixels.
+    """What an image's file says, beside its pixels."""
 
-    Attributes:
-        warnings: why its scores may mean little, or its pixels name the patient.
-        coloured: whether it is a colour picture.
-        mammography: whether a DICOM header says that it is a mammogram.
-        origin: `digital`, `film`, or None where that is not known.
-    """
-
+    #: why its scores may mean little, or its pixels name the patient.
     warnings: list[str] = field(default_factory=list)
-    coloured: bool = False
-    mammography: bool = False
-    origin: str | None = None
+    coloured: bool = False  #: whether it is a colour picture
+    mammography: bool = False  #: whether a DICOM header says that it is a mammogram
+    origin: str | None = None  #: `digital`, `film`, or None where that is not known
 
 
 def read_stored(path: Path) -> tuple[Pixels, Stored]:

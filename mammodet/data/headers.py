@@ -32,26 +32,17 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a header says.
+    """What a header says."""
 
-    Attributes:
-        kind: JPEG, PNG, TIFF, PNM or BMP.
-        stored_hw: (height, width) as the pixels are stored.
-        orientation: 1 to 8, as Exif and TIFF count: how the stored picture lies; 1 is upright.
-        inverted: whether the lowest value is white in what the decoder gives.
-        highest, data_at: of a PNM file the value of white, and where its pixels begin.
-        jpeg: of a JPEG file.
-        compressed: of a TIFF file, whether its pixels are.
-    """
-
-    kind: str
-    stored_hw: tuple[int, int]
-    orientation: int = 1
-    inverted: bool = False
+    kind: str  #: JPEG, PNG, TIFF, PNM or BMP
+    stored_hw: tuple[int, int]  #: (height, width) as the pixels are stored
+    orientation: int = 1  #: 1 to 8, as Exif and TIFF count: how the stored picture lies; 1 is upright
+    inverted: bool = False  #: whether the lowest value is white in what the decoder gives
+    #: highest, data_at: of a PNM file the value of white, and where its pixels begin.
     highest: int = 255
     data_at: int = 0
-    jpeg: JpegHead | None = None
-    compressed: bool = False
+    jpeg: JpegHead | None = None  #: of a JPEG file
+    compressed: bool = False  #: of a TIFF file, whether its pixels are
 
     @property
     def size_hw(self) -> tuple[int, int]:

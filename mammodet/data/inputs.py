@@ -46,21 +46,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Images to look at.
-
-    Attributes:
-        root: folder that the images' names start from.
-        skipped: files with a fault; left_out: files that are none of the images to look at.
-        files: what DICOM headers say, by file name.
-        exams: the images by study.
-    """
+    """Images to look at."""
 
     dataset: Dataset
-    root: Path
-    skipped: tuple[Skipped, ...] = ()
-    left_out: tuple[Skipped, ...] = ()
-    files: dict[str, StudyFile] = field(default_factory=dict)
-    exams: tuple[Exam, ...] = ()
+    root: Path  #: folder that the images' names start from
+    skipped: tuple[Skipped, ...] = ()  #: files with a fault
+    left_out: tuple[Skipped, ...] = ()  #: files that are none of the images to look at
+    files: dict[str, StudyFile] = field(default_factory=dict)  #: what DICOM headers say, by file name
+    exams: tuple[Exam, ...] = ()  #: the images by study
 
 
 @dataclass(slots=True)

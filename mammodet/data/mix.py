@@ -29,20 +29,15 @@ MIXUP_SHARES = (0.4, 0.6)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image in the network's pixels with what it shows.
+    """An image in the network's pixels with what it shows."""
 
-    Attributes:
-        image: float (C, H, W) in [0, 1]; never changed in place.
-        boxes, labels, masks: of n lesions and regions to ignore: float (n, 4) xyxy, int64 (n,), uint8 (n, H, W) or
-            None.
-        record: its labels speak of the scene.
-    """
-
-    image: Tensor
+    image: Tensor  #: float (C, H, W) in [0, 1]; never changed in place
+    #: boxes, labels, masks: of n lesions and regions to ignore: float (n, 4) xyxy, int64 (n,), uint8 (n, H, W) or
+    #: None.
     boxes: Tensor
     labels: Tensor
     masks: Tensor | None
-    record: ImageRecord
+    record: ImageRecord  #: its labels speak of the scene
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
@@ -56,16 +51,11 @@ def tight_boxes(masks: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Paste:
-    """A drawn paste.
+    """A drawn paste."""
 
-    Attributes:
-        donor: position of the image whose lesion is pasted.
-        mirror_xy: whether the lesion is mirrored.
-        places: numbers in [0, 1), each a pixel of breast tissue, counted row by row; the best is taken.
-    """
-
-    donor: int
-    mirror_xy: tuple[bool, bool]
+    donor: int  #: position of the image whose lesion is pasted
+    mirror_xy: tuple[bool, bool]  #: whether the lesion is mirrored
+    #: numbers in [0, 1), each a pixel of breast tissue, counted row by row; the best is taken.
     places: tuple[float, ...]
 
 

@@ -114,17 +114,13 @@ _IMAGE, _FILE = TypeAdapter(_Image), TypeAdapter(_File)
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """A predictions file.
-
-    Attributes:
-        model: what made it: checkpoint hash, config, data and split hash, version.
-        categories: names; the id of a category is its position + 1.
-        breasts, patients: joined scores, as they stand in the file.
-    """
+    """A predictions file."""
 
     images: Sequence[ImagePrediction]
-    categories: tuple[str, ...]
+    categories: tuple[str, ...]  #: names; the id of a category is its position + 1
+    #: what made it: checkpoint hash, config, data and split hash, version.
     model: Mapping[str, Any] = field(default_factory=dict)
+    #: breasts, patients: joined scores, as they stand in the file.
     breasts: tuple[Mapping[str, Any], ...] = ()
     patients: tuple[Mapping[str, Any], ...] = ()
 

@@ -40,15 +40,10 @@ Hashes = Annotated[frozenset[bytes], BeforeValidator(_read_hashes), PlainSeriali
 
 @dataclass(frozen=True, slots=True)
 class SeenImages:
-    """Hashes of images.
+    """Hashes of images."""
 
-    Attributes:
-        names: of name and size.
-        contents: of the files' bytes.
-    """
-
-    names: Hashes = frozenset()
-    contents: Hashes = frozenset()
+    names: Hashes = frozenset()  #: of name and size
+    contents: Hashes = frozenset()  #: of the files' bytes
 
     @staticmethod
     def of(records: Iterable[ImageRecord], root: Path) -> "SeenImages":

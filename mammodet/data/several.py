@@ -20,20 +20,13 @@ from mammodet.records import LABELS, Dataset, ImageRecord, Lesion
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a training or validation set.
-
-    Attributes:
-        root: folder that its image names start from.
-        said: what the config says of it.
-        dataset: as it lies on disk.
-        source: what a checkpoint says of it.
-    """
+    """One file of a training or validation set."""
 
     path: Path
-    root: Path
-    said: DataFileConfig
-    dataset: Dataset
-    source: SourceFile
+    root: Path  #: folder that its image names start from
+    said: DataFileConfig  #: what the config says of it
+    dataset: Dataset  #: as it lies on disk
+    source: SourceFile  #: what a checkpoint says of it
 
     @staticmethod
     def of(placed: PlacedFile, dataset: Dataset, subset: Literal["train", "val"]) -> "Part":
@@ -49,19 +42,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several files as one training and one validation set.
-
-    Attributes:
-        root: folder that all image names start from: the nearest that holds the images of every file.
-        weights: of each training image, how often it is drawn.
-        data_hash: of what is trained on; it does not depend on where the files lie.
-    """
+    """Several files as one training and one validation set."""
 
     train: Dataset
     val: Dataset
-    root: Path
-    weights: tuple[float, ...]
-    data_hash: str
+    root: Path  #: folder that all image names start from: the nearest that holds the images of every file
+    weights: tuple[float, ...]  #: of each training image, how often it is drawn
+    data_hash: str  #: of what is trained on; it does not depend on where the files lie
 
 
 def join_sets(parts: Sequence[Part]) -> Joined:

@@ -17,23 +17,16 @@ _SAME_WOMEN = ("ddsm", "mias")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A data set file that a model was trained on, or chosen by.
+    """A data set file that a model was trained on, or chosen by."""
 
-    Attributes:
-        file: its name, for messages; None where it is not known.
-        subset: what it served for.
-        archive: as the file's `info` says.
-        data_hash, split_hash: of the file as it lies on disk; None where not known.
-        patient_prefix: stands before its patient ids in the model's list of patients.
-        unseen: of a validation file, whether no training before or beside its own had its patients, as far as known.
-    """
-
-    file: str | None = None
-    subset: Literal["train", "val"] = "train"
-    archive: str | None = None
+    file: str | None = None  #: its name, for messages; None where it is not known
+    subset: Literal["train", "val"] = "train"  #: what it served for
+    archive: str | None = None  #: as the file's `info` says
+    #: data_hash, split_hash: of the file as it lies on disk; None where not known.
     data_hash: str | None = None
     split_hash: str | None = None
-    patient_prefix: str = ""
+    patient_prefix: str = ""  #: stands before its patient ids in the model's list of patients
+    #: of a validation file, whether no training before or beside its own had its patients, as far as known.
     unseen: bool = True
 
     @property

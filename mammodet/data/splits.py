@@ -14,19 +14,12 @@ from mammodet.files import canonical_hash
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Who is where.
+    """Who is where."""
 
-    Attributes:
-        holdout: patient to `train`, `val` or `test`.
-        folds: patient to 0 ... k-1, for all patients that are not in `test`; empty without folds.
-        seed: what the shuffle started from.
-        name: `holdout`, or `official` where the archive says who is in the test set.
-    """
-
-    holdout: Mapping[str, str]
-    folds: Mapping[str, int]
-    seed: int
-    name: str = "holdout"
+    holdout: Mapping[str, str]  #: patient to `train`, `val` or `test`
+    folds: Mapping[str, int]  #: patient to 0 ... k-1, for all patients that are not in `test`; empty without folds.
+    seed: int  #: what the shuffle started from
+    name: str = "holdout"  #: `holdout`, or `official` where the archive says who is in the test set
 
     @property
     def hash(self) -> str:

@@ -51,17 +51,11 @@ METHODS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """What of a layer's map speaks for an answer.
+    """What of a layer's map speaks for an answer."""
 
-    Attributes:
-        values: float (h, w), 0 where nothing does, 1 where most does; all 0 where nothing does anywhere.
-        grid: where its cells lie on the network's input.
-        layer: its name.
-    """
-
-    values: Heat
-    grid: Grid
-    layer: str
+    values: Heat  #: float (h, w), 0 where nothing does, 1 where most does; all 0 where nothing does anywhere
+    grid: Grid  #: where its cells lie on the network's input
+    layer: str  #: its name
 
 
 class Explainer:

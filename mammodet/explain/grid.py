@@ -18,15 +18,11 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Centres of cells in pixels of the network's input: row i is centred at y = start[0] + i * step[0].
+    """Centres of cells in pixels of the network's input: row i is centred at y = start[0] + i * step[0]."""
 
-    Attributes:
-        start_yx: centre of the top-left cell; that of the top-left pixel is (0.5, 0.5).
-        step_yx: from one cell to the next.
-    """
-
+    #: centre of the top-left cell; that of the top-left pixel is (0.5, 0.5).
     start_yx: tuple[float, float] = (0.5, 0.5)
-    step_yx: tuple[float, float] = (1.0, 1.0)
+    step_yx: tuple[float, float] = (1.0, 1.0)  #: from one cell to the next
 
     def after(self, kernel: Pair, stride: Pair, padding: Pair) -> "Grid":
         """The grid of what a convolution or a pooling makes of this one.

@@ -22,29 +22,17 @@ _HOW = "mammodet explain layers lists them"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What a layer did in one pass over one image.
+    """What a layer did in one pass over one image."""
 
-    Attributes:
-        name: as in the checkpoint, for instance `network.blocks.0`.
-        kind: its class.
-        shape: of its output, or None where it gives no tensor.
-        parameters: numbers that it learns, with those of the layers in it.
-        calls: how often it ran; shape, size, grid and kept output are those of its last call.
-        size_hw: rows and columns of its map; None where its output is no map of the image.
-        channels_last: whether that map is (B, H, W, C), as of Swin, and not (B, C, H, W).
-        grid: where the map's cells lie on the network's input.
-        order: of its last call among all calls.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...] | None
-    parameters: int
-    calls: int = 0
-    size_hw: Pair | None = None
-    channels_last: bool = False
-    grid: Grid = PIXELS
-    order: int = -1
+    name: str  #: as in the checkpoint, for instance `network.blocks.0`
+    kind: str  #: its class
+    shape: tuple[int, ...] | None  #: of its output, or None where it gives no tensor
+    parameters: int  #: numbers that it learns, with those of the layers in it
+    calls: int = 0  #: how often it ran; shape, size, grid and kept output are those of its last call
+    size_hw: Pair | None = None  #: rows and columns of its map; None where its output is no map of the image
+    channels_last: bool = False  #: whether that map is (B, H, W, C), as of Swin, and not (B, C, H, W)
+    grid: Grid = PIXELS  #: where the map's cells lie on the network's input
+    order: int = -1  #: of its last call among all calls
 
     @property
     def is_map(self) -> bool:

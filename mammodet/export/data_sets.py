@@ -23,17 +23,11 @@ Window = Literal["full", "tissue", "clahe"]
 
 @dataclass(slots=True)
 class Exported:
-    """What was written, and what was not.
+    """What was written, and what was not."""
 
-    Attributes:
-        subsets: with file names as they are in the export.
-        left_out: subset, image and reason.
-        lost: what the format cannot hold.
-    """
-
-    subsets: dict[str, Dataset] = field(default_factory=dict)
-    left_out: list[tuple[str, str, str]] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
+    subsets: dict[str, Dataset] = field(default_factory=dict)  #: with file names as they are in the export
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)  #: subset, image and reason
+    lost: list[str] = field(default_factory=list)  #: what the format cannot hold
 
     def to_text(self) -> str:
         """A few lines for the terminal."""

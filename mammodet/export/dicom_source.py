@@ -62,17 +62,11 @@ SIDES = {"L": codes.SCT.Left, "R": codes.SCT.Right}
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Who made the findings: the model, and what else decides what is written.
+    """Who made the findings: the model, and what else decides what is written."""
 
-    Attributes:
-        model: of the predictions file.
-        score_threshold: of findings.
-        key: hash of all that decides the content but the image: other content gets other UIDs.
-    """
-
-    model: Mapping[str, Any]
-    score_threshold: float
-    key: str
+    model: Mapping[str, Any]  #: of the predictions file
+    score_threshold: float  #: of findings
+    key: str  #: hash of all that decides the content but the image: other content gets other UIDs
 
     @staticmethod
     def of(model: Mapping[str, Any], score_threshold: float) -> "Maker":
@@ -109,19 +103,13 @@ class Maker:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One image with its findings.
+    """One image with its findings."""
 
-    Attributes:
-        source: the DICOM file's data set without pixels.
-        findings: the strongest first.
-        categories: name of each finding's category.
-    """
-
-    source: Dataset
+    source: Dataset  #: the DICOM file's data set without pixels
     path: Path
     image: ImagePrediction
-    findings: Detections
-    categories: tuple[str, ...]
+    findings: Detections  #: the strongest first
+    categories: tuple[str, ...]  #: name of each finding's category
     spacing: Spacing | None
 
     @property

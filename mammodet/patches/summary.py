@@ -15,25 +15,18 @@ _MOST_NAMES = 5
 
 @dataclass
 class PatchSummary:
-    """Counts of `make_patches`.
-
-    Attributes:
-        file_side: side of every patch file in pixels.
-        classes: class to subset to patches; false positives stand apart from other `normal` ones.
-        tables: file to patches.
-        lesions: what became of the lesions.
-        negatives: what became of the images that negatives were looked for on.
-        names: files of the images (or lesions) behind a count.
-    """
+    """Counts of `make_patches`."""
 
     data: str
     output: str
-    file_side: int
+    file_side: int  #: side of every patch file in pixels
+    #: class to subset to patches; false positives stand apart from other `normal` ones.
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
-    tables: dict[str, int] = field(default_factory=dict)
-    lesions: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, int] = field(default_factory=dict)  #: file to patches
+    lesions: dict[str, int] = field(default_factory=dict)  #: what became of the lesions
+    #: what became of the images that negatives were looked for on.
     negatives: dict[str, int] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)  #: files of the images (or lesions) behind a count
 
     def add(self, group: str, what: str, name: str, count: int = 1) -> None:
         """Count something of `lesions` or `negatives`, and keep the name behind it."""

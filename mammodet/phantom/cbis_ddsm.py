@@ -40,21 +40,15 @@ class LesionTruth:
 
 @dataclass(frozen=True, slots=True)
 class CbisPhantomSummary:
-    """What an archive holds.
-
-    Attributes:
-        rows: table to its number of rows.
-        patients, images: distinct patients, and distinct patient, side and view.
-        quirks: quirk to the images that show it; every requested quirk is a key.
-        lesions: name, as `Mass-Training_P_00001_LEFT_CC_1`, to its truth.
-    """
+    """What an archive holds."""
 
     layout: str
-    rows: dict[str, int]
+    rows: dict[str, int]  #: table to its number of rows
+    #: patients, images: distinct patients, and distinct patient, side and view.
     patients: int
     images: int
-    quirks: dict[str, tuple[str, ...]]
-    lesions: dict[str, LesionTruth]
+    quirks: dict[str, tuple[str, ...]]  #: quirk to the images that show it; every requested quirk is a key
+    lesions: dict[str, LesionTruth]  #: name, as `Mass-Training_P_00001_LEFT_CC_1`, to its truth
 
     def to_text(self) -> str:
         """A few lines for the terminal."""

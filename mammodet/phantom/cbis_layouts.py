@@ -21,20 +21,13 @@ DESCRIPTIONS = {"image": "full mammogram images", "crop": "cropped images", "mas
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One file to write.
+    """One file to write."""
 
-    Attributes:
-        role: `image`, `crop` or `mask`; case: its folder, which is also its PatientID.
-        table_path: path in the original layout: case/study/series/000000.dcm.
-        pixels: uint16 (height, width), or uint8 for masks.
-        lone: whether it is alone in its series.
-    """
-
-    role: str
-    case: str
-    table_path: str
-    pixels: NDArray[Any]
-    lone: bool = True
+    role: str  #: `image`, `crop` or `mask`
+    case: str  #: its folder, which is also its PatientID
+    table_path: str  #: path in the original layout: case/study/series/000000.dcm
+    pixels: NDArray[Any]  #: uint16 (height, width), or uint8 for masks
+    lone: bool = True  #: whether it is alone in its series
 
 
 def write_picture(output: Path, layout: str, picture: Picture, *, part: float = 1.0) -> dict[str, str] | None:

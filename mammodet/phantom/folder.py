@@ -28,18 +28,12 @@ _COPIES = 2  # at most, of one image
 
 @dataclass(frozen=True, slots=True)
 class FolderPhantomSummary:
-    """What the archive holds.
+    """What the archive holds."""
 
-    Attributes:
-        images: files in all, `copies` among them.
-        classes: class to its files.
-        copied: stems of the images that have copies.
-    """
-
-    images: int
+    images: int  #: files in all, `copies` among them
     copies: int
-    classes: dict[str, int]
-    copied: tuple[str, ...]
+    classes: dict[str, int]  #: class to its files
+    copied: tuple[str, ...]  #: stems of the images that have copies
 
     def to_text(self) -> str:
         """A few lines for the terminal."""

@@ -67,20 +67,15 @@ DEVICES = (
 
 @dataclass(frozen=True, slots=True)
 class RsnaPhantomSummary:
-    """What the training part of an archive holds: the answers that a converter of it must find.
+    """What the training part of an archive holds: the answers that a converter of it must find."""
 
-    Attributes:
-        images: rows of train.csv; patients: women; positives: rows with cancer 1.
-        syntaxes, photometrics: transfer syntax UID, photometric interpretation to the number of rows.
-        quirks: quirk to the file (`70001/7000100.dcm`) that shows it; every requested quirk is a key.
-    """
-
-    images: int
-    patients: int
-    positives: int
+    images: int  #: rows of train.csv
+    patients: int  #: women
+    positives: int  #: rows with cancer 1
+    #: syntaxes, photometrics: transfer syntax UID, photometric interpretation to the number of rows.
     syntaxes: dict[str, int]
     photometrics: dict[str, int]
-    quirks: dict[str, str]
+    quirks: dict[str, str]  #: quirk to the file (`70001/7000100.dcm`) that shows it; every requested quirk is a key
 
     def to_text(self) -> str:
         """A few lines for the terminal."""

@@ -83,23 +83,18 @@ class StoredFormat:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The pixel data of a file, compared with its header and not yet decoded; the file may be closed.
-
-    Attributes:
-        value: plain pixels with their padding; or, of a compressed file, one codestream without the wrapping of a JP2
-            file or of fragments.
-        value_vr: VR of the pixel data, OW where the file states none.
-        precision: bits of a value as a JPEG or JPEG 2000 codestream states them; None of plain and RLE pixels.
-        scans: of a JPEG codestream.
-    """
+    """The pixel data of a file, compared with its header and not yet decoded; the file may be closed."""
 
     path: Path
     syntax: UID
     stored: StoredFormat
+    #: plain pixels with their padding; or, of a compressed file, one codestream without the wrapping of a JP2 file or
+    #: of fragments.
     value: bytes
-    value_vr: str
+    value_vr: str  #: VR of the pixel data, OW where the file states none
+    #: bits of a value as a JPEG or JPEG 2000 codestream states them; None of plain and RLE pixels.
     precision: int | None = None
-    scans: JpegScans | None = None
+    scans: JpegScans | None = None  #: of a JPEG codestream
 
 
 def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:

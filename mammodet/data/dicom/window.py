@@ -23,18 +23,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One of the views of the image that its maker proposes.
+    """One of the views of the image that its maker proposes."""
 
-    Attributes:
-        function: `LUT` for a table, else LINEAR, LINEAR_EXACT, SIGMOID, or what the file says instead.
-        center, width: in units of the modality's output; None for a table, NaN where unreadable or missing.
-        explanation: the maker's name for it, such as `NORMAL` or `HARDER`.
-    """
-
-    function: str
+    function: str  #: `LUT` for a table, else LINEAR, LINEAR_EXACT, SIGMOID, or what the file says instead
+    #: center, width: in units of the modality's output; None for a table, NaN where unreadable or missing.
     center: float | None = None
     width: float | None = None
-    explanation: str | None = None
+    explanation: str | None = None  #: the maker's name for it, such as `NORMAL` or `HARDER`
 
 
 def windows(dataset: Dataset) -> tuple[Window, ...]:
