@@ -136,8 +136,6 @@ ARCHIVE_LINK = "archive"
 def link_archive(source: Path, output: Path, otherwise: str) -> None:
     """Make `output/archive`, a link to the archive, so that no file name leaves the data set's folder.
 
-    Args:
-        otherwise: options that need no link, for the message.
     Raises:
         InputError: where the disk has no symbolic links.
     """

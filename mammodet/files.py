@@ -32,10 +32,8 @@ _KINDS = {
 
 
 def check_is_file(path: Path, what: str = "a file") -> None:
-    """Refuse what is not a regular file before it is opened: a pipe blocks its reader, a device never ends.
+    """Refuse what is not the regular file that `what` names, before it is opened: a pipe blocks, a device never ends.
 
-    Args:
-        what: what is expected: `a JSON file`, `an image`, ...
     Raises:
         InputError: the path does not exist, or is a folder, pipe, device, socket or of unknown kind.
     """
@@ -331,10 +329,8 @@ def json_faults(where: str) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Lock a folder against other processes that also lock it; the lock ends with the block or the process.
+    """Lock a folder until the block or the process ends; `refusal` is the message if another process holds the lock.
 
-    Args:
-        refusal: message if another process holds the lock.
     Raises:
         InputError: another process holds the lock.
     """

@@ -97,11 +97,7 @@ def _pixel_range(low: float, high: float, side: int) -> tuple[int, int]:
 
 
 def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int], shape: BoxShape = "box") -> Rle:
-    """The mask of a lesion of which only a box is known: the pixels whose centres lie inside, at least one.
-
-    Args:
-        shape: `box` fills the box; `ellipse` fills the ellipse that touches its four sides.
-    """
+    """The mask of a lesion that has only a box: the pixels, at least one, centred in the `box` or its `ellipse`."""
     left, top, right, bottom = box_pixels(box_xyxy, size_hw)
     patch = np.ones((bottom - top, right - left), dtype=bool)
     if shape == "ellipse":
@@ -115,11 +111,7 @@ def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int], shape: BoxShape = "box"
 
 
 def lesion_rle(lesion: Lesion, size_hw: tuple[int, int], shape: BoxShape = "box") -> Rle:
-    """The mask of a lesion, wherever one is needed: its own, or that of its box where only a box is known.
-
-    Args:
-        shape: as in `box_rle`.
-    """
+    """The mask of a lesion: its own, or that of its box, by `shape` as in `box_rle`, where only a box is known."""
     if lesion.rle is not None and lesion.has_outline:
         return lesion.rle
     return box_rle(lesion.box_xyxy, size_hw, shape)

@@ -253,7 +253,7 @@ def test_options_out_of_range_are_refused(source: Path, chosen: dict[str, object
 def test_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mammodet.converters.ddsm_patches.converter as converter
+    import mammodet.converters.ddsm_patches as converter
 
     run(source)
     output = source.parent / "out"

@@ -60,10 +60,8 @@ def names_in(path: Path, line: Line) -> set[ImageName]:
 
 
 def open_archive(source: Path, kind: str) -> Archive:
-    """Find the files in a folder and all folders below it; masks are what lies in a folder `masks`.
+    """The `DM`, `CM` or `both` files of a folder and all folders below it; masks are what lies in a folder `masks`.
 
-    Args:
-        kind: `DM`, `CM` or `both`.
     Raises:
         InputError: no image is there, or none of that kind, or several CSVs of outlines.
     """

@@ -211,10 +211,8 @@ def _check_template(option: str, template: str, fields: set[str], *, skip: bool)
 
 
 def join_images(rule: JoinRule, images: Sequence[tuple[str, SourceImage]]) -> Joined:
-    """The facts of each image.
+    """The facts of each image, given with the label of its COCO file.
 
-    Args:
-        images: (label of its COCO file, image).
     Raises:
         InputError: with every image that does not match or has no row, unless `rule.unmatched` says otherwise.
     """

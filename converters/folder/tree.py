@@ -178,10 +178,8 @@ def class_folder(folders: Sequence[str], level: int | None) -> str | None:
 
 
 def told_subsets(images: Sequence[TreeImage], split: str | None) -> bool:
-    """Whether the folders divide the images.
+    """Whether the folders divide the images; `split` as in `FolderOptions`.
 
-    Args:
-        split: as in `FolderOptions`.
     Raises:
         InputError: a folder names the subset of some images and not of others.
     """

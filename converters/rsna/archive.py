@@ -33,10 +33,8 @@ class Archive:
 
 
 def find_images(source: Path, part: str) -> Archive:
-    """Look through a folder.
+    """Find the images of `train` or `test` in a folder; folders named for the other part are passed over.
 
-    Args:
-        part: `train` or `test`: whose images are looked for; folders named for the other part are passed over.
     Raises:
         InputError: a folder cannot be opened, or there is no image of this archive.
     """

@@ -56,11 +56,7 @@ class ImageFacts:
 
 
 def measure_image(path: Path, record: ImageRecord, *, with_lesions: bool = True) -> ImageFacts:
-    """Read an image and measure it; `fault` says what cannot be read; nothing is raised.
-
-    Args:
-        with_lesions: measure the record's lesions, too.
-    """
+    """Read an image and measure it, and its lesions if wanted; `fault` says what cannot be read; nothing is raised."""
     try:
         pixels = read_image(path)
         content = file_hash(path)

@@ -74,11 +74,7 @@ def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def make_config(values: Mapping[str, Any], *, where: str, stored: bool = False) -> Config:
-    """Check plain values.
-
-    Args:
-        stored: they are of a checkpoint, which of version 0.1 names the keys of both kinds of models.
-    """
+    """Check plain values; those `stored` in a checkpoint of version 0.1 name the keys of both kinds of models."""
     model = values.get("model")
     # A run's config.yaml of version 0.1, the only file that names all of these.
     if isinstance(model, dict) and (stored or {"detector", "detectron2", "image_head", "classifier"} <= model.keys()):
@@ -120,10 +116,8 @@ def differences(then: Any, now: Any, place: str = "") -> list[str]:
 
 
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys and values of a YAML file over those of its `_base_`.
+    """The keys and values of a YAML file over those of its `_base_`; `seen`: the files that led here.
 
-    Args:
-        seen: the files that led here by `_base_`.
     Raises:
         InputError: missing, not YAML, or not keys and values.
     """

@@ -51,10 +51,8 @@ class ImageHeader:
 
 
 def read_image_header(path: Path, file: BinaryIO, size: int) -> ImageHeader:
-    """Read the header of a file that is open at its beginning.
+    """Read the header of a file of `size` bytes that is open at its beginning.
 
-    Args:
-        size: of the file in bytes.
     Raises:
         InputError: it is of no kind that is read here, damaged, cut short, too large, or holds several pictures.
     """

@@ -68,11 +68,7 @@ class Overlay:
 
 
 class Mixer:
-    """Changes a scene by other images of its data set.
-
-    Args:
-        records: of the data set; `copy_paste` needs two `donors` among them.
-    """
+    """Changes a scene by other images of its data set, of which `copy_paste` needs two `donors`."""
 
     def __init__(self, config: AugmentConfig, records: Sequence[ImageRecord]) -> None:
         self.copy_paste, self.mixup = config.copy_paste, config.mixup
@@ -97,11 +93,7 @@ class Mixer:
         return paste, overlay
 
     def __call__(self, index: int, scene: Scene, seed: int, load: Callable[[int], Scene]) -> Scene:
-        """The changed scene.
-
-        Args:
-            load: gives the scene at a position of the data set, unchanged.
-        """
+        """The changed scene; `load` gives the scene at a position of the data set, unchanged."""
         paste, overlay = self.draw(index, seed)
         if paste is not None:
             scene = paste_lesion(scene, load(paste.donor), paste)

@@ -189,10 +189,8 @@ _same_size, _same_text = sharing(), sharing()
 
 
 def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) -> ImagePrediction:
-    """Read one image's entry.
+    """Read one image's entry; scores outside [0, 1] are noted in `repairs` and clipped, or refused where it is None.
 
-    Args:
-        repairs: where to note scores outside [0, 1], which are then clipped; None to refuse them.
     Raises:
         ValueError: saying what is wrong with it.
     """

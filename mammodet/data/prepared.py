@@ -29,10 +29,8 @@ Prepared = tuple[NDArray[np.float32], Trace]
 def prepare_record(
     root: Path, image: ImageConfig, record: ImageRecord, read: Callable[[Path], Pixels] = read_image
 ) -> Prepared:
-    """Read and prepare the image of a record.
+    """Read and prepare the image of a record, by `read_image` or what does more beside.
 
-    Args:
-        read: `read_image`, or what does more beside.
     Raises:
         InputError: it cannot be read, or has another size than its record.
     """

@@ -78,10 +78,8 @@ class Explainer:
         self._layers: dict[torch.Size, list[Layer]] = {}
 
     def explain(self, image: Tensor) -> tuple[Answer, float, list[HeatMap]]:
-        """The answer, its probability, and a heat map for each layer.
+        """The answer, its probability, and a heat map per layer of an image float (C, H, W) in [0, 1].
 
-        Args:
-            image: float (C, H, W) in [0, 1]; a classifier's is padded to its square here.
         Raises:
             InputError: a layer that is unknown, gives no map, or does not lead to the answer.
         """

@@ -166,11 +166,7 @@ def feature_figure(
 
 
 def sheet(tiles: Sequence[tuple[str, Canvas]], lines: Sequence[Line], *, columns: int = 4) -> Canvas:
-    """Titled pictures of any size side by side.
-
-    Args:
-        lines: what is written above.
-    """
+    """Titled pictures of any size side by side, below the given lines."""
     height, width = (max(canvas.shape[axis] for _, canvas in tiles) for axis in (0, 1))
     framed = []
     for title, canvas in tiles:

@@ -34,11 +34,7 @@ def choose_images(
 def chosen_records(
     images: tuple[ImageRecord, ...], where: str, *, ids: Sequence[int] | None = None, first: int | None = None
 ) -> tuple[ImageRecord, ...]:
-    """Those of a data set with these ids, in their order, or the first ones; arguments and errors as above.
-
-    Args:
-        where: the data set's name, for messages.
-    """
+    """Images of the data set `where` with these ids, in their order, or the first; arguments, errors as above."""
     if first is not None and first < 1:
         raise InputError(f"--first {first}: expected 1 or more")
     by_id = {record.image_id: record for record in images}

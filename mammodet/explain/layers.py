@@ -257,11 +257,7 @@ def _trunk(model: Model, layers: dict[str, Layer]) -> list[Layer]:
 
 
 def layer_table(layers: dict[str, Layer], total: int) -> str:
-    """One line a layer: name, class, output, distance of cells in pixels, parameters.
-
-    Args:
-        total: parameters of the model.
-    """
+    """One line a layer: name, class, output, distance of cells in pixels, parameters; then their `total`."""
     wide = max(len(layer.name) for layer in layers.values())
     kinds = max(len(layer.kind) for layer in layers.values())
     row = f"{{:<{wide}}}  {{:<{kinds}}}  {{:<20}} {{:>6}} {{:>12}}".format

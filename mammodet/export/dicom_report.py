@@ -128,11 +128,7 @@ class _Answers:
     calibration: Calibration | None
 
     def group(self, level: str, name: str, readings: Sequence[Reading]) -> Any:
-        """The group of an image, or of the images of a breast or a patient.
-
-        Args:
-            name: identifies it, for people.
-        """
+        """The group, with a name for people, of an image, or of the images of a breast or a patient."""
         if level == "image":
             joined, scores = None, readings[0].image.scores
         else:

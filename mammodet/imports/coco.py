@@ -38,11 +38,7 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
 
 
 def read_list(items: list[Any], *, number_is: Literal["id", "stem"]) -> Iterator[Entry]:
-    """COCO's entries; the list is emptied on the way, so that a large file is not held twice.
-
-    Args:
-        number_is: as of `Entry`. With `stem`, an entry's own `file_name` comes first.
-    """
+    """COCO's entries, `number_is` as of `Entry`, `stem` after an own `file_name`; the list is emptied on the way."""
     for place, item in enumerate(items):
         items[place] = None
         if not isinstance(item, dict):

@@ -55,11 +55,7 @@ class ImportSummary:
 
 
 class Collector:
-    """Takes entries one by one, notes every fault, and hands out predictions in the end.
-
-    Args:
-        dataset: the ground truth, whose images were predicted.
-    """
+    """Takes entries of a ground truth's images one by one, notes every fault, and hands out predictions in the end."""
 
     def __init__(self, dataset: Dataset, options: ImportOptions, form: Format) -> None:
         self.dataset, self.options, self.form = dataset, options, form

@@ -31,11 +31,7 @@ class Picture:
 
 
 def write_picture(output: Path, layout: str, picture: Picture, *, part: float = 1.0) -> dict[str, str] | None:
-    """Write one file; its row of dicom_info.csv in the JPEG edition.
-
-    Args:
-        part: how much of the file is written, for files cut short.
-    """
+    """Write one file, or the given part of it; its row of dicom_info.csv in the JPEG edition."""
     place = PurePosixPath(picture.table_path)
     _, study, series, _ = place.parts
     row = None

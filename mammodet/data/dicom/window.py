@@ -177,11 +177,7 @@ def _look_up(entries: Values, first: int, values: Values) -> Values:
 
 
 def _read_table(path: Path, item: Dataset, name: str, low: float, high: float) -> tuple[Values, int, int]:
-    """Entries (n,), the value that the first is for, and bits per entry.
-
-    Args:
-        low, high: range of what is looked up, which tells whether the first value is signed.
-    """
+    """Entries (n,), the value of the first, whose sign the range looked up tells, and bits per entry."""
     descriptor, order = tags.raw_bytes(item, "LUTDescriptor"), _order(item)
     if descriptor is None or len(descriptor) != 6:
         raise InputError(f"{path}: the descriptor of {name} is missing or damaged; expected three numbers")
