@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.options import SplitOptions
-
 from mammodet.data.coco import data_hash, write_coco
 from mammodet.data.dataset_files import IMAGES, QUARANTINE, SPLITS, SUMMARY, stored_files, write_splits
 from mammodet.data.splits import Splits, make_splits
@@ -136,8 +135,7 @@ ARCHIVE_LINK = "archive"
 def link_archive(source: Path, output: Path, otherwise: str) -> None:
     """Make `output/archive`, a link to the archive, so that no file name leaves the data set's folder.
 
-    Raises:
-        InputError: where the disk has no symbolic links.
+    Raises InputError: where the disk has no symbolic links.
     """
     link = output / ARCHIVE_LINK
     if link.is_symlink() and Path(os.readlink(link)) == source:
@@ -156,8 +154,7 @@ def link_archive(source: Path, output: Path, otherwise: str) -> None:
 def link_file(target: Path, path: Path) -> None:
     """Make a symbolic link to a file, in one step, in place of whatever stands there.
 
-    Raises:
-        InputError: where the disk has no symbolic links.
+    Raises InputError: where the disk has no symbolic links.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".link.", suffix=".tmp", dir=target.parent))

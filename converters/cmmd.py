@@ -10,7 +10,6 @@ from pathlib import Path
 from mammodet.converters.base import Reason, counted
 from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow
 from mammodet.converters.tables import Cells, laterality_of, table_of
-
 from mammodet.data.dicom import read_header
 from mammodet.data.images import is_dicom
 from mammodet.errors import InputError

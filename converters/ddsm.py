@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.base import Reason, counted
 from mammodet.converters.findings import (
     Finding,
@@ -27,8 +29,6 @@ from mammodet.converters.ljpeg import read_ljpeg
 from mammodet.converters.options import flag
 from mammodet.converters.skeleton import Made
 from mammodet.converters.tables import density_of
-from numpy.typing import NDArray
-
 from mammodet.data.images import Pixels, is_image
 from mammodet.errors import InputError
 
@@ -171,8 +171,7 @@ class Ddsm(ImageArchive[DdsmOptions]):
 def read_film(film: Film, grey: str) -> Pixels:
     """Pixels of an LJPEG, uint16 (height, width), tissue bright: `density` or `stored` values over all 16 bits.
 
-    Raises:
-        InputError: it cannot be read, or its .ics file does not say how.
+    Raises InputError: it cannot be read, or its .ics file does not say how.
     """
     pixels: Pixels = read_ljpeg(film.path)
     if film.bits is None or not 8 <= film.bits <= 16 or int(pixels.max()) >> film.bits:
@@ -208,8 +207,7 @@ def read_ics(path: Path) -> dict[str, Any]:
 def read_overlay(path: Path) -> tuple[list[Finding], list[dict[str, Any]]]:
     """Findings of an overlay, each with its outer boundary (cores within it are left), and what is said of each.
 
-    Raises:
-        OSError, ValueError, IndexError, OverflowError: it is damaged.
+    Raises OSError, ValueError, IndexError, OverflowError: it is damaged.
     """
     findings: list[Finding] = []
     facts: list[dict[str, Any]] = []
@@ -246,8 +244,7 @@ def read_overlay(path: Path) -> tuple[list[Finding], list[dict[str, Any]]]:
 def chain(words: list[str]) -> tuple[tuple[float, float], ...]:
     """Centres of the boundary's pixels: a first column and row, and steps 0 to 7 up to `#`.
 
-    Raises:
-        ValueError, IndexError, OverflowError: it is damaged, or cut short.
+    Raises ValueError, IndexError, OverflowError: it is damaged, or cut short.
     """
     x, y = int(words[0]), int(words[1])
     if "#" not in words:

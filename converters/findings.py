@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from shapely.geometry.base import BaseGeometry
+
 from mammodet.converters.base import Quarantined, Reason, counted
 from mammodet.converters.options import Options, flag
 from mammodet.converters.pixels import PixelOptions, said, take_image
 from mammodet.converters.skeleton import Made, Resumable, refused
 from mammodet.converters.tables import Cells, find_files, read_table
-from shapely.geometry.base import BaseGeometry
-
 from mammodet.data.images import Pixels
 from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import mask_to_rle, rle_area, rle_box, rle_to_mask
@@ -118,8 +118,7 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
     def describe_images(self) -> list[ImageRow]:
         """What the archive says of its images; what cannot be used goes to `quarantine`.
 
-        Raises:
-            InputError: no archive there.
+        Raises InputError: no archive there.
         """
 
     def _usable(self, images: Sequence[ImageRow]) -> list[ImageRow]:
@@ -312,8 +311,7 @@ def convert_row(
 def _lesion(finding: Finding, scheme: str, trace: Trace) -> tuple[Lesion, bool]:
     """A finding in the pixels of the data set's image, and whether it was cut at the border of the archive's.
 
-    Raises:
-        ValueError: it has no area, or none on the image.
+    Raises ValueError: it has no area, or none on the image.
     """
     cut, rle = False, finding.rle
     if rle is not None and trace.steps:

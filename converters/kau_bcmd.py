@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow
 from mammodet.converters.tables import density_of
-
 from mammodet.data.images import is_image
 from mammodet.errors import InputError
 

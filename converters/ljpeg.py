@@ -19,8 +19,7 @@ from mammodet.errors import InputError
 def read_ljpeg(path: Path) -> NDArray[np.uint16]:
     """Values of the scanner, uint16 (height, width), of the size that the stream itself states.
 
-    Raises:
-        InputError: the file is missing, damaged, cut short or too large, or no stream of this coder.
+    Raises InputError: the file is missing, damaged, cut short or too large, or no stream of this coder.
     """
     try:
         if (size := path.stat().st_size) > MOST_FILE_BYTES:

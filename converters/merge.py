@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from mammodet.audit.copies import find_copies
+from mammodet.audit.facts import measure_image
 from mammodet.converters.base import Quarantined, Reason, counted, link_file, listed, settle_sides, split_counts
 from mammodet.converters.options import Options, Pairs, flag, pairs
 from mammodet.converters.skeleton import Converter, Made, refused
-
-from mammodet.audit.copies import find_copies
-from mammodet.audit.facts import measure_image
 from mammodet.data.coco import read_coco
 from mammodet.data.dataset_files import has_dataset
 from mammodet.data.several import map_categories

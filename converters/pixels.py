@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-from mammodet.converters.base import ARCHIVE_LINK
-from mammodet.converters.options import flag
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydicom.uid import UID
 
+from mammodet.converters.base import ARCHIVE_LINK
+from mammodet.converters.options import flag
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import DicomHeader, read_dicom, read_header
 from mammodet.data.images import Pixels, is_dicom, read_image, read_size_hw, write_png

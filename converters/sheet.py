@@ -39,8 +39,7 @@ class Line(NamedTuple):
 def read_bytes(path: Path) -> bytes:
     """The content of a file, if it is none too large for a table.
 
-    Raises:
-        InputError: it is missing, cannot be read, or is too large.
+    Raises InputError: it is missing, cannot be read, or is too large.
     """
     check_is_file(path, "a table")
     try:
@@ -59,8 +58,7 @@ def column_name(name: str) -> str:
 def find_tables(places: Sequence[Path], levels: int) -> Iterator[tuple[Path, bool]]:
     """The given files (True), and the CSV files in the given folders and so many levels below; each content once.
 
-    Raises:
-        InputError: a place is missing, or a file cannot be read.
+    Raises InputError: a place is missing, or a file cannot be read.
     """
     contents: set[bytes] = set()
     for place in places:

@@ -26,7 +26,6 @@ from mammodet.converters.base import (
 )
 from mammodet.converters.journal import Journal, files_fingerprint
 from mammodet.converters.options import Options
-
 from mammodet.data.coco import from_json, to_json
 from mammodet.data.splits import Splits
 from mammodet.errors import InputError
@@ -86,8 +85,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
     def find(self) -> None:
         """Look at the source, and refuse what is not this archive.
 
-        Raises:
-            InputError: no archive there, or options that cannot be met.
+        Raises InputError: no archive there, or options that cannot be met.
         """
 
     @abstractmethod
@@ -143,8 +141,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
     def convert(cls, source: Path, output: Path, options: OptionsT | None = None) -> Summary:
         """Convert an archive.
 
-        Raises:
-            InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
+        Raises InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
         """
         chosen: Any = options if options is not None else cls.options_type()
         return cls(Path(source), Path(output), chosen).run()

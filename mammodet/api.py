@@ -207,11 +207,7 @@ def load(
 
 
 def read_dataset(path: str | Path) -> Dataset:
-    """A data set file, checked (docs/data_format.md).
-
-    Raises:
-        InputError: with all its faults.
-    """
+    """A data set file, checked (docs/data_format.md). Raises InputError: with all its faults."""
     return read_coco(Path(path))
 
 

@@ -41,8 +41,7 @@ class Trace:
     def output_size_hw(self) -> tuple[int, int]:
         """(height, width) after all steps.
 
-        Raises:
-            ValueError: a step is unknown, has other values than it needs, or leaves the image.
+        Raises ValueError: a step is unknown, has other values than it needs, or leaves the image.
         """
         height, width = self.native_size_hw
         if not _whole(height, width) or height < 1 or width < 1:
@@ -189,8 +188,7 @@ class Trace:
     def from_json(value: Mapping[str, Any]) -> "Trace":
         """The inverse of `to_json`.
 
-        Raises:
-            KeyError, TypeError, ValueError: it cannot be read, or its steps do not fit.
+        Raises KeyError, TypeError, ValueError: it cannot be read, or its steps do not fit.
         """
         height, width = value["native_size_hw"]
         return Trace((height, width), tuple(Step(name, tuple(rest)) for name, *rest in value["steps"]))

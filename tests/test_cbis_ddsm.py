@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mammodet.converters import cbis_ddsm
-from mammodet.converters.base import SplitOptions
 from small_cbis import run, shows
 from test_cbis_table import official_tables
 
+from mammodet.converters import cbis_ddsm
+from mammodet.converters.base import SplitOptions
 from mammodet.data.coco import read_coco
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import read_image

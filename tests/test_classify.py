@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mammodet.converters import mias
-from mammodet.converters.base import SplitOptions
 
 from mammodet.config import Config, load_config
+from mammodet.converters import mias
+from mammodet.converters.base import SplitOptions
 from mammodet.data.coco import data_hash, read_coco, to_json, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.data.inputs import Skipped

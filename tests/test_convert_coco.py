@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mammodet.converters.coco.source import subset_of
 from PIL import Image
 from small_coco import HEIGHT, MASS, WIDTH, entry, mark, one_image, reasons, run, write_image, write_json
 
+from mammodet.converters.coco.source import subset_of
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mammodet.converters.base import SplitOptions, Summary
 from mammodet.converters.ddsm_patches import CLASSES, PatchOptions, convert
 from mammodet.converters.options import add_arguments
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError

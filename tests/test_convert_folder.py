@@ -10,13 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from mammodet.converters.base import SplitOptions, Summary
 from mammodet.converters.folder import FolderOptions, convert
 from mammodet.converters.folder.patients import stem_of
 from mammodet.converters.folder.rules import ClassRule, read_map
 from mammodet.converters.folder.words import Meaning
 from mammodet.converters.options import add_arguments
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError

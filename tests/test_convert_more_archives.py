@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from mammodet.converters import cmmd, dmid, embed, kau_bcmd
 from small_archives import (
     HIGH,
     WIDE,
@@ -18,6 +17,7 @@ from small_archives import (
     write_xlsx,
 )
 
+from mammodet.converters import cmmd, dmid, embed, kau_bcmd
 from mammodet.data.coco import read_coco
 from mammodet.geometry import rle_to_mask
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+
 from mammodet.converters import rsna
 from mammodet.converters.base import SplitOptions, Summary
 from mammodet.converters.options import add_arguments
 from mammodet.converters.rsna import PixelOptions, RsnaOptions
 from mammodet.converters.rsna.image import contradictions
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError

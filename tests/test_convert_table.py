@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mammodet.converters.options import add_arguments
 from mammodet.converters.table import TableOptions, convert
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import write_png
 from mammodet.errors import InputError

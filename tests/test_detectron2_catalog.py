@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mammodet.converters import cbis_ddsm
 from small_detectron2 import CATEGORIES, small_dataset, write_small
 
+from mammodet.converters import cbis_ddsm
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.detectron2_catalog import prepare_cfg, register, register_all
 from mammodet.data.images import read_image

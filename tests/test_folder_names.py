@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from mammodet.converters.folder.patients import guess_persons, stem_of
 from mammodet.converters.folder.tree import TreeImage, subset_of
 from mammodet.converters.folder.words import Meaning, read_name

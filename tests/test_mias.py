@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from mammodet.commands.convert import main
 from mammodet.converters import mias
 from mammodet.converters.base import SplitOptions
 from mammodet.converters.mias import MiasOptions, convert, find_archive
 from mammodet.converters.mias.table import parse_info
-
-from mammodet.commands.convert import main
 from mammodet.data.coco import read_coco
 from mammodet.data.dataset_files import dataset_names, fold_numbers
 from mammodet.data.images import read_image

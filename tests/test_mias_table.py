@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mammodet.converters.mias.table import Finding, parse_info
 
 

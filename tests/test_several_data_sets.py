@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL
-from mammodet.converters import mias
-from mammodet.converters.base import SplitOptions
 from small_training import SHORT
 
 from mammodet.config import Config, SamplingConfig, load_config
+from mammodet.converters import mias
+from mammodet.converters.base import SplitOptions
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.dataset import LesionDataset
 from mammodet.data.predictions import read_predictions

@@ -17,7 +17,6 @@ from mammodet.converters.cbis_ddsm.image import ABNORMALITIES, NAME, ImageOption
 from mammodet.converters.cbis_ddsm.table import RoiRow, Tables, read_tables
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Made, Resumable
-
 from mammodet.errors import InputError
 from mammodet.records import ImageRecord
 
@@ -123,8 +122,7 @@ ARCHIVE = CbisDdsm
 def _official_sides(rows: Sequence[RoiRow], options: CbisOptions) -> dict[str, str]:
     """Patient to the archive's `train` or `test`.
 
-    Raises:
-        InputError: patients stand on both sides, and nobody said where they are to go.
+    Raises InputError: patients stand on both sides, and nobody said where they are to go.
     """
     sides, leaks = settle_sides(_sides(rows), options.resolve_leaks)
     leaking = list(leaks)

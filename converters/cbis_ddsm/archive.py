@@ -74,11 +74,7 @@ class Archive:
 
 
 def find_archive(source: Path) -> Archive:
-    """Look through a folder and recognise what lies there.
-
-    Raises:
-        InputError: nothing of CBIS-DDSM is there.
-    """
+    """Look through a folder and recognise what lies there. Raises InputError: nothing of CBIS-DDSM is there."""
     by_case: dict[str, list[SourceFile]] = {}
     by_series: dict[str, list[SourceFile]] = {}
     layouts: Counter[str] = Counter()

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
 from mammodet.converters.base import ARCHIVE_LINK, Quarantined, Reason
 from mammodet.converters.cbis_ddsm.archive import SourceFile
 from mammodet.converters.cbis_ddsm.roi import Roi, read_roi
@@ -17,9 +20,6 @@ from mammodet.converters.mask_files import LesionError, is_lossy, resize_mask, t
 from mammodet.converters.options import flag
 from mammodet.converters.pixels import SizeOptions
 from mammodet.converters.skeleton import Made
-from numpy.typing import NDArray
-from pydantic.dataclasses import dataclass as pydantic_dataclass
-
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import read_dicom
 from mammodet.data.images import is_dicom, read_image, write_jpeg, write_png

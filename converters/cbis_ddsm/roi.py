@@ -14,6 +14,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.cbis_ddsm.archive import SourceFile
 from mammodet.converters.mask_files import (
     LesionError,
@@ -23,8 +25,6 @@ from mammodet.converters.mask_files import (
     resize_mask,
     two_valued,
 )
-from numpy.typing import NDArray
-
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import is_dicom, read_image, read_size_hw
 from mammodet.errors import InputError

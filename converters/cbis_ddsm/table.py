@@ -14,7 +14,6 @@ from typing import Any
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.sheet import column_name, find_tables, read_sheet
 from mammodet.converters.tables import laterality_of
-
 from mammodet.errors import InputError, raise_faults
 
 #: Columns that make a file one of the tables; the rest may be missing.
@@ -96,8 +95,7 @@ class _RowError(ValueError):
 def read_tables(places: Sequence[Path]) -> Tables:
     """Every row of every table among the given files and folders (with two levels below).
 
-    Raises:
-        InputError: no table there, one that cannot be read, or columns missing in one.
+    Raises InputError: no table there, one that cannot be read, or columns missing in one.
     """
     rows: list[RoiRow] = []
     used: list[Path] = []
@@ -173,11 +171,7 @@ def _clean(cell: str) -> str:
 
 
 def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
-    """One row, checked.
-
-    Raises:
-        _RowError: with every fault of it.
-    """
+    """One row, checked. Raises _RowError: with every fault of it."""
     faults: list[str] = []
 
     def fault(column: str, expected: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import BeforeValidator, model_validator
+
 from mammodet.converters.base import Quarantined, Reason, Summary, counted, note_stretched
 from mammodet.converters.cdd_cesm.archive import Archive, ImageName, open_archive
 from mammodet.converters.cdd_cesm.regions import Region, Regions, draw, read_regions
@@ -23,8 +25,6 @@ from mammodet.converters.cdd_cesm.table import ImageFacts, Table, read_table
 from mammodet.converters.mask_files import Outline, components
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
-from pydantic import BeforeValidator, model_validator
-
 from mammodet.data.breast import Breast, find_breast
 from mammodet.data.images import read_image, read_size_hw, write_png
 from mammodet.errors import InputError

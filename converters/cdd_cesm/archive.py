@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.sheet import Line
-
 from mammodet.data.images import IMAGE_SUFFIXES
 from mammodet.errors import InputError
 from mammodet.folders import walk_files
@@ -48,11 +47,7 @@ def parse_name(text: str) -> ImageName | None:
 
 
 def names_in(path: Path, line: Line) -> set[ImageName]:
-    """The images that a row with a fault can speak of.
-
-    Raises:
-        InputError: none can be read.
-    """
+    """The images that a row with a fault can speak of. Raises InputError: none can be read."""
     names = {name for cell in line.cells if (name := parse_name(cell))}
     if not names:
         raise InputError(f"{path}: line {line.number}: {line.fault}; of which image it speaks is lost. Mend the line")
@@ -62,8 +57,7 @@ def names_in(path: Path, line: Line) -> set[ImageName]:
 def open_archive(source: Path, kind: str) -> Archive:
     """The `DM`, `CM` or `both` files of a folder and all folders below it; masks are what lies in a folder `masks`.
 
-    Raises:
-        InputError: no image is there, or none of that kind, or several CSVs of outlines.
+    Raises InputError: no image is there, or none of that kind, or several CSVs of outlines.
     """
     found: dict[bool, dict[ImageName, Path]] = {False: {}, True: {}}
     quarantine: list[Quarantined] = []

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from mammodet.converters.mask_files import Outline
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from mammodet.converters.mask_files import Outline
 from mammodet.data.breast import Breast
 from mammodet.errors import InputError, faults_of, raise_faults
 
@@ -61,8 +61,7 @@ class Shape:
 def rule_from(texts: Sequence[str]) -> MassRule:
     """The rule with some numbers changed by `NAME=NUMBER`.
 
-    Raises:
-        InputError: unknown names, or values that are no numbers from 0.
+    Raises InputError: unknown names, or values that are no numbers from 0.
     """
     values: dict[str, Any] = {name: number for name, _, number in (text.partition("=") for text in texts)}
     try:

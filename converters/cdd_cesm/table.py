@@ -11,7 +11,6 @@ from pathlib import Path
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, names_in, parse_name
 from mammodet.converters.sheet import read_sheet
-
 from mammodet.errors import InputError
 
 #: Rising in seriousness.
@@ -39,11 +38,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read the table, XLSX or CSV.
-
-    Raises:
-        InputError: it cannot be read, or columns are missing.
-    """
+    """Read the table, XLSX or CSV. Raises InputError: it cannot be read, or columns are missing."""
     columns, lines = read_sheet(path)
     header = [_plain(cell) for cell in columns]
     at = {

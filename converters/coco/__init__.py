@@ -22,7 +22,6 @@ from mammodet.converters.coco.options import CocoOptions, LabelledOptions
 from mammodet.converters.coco.source import CocoFile, SourceImage, find_coco_files
 from mammodet.converters.coco.summary import MOST_NAMES, count, warn_of, warn_of_crowd
 from mammodet.converters.skeleton import Converter, Made
-
 from mammodet.data.splits import Splits
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import ImageRecord
@@ -51,11 +50,7 @@ class Labelled(Converter[LabelledT, ImageTask]):
 
     @abstractmethod
     def read_files(self) -> list[CocoFile]:
-        """The annotations of the source.
-
-        Raises:
-            InputError: there are none, or a file of them is none.
-        """
+        """The annotations of the source. Raises InputError: there are none, or a file of them is none."""
 
     def how_to_read(self, file: CocoFile) -> HowToRead:
         """What the numbers of a file mean."""
@@ -174,8 +169,7 @@ ARCHIVE = Coco
 def _find_images(source: Path, entries: Sequence[_Entry]) -> tuple[dict[int, Found], list[Quarantined]]:
     """Position of an entry to its file; what has none, or shares one that its name does not say, is quarantined.
 
-    Raises:
-        InputError: two COCO files list the same image file.
+    Raises InputError: two COCO files list the same image file.
     """
     finder = ImageFinder(source)
     paths: dict[int, Found] = {}
@@ -228,8 +222,7 @@ def _given(
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Patient to the subset of its images, and to all of them where there are several.
 
-    Raises:
-        InputError: patients in two subsets, and nobody said where they are to go.
+    Raises InputError: patients in two subsets, and nobody said where they are to go.
     """
     subsets: dict[str, set[str]] = {}
     for entry, facts in zip(entries, joined.facts, strict=True):

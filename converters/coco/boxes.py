@@ -9,7 +9,6 @@ from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
-
 from mammodet.data.images import read_size_hw
 from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
@@ -62,8 +61,7 @@ def plan_categories(files: Sequence[CocoFile], renames: Sequence[tuple[str, str]
 
     A category without annotations is left out unless `renames` names it: exports list super-categories, too.
 
-    Raises:
-        InputError: `renames` names a category that is not there, or nothing is left.
+    Raises InputError: `renames` names a category that is not there, or nothing is left.
     """
     originals = list(dict.fromkeys(name for file in files for name in file.categories.values()))
     chosen: dict[str, str] = {}
@@ -121,8 +119,7 @@ def crowd_means(file: CocoFile, crowd: str) -> bool:
 def check_units(files: Sequence[CocoFile], *, are_corners_possible: bool) -> None:
     """Refuse files whose boxes all look like corners, or not like pixels, unless `boxes` says what they are.
 
-    Raises:
-        InputError: with each such file.
+    Raises InputError: with each such file.
     """
     faults = []
     for file in files:

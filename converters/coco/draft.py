@@ -8,7 +8,6 @@ from typing import Any
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.boxes import FAULT, says_normal
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage, subset_of
-
 from mammodet.data.json_values import short
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mammodet.converters.coco.source import SUBSET_WORDS
-
 from mammodet.data.json_values import check_file_name
 
 
@@ -43,8 +42,7 @@ class ImageFinder:
     def find(self, folder: Path, name: str) -> Found:
         """The file of `name`, in a COCO file that lies in `folder`.
 
-        Raises:
-            LookupError: with the reason: there is none, there are several, or it lies in another folder.
+        Raises LookupError: with the reason: there is none, there are several, or it lies in another folder.
         """
         for spelling in dict.fromkeys((name, unquote(name).replace("\\", "/"))):
             # A Mac writes the ä of a file name as two characters.

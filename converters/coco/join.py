@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import SourceImage
 from mammodet.converters.coco.tables import Row, Tables, fold, read_tables
 from mammodet.converters.options import Pairs, flag, pairs
 from mammodet.converters.sheet import column_name
 from mammodet.converters.tables import laterality_of
-from pydantic.dataclasses import dataclass as pydantic_dataclass
-
 from mammodet.errors import InputError, raise_faults
 
 IMAGE_KEYS = ("patient_id", "laterality", "view", "density", "birads")
@@ -162,8 +162,7 @@ class _UnmatchedError(ValueError):
 def check_rule(rule: JoinRule) -> None:
     """Refuse a rule that cannot work, before anything is read.
 
-    Raises:
-        InputError: a pattern or template that is none, names that nothing fills, options that need each other.
+    Raises InputError: a pattern or template that is none, names that nothing fills, options that need each other.
     """
     groups: set[str] = set()
     if rule.pattern is not None:
@@ -213,8 +212,7 @@ def _check_template(option: str, template: str, fields: set[str], *, skip: bool)
 def join_images(rule: JoinRule, images: Sequence[tuple[str, SourceImage]]) -> Joined:
     """The facts of each image, given with the label of its COCO file.
 
-    Raises:
-        InputError: with every image that does not match or has no row, unless `rule.unmatched` says otherwise.
+    Raises InputError: with every image that does not match or has no row, unless `rule.unmatched` says otherwise.
     """
     check_rule(rule)
     tables = None
@@ -262,11 +260,7 @@ def _meet(
     index: Mapping[tuple[str, ...], list[Row]],
     others: Mapping[tuple[str, ...], list[Row]],
 ) -> ImageFacts:
-    """The facts of one image.
-
-    Raises:
-        _UnmatchedError: its name does not match, it has no row, or no patient.
-    """
+    """The facts of one image. Raises _UnmatchedError: its name does not match, it has no row, or no patient."""
     values = _values(rule, image)
     if not rule.tables:
         return _facts(rule, image, values, [], [])
@@ -296,11 +290,7 @@ def _refuse(faults: Mapping[str, Sequence[str]], tables: Tables | None) -> None:
 
 
 def _values(rule: JoinRule, image: SourceImage) -> dict[str, str]:
-    """What templates can hold.
-
-    Raises:
-        _UnmatchedError: the name does not match.
-    """
+    """What templates can hold. Raises _UnmatchedError: the name does not match."""
     stem = PurePosixPath(image.name).stem
     values = {"file_name": image.name, "stem": stem}
     if rule.pattern is None:
@@ -325,8 +315,7 @@ def _facts(
 ) -> ImageFacts:
     """All that is known of an image.
 
-    Raises:
-        _UnmatchedError: it has no patient, or its rows are at odds about something that an image has once.
+    Raises _UnmatchedError: it has no patient, or its rows are at odds about something that an image has once.
     """
     notes: list[str] = []
     told: dict[str, str | None] = {key: _image_key(rule, key, column, rows, notes) for key, column in rule.image_keys}

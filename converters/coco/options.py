@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import BeforeValidator, model_validator
+
 from mammodet.converters.coco.join import JoinRule
 from mammodet.converters.coco.official import PRESETS
 from mammodet.converters.options import Options, Pairs, flag, pairs
-from pydantic import BeforeValidator, model_validator
-
 from mammodet.data.json_values import CLIP_PX
 from mammodet.errors import InputError
 from mammodet.records import SUBSETS

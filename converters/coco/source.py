@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
-
 from mammodet.data.json_values import read_id, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json

@@ -26,7 +26,6 @@ from mammodet.converters.ddsm_patches.archive import (
 from mammodet.converters.journal import files_fingerprint
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Made, Resumable, refused
-
 from mammodet.data.images import write_png
 from mammodet.errors import InputError
 from mammodet.files import canonical_hash

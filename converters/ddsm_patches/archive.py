@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.ddsm_patches.tfrecord import (
     Place,
@@ -16,8 +18,6 @@ from mammodet.converters.ddsm_patches.tfrecord import (
     read_record,
     single,
 )
-from numpy.typing import NDArray
-
 from mammodet.errors import InputError, raise_faults
 
 #: By label. The order is the archive's own, as its description tells it.
@@ -81,9 +81,8 @@ class Patch:
 def open_archive(source: Path) -> Archive:
     """Find the files in `source` and up to two folders below it, and where the patches lie in them.
 
-    Raises:
-        InputError: no patches, patches without labels, two files of a name, several editions, or arrays of another
-            kind.
+    Raises InputError: no patches, patches without labels, two files of a name, several editions, or arrays of another
+    kind.
     """
     found = _find(source)
     training = {name: path for name, path in found.items() if _TRAINING.fullmatch(name)}
@@ -119,11 +118,7 @@ def open_archive(source: Path) -> Archive:
 
 
 def _find(source: Path) -> dict[str, Path]:
-    """Name in lower case to file.
-
-    Raises:
-        InputError: files of one name that differ; exact copies may be there.
-    """
+    """Name in lower case to file. Raises InputError: files of one name that differ; exact copies may be there."""
     found: dict[str, Path] = {}
     faults: list[str] = []
     for path in sorted([*source.glob("*"), *source.glob("*/*"), *source.glob("*/*/*")]):
@@ -188,8 +183,7 @@ def _open_array(data_path: Path, labels_path: Path) -> tuple[ArrayFile, list[Qua
 def _map_array(path: Path) -> tuple[NDArray[Any], int]:
     """An array as it lies in a file, with as many rows as are whole, and how many there should be.
 
-    Raises:
-        InputError: not a .npy file of numbers.
+    Raises InputError: not a .npy file of numbers.
     """
     try:
         with open(path, "rb") as file:
@@ -228,8 +222,7 @@ def patches_of(archive: Archive) -> list[tuple[str, Patch]]:
 def read_patch(patch: Patch, size: int) -> tuple[NDArray[np.uint8], int]:
     """Pixels, uint8 (size, size), and label of a patch.
 
-    Raises:
-        InputError: it is damaged, of another size, or its labels are not those of the archive.
+    Raises InputError: it is damaged, of another size, or its labels are not those of the archive.
     """
     if patch.array is not None:
         pixels = np.array(patch.array.data[patch.number])

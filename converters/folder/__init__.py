@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, model_validator
+
 from mammodet.converters.base import Quarantined, Reason, Summary, counted, link_file, listed
 from mammodet.converters.folder.classes import Classes, plan_classes
 from mammodet.converters.folder.duplicates import Cleaned, Entry, clean, given_subsets
@@ -18,8 +20,6 @@ from mammodet.converters.folder.rules import RULE_KEYS, ClassRule, read_map, rul
 from mammodet.converters.folder.tree import Tree, class_folder, read_tree, told_subsets
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
-from pydantic import BeforeValidator, model_validator
-
 from mammodet.data.breast import find_breast
 from mammodet.data.images import read_image
 from mammodet.data.splits import Splits, make_splits

@@ -8,7 +8,6 @@ from pathlib import Path
 from mammodet.converters.folder.rules import ClassRule, rules_by_name
 from mammodet.converters.folder.tree import Tree, choose_level, class_folder
 from mammodet.converters.folder.words import Meaning, fold_name, read_name, without_numbers
-
 from mammodet.errors import InputError
 
 
@@ -36,8 +35,7 @@ def plan_classes(
 ) -> Classes:
     """Find the class folders and what they mean; `wanted`: the level that the user names.
 
-    Raises:
-        InputError: they cannot be told, there is only one, a rule names no folder, or two rules of one class differ.
+    Raises InputError: they cannot be told, there is only one, a rule names no folder, or two rules of one class differ.
     """
     rules = rules_by_name(given)
     try:

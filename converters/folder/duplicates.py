@@ -7,7 +7,6 @@ from pathlib import Path
 from mammodet.converters.base import Quarantined, Reason, settle_sides
 from mammodet.converters.folder.patients import Person
 from mammodet.converters.folder.tree import TreeImage
-
 from mammodet.errors import InputError
 from mammodet.files import file_hash
 from mammodet.parallel import in_parallel

@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 
 from mammodet.converters.folder.tree import TreeImage
 from mammodet.converters.tables import laterality_of
-
 from mammodet.errors import InputError, raise_faults
 
 _CHANGES = (
@@ -52,11 +51,7 @@ class Copies:
 
 
 def compile_patient(expression: str) -> re.Pattern[str]:
-    """The user's expression.
-
-    Raises:
-        InputError: it is none, or has no group for the patient.
-    """
+    """The user's expression. Raises InputError: it is none, or has no group for the patient."""
     try:
         pattern = re.compile(expression)
     except re.error as error:
@@ -71,8 +66,7 @@ def compile_patient(expression: str) -> re.Pattern[str]:
 def read_persons(images: Sequence[TreeImage], pattern: re.Pattern[str]) -> list[Person]:
     """Patient, side and view of each image by the user's expression.
 
-    Raises:
-        InputError: with every image that the expression does not fit.
+    Raises InputError: with every image that the expression does not fit.
     """
     persons: list[Person] = []
     faults: list[str] = []

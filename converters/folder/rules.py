@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.folder.words import Meaning, fold_name
-
 from mammodet.data.json_values import short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import load_yaml
@@ -30,8 +29,7 @@ class ClassRule:
 def read_map(path: Path) -> list[ClassRule]:
     """The mapping of a YAML file: folder to `skip`, or to keys and values.
 
-    Raises:
-        InputError: the file is missing or is no such mapping; with every fault.
+    Raises InputError: the file is missing or is no such mapping; with every fault.
     """
     value = load_yaml(path)
     if not isinstance(value, dict) or not value:
@@ -113,11 +111,7 @@ def _completed(folder: str, meaning: Meaning, said: Mapping[str, str]) -> Meanin
 
 
 def rules_by_name(rules: Sequence[ClassRule]) -> dict[str, ClassRule]:
-    """Folded folder name to its rule.
-
-    Raises:
-        InputError: a folder is said twice.
-    """
+    """Folded folder name to its rule. Raises InputError: a folder is said twice."""
     found: dict[str, ClassRule] = {}
     twice = [rule.folder for rule in rules if found.setdefault(fold_name(rule.folder), rule) is not rule]
     raise_faults([f"{name!r} is said twice" for name in twice], where="--class and --map")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason, listed
 from mammodet.converters.folder.words import fold_name
-
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import SUBSETS
@@ -52,8 +51,7 @@ class Tree:
 def read_tree(source: Path) -> Tree:
     """Walk through the folders, following links, hidden files and folders passed over.
 
-    Raises:
-        InputError: no images, or a path that names two subsets.
+    Raises InputError: no images, or a path that names two subsets.
     """
     images: list[TreeImage] = []
     folders: dict[tuple[str, ...], bool] = {}
@@ -180,8 +178,7 @@ def class_folder(folders: Sequence[str], level: int | None) -> str | None:
 def told_subsets(images: Sequence[TreeImage], split: str | None) -> bool:
     """Whether the folders divide the images; `split` as in `FolderOptions`.
 
-    Raises:
-        InputError: a folder names the subset of some images and not of others.
+    Raises InputError: a folder names the subset of some images and not of others.
     """
     counts = Counter(image.subset for image in images)
     untold = [image.relative for image in images if image.subset is None]

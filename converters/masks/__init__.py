@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import BeforeValidator, model_validator
+
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco import Labelled
 from mammodet.converters.coco.draft import Draft
@@ -19,8 +21,6 @@ from mammodet.converters.masks.pairs import Template, list_images, pair, read_te
 from mammodet.converters.masks.reader import HowToSplit, Instances, Read, read_mask
 from mammodet.converters.options import Pairs, flag, pairs
 from mammodet.converters.skeleton import Made
-from pydantic import BeforeValidator, model_validator
-
 from mammodet.errors import InputError, raise_faults
 from mammodet.parallel import in_parallel
 from mammodet.records import ImageRecord

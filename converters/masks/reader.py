@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.mask_files import (
     LesionError,
     check_covered,
@@ -15,8 +17,6 @@ from mammodet.converters.mask_files import (
     resize_mask,
     two_valued,
 )
-from numpy.typing import NDArray
-
 from mammodet.data.images import read_image, read_pixels, read_size_hw
 from mammodet.errors import InputError
 from mammodet.geometry import Mask, mask_to_rle, patch_to_rle

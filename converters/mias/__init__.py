@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.base import Quarantined, Reason, Summary, counted
 from mammodet.converters.mias.scale import TABLE_SIZE, find_scales
 from mammodet.converters.mias.table import MASSES, FilmEntry, Finding, parse_info
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
-from numpy.typing import NDArray
-
 from mammodet.data.breast import find_breast
 from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png

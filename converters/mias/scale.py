@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.mias.table import MASSES, FilmEntry
-
 from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image, read_size_hw
 from mammodet.errors import InputError

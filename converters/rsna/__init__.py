@@ -18,7 +18,6 @@ from mammodet.converters.rsna.archive import find_images
 from mammodet.converters.rsna.image import contradictions, convert_image
 from mammodet.converters.rsna.table import STANDARD_VIEWS, ImageRow, find_table, read_table
 from mammodet.converters.skeleton import Made, Resumable
-
 from mammodet.data.splits import Splits, make_splits
 from mammodet.errors import InputError
 from mammodet.records import ImageRecord

@@ -35,8 +35,7 @@ class Archive:
 def find_images(source: Path, part: str) -> Archive:
     """Find the images of `train` or `test` in a folder; folders named for the other part are passed over.
 
-    Raises:
-        InputError: a folder cannot be opened, or there is no image of this archive.
+    Raises InputError: a folder cannot be opened, or there is no image of this archive.
     """
     files: dict[tuple[int, int], Path] = {}
     other_part = {"train": "test", "test": "train"}[part]

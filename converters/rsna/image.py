@@ -6,7 +6,6 @@ from pathlib import Path
 from mammodet.converters.pixels import PixelOptions, kinds, said, take_image
 from mammodet.converters.rsna.table import ImageRow
 from mammodet.converters.skeleton import Made, refused
-
 from mammodet.errors import InputError
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.sheet import read_sheet
-
 from mammodet.errors import InputError
 
 #: Columns of `test.csv` that are used here, and those that only a labelled table has.
@@ -77,8 +76,7 @@ class Table:
 def find_table(source: Path) -> Path:
     """`train.csv`, else `test.csv`, in a folder or one below it.
 
-    Raises:
-        InputError: none is there, or several of the same name are.
+    Raises InputError: none is there, or several of the same name are.
     """
     for name in ("train.csv", "test.csv"):
         found = [path for pattern in (name, f"*/{name}") for path in sorted(source.glob(pattern)) if path.is_file()]
@@ -97,8 +95,7 @@ def find_table(source: Path) -> Path:
 def read_table(path: Path) -> Table:
     """Read and check a table.
 
-    Raises:
-        InputError: the file cannot be read as a table, columns are missing, or no row can be used.
+    Raises InputError: the file cannot be read as a table, columns are missing, or no row can be used.
     """
     columns, lines = read_sheet(path)
     names = _header(path, columns)
@@ -131,8 +128,7 @@ def read_table(path: Path) -> Table:
 def _header(path: Path, written: Sequence[str]) -> list[str]:
     """Names of the columns, spelled as the archive does.
 
-    Raises:
-        InputError: columns are missing, or stand there twice.
+    Raises InputError: columns are missing, or stand there twice.
     """
     known = {name.lower(): name for name in TRAIN_COLUMNS}
     names = [known.get(name.lower(), name) for name in written]

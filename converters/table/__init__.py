@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from pydantic import model_validator
+
 from mammodet.converters.coco import Labelled
 from mammodet.converters.coco.draft import Draft
 from mammodet.converters.coco.image import ImageTask
@@ -20,8 +22,6 @@ from mammodet.converters.skeleton import Made
 from mammodet.converters.table.columns import NAMES
 from mammodet.converters.table.formats import READERS, SINGLE, SIZELESS, format_of, refuse_mixed, yolo_classes
 from mammodet.converters.table.settings import HowToReadTables
-from pydantic import model_validator
-
 from mammodet.errors import InputError, raise_faults
 from mammodet.folders import walk_files
 from mammodet.records import ImageRecord

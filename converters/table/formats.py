@@ -12,7 +12,6 @@ from mammodet.converters.sheet import read_bytes, read_sheet
 from mammodet.converters.table.columns import as_number, read_boxes_table
 from mammodet.converters.table.settings import HowToReadTables
 from mammodet.converters.via import read_shape
-
 from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.files import load_yaml, parse_xml, read_json
@@ -126,8 +125,7 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
 
     A task that was skipped, or that nobody has done, is not listed.
 
-    Raises:
-        InputError: a task has the work of several readers, whose lesions would be counted twice.
+    Raises InputError: a task has the work of several readers, whose lesions would be counted twice.
     """
     for task in read_json(path):
         file = next((str(text) for text in task["data"].values() if _is_image_name(text)), "")
@@ -298,11 +296,7 @@ SIZELESS = ("table", "yolo", "voc", "labelme", "label_studio", "via")
 
 
 def format_of(path: Path) -> str | None:
-    """The format of a file by its content; None for other files.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """The format of a file by its content; None for other files. Raises InputError: it is damaged."""
     suffix = path.suffix.lower()
     if suffix == ".xml":
         return {"annotation": "voc", "annotations": "cvat"}.get(parse_xml(read_bytes(path), str(path)).tag)

@@ -64,8 +64,7 @@ def read_sources(path: Path, others: Sequence[Path], *, siblings: bool) -> list[
 
     Faulty records are left out and told in `dropped`.
 
-    Raises:
-        InputError: a file is missing, is no data set, or is given to be compared with itself.
+    Raises InputError: a file is missing, is no data set, or is given to be compared with itself.
     """
     paths = [path]
     for other in [*(find_siblings(path) if siblings else []), *others]:
@@ -109,8 +108,7 @@ def _image_items(path: Path) -> Iterator[dict[str, object]]:
 def read_quarantine(folder: Path) -> list[LeftOut]:
     """The converter's `quarantine.csv` in a folder; empty where there is none.
 
-    Raises:
-        InputError: the file cannot be read as the table that converters write.
+    Raises InputError: the file cannot be read as the table that converters write.
     """
     path = folder / QUARANTINE
     if not path.is_file():

@@ -76,11 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(path: Path) -> str:
-    """The card of a packed model as Markdown.
-
-    Raises:
-        InputError: it is no packed model, or has no card.
-    """
+    """The card of a packed model as Markdown. Raises InputError: it is no packed model, or has no card."""
     from mammodet.engine.checkpoint import read_packed
     from mammodet.files import file_hash
     from mammodet.reporting.packed_card import packed_card

@@ -45,8 +45,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
 def find_config(path: Path) -> Path:
     """The file itself, or the config of this name that comes with the package, with or without `configs/` and `.yaml`.
 
-    Raises:
-        InputError: there is neither.
+    Raises InputError: there is neither.
     """
     if path.exists():
         return path
@@ -118,8 +117,7 @@ def differences(then: Any, now: Any, place: str = "") -> list[str]:
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The keys and values of a YAML file over those of its `_base_`; `seen`: the files that led here.
 
-    Raises:
-        InputError: missing, not YAML, or not keys and values.
+    Raises InputError: missing, not YAML, or not keys and values.
     """
     path = Path(path)
     if path.resolve() in seen:

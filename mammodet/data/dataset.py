@@ -102,8 +102,7 @@ def in_shared_memory(tensors: Iterable[Tensor]) -> None:
 
     torch would do so in a thread of its own, whose errors nobody hears: the main process would wait for ever.
 
-    Raises:
-        InputError: there is no room.
+    Raises InputError: there is no room.
     """
     worker = get_worker_info()
     if worker is None:

@@ -38,8 +38,7 @@ class CatalogEntry:
     def __call__(self) -> list[dict[str, Any]]:
         """The images as `dataset_dicts` says.
 
-        Raises:
-            InputError: with every fault of the file, or it has other categories than at registration.
+        Raises InputError: with every fault of the file, or it has other categories than at registration.
         """
         dataset = read_coco(Path(self.json_file), skip_invalid=self.skip_invalid or None)
         if dataset.categories != self.categories:
@@ -133,8 +132,7 @@ def prepare_cfg(cfg: "CfgNode", train: str | Sequence[str], test: str | Sequence
     our masks are run lengths; `DATALOADER.FILTER_EMPTY_ANNOTATIONS` False, since detectron2 would drop every image
     without a lesion; `INPUT.FORMAT` "L" for a model of one channel.
 
-    Raises:
-        InputError: the configuration is frozen, a name is not registered, or classes differ between them.
+    Raises InputError: the configuration is frozen, a name is not registered, or classes differ between them.
     """
     require_detectron2()
     from detectron2.data import DatasetCatalog, MetadataCatalog

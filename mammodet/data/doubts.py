@@ -27,11 +27,7 @@ class Stored:
 
 
 def read_stored(path: Path) -> tuple[Pixels, Stored]:
-    """An image as `read_image` gives it, and what its file says.
-
-    Raises:
-        InputError: as `read_image`.
-    """
+    """An image as `read_image` gives it, and what its file says. Raises InputError: as `read_image`."""
     if is_dicom(path):
         from mammodet.data.dicom import read_dicom  # here, since importing pydicom takes longer than reading a PNG
 

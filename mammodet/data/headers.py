@@ -53,8 +53,7 @@ class ImageHeader:
 def read_image_header(path: Path, file: BinaryIO, size: int) -> ImageHeader:
     """Read the header of a file of `size` bytes that is open at its beginning.
 
-    Raises:
-        InputError: it is of no kind that is read here, damaged, cut short, too large, or holds several pictures.
+    Raises InputError: it is of no kind that is read here, damaged, cut short, too large, or holds several pictures.
     """
     if size > MOST_FILE_BYTES:
         raise InputError(f"{path}: has {size} bytes; expected an image of at most {MOST_FILE_BYTES}")

@@ -118,11 +118,7 @@ def unpacked(output: Path) -> Iterator[Path]:
 
 
 def expand(given: str | Path) -> list[Path]:
-    """What is there of a path or glob.
-
-    Raises:
-        InputError: nothing.
-    """
+    """What is there of a path or glob. Raises InputError: nothing."""
     path = Path(given)
     there = path.exists() or has_dataset(path)  # `all.json` and folds are made when they are read
     if there or not glob.has_magic(str(given)):

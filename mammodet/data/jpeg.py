@@ -42,8 +42,7 @@ class JpegHead:
 def read_head(stream: bytes) -> JpegHead:
     """Walk up to the first scan.
 
-    Raises:
-        ValueError: with the reason: the stream is damaged, or of a kind that no decoder here reads.
+    Raises ValueError: with the reason: the stream is damaged, or of a kind that no decoder here reads.
     """
     if stream[:2] != b"\xff\xd8":
         raise ValueError("it does not begin with a start-of-image marker")
@@ -120,8 +119,7 @@ class JpegScans:
 def read_scans(stream: bytes, head: JpegHead) -> JpegScans:
     """Walk through the scans.
 
-    Raises:
-        ValueError: with the reason: no end marker, or a scan or restart interval is missing.
+    Raises ValueError: with the reason: no end marker, or a scan or restart interval is missing.
     """
     parts: list[bytes] = []
     sizes: list[int] = []

@@ -20,8 +20,7 @@ _FEWEST, _MOST = 32, 4096  # bytes of a key
 class PatientKey:
     """The key of a file of 32 bytes or more that nobody can guess; white space at both ends does not count.
 
-    Raises:
-        InputError: missing, or too short.
+    Raises InputError: missing, or too short.
     """
 
     def __init__(self, path: Path) -> None:

@@ -36,8 +36,7 @@ def lesion_fault(item: Mapping[str, Any], lesion: Lesion) -> str | None:
 def check_crowd(annotations: Iterable[Any], where: str) -> None:
     """Refuse files in which every annotation is `iscrowd`: it may say no more than that outlines are run lengths.
 
-    Raises:
-        InputError: it is so.
+    Raises InputError: it is so.
     """
     count = 0
     for item in annotations:

@@ -191,8 +191,7 @@ _same_size, _same_text = sharing(), sharing()
 def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) -> ImagePrediction:
     """Read one image's entry; scores outside [0, 1] are noted in `repairs` and clipped, or refused where it is None.
 
-    Raises:
-        ValueError: saying what is wrong with it.
+    Raises ValueError: saying what is wrong with it.
     """
 
     try:
@@ -393,9 +392,8 @@ def match_to_dataset(
     Images meet by file name, else by the name without folder and suffix (a prediction made on a bare folder) where that
     is unique on both sides. What the data set knows (id, patient, side, view) replaces what the prediction says.
 
-    Raises:
-        InputError: images without a prediction (unless `ignore_missing`), of another size, ambiguous names, or
-            predictions for images that the data set lacks (unless `ignore_extra`).
+    Raises InputError: images without a prediction (unless `ignore_missing`), of another size, ambiguous names, or
+    predictions for images that the data set lacks (unless `ignore_extra`).
     """
     found = PackedPredictions.of(predictions)
     rows, extra = _pair(found.names, dataset)

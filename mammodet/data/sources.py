@@ -56,8 +56,7 @@ _FILES: TypeAdapter[tuple[SourceFile, ...]] = TypeAdapter(tuple[SourceFile, ...]
 def sources_of(model: Mapping[str, Any]) -> tuple[SourceFile, ...]:
     """The files behind a model: `files` of its predictions or checkpoint, or what older ones say of their only one.
 
-    Raises:
-        InputError: they cannot be read.
+    Raises InputError: they cannot be read.
     """
     try:
         files = _FILES.validate_python(model.get("files") or ())

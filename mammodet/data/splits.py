@@ -36,8 +36,7 @@ class Splits:
 def check_shares(*, test_fraction: float, val_fraction: float, folds: int) -> None:
     """Refuse what no set of patients can meet, before any of them is read.
 
-    Raises:
-        InputError: shares that leave nothing to train on, or one fold.
+    Raises InputError: shares that leave nothing to train on, or one fold.
     """
     if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
         raise InputError(

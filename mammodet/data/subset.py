@@ -55,8 +55,7 @@ def write_subset(folder: Path, name: str, chosen: Filter) -> list[Part]:
     Images stay where they are. `NAME_all.json`, `NAME_fold0_val.json`, ... can be read, too. Each file keeps its split,
     so that leakage is still seen.
 
-    Raises:
-        InputError: no data set there, a name that is none, or a value that no image has (with those that occur).
+    Raises InputError: no data set there, a name that is none, or a value that no image has (with those that occur).
     """
     if not name.isidentifier() or name in (*SUBSETS, "all") or name.startswith("fold"):
         raise InputError(f"name {name!r}: expected a word of letters, digits and _ that is no file's own, as cc")

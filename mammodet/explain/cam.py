@@ -80,8 +80,7 @@ class Explainer:
     def explain(self, image: Tensor) -> tuple[Answer, float, list[HeatMap]]:
         """The answer, its probability, and a heat map per layer of an image float (C, H, W) in [0, 1].
 
-        Raises:
-            InputError: a layer that is unknown, gives no map, or does not lead to the answer.
+        Raises InputError: a layer that is unknown, gives no map, or does not lead to the answer.
         """
         with torch.no_grad():
             logits = self._logits(image[None])
@@ -104,8 +103,7 @@ class Explainer:
     def check(self, image: Tensor) -> None:
         """Find out on any image (C, H, W) whether the layers fit, before the first picture.
 
-        Raises:
-            InputError: as `explain`.
+        Raises InputError: as `explain`.
         """
         self._derived(image, self.answers[0], self._found(image))
 

@@ -182,8 +182,7 @@ def run_alone(model: Model, images: Tensor) -> Tensor | None:
 def find_layer(layers: dict[str, Layer], name: str) -> Layer:
     """A layer that gives a map.
 
-    Raises:
-        InputError: unknown (with the nearest names), not run in prediction, or not giving a map.
+    Raises InputError: unknown (with the nearest names), not run in prediction, or not giving a map.
     """
     if name not in layers:
         maps = [layer.name for layer in layers.values() if layer.is_map]
@@ -204,8 +203,7 @@ def find_layer(layers: dict[str, Layer], name: str) -> Layer:
 def stage_layers(model: Model, layers: dict[str, Layer]) -> tuple[str, ...]:
     """Of each size of map the last layer before the next stage, fine to coarse, of the network or the backbone.
 
-    Raises:
-        InputError: no layer gives a map.
+    Raises InputError: no layer gives a map.
     """
     trunk = _trunk(model, layers)
     last: dict[Pair, Layer] = {}
@@ -233,8 +231,7 @@ def _opens_a_stage(layer: Layer, layers: dict[str, Layer]) -> bool:
 def last_map(model: Model, layers: dict[str, Layer]) -> str:
     """The layer that Grad-CAM looks at by default: what the last map has become before it is pooled.
 
-    Raises:
-        InputError: no layer gives a map.
+    Raises InputError: no layer gives a map.
     """
     trunk = _trunk(model, layers)
     blocks = {layer.name.rpartition(".")[0] for layer in layers.values()}

@@ -158,8 +158,7 @@ def is_ours(dataset: Dataset) -> bool:
 def read_source(path: Path) -> Dataset:
     """A DICOM file's data set without its pixels, with empty values where patient and study lack them.
 
-    Raises:
-        InputError: it cannot be read, or does not say which object of which study it is.
+    Raises InputError: it cannot be read, or does not say which object of which study it is.
     """
     try:
         with quiet:

@@ -16,8 +16,7 @@ DETECTRON2_FILE = "coco_instances_results.json"
 def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Entry]:
     """The entries of a list of `{image_id, category_id, bbox, score, segmentation}`.
 
-    Raises:
-        InputError: it is no such list.
+    Raises InputError: it is no such list.
     """
     if source.is_dir():
         raise InputError(f"{source}: is a folder; name the results file in it, for instance {source / DETECTRON2_FILE}")

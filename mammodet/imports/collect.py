@@ -250,8 +250,7 @@ class Collector:
     def finish(self, source: Path) -> tuple[ImagePrediction, ...]:
         """Predictions of every image of the ground truth, in its order.
 
-        Raises:
-            InputError: with every fault that was noted.
+        Raises InputError: with every fault that was noted.
         """
         if not self.faults:
             self._check_image_scores()

@@ -61,8 +61,7 @@ class Format:
 def read_results(path: Path) -> Any:
     """The JSON value of a results file; NaN and infinity stay in, so that each is reported with its entry.
 
-    Raises:
-        InputError: the file is missing, is no UTF-8, or is cut short.
+    Raises InputError: the file is missing, is no UTF-8, or is cut short.
     """
     check_is_file(path, "a JSON file")
     try:

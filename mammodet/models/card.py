@@ -79,11 +79,7 @@ class ModelCard(Section):
 
 
 def card_from_json(value: Any, where: str) -> ModelCard:
-    """A card from plain values.
-
-    Raises:
-        InputError: with every fault at once.
-    """
+    """A card from plain values. Raises InputError: with every fault at once."""
     try:
         return ModelCard.model_validate(value)
     except ValidationError as error:
@@ -92,11 +88,7 @@ def card_from_json(value: Any, where: str) -> ModelCard:
 
 
 def read_card(path: Path) -> ModelCard:
-    """A card as its author writes it: YAML, without figures.
-
-    Raises:
-        InputError: faulty, or with figures of its own.
-    """
+    """A card as its author writes it: YAML, without figures. Raises InputError: faulty, or with figures of its own."""
     values = read_yaml(path)
     own = [name for name in _MEASURED if name in values]
     if own:

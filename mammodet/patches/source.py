@@ -34,8 +34,7 @@ def find_tables(folder: Path) -> list[Path]:
 def read_source(data: Path) -> Source:
     """Read a converted folder, or one of its files.
 
-    Raises:
-        InputError: there is none, it cannot be read, or its tables contradict each other.
+    Raises InputError: there is none, it cannot be read, or its tables contradict each other.
     """
     paths = find_tables(data) if data.is_dir() else [data]
     if not paths:

@@ -100,9 +100,8 @@ class Frame:
 def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
     """The pixel data as they are stored.
 
-    Raises:
-        InputError: no pixel data, cut short, an unknown or unsupported transfer syntax, or a codestream that is damaged
-            or contradicts the header.
+    Raises InputError: no pixel data, cut short, an unknown or unsupported transfer syntax, or a codestream that is
+    damaged or contradicts the header.
     """
     element = pixel_element(file)
     value_vr = element.vr or "OW"
@@ -114,8 +113,7 @@ def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
 def decode(frame: Frame) -> NDArray[Any]:
     """Stored values, uint8, int8, uint16 or int16 (height, width), in this machine's byte order.
 
-    Raises:
-        InputError: the codestream is damaged, or its pixels contradict the header.
+    Raises InputError: the codestream is damaged, or its pixels contradict the header.
     """
     pixels, scans = _decoded(frame, frame.value), frame.scans
     if scans and scans.head.frame != LOSSLESS and not np.array_equal(pixels, _decoded(frame, scans.filled)):
@@ -126,8 +124,7 @@ def decode(frame: Frame) -> NDArray[Any]:
 def decode_lossless_jpeg(path: Path, stream: bytes) -> NDArray[Any]:
     """Values, uint8 or uint16 (height, width), of a grey lossless JPEG stream that no DICOM file wraps.
 
-    Raises:
-        InputError: the stream is damaged, cut short, too large, or of another kind.
+    Raises InputError: the stream is damaged, cut short, too large, or of another kind.
     """
     try:
         head = read_head(stream)

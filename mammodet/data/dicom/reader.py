@@ -104,8 +104,7 @@ class DicomHeader:
 def read_header(path: Path) -> DicomHeader:
     """What a file says of its image, without reading a pixel.
 
-    Raises:
-        InputError: the file is missing, empty, not DICOM, cut short before its pixels, or no single grey image.
+    Raises InputError: the file is missing, empty, not DICOM, cut short before its pixels, or no single grey image.
     """
     with _open(path) as (file, stored):
         return _header(file, stored)
