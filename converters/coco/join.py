@@ -390,17 +390,14 @@ def _attributes(
             notes.append(f"{name} differs between its {len(rows)} rows: {listed}")
             continue
         if meanings and meanings[0] not in (None, "unknown"):
-            attributes[name] = _number_or_text(str(meanings[0]))
+            text = str(meanings[0])
+            attributes[name] = int(text) if re.fullmatch(r"0|[1-9]\d{0,8}", text) else text
         if name == "pathology" and len(set(words)) == 1 and words[0] is not None:
             attributes["pathology_csv"] = words[0]
         elif name == "pathology" and len(set(words)) > 1:
             listed = ", ".join(sorted({word or "not given" for word in words}))
             notes.append(f"pathology_csv differs between its {len(rows)} rows: {listed}")
     return attributes
-
-
-def _number_or_text(text: str) -> str | int:
-    return int(text) if re.fullmatch(r"0|[1-9]\d{0,8}", text) else text
 
 
 def _pathology(rule: JoinRule, row: Row, column: str | None) -> str:

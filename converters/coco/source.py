@@ -81,7 +81,7 @@ def find_coco_files(source: Path, chosen: Sequence[tuple[str | None, Path]] = ()
     faults: list[str] = []
     files: list[CocoFile] = []
     seen: dict[Path, str] = {}
-    for subset, path in _chosen(source, chosen) if chosen else _below(source):
+    for subset, path in _chosen(source, chosen) if chosen else [(None, path) for path in files_below(source, ".json")]:
         label = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.as_posix()
         if path.resolve() in seen:
             faults.append(f"{label}: is named twice")
@@ -114,14 +114,6 @@ def _chosen(source: Path, chosen: Sequence[tuple[str | None, Path]]) -> list[tup
             raise InputError(f"--annotations {path}: no such file, neither as it is nor below {source}")
         paths.append((subset, places[0]))
     return paths
-
-
-def _below(source: Path) -> list[tuple[str | None, Path]]:
-    return [
-        (None, path)
-        # Archives made on a Mac hold a `._x.json` beside each x.json, which is hidden and no JSON.
-        for path in files_below(source, ".json")
-    ]
 
 
 def _looks_like_coco(value: Any) -> bool:

@@ -18,7 +18,6 @@ from mammodet.converters.ddsm_patches.archive import (
     CLASSES,
     Archive,
     Patch,
-    class_counts,
     open_archive,
     patches_of,
     read_patch,
@@ -178,7 +177,8 @@ def _count(summary: Summary, archive: Archive, tasks: Sequence[_Task], converted
         "quarantined": len(tasks) - len(converted),
     }
     for subset, labels in _labels(converted).items():
-        summary.counts[f"class in {subset}"] = class_counts(labels)
+        found = Counter(labels)
+        summary.counts[f"class in {subset}"] = {name: found[k] for k, name in enumerate(CLASSES) if found[k]}
 
 
 def _check_copies(summary: Summary, converted: Sequence[_Converted]) -> None:

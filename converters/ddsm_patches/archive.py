@@ -2,7 +2,6 @@
 
 import filecmp
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -261,8 +260,3 @@ def _check_label(patch: Patch, label: int, normal: int | None) -> None:
 def _guess(count: int) -> str:
     side = round(count**0.5)
     return f"{side}x{side} pixels" if side * side == count else f"{count} bytes"
-
-
-def class_counts(labels: Sequence[int]) -> dict[str, int]:
-    """Class to its patches, in the order of the labels; classes that do not occur stay out."""
-    return {name: count for number, name in enumerate(CLASSES) if (count := sum(label == number for label in labels))}

@@ -42,7 +42,7 @@ def find_images(source: Path, part: str) -> Archive:
     doubles = 0
     strange: list[str] = []
 
-    for folder, names in walk_files(source, lambda name: _is_of(name, other_part)):
+    for folder, names in walk_files(source, lambda name: name.lower().startswith(f"{other_part}_images")):
         for name in names:
             path = folder / name
             if not is_image(path):
@@ -65,11 +65,6 @@ def find_images(source: Path, part: str) -> Archive:
 
 def _order(path: Path) -> int:
     return _ORDER.get(path.suffix.lower(), 0)  # what has no such suffix is DICOM
-
-
-def _is_of(folder: str, part: str) -> bool:
-    """`test_images`, `test_images_png_512`."""
-    return folder.lower().startswith(f"{part}_images")
 
 
 def _key(parent: str, stem: str) -> tuple[int, int] | None:

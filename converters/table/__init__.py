@@ -20,7 +20,7 @@ from mammodet.converters.masks.pairs import list_images
 from mammodet.converters.options import Pairs, flag, pairs
 from mammodet.converters.skeleton import Made
 from mammodet.converters.table.columns import NAMES
-from mammodet.converters.table.formats import READERS, SINGLE, SIZELESS, format_of, refuse_mixed, yolo_classes
+from mammodet.converters.table.formats import READERS, SINGLE, SIZELESS, format_of, yolo_classes
 from mammodet.converters.table.settings import HowToReadTables
 from mammodet.errors import InputError, raise_faults
 from mammodet.folders import walk_files
@@ -143,7 +143,9 @@ class Table(Labelled[TableOptions]):
             found.pop("table", None)
             if "yolo" in found and all(not path.stat().st_size for path in found["yolo"]):
                 del found["yolo"]
-        refuse_mixed(found)
+        if len(found) > 1:
+            kinds = [f"{name} ({len(each)}, for instance {each[0].name})" for name, each in found.items()]
+            raise InputError(f"annotations of several formats: {', '.join(kinds)}; say which is meant by --format")
         if not found:
             wanted = options.format or ", ".join(READERS)
             raise InputError(f"{self.source}: no annotations of the format {wanted}")

@@ -325,10 +325,3 @@ def _json_format(value: Any) -> str | None:
         isinstance(entry, dict) and {"filename", "regions"} <= set(entry) for entry in entries.values()
     )
     return "via" if entries and good else None
-
-
-def refuse_mixed(found: Mapping[str, Sequence[Path]]) -> None:
-    """Refuse files of several formats, of which nobody said which is meant."""
-    if len(found) > 1:
-        listed = ", ".join(f"{name} ({len(paths)}, for instance {paths[0].name})" for name, paths in found.items())
-        raise InputError(f"annotations of several formats: {listed}; say which is meant by --format")

@@ -12,16 +12,6 @@ from mammodet.geometry import fits_outline
 from mammodet.records import Lesion
 
 
-def is_plain(info: Mapping[str, Any]) -> bool:
-    """Whether a file with this `info` is another tool's."""
-    return not str(info.get("format")).startswith("mammodet-coco/")
-
-
-def says_labels(image: Mapping[str, Any]) -> bool:
-    """Whether an entry of `images` says what the image shows, beside its annotations."""
-    return "labels" in image or "unlocalized" in image
-
-
 def lesion_fault(item: Mapping[str, Any], lesion: Lesion) -> str | None:
     """Why the place of an annotation is in doubt, or None."""
     if lesion.rle is not None and not fits_outline(lesion.box_xyxy, lesion.rle):

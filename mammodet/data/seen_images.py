@@ -30,12 +30,12 @@ def _read_hashes(text: Any) -> Any:
     return frozenset(joined[at : at + _BYTES] for at in range(0, len(joined), _BYTES))
 
 
-def _write_hashes(hashes: frozenset[bytes]) -> str:
-    return base64.b64encode(b"".join(sorted(hashes))).decode("ascii")
-
-
 #: In JSON one text.
-Hashes = Annotated[frozenset[bytes], BeforeValidator(_read_hashes), PlainSerializer(_write_hashes)]
+Hashes = Annotated[
+    frozenset[bytes],
+    BeforeValidator(_read_hashes),
+    PlainSerializer(lambda hashes: base64.b64encode(b"".join(sorted(hashes))).decode("ascii")),
+]
 
 
 @dataclass(frozen=True, slots=True)

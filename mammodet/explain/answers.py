@@ -52,11 +52,6 @@ class Answer:
         return "" if known is None else str(known == self.value).lower()
 
 
-def most_probable(answers: Sequence[Answer], logits: Tensor) -> Answer:
-    """The answer of the highest probability to the only image of logits (1, n)."""
-    return max(answers, key=lambda answer: answer.probability(logits))
-
-
 def choose_answers(model: Model, config: Config, text: str | None) -> tuple[Answer, ...]:
     """The answers that a user means, of which an image takes its most probable one.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mammodet.errors import InputError
-from mammodet.explain.answers import Answer, most_probable
+from mammodet.explain.answers import Answer
 from mammodet.explain.grid import Grid, Heat
 from mammodet.explain.layers import Layer, find_layer, last_map, look, run_alone
 from mammodet.modeling.build import Model
@@ -84,7 +84,7 @@ class Explainer:
         """
         with torch.no_grad():
             logits = self._logits(image[None])
-        answer = most_probable(self.answers, logits)
+        answer = max(self.answers, key=lambda answer: answer.probability(logits))
         layers = self._found(image)
         heats = []
         for layer, (maps, gradients) in zip(layers, self._derived(image, answer, layers), strict=True):

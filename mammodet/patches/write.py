@@ -62,7 +62,8 @@ def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: b
     found, prediction_faults = _read_found(source, options)
     raise_faults(faults + prediction_faults, where=str(data))
 
-    provenance = _provenance(options)
+    hard = file_hash(options.hard_negatives) if options.hard_negatives is not None else None
+    provenance = {**options.to_json(), "predictions_sha256": hard}
     _remove_earlier(output, source.tables)
     sides = lesion_sides(source.images, options)
     tasks = [
@@ -154,11 +155,6 @@ def _read_found(source: Source, options: PatchOptions) -> tuple[dict[str, ImageP
     except InputError as error:
         return {}, [str(error)]
     return {prediction.file_name: prediction for prediction in matched}, []
-
-
-def _provenance(options: PatchOptions) -> dict[str, Any]:
-    predictions = file_hash(options.hard_negatives) if options.hard_negatives is not None else None
-    return {**options.to_json(), "predictions_sha256": predictions}
 
 
 def _remove_earlier(output: Path, names: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -131,8 +130,3 @@ def _dicom_info(picture: Picture, path: str) -> dict[str, str]:
     if _number(path) % 5 == 0:  # some rows of the real table have none
         row["SeriesDescription"] = ""
     return row
-
-
-def dicom_info_text(rows: Sequence[Mapping[str, str]]) -> str:
-    """The text of dicom_info.csv, of one row at least."""
-    return "\n".join(map(",".join, (rows[0], *(row.values() for row in rows)))) + "\n"

@@ -42,13 +42,9 @@ class FolderPhantomSummary:
 
 
 def write_folder_archive(output: Path, *, progress: bool = True, **options: Any) -> FolderPhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `FolderPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive of this layout.
-        options: of `FolderPhantom`.
-    Raises:
-        InputError: an option is out of range, or the folder holds something else.
+    Raises InputError: an option is out of range, or the folder holds something else.
     """
     chosen = FolderPhantom(**options)
     images, seed, size = chosen.images, chosen.seed, chosen.size

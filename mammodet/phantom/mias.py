@@ -85,13 +85,9 @@ class Phantom:
 
 
 def write_mias_archive(output: Path, *, progress: bool = True, **options: Any) -> PhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `MiasPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive.
-        options: of `MiasPhantom`.
-    Raises:
-        InputError: an option is out of range, or the folder holds something else.
+    Raises InputError: an option is out of range, or the folder holds something else.
     """
     chosen = MiasPhantom(**options)
     make_room(output, ("Info.txt", "mdb[0-9][0-9][0-9].pgm"), "the mini-MIAS database of mammograms")

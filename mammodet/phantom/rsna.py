@@ -84,13 +84,9 @@ class RsnaPhantomSummary:
 
 
 def write_rsna_archive(output: Path, *, progress: bool = True, **options: Any) -> RsnaPhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `RsnaPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive.
-        options: of `RsnaPhantom`.
-    Raises:
-        InputError: an option is out of range, the table is not of this form, or the folder holds something else.
+    Raises InputError: an option is out of range, the table is not of this form, or the folder holds something else.
     """
     chosen = RsnaPhantom(**options)
     names, seed, patients, table = chosen.placed, chosen.seed, chosen.patients, chosen.table
