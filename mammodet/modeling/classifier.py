@@ -1,7 +1,5 @@
 """`ImageClassifier`: labels and classes of an image, or of all images of a breast."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

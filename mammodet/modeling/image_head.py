@@ -1,7 +1,5 @@
 """The image-level head: one probability per question, from the detector's features."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

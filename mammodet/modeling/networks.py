@@ -3,8 +3,6 @@
 Each takes images float (B, C, S, S) and gives features (B, `out_features`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +19,7 @@ from mammodet.modeling.pretrained import check_timm_name, imagenet_state, load_t
 
 
 class PlainCnn(nn.Module):
-    """Blocks of 3x3 convolutions, each block followed by max-pooling, then dense layers.
-
-    Args:
-        side: of the input in pixels, at least 2 to the number of blocks.
-    """
+    """Blocks of 3x3 convolutions, each with max-pooling, then dense layers; `side` is at least 2 ** blocks px."""
 
     def __init__(self, config: CnnConfig, in_channels: int, side: int) -> None:
         super().__init__()

@@ -1,7 +1,5 @@
 """torchvision's Mask R-CNN and Faster R-CNN behind the `Detector` contract (He et al., ICCV 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,11 +62,7 @@ class FloatAnchors(AnchorGenerator):
 
 
 class LevelRPNHead(RPNHead):
-    """torchvision's head, shared by levels with different numbers of anchors.
-
-    Args:
-        counts: anchors at each place of each level; a level uses the first of the head's outputs.
-    """
+    """torchvision's head, shared by levels of different `counts` of anchors, which use the first of its outputs."""
 
     def __init__(self, in_channels: int, counts: Sequence[int]) -> None:
         super().__init__(in_channels, max(counts))
@@ -223,8 +217,5 @@ def _box_head(config: DetectorConfig, width: int, num_categories: int) -> tuple[
 
 def _roi_pool(config: DetectorConfig, levels: list[str], *, output_size: int) -> MultiScaleRoIAlign:
     return MultiScaleRoIAlign(
-        featmap_names=levels,
-        output_size=output_size,
-        sampling_ratio=2,
-        canonical_scale=config.roi_level_size,
+        featmap_names=levels, output_size=output_size, sampling_ratio=2, canonical_scale=config.roi_level_size
     )

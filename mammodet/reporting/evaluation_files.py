@@ -1,7 +1,5 @@
 """An evaluation from files to files: predictions and ground truth in; figures, tables, curves, cards and a page out."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -69,9 +67,7 @@ def evaluate_files(
     dataset = read_coco(ground_truth)
     train = read_coco(train_json) if train_json is not None else None
     if calibrations and len(calibrations) != len(predictions):
-        raise InputError(
-            f"--calibration: {len(calibrations)} files for {len(predictions)} of predictions; give one each"
-        )
+        raise InputError(f"--calibration: {len(calibrations)} files for {len(predictions)} predictions; give one each")
     fitted: Sequence[Path | None] = calibrations or [None] * len(predictions)
     inputs = [
         Scored(name, path, calibration) for name, path, calibration in zip(names, predictions, fitted, strict=True)
@@ -122,8 +118,7 @@ def _check_output(output: Path, inputs: Sequence[Path | None]) -> None:
 def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     """Given names, or the shortest end of each path that tells it from the others.
 
-    Raises:
-        InputError: another number of names, or two alike.
+    Raises InputError: another number of names, or two alike.
     """
     if not names:
         parts = [path.resolve().with_suffix("") for path in paths]

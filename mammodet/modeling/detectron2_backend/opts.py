@@ -1,7 +1,5 @@
 """`model.detectron2.opts`: changes to a config of detectron2, all faults told at once."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -43,10 +41,7 @@ def with_opts(values: dict[str, Any], opts: Sequence[Any]) -> dict[str, Any]:
     judge, put = (_yacs_fault, _put_yacs) if is_yacs(values) else (_lazy_fault, _put_lazy)
     foreign = {key: fault for key, value in pairs if (fault := judge(key) or _section_fault(value))}
     values, faults = put(values, [pair for pair in pairs if pair[0] not in foreign])
-    raise_faults(
-        [*(f"{key}: {fault}" for key, fault in foreign.items()), *faults],
-        where="model.detectron2.opts",
-    )
+    raise_faults([*(f"{key}: {fault}" for key, fault in foreign.items()), *faults], where="model.detectron2.opts")
     return values
 
 

@@ -1,7 +1,5 @@
 """yacs configs as plain values."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
