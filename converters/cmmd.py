@@ -94,10 +94,7 @@ def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Ce
         path=path,
         patient=patient,
         laterality=side,
-        labels={
-            "tumor": 1 if worst else None,
-            "malignant": None if known is None else int(known == "malignant"),
-        },
+        labels={"tumor": 1 if worst else None, "malignant": None if known is None else int(known == "malignant")},
         class_name=known,
         notes=tuple(f"{name.lower()} {', '.join(values)}" for name, values in facts.items() if values),
     )

@@ -133,9 +133,7 @@ class Ddsm(ImageArchive[DdsmOptions]):
         )
         overlay = self.files.get(f"{name}.overlay")
         if size is None:
-            self.lose(
-                Reason.NO_ROW, "row", row.name, "no .ics file names it: its size, density and findings are not known"
-            )
+            self.lose(Reason.NO_ROW, "row", row.name, "no .ics file names it: size, density and findings are not known")
             return replace(row, lost=overlay is not None)
         if overlay is None:
             if size[2]:

@@ -110,9 +110,7 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
         self.images = self._usable(self.describe_images())
         if not self.images:
             lost = "; ".join(f"{item.name}: {item.reason}" for item in self.quarantine[:3])
-            raise InputError(
-                f"{self.source}: none of the images that the tables name is there ({lost or 'empty tables'})"
-            )
+            raise InputError(f"{self.source}: no image that the tables name is there ({lost or 'empty tables'})")
 
     @abstractmethod
     def describe_images(self) -> list[ImageRow]:
@@ -230,9 +228,7 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
             }
         )
         if self.doubles:
-            self.warnings.append(
-                f"{len(self.doubles)} files have the name of another one and were left: {self.doubles[0]} ..."
-            )
+            self.warnings.append(f"{len(self.doubles)} files have another's name and were left: {self.doubles[0]} ...")
         if absent := sum(item.kind == Reason.NO_FILE for item in self.quarantine):
             self.warnings.append(f"{absent} images or annotations have no file here; quarantine.csv lists them")
         for name in ("laterality", "view"):

@@ -90,9 +90,7 @@ class Merge(Converter[MergeOptions, Source]):
         for subset, path in _files(self.source / name):
             dataset = map_categories(read_coco(path), said, str(path), faults)
             images = tuple(replace(record, patient_id=f"{prefix}{record.patient_id}") for record in dataset.images)
-            faults += [
-                f"{path}: image {one.file_name!r} has no patient" for one in dataset.images if not one.patient_id
-            ]
+            faults += [f"{path}: {one.file_name!r} has no patient" for one in dataset.images if not one.patient_id]
             parts[subset] = replace(dataset, images=images)
         return parts
 

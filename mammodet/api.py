@@ -189,10 +189,7 @@ class Predictor:
         )
 
 
-def load(
-    name: str | Path | Sequence[str | Path] = STARTER,
-    device: str = "auto",
-) -> Predictor:
+def load(name: str | Path | Sequence[str | Path] = STARTER, device: str = "auto") -> Predictor:
     """A trained model.
 
     Args:

@@ -344,9 +344,7 @@ def check_tree(value: Any, where: str, *, most: int = 5 * 10**6, depth: int = 10
         for each in level:
             members = each.values() if isinstance(each, dict) else each if isinstance(each, list | tuple) else ()
             if count + len(below) + len(members) > most:
-                raise InputError(
-                    f"{where}: holds more than {most} values, one list perhaps in many places; expected less"
-                )
+                raise InputError(f"{where}: holds more than {most} values, perhaps one list many times; expected less")
             below.extend(members)
         if not below:
             return

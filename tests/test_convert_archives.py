@@ -8,18 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from small_archives import (
-    HIGH,
-    WIDE,
-    lost,
-    roi,
-    run,
-    square,
-    vindr_row,
-    write_csv,
-    write_inbreast,
-    write_vindr,
-)
+from small_archives import HIGH, WIDE, lost, roi, run, square, vindr_row, write_csv, write_inbreast, write_vindr
 
 from mammodet.commands.convert import main
 from mammodet.converters import inbreast, vindr

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_archives import (
-    HIGH,
-    WIDE,
-    abnormality,
-    breast,
-    lost,
-    run,
-    write_ddsm_case,
-)
+from small_archives import HIGH, WIDE, abnormality, breast, lost, run, write_ddsm_case
 from small_dicom import jpeg_baseline, jpeg_lossless
 
 from mammodet.commands.convert import main

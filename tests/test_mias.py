@@ -308,7 +308,7 @@ def test_missing_truncated_and_extra_images_are_quarantined(tmp_path):
     text = {item.name: item.reason for item in summary.quarantine}
     assert text["mdb003"] == "has a line in Info.txt but no image file"
     assert "has no line in Info.txt" in text["mdb009"]
-    assert "is cut short: 4985 bytes of pixels, expected 16384" in text["mdb002"]
+    assert "is cut short: 4985 pixel bytes, expected 16384" in text["mdb002"]
 
 
 def test_film_with_a_broken_line_is_left_out(tmp_path):

@@ -220,9 +220,7 @@ def _warn(
     missing = sum(item.what == "image" for item in absent)
     if missing:
         wanted = len({row.image_key for row in rows})
-        summary.warnings.append(
-            f"{missing} of {wanted} images are not in this part of the archive; quarantine.csv lists them"
-        )
+        summary.warnings.append(f"{missing} of {wanted} images are not in this part; quarantine.csv lists them")
     if tables.quarantine:
         summary.warnings.append(f"{len(tables.quarantine)} rows of the tables cannot be used (quarantine.csv)")
     both = list(settle_sides(_sides(rows), None)[1])

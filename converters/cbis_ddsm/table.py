@@ -17,14 +17,7 @@ from mammodet.converters.tables import laterality_of
 from mammodet.errors import InputError, raise_faults
 
 #: Columns that make a file one of the tables; the rest may be missing.
-KEY_COLUMNS = (
-    "patient id",
-    "left or right breast",
-    "image view",
-    "abnormality id",
-    "abnormality type",
-    "pathology",
-)
+KEY_COLUMNS = ("patient id", "left or right breast", "image view", "abnormality id", "abnormality type", "pathology")
 PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
 _ABNORMALITY = {"mass": "mass", "calcification": "calc", "calc": "calc"}
 _PATIENT = re.compile(r"P_(\d{1,8})")

@@ -331,9 +331,7 @@ def _upright(
     CVAT turns a box around its middle by `attributes.rotation`, in degrees, and writes it as if it were not turned.
     """
     if item.get("rotation") not in (None, 0):
-        checker.faults.append(
-            f"rotation is {short(item['rotation'])}: which point the box is turned around is not known"
-        )
+        checker.faults.append(f"rotation is {short(item['rotation'])}: the point it is turned around is not known")
     angle = attributes.get("rotation")
     if angle in (None, 0):
         return box_xywh

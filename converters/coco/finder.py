@@ -74,9 +74,7 @@ class ImageFinder:
         named = [_fold(part) for part in named if part not in (".", "..") and not part.endswith(":")]
         files = self._in_tree().get(_fold(last), [])
         if not files:
-            raise LookupError(
-                check_file_name(name) or f"no such image file in {folder}, its images/ or its sub-folders"
-            )
+            raise LookupError(check_file_name(name) or f"no such image file in {folder}, its images/ or sub-folders")
         places = ", ".join(path.relative_to(self.source).as_posix() for path in files[:3])
         if not named:
             best = files
@@ -90,9 +88,7 @@ class ImageFinder:
             if most == 0:
                 best = files
             if here := [part for part in named[: len(named) - most] if part in self._folders]:
-                raise LookupError(
-                    f"no file there, though there is a folder {here[-1]!r}; {places} may be another image"
-                )
+                raise LookupError(f"no file there, but a folder {here[-1]!r}; {places} may be another image")
         if len(best) > 1:
             raise LookupError(f"no file there, and {len(files)} files of this name: {places}; name the folder")
         base = folder if best[0].is_relative_to(folder) else self.source

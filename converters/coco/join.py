@@ -50,9 +50,7 @@ class JoinRule:
         group=_GROUP,
     )
     patient: str = flag("{patient}", "the patient's id", metavar="TEMPLATE", group=_GROUP)
-    tables: tuple[Path, ...] = flag(
-        (), "tables, or folders of tables", name="table tables", metavar="CSV", group=_GROUP
-    )
+    tables: tuple[Path, ...] = flag((), "tables, or folders of them", name="table tables", metavar="CSV", group=_GROUP)
     on: Annotated[Pairs, pairs("--on")] = flag(
         (),
         "a row belongs to an image where this column is this; templates hold groups of --pattern, {stem}, "

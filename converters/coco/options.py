@@ -40,9 +40,7 @@ class LabelledOptions(Options):
         ge=0,
         allow_inf_nan=False,
     )
-    name: str | None = flag(
-        None, "of the data set, kept with every image", group="files", words="the name of the folder"
-    )
+    name: str | None = flag(None, "of the data set, kept with every image", group="files", words="the folder's name")
     join: JoinRule = JoinRule()  #: what file names and tables say of the images
     split: Literal["given", "holdout"] | None = flag(
         None,

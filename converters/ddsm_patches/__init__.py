@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
 from mammodet.converters.base import Summary
-from mammodet.converters.ddsm_patches.archive import (
-    CLASSES,
-    Archive,
-    Patch,
-    open_archive,
-    patches_of,
-    read_patch,
-)
+from mammodet.converters.ddsm_patches.archive import CLASSES, Archive, Patch, open_archive, patches_of, read_patch
 from mammodet.converters.journal import files_fingerprint
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Made, Resumable, refused

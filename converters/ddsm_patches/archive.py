@@ -10,23 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.ddsm_patches.tfrecord import (
-    Place,
-    index_records,
-    parse_example,
-    read_record,
-    single,
-)
+from mammodet.converters.ddsm_patches.tfrecord import Place, index_records, parse_example, read_record, single
 from mammodet.errors import InputError, raise_faults
 
 #: By label. The order is the archive's own, as its description tells it.
-CLASSES = (
-    "negative",
-    "benign calcification",
-    "benign mass",
-    "malignant calcification",
-    "malignant mass",
-)
+CLASSES = ("negative", "benign calcification", "benign mass", "malignant calcification", "malignant mass")
 
 _TRAINING = re.compile(r"training(\d+)_(\d+)\.tfrecords?", re.IGNORECASE)
 _ARRAY = re.compile(r"(test|cv)(\d+)_(data|labels)\.npy", re.IGNORECASE)
@@ -252,9 +240,7 @@ def _check_label(patch: Patch, label: int, normal: int | None) -> None:
         known = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
         raise InputError(f"{patch.name}: label {label}; expected one of {known}")
     if normal is not None and normal != int(label > 0):
-        raise InputError(
-            f"{patch.name}: label {label} ({CLASSES[label]}) and label_normal {normal} contradict each other"
-        )
+        raise InputError(f"{patch.name}: label {label} ({CLASSES[label]}) contradicts label_normal {normal}")
 
 
 def _guess(count: int) -> str:

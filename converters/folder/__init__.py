@@ -87,9 +87,7 @@ class FolderOptions(Options):
         group="classes",
         words="the one whose names are understood",
     )
-    name: str | None = flag(
-        None, "of the data set, kept with every image", group="classes", words="the name of the folder"
-    )
+    name: str | None = flag(None, "of the data set, kept with every image", group="classes", words="the folder's name")
     #: None: every image with its copies is a patient.
     patient: str | None = flag(
         None,
@@ -306,9 +304,7 @@ def _warn(
         )
     if plan.leaking and plan.given is not None:
         moved = ", ".join(f"{patient} (to {plan.given[patient]})" for patient in list(plan.leaking)[:_MOST_NAMES])
-        warn(
-            f"{len(plan.leaking)} patients stood in two subsets and were moved to one: {moved}; figures do not compare"
-        )
+        warn(f"{len(plan.leaking)} patients stood in two subsets and moved to one: {moved}; figures do not compare")
     if plan.given is None and any(image.subset for image in tree.images):
         warn("folders named train, val or test were pooled and divided anew (--split holdout)")
     if plan.given is not None:

@@ -70,9 +70,7 @@ def plan_classes(
             continue
         name, meaning = _meaning(spellings[0], rule, numbers if folded in of_numbers else None)
         if meanings.setdefault(name, meaning) != meaning:
-            raise InputError(
-                f"{source}: class {name!r} means '{meanings[name]}' in one folder and '{meaning}' in another"
-            )
+            raise InputError(f"{source}: class {name!r} means '{meanings[name]}' in one folder, '{meaning}' in another")
         names[folded] = name
         if rule is not None and rule.meaning is not None:
             told.add(name)

@@ -138,10 +138,8 @@ def _root(owner: dict[str, str], patient: str) -> str:
 def given_subsets(
     entries: Sequence[Entry], resolve_leaks: str | None, *, guessed: bool
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Patient to the subset of its images, and to all of them where there are several.
+    """Patient to its images' subset, and to all where there are several; `guessed` ones are copies of one image.
 
-    Args:
-        guessed: whether patients are only copies of one image.
     Raises:
         InputError: patients in two subsets, and nobody said where they are to go.
     """

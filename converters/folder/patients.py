@@ -57,9 +57,7 @@ def compile_patient(expression: str) -> re.Pattern[str]:
     except re.error as error:
         raise InputError(f"--patient {expression!r}: is no regular expression ({error})") from None
     if "patient" not in pattern.groupindex and (pattern.groups == 0 or pattern.groupindex):
-        raise InputError(
-            rf"--patient {expression!r}: has no group for the patient; write (?P<patient>...), or (P_\d{{5}})"
-        )
+        raise InputError(rf"--patient {expression!r}: no group for the patient; write (?P<patient>...), or (P_\d{{5}})")
     return pattern
 
 

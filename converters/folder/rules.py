@@ -55,9 +55,7 @@ def _rule_of_yaml(folder: Any, content: Any) -> ClassRule:
     pairs: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, bool | list | dict):
-            raise InputError(
-                f"{folder}: {key} is {value!r}; expected a number or a word, in quotes where YAML has its own"
-            )
+            raise InputError(f"{folder}: {key} is {value!r}; expected a number or word, quoted where YAML has its own")
         pairs[str(key)] = "" if value is None else str(value)
     return _rule(str(folder), pairs)
 

@@ -309,11 +309,7 @@ def _count(summary: Summary, records: Sequence[ImageRecord], entries: Sequence[F
 def _check_origin(summary: Summary, pairs: Sequence[tuple[bool, bool]]) -> None:
     """The y-origin contrast test: masses are brighter than their surround, so the right origin finds more of them."""
     bottom, top = (sum(pair[side] for pair in pairs) for side in (0, 1))
-    summary.checks["masses brighter"] = {
-        "of": len(pairs),
-        "origin bottom-left": bottom,
-        "if it were top-left": top,
-    }
+    summary.checks["masses brighter"] = {"of": len(pairs), "origin bottom-left": bottom, "if it were top-left": top}
     if pairs and bottom < top:
         summary.warnings.append(
             f"{bottom} of {len(pairs)} masses are brighter than their surround with the archive's bottom-left origin, "

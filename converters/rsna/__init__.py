@@ -53,9 +53,7 @@ class Rsna(Resumable[RsnaOptions, _Row]):
         options = self.options
         self.table = read_table(options.table or find_table(self.source))
         if not self.table.labelled and options.splits.folds:
-            raise InputError(
-                f"--folds {options.splits.folds}: {self.table.path} has no labels; all its images go to test.json"
-            )
+            raise InputError(f"--folds {options.splits.folds}: {self.table.path} has no labels: all are in test.json")
         self.archive = find_images(self.source, "train" if self.table.labelled else "test")
         self._choose()
         if not self.chosen:

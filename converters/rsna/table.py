@@ -232,10 +232,7 @@ def _without_doubles(path: Path, rows: Sequence[ImageRow], quarantine: list[Quar
 
 
 def _with_one_label(
-    path: Path,
-    rows: Sequence[ImageRow],
-    labels: Mapping[tuple[int, str], set[int]],
-    quarantine: list[Quarantined],
+    path: Path, rows: Sequence[ImageRow], labels: Mapping[tuple[int, str], set[int]], quarantine: list[Quarantined]
 ) -> list[ImageRow]:
     """Rows of breasts that are either positive or negative."""
     kept: list[ImageRow] = []

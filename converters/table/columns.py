@@ -176,9 +176,7 @@ def _corner_or_centre(
     if len(fits) == 1 and counted:
         return fits[0]
     seen = f"of {counted} boxes {outside['size']} would leave their image from a corner, {outside['centre']} around it"
-    raise InputError(
-        f"{path.name}: are x and y the corner of a box or its centre? {seen}. Say it: --xy corner, or --xy centre"
-    )
+    raise InputError(f"{path.name}: are x and y a box's corner or centre? {seen}. Say it: --xy corner, or --xy centre")
 
 
 def _size(path: Path) -> tuple[int, int] | None:

@@ -137,9 +137,7 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
             work for work in task.get("annotations", task.get("completions")) or [] if not work.get("was_cancelled")
         ]
         if len(works) > 1:
-            raise InputError(
-                f"{path}: task {task.get('id')} has the work of {len(works)} readers; keep one of each task"
-            )
+            raise InputError(f"{path}: task {task.get('id')} has the work of {len(works)} readers; keep one of each")
         if not works:
             draft.unfinished.add(name)
         for work in works:

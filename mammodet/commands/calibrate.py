@@ -45,17 +45,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="GOAL",
         help=f"what thresholds are chosen for; the first labels: {GOAL_FORMS} (youden)",
     )
-    main.add_argument(
-        "--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS), help="what is calibrated (all)"
-    )
+    main.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS), help="what to calibrate (all)")
     main.add_argument(
         "--over-images",
         choices=OVER_IMAGES,
         help="how scores of a breast's images are joined (as the model does, else max)",
     )
-    main.add_argument(
-        "--patient-key", type=Path, metavar="FILE", help="key file of hashed patient ids (docs/leakage.md)"
-    )
+    main.add_argument("--patient-key", type=Path, metavar="FILE", help="key of hashed patient ids (docs/leakage.md)")
     main.add_argument("--allow-test", action="store_true", help="allow a test set; reports say so")
     return main
 

@@ -56,9 +56,7 @@ def find_config(path: Path) -> Path:
     names = [each.relative_to(shipped).with_suffix("").as_posix() for each in sorted(shipped.glob("**/*.yaml"))]
     near = [each for each in names if name in each] or difflib.get_close_matches(name, names)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise InputError(
-        f"{path}: no such file, and mammodet has no config of that name; {hint}docs/config.md lists its configs"
-    )
+    raise InputError(f"{path}: no such file, and mammodet has no config of that name; {hint}docs/config.md lists them")
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -138,9 +138,7 @@ def _read(path: Path, skip_invalid: bool | None) -> Dataset:
 def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Dataset:
     """The data set of a COCO JSON value; `read_coco` says the rest. `where` names the value in messages."""
     if isinstance(value, dict) and str(value.get("format")).startswith("mammodet-predictions/"):
-        raise InputError(
-            f"{where}: is a predictions file, no data set (COCO JSON). Were --ground-truth and --predictions exchanged?"
-        )
+        raise InputError(f"{where}: holds predictions, no data set. Were --ground-truth and --predictions exchanged?")
     long = list | JsonList
     if not (
         isinstance(value, dict) and isinstance(value.get("images"), long) and isinstance(value.get("categories"), list)
@@ -253,9 +251,7 @@ def _read_categories(items: Sequence[Any], checker: Checker) -> dict[int, str]:
     if not names and not checker.faults:
         checker.faults.append("'categories' is empty; expected at least one")
     if names and not checker.faults and sorted(names) != list(range(1, len(names) + 1)):
-        checker.faults.append(
-            f"category ids are {sorted(names)}; expected 1 to {len(names)} without gaps (0 is the background)"
-        )
+        checker.faults.append(f"category ids are {sorted(names)}; expected 1 to {len(names)}, no gaps (0: background)")
     return names
 
 

@@ -230,11 +230,7 @@ def make_loader(
     sampler: EpochSampler | None = None,
     batches: Sampler[list[Any]] | Sequence[Sequence[int]] | None = None,
 ) -> DataLoader[Sample]:
-    """A loader of `Batch`es; without a sampler in the file's order, the last batch as small as it comes.
-
-    Args:
-        batches: of whole breasts, instead of batch size and sampler.
-    """
+    """A loader of `Batch`es: of a sampler, of `batches` of breasts, or in the file's order, the last one short."""
     drawn: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler} if batches is None else {}
     if batches is not None:
         drawn["batch_sampler"] = batches

@@ -80,9 +80,7 @@ def register(
     root = path.parent if image_root is None else Path(image_root).resolve()
     head = _read_head(path)
     if not root.is_dir():
-        raise InputError(
-            f"image_root {root}: no such folder; expected the one that file names in {path.name} start from"
-        )
+        raise InputError(f"image_root {root}: no such folder; file names in {path.name} start there")
     entry = CatalogEntry(str(path), str(root), skip_invalid, head.categories)
     facts = {
         "thing_classes": list(head.categories),

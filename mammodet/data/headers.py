@@ -144,9 +144,7 @@ def _orientation(path: Path, value: Any) -> int:
     if value in (None, 0):  # 0 is what writers put who do not know
         return 1
     if not (isinstance(value, int) and 1 <= value <= 8):
-        raise InputError(
-            f"{path}: its orientation (Exif or TIFF tag 274) is {str(value)[:40]!r}; expected 1 to 8. Save it upright."
-        )
+        raise InputError(f"{path}: its orientation (tag 274) is {str(value)[:40]!r}; expected 1 to 8. Save it upright.")
     return value
 
 
@@ -230,9 +228,7 @@ def read_pnm(path: Path, content: bytes, header: ImageHeader) -> NDArray[Any]:
         depth = 2 if highest > 255 else 1
         found = len(content) - header.data_at
         if found < count * depth:
-            raise InputError(
-                f"{path}: is cut short: {found} bytes of pixels, expected {count * depth} ({width}x{height})"
-            )
+            raise InputError(f"{path}: is cut short: {found} pixel bytes, expected {count * depth} ({width}x{height})")
         rest = content[header.data_at + count * depth :]
         values = np.frombuffer(content, f">u{depth}", count, header.data_at)
     else:

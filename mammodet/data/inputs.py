@@ -290,9 +290,7 @@ def _records(
         records[name] = record
         files |= {name: file} if file is not None else {}
     if matcher is not None and not matched and any(name not in files for name in records):
-        raise InputError(
-            f"--pattern {matcher.pattern!r}: is found in no file name, for instance not in {next(iter(records))!r}"
-        )
+        raise InputError(f"--pattern {matcher.pattern!r}: is found in no file name, such as {next(iter(records))!r}")
     copies, others = repeated(files)
     reasons = copies | left_out({name: file for name, file in files.items() if name not in copies | others})
     left += [Skipped(name, reason) for name, reason in reasons.items()]

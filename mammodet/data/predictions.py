@@ -280,9 +280,7 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
     """
     value = read_members(path, ("images",) if joined else ("images", "breasts", "patients"))
     if isinstance(value, dict) and "annotations" in value:
-        raise InputError(
-            f"{path}: is a data set (COCO JSON), no predictions. Were --ground-truth and --predictions exchanged?"
-        )
+        raise InputError(f"{path}: is a data set, no predictions. Were --ground-truth and --predictions exchanged?")
     if isinstance(value, list):
         raise InputError(f"{path}: is a list, as of COCO results; mammodet import makes predictions of it")
     if not isinstance(value, dict) or not isinstance(value.get("images"), list | JsonList):
@@ -297,9 +295,7 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
         faults += faults_of(error)
     names = {} if faults else {each["id"]: each["name"] for each in value.get("categories") or ()}
     if not faults and sorted(names) != list(range(1, len(value.get("categories") or ()) + 1)):
-        faults.append(
-            f"categories: have the ids {[each['id'] for each in value['categories']]}; expected 1 to n, each once"
-        )
+        faults.append(f"categories: ids {[each['id'] for each in value['categories']]}; expected 1 to n, each once")
     if not faults:
         try:
             sources_of(value.get("model") or {})

@@ -105,12 +105,9 @@ def join_sets(parts: Sequence[Part]) -> Joined:
 
 
 def map_categories(dataset: Dataset, mapping: Mapping[str, str | None], where: str, faults: list[str]) -> Dataset:
-    """A data set with its categories renamed; findings of those mapped to None become regions to ignore.
+    """A data set with its categories renamed, those of None regions to ignore; `faults` takes wrong names.
 
     What an image is labelled for may then be one of these: its labels become unknown unless other findings show them.
-
-    Args:
-        faults: where to note names that the set does not have, or that none is left.
     """
     if not mapping:
         return dataset

@@ -92,9 +92,7 @@ class Explainer:
             weights = self._scored(image, answer, maps) if weigh is None else weigh(maps, gradients)
             values = (weights * maps).nansum(dim=0).float().clamp(min=0).cpu().numpy()
             if not np.isfinite(values).all():
-                raise InputError(
-                    f"{self.method} of layer {layer.name!r}: is not finite; choose another method or layer"
-                )
+                raise InputError(f"{self.method} of layer {layer.name!r}: is not finite; try another method or layer")
             most = float(values.max(initial=0))
             values = np.asarray(values / most if most > 0 else values, dtype=np.float32)
             heats.append(HeatMap(values, layer.grid, layer.name))

@@ -23,9 +23,7 @@ def choose_images(
     """
     where = ", ".join(map(str, given))
     if ids is not None and [path.suffix.lower() for path in given] != [".json"]:
-        raise InputError(
-            f"--ids: are image ids of a data set's JSON file, and {where} is none; name the image file itself"
-        )
+        raise InputError(f"--ids: are image ids of a data set's JSON file, and {where} is none; name the image itself")
     inputs = gather(given, (), unpack_to=unpack_to)
     chosen = chosen_records(inputs.dataset.images, where, ids=ids, first=first)
     return replace(inputs, dataset=replace(inputs.dataset, images=chosen))

@@ -245,9 +245,7 @@ def _trunk(model: Model, layers: dict[str, Layer]) -> list[Layer]:
     """Layers with a map through which every answer for the whole image goes: not pyramids, not a detector's heads."""
     found = [layer for layer in layers.values() if layer.is_map and not layer.kind.startswith(_IDLE)]
     if not found:
-        raise InputError(
-            "no layer of this network gives a map of the image, as convolutions do; feature maps and Grad-CAM need one"
-        )
+        raise InputError("no layer of this network gives a map of the image, as convolutions do; nothing to draw")
     if isinstance(model, ImageClassifier):
         return found
     return [layer for layer in found if ".backbone.body." in f".{layer.name}."] or found

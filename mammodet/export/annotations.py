@@ -120,11 +120,7 @@ def _interface(categories: Sequence[str]) -> Element:
 
 
 Writer = Callable[[Path, Predictions, float | None, str], list[Path]]
-WRITERS: dict[str, Writer] = {
-    "coco-results": _write_results,
-    "cvat": _write_cvat,
-    "label-studio": _write_label_studio,
-}
+WRITERS: dict[str, Writer] = {"coco-results": _write_results, "cvat": _write_cvat, "label-studio": _write_label_studio}
 
 
 def export_predictions(

@@ -107,9 +107,7 @@ def _read(source: Path, name: str | None, fold: int | None) -> dict[str, Dataset
     lacking = [paths[subset].name for subset in ("train", "val") if fold is not None and subset not in found]
     if not found or lacking:
         wanted = ", ".join(lacking or [path.name for path in paths.values()])
-        raise InputError(
-            f"{source}: no {wanted}; expected a folder of mammodet convert, which makes folds with --folds"
-        )
+        raise InputError(f"{source}: no {wanted}; expected a folder of mammodet convert, which makes folds by --folds")
     datasets = {subset: read_coco(path) for subset, path in found.items()}
     if len({dataset.categories for dataset in datasets.values()}) > 1:
         raise InputError(f"{source}: {', '.join(path.name for path in found.values())} have different categories")

@@ -6,13 +6,7 @@ from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence, PresentationLUTTransformation
-from highdicom.pr import (
-    GraphicAnnotation,
-    GraphicLayer,
-    GraphicObject,
-    GrayscaleSoftcopyPresentationState,
-    TextObject,
-)
+from highdicom.pr import GraphicAnnotation, GraphicLayer, GraphicObject, GrayscaleSoftcopyPresentationState, TextObject
 from highdicom.sc import SCImage
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset

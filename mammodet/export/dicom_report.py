@@ -49,9 +49,7 @@ def make_report(
     described = [reading.source for reading in readings if _can_be_described(reading)]
     study = str(sources[0].StudyInstanceUID)
     algorithm = AlgorithmIdentification(
-        "mammodet",
-        VERSION,
-        parameters=[f"{name}={value}" for name, value in maker.parameters.items()],
+        "mammodet", VERSION, parameters=[f"{name}={value}" for name, value in maker.parameters.items()]
     )
     answers = _Answers(maker, algorithm, calibration)
     groups = [answers.group("patient", f"study {study}", readings)]

@@ -220,9 +220,7 @@ class Collector:
         elif over <= 0:
             return box
         elif over > CLIP_PX + _ROUNDING_PX and not self.options.clip_boxes:
-            fault = (
-                f"leaves the image by {over:g} px (it is {height}x{width}, height x width); --clip-boxes would cut it"
-            )
+            fault = f"leaves the image by {over:g} px (it is {height}x{width}, height x width); --clip-boxes cuts it"
         else:
             x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
             if not (x2 > x1 and y2 > y1):

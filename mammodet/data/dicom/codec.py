@@ -244,9 +244,7 @@ def _plain_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -
 def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredFormat, value_vr: str) -> Frame:
     """The bare codestream, and what it states."""
     if not file.syntax_stated:
-        raise InputError(
-            f"{file.path}: the pixel data are compressed, but the file does not say how: it has no transfer syntax"
-        )
+        raise InputError(f"{file.path}: its pixel data are compressed; it has no transfer syntax that says how")
     if not file.syntax.is_encapsulated:
         raise InputError(
             f"{file.path}: the pixel data are compressed (they have no length), although the transfer syntax is "
