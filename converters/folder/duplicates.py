@@ -140,8 +140,7 @@ def given_subsets(
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Patient to its images' subset, and to all where there are several; `guessed` ones are copies of one image.
 
-    Raises:
-        InputError: patients in two subsets, and nobody said where they are to go.
+    Raises InputError: patients in two subsets, and nobody said where they are to go.
     """
     subsets: dict[str, set[str]] = {}
     for entry in entries:

@@ -1,7 +1,5 @@
 """All figures of a data set and of one or more models' predictions, with the protocol that they were made by."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,24 +25,15 @@ from mammodet.version import VERSION
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one model said of the images of a data set.
+    """What one model said of the images of a data set."""
 
-    Attributes:
-        name: that tables and figures give it.
-        predictions: one per image of the data set, in its order.
-        facts: to stamp on its part of the result.
-        notes: what a reader must know of it.
-        calibration: probabilities and thresholds that were fitted on other patients.
-        kind: `detector`, or `classifier`: one that gives no boxes, and has no figures of places.
-        not_a_result: why its figures must not be told as a result; None where nothing speaks against that.
-    """
-
-    name: str
-    predictions: Sequence[ImagePrediction]
-    facts: ModelFacts = field(default_factory=ModelFacts)
-    notes: Sequence[str] = ()
-    calibration: Calibration | None = None
-    kind: Kind = "detector"
+    name: str  #: that tables and figures give it
+    predictions: Sequence[ImagePrediction]  #: one per image of the data set, in its order
+    facts: ModelFacts = field(default_factory=ModelFacts)  #: to stamp on its part of the result
+    notes: Sequence[str] = ()  #: what a reader must know of it
+    calibration: Calibration | None = None  #: probabilities and thresholds that were fitted on other patients
+    kind: Kind = "detector"  #: `detector`, or `classifier`: one that gives no boxes, and has no figures of places
+    #: why its figures must not be told as a result; None where nothing speaks against that.
     not_a_result: str | None = None
 
 

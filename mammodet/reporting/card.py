@@ -26,8 +26,7 @@ Facts = list[tuple[str, str]]
 def model_card(metrics: Metrics, model_index: int = 0) -> str:
     """The card of the model at this position as Markdown, with everything escaped that came with the data.
 
-    Raises:
-        InputError: there is no such model in the metrics.
+    Raises InputError: there is no such model in the metrics.
     """
     if not 0 <= model_index < len(metrics.models):
         raise InputError(f"model_index {model_index}: the metrics hold {len(metrics.models)} models, counted from 0")

@@ -1,7 +1,5 @@
 """The report: one HTML file that opens from disk, with everything in it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Sequence

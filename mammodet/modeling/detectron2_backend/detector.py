@@ -171,8 +171,7 @@ def _to_detections(found: Any) -> dict[str, Tensor]:
 def build_detectron2(config: DetectorModelConfig, *, num_categories: int, in_channels: int) -> Detectron2Detector:
     """Wire a detector; `num_categories` are without the background.
 
-    Raises:
-        InputError: detectron2 is missing, or cannot build what the config describes.
+    Raises InputError: detectron2 is missing, or cannot build what the config describes.
     """
     settings = config.detectron2
     if settings.resolved is None:
