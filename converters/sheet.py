@@ -55,6 +55,11 @@ def column_name(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
+def without_point_zero(cell: str) -> str:
+    """`3.0`, as programs write numbers of a column with gaps, is 3."""
+    return re.sub(r"^(\d+)\.0$", r"\1", cell)
+
+
 def find_tables(places: Sequence[Path], levels: int) -> Iterator[tuple[Path, bool]]:
     """The given files (True), and the CSV files in the given folders and so many levels below; each content once.
 

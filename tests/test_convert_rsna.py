@@ -14,8 +14,7 @@ import pytest
 from mammodet.converters import rsna
 from mammodet.converters.base import SplitOptions, Summary
 from mammodet.converters.options import add_arguments
-from mammodet.converters.rsna import PixelOptions, RsnaOptions
-from mammodet.converters.rsna.image import contradictions
+from mammodet.converters.rsna import PixelOptions, RsnaOptions, contradictions
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError

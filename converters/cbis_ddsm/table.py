@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.sheet import column_name, find_tables, read_sheet
+from mammodet.converters.sheet import column_name, find_tables, read_sheet, without_point_zero
 from mammodet.converters.tables import laterality_of
 from mammodet.errors import InputError, raise_faults
 
@@ -150,17 +150,12 @@ def _parse(path: Path, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str,
                 if not patients:
                     raise InputError(f"{path}: line {line} has {fault}; whose lesion it is cannot be read")
                 raise _RowError(fault, patients=patients)
-            rows.append(_row(place, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), path.name))
+            rows.append(_row(place, dict(zip(names, map(without_point_zero, cells), strict=True)), path.name))
         except _RowError as error:
             bad.append((place, error))
     if not rows and not bad:
         raise InputError(f"{path}: has a header and not one row; the file is damaged or cut short")
     return rows, bad
-
-
-def _clean(cell: str) -> str:
-    """Without white space; `3.0`, as programs write numbers of a column with gaps, is 3."""
-    return re.sub(r"^(\d+)\.0$", r"\1", cell.strip())
 
 
 def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:

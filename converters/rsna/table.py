@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.sheet import read_sheet
+from mammodet.converters.sheet import read_sheet, without_point_zero
 from mammodet.errors import InputError
 
 #: Columns of `test.csv` that are used here, and those that only a labelled table has.
@@ -108,7 +108,7 @@ def read_table(path: Path) -> Table:
         if fault:
             quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, fault))
             continue
-        row, faults = _row(line, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), labelled)
+        row, faults = _row(line, dict(zip(names, map(without_point_zero, cells), strict=True)), labelled)
         if row is not None and row.cancer is not None:
             # Of a row that cannot be used, too: what it says of its breast contradicts the others all the same.
             labels.setdefault(row.breast, set()).add(row.cancer)
@@ -144,11 +144,6 @@ def _header(path: Path, written: Sequence[str]) -> list[str]:
     if doubled:
         raise InputError(f"{path}: column {', '.join(doubled)} stands there more than once; keep one of them")
     return names
-
-
-def _clean(cell: str) -> str:
-    """Without white space; `3.0`, as programs write numbers of a column with gaps, is 3."""
-    return re.sub(r"^(\d+)\.0$", r"\1", cell.strip())
 
 
 def _row(line: int, cells: Mapping[str, str], labelled: bool) -> tuple[ImageRow | None, list[str]]:

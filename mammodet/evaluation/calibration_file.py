@@ -34,11 +34,6 @@ def _one_of(choices: Sequence[str]) -> Any:
     return Field(pattern=f"^({'|'.join(choices)})$")
 
 
-def _check_goal(goal: str) -> str:
-    parse_goal(goal)
-    return goal
-
-
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """What a calibration was fitted on."""
@@ -95,7 +90,7 @@ class Calibration:
     """A calibration file."""
 
     method: Annotated[str, _one_of(METHODS)]  #: `platt`, `temperature` or `none`
-    goals: tuple[Annotated[str, AfterValidator(_check_goal)], ...]  #: names; the first one labels
+    goals: tuple[Annotated[str, AfterValidator(lambda goal: parse_goal(goal) and goal)], ...]  #: the first labels
     provenance: Annotated[Provenance, Field(alias="fitted_on")]
     fits: tuple[Fit, ...]
     refused: tuple[Refused, ...] = ()

@@ -76,7 +76,8 @@ def cases(
             members.setdefault(key, []).append(position)
     images, labels, scores = list[int](), list[int](), list[float]()
     for positions in members.values():
-        truth = _join_labels(truths[positions].tolist())
+        own = truths[positions].tolist()
+        truth = 1 if 1 in own else None if -1 in own else 0  # -1 where it is not known
         there = [value for value in values[positions].tolist() if not math.isnan(value)]
         if truth is None or not there:
             continue
@@ -84,10 +85,3 @@ def cases(
         labels.append(truth)
         scores.append(max(there) if over_images == "max" else sum(there) / len(there))
     return Cases(np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
-
-
-def _join_labels(labels: Sequence[int]) -> int | None:
-    """Of images; -1 where it is not known."""
-    if 1 in labels:
-        return 1
-    return None if -1 in labels else 0

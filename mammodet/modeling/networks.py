@@ -27,7 +27,8 @@ class PlainCnn(nn.Module):
         channels = in_channels
         for block in config.blocks:
             for width in block:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), *_norm(config.norm, width), nn.ReLU()]
+                norms = [norm_layer(config.norm)(width)] if config.norm != "none" else []
+                layers += [nn.Conv2d(channels, width, 3, padding=1), *norms, nn.ReLU()]
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.blocks = nn.Sequential(*layers)
@@ -47,10 +48,6 @@ class PlainCnn(nn.Module):
         """Features (B, out_features)."""
         features: Tensor = self.dense(self.dropout(self.blocks(images).flatten(1)))
         return features
-
-
-def _norm(name: str, channels: int) -> list[nn.Module]:
-    return [] if name == "none" else [norm_layer(name)(channels)]
 
 
 def _start(module: nn.Conv2d | nn.Linear, init: str) -> None:

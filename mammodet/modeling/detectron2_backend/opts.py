@@ -39,14 +39,13 @@ def with_opts(values: dict[str, Any], opts: Sequence[Any]) -> dict[str, Any]:
     if not pairs:
         return values
     judge, put = (_yacs_fault, _put_yacs) if is_yacs(values) else (_lazy_fault, _put_lazy)
-    foreign = {key: fault for key, value in pairs if (fault := judge(key) or _section_fault(value))}
+    whole = "a whole section; give its keys one by one"
+    foreign = {
+        key: fault for key, value in pairs if (fault := judge(key) or (whole if isinstance(value, dict) else None))
+    }
     values, faults = put(values, [pair for pair in pairs if pair[0] not in foreign])
     raise_faults([*(f"{key}: {fault}" for key, fault in foreign.items()), *faults], where="model.detectron2.opts")
     return values
-
-
-def _section_fault(value: Any) -> str | None:
-    return "a whole section; give its keys one by one" if isinstance(value, dict) else None
 
 
 def _yacs_fault(key: str) -> str | None:
