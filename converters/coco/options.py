@@ -109,9 +109,7 @@ class CocoOptions(LabelledOptions):
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.preset and not self.join.tables:
-            raise InputError(
-                f"--preset {self.preset}: needs the archive's tables; name them, or their folder, by --tables"
-            )
+            raise InputError(f"--preset {self.preset}: needs the archive's tables; --tables names them or their folder")
         return self
 
     @property

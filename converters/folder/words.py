@@ -6,7 +6,7 @@ A name is understood only when every word of it is: a word that is not known may
 
 import re
 import unicodedata
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,7 @@ class Meaning:
 
     def __str__(self) -> str:
         """`tumor 1, malignant 0`, or `nothing`."""
-        told = [
-            f"{part.name} {getattr(self, part.name)}" for part in fields(self) if getattr(self, part.name) is not None
-        ]
+        told = [f"{name} {value}" for name, value in asdict(self).items() if value is not None]
         return ", ".join(told) or "nothing"
 
     def agrees(self, other: "Meaning") -> bool:

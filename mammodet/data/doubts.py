@@ -33,9 +33,8 @@ def read_stored(path: Path) -> tuple[Pixels, Stored]:
 
         pixels, header = read_dicom(path)
         warnings = ["its pixels are for processing, not for presentation"] if header.for_processing else []
-        warnings += (
-            ["its pixels hold text that may name the patient (Burned In Annotation)"] if header.burned_in else []
-        )
+        if header.burned_in:
+            warnings.append("its pixels hold text that may name the patient (Burned In Annotation)")
         return pixels, Stored(warnings, mammography=header.modality == "MG", origin=header.origin)
     stored = read_pixels(path)
     return to_grey(stored), Stored(coloured=_is_coloured(stored))

@@ -89,9 +89,7 @@ def _alarms(model: ModelResult) -> list[str]:
     found = [f"{model.name}: {VOID}: {model.not_a_result}."] if model.not_a_result else []
     seen = model.protocol.patients_seen_in_training
     if seen:
-        found.append(
-            f"{model.name}: {seen} of these patients were in training. Its figures say nothing about new ones."
-        )
+        found.append(f"{model.name}: {seen} of these patients were in training. Its figures say nothing of new ones.")
     return found
 
 
