@@ -55,12 +55,7 @@ ARCHIVES = {
 
 
 def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> argparse.ArgumentParser:
-    """The command line: one sub-command per archive.
-
-    Args:
-        named: archives whose options are wanted; others are listed only, since importing them takes long.
-        raises: InputError instead of an exit.
-    """
+    """The command line: one sub-command per archive, with the options of those `named`: importing all takes long."""
     main = Parser(
         description=__doc__,
         epilog=f"examples:\n{_examples('mias', 'cbis_ddsm', 'masks')}\nOptions: mammodet convert ARCHIVE --help",

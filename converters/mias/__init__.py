@@ -26,10 +26,9 @@ from mammodet.converters.mias.table import MASSES, FilmEntry, Finding, parse_inf
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Converter, Made, refused
 from mammodet.data.breast import find_breast
-from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, write_png
 from mammodet.errors import InputError
-from mammodet.geometry import circle_mask, mask_to_rle, rle_box
+from mammodet.geometry import circle_mask, mask_to_rle, rle_box, surround_contrast
 from mammodet.records import ImageRecord, Lesion
 
 SPACING_MM = 0.2

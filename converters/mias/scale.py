@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.mias.table import MASSES, FilmEntry
-from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image, read_size_hw
 from mammodet.errors import InputError
+from mammodet.geometry import surround_contrast
 
 TABLE_SIZE = 1024
 _LEAST_MASSES, _LEAST_BRIGHTER = 6, 0.9

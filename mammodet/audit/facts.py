@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from mammodet.audit.copies import Print, take_print
 from mammodet.data.breast import find_breast
-from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.files import file_hash
-from mammodet.geometry import Mask, lesion_rle, rle_to_mask
+from mammodet.geometry import Mask, lesion_rle, rle_to_mask, surround_contrast
 from mammodet.records import ImageRecord, Lesion
 
 #: Where a lesion would lie if coordinates were counted from another corner.

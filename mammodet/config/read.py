@@ -168,12 +168,7 @@ def _explain(error: dict[str, Any]) -> str:
 
 
 def _unknown(place: Sequence[str | int], tagged: Sequence[str]) -> str:
-    """What to do about an unknown key.
-
-    Args:
-        place: the key's parts.
-        tagged: the same with the tags of values that may be of several kinds.
-    """
+    """What to do about an unknown key, given as its parts, without and with the tags of values of several kinds."""
     name = str(place[-1])
     if len(place) == 1 and (places := list(dict.fromkeys(_places_of(name)))):
         return f"unknown key; did you mean {' or '.join(places)}?"

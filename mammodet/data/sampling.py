@@ -191,12 +191,7 @@ def _pools(
 
 
 class BreastBatches(Sampler[list[SampleKey]]):
-    """Batches of whole breasts: every image of each breast that is drawn.
-
-    Args:
-        sampler: draws one image for each breast (`breasts_of` gives the first of each).
-        breasts: image position to the positions of all images of its breast.
-    """
+    """Batches of whole breasts: `sampler` draws the first image of each, `breasts` has all of its by that one."""
 
     def __init__(self, sampler: EpochSampler, breasts: dict[int, list[int]]) -> None:
         self.sampler = sampler  # by this name Lightning finds its `set_epoch`

@@ -148,12 +148,7 @@ class GatedAttention(nn.Module):
         self.score = nn.Linear(hidden, 1)
 
     def forward(self, features: Tensor, members: Tensor) -> Tensor:
-        """Weights (groups, B).
-
-        Args:
-            features: (B, F).
-            members: bool (groups, B).
-        """
+        """Weights (groups, B) of features (B, F) for members bool (groups, B)."""
         scores = self.score(torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features)))
         return torch.softmax(scores.float().T.masked_fill(~members, -torch.inf), dim=1).to(features.dtype)
 

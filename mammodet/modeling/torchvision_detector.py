@@ -154,12 +154,7 @@ class TorchvisionDetector(nn.Module):
 def build_torchvision(
     config: DetectorConfig, backbone: nn.Module, *, num_categories: int, in_channels: int, pixels: PixelStats
 ) -> TorchvisionDetector:
-    """Wire a detector, whose anchors must not be `auto` any more.
-
-    Args:
-        num_categories: without the background.
-        pixels: that the backbone expects.
-    """
+    """Wire a detector, whose anchors must not be `auto` any more; `num_categories` without the background."""
     width = int(backbone.out_channels)  # type: ignore[arg-type]
     anchors, ratios, most = config.anchors.per_level, tuple(config.anchors.ratios), config.rpn_post_nms_top_n
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone

@@ -238,12 +238,7 @@ def cut_image(
     sides: Sides,
     options: PatchOptions,
 ) -> Cut:
-    """Plan, cut and write the patches of one image.
-
-    Args:
-        stem: what the names of its patches start with.
-        sides: of `lesion_sides`.
-    """
+    """Plan, cut and write the patches of one image, whose names start with `stem`; `sides` of `lesion_sides`."""
     cut = Cut()
     plans = lesion_patches(record, options)
     obstacle = why_no_negatives(record, options)

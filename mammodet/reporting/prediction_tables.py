@@ -76,12 +76,7 @@ def write_tables(
     score_threshold: float,
     calibration: Calibration | None = None,
 ) -> list[Path]:
-    """Write the four tables into a folder, each whole or not at all.
-
-    Args:
-        inputs: what was given, with what was skipped and left out.
-        score_threshold: of findings.
-    """
+    """Write the four tables into a folder, each whole or not at all; findings score `score_threshold` or more."""
     questions = sorted({name for image in predictions.images for name in image.scores}, reverse=True)  # tumor first
     answer = _Answers(calibration, predictions.model, questions)
     exam_of = {name: exam for exam in inputs.exams for name in exam.files}

@@ -16,8 +16,7 @@ from mammodet.config import Detectron2Config, differences
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError, raise_faults
 from mammodet.modeling.detectron2_backend.lazy import TARGET, to_objects, to_plain, unkept
-from mammodet.modeling.detectron2_backend.opts import with_opts
-from mammodet.modeling.detectron2_backend.yacs import is_yacs, merge, network_of, usual
+from mammodet.modeling.detectron2_backend.opts import is_yacs, merge, network_of, usual, with_opts
 
 #: What the adapter can run.
 NETWORKS = ("GeneralizedRCNN", "RetinaNet")
