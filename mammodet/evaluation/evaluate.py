@@ -36,6 +36,11 @@ class Entry:
     #: why its figures must not be told as a result; None where nothing speaks against that.
     not_a_result: str | None = None
 
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detector's."""
+        return self.kind == "detector"
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -83,7 +88,7 @@ def evaluate(
         except ValueError as error:
             raise ValueError(f"{entry.name}: {error}") from None
         models.append(model)
-    with_boxes = any(entry.kind == "detector" for entry in entries)
+    with_boxes = any(entry.detects for entry in entries)
     lesions = flat_lesions(dataset)
     common = [note for note in models[0].notes if len(models) > 1 and all(note in one.notes for one in models)]
     alone = [[note for note in model.notes if note not in common] for model in models]
@@ -106,7 +111,7 @@ def _evaluate_one(
 ) -> tuple[ModelResult, list[LesionOutcome]]:
     outcomes: list[LesionOutcome] = []
     predictions = PackedPredictions.of(entry.predictions)
-    if entry.kind == "classifier":
+    if not entry.detects:
         places: dict[str, Any] = {"strata": classifier_strata(dataset, predictions, clusters, bootstrap)}
         notes = [NO_BOXES]
     else:

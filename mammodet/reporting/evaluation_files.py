@@ -79,7 +79,7 @@ def evaluate_files(
     result = score_entries(dataset, entries, overrides, options, truth=ground_truth, progress=progress)
     clear_evaluation(output)
     write_json(output / METRICS, result.metrics.to_json(), indent=1)
-    if any(entry.kind == "detector" for entry in entries):
+    if any(entry.detects for entry in entries):
         write_lines(output / LESIONS, csv_lines(lesion_rows(dataset, result)))
     write_lines(output / IMAGES, csv_lines(image_rows(dataset, entries)))
     print(to_screen(result.metrics))
