@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from mammodet.converters import cbis_ddsm, mias, rsna
 from measuring import arguments, peak_mb
 from PIL import Image
 
+from mammodet.converters import cbis_ddsm, mias, rsna
 from mammodet.geometry import mask_to_rle
 
 WRITERS = {"mias": "write_mias_archive", "cbis_ddsm": "write_cbis_archive", "rsna": "write_rsna_archive"}

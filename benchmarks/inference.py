@@ -89,11 +89,7 @@ def main() -> int:
 
 
 def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) -> dict[str, Any]:
-    """One engine in this process.
-
-    Args:
-        began: when the process was started, seconds since 1970.
-    """
+    """One engine in this process, which was started at `began`, seconds since 1970."""
     dataset, root = _images(chosen, ("mass",))
     answers, seconds, work, start_all = [], [], [], time.perf_counter()
     results: Iterator[object]

@@ -2,7 +2,6 @@
 
 torchvision: MammoRCNN beside torchvision's reference step, on the same network, batch and optimiser
 pretrained:  a config with a pretrained body, and what each of the measures that make it fast is worth
-classifier:  channels last in memory beside the default order, in 32 and 16 bits
 detectron2:  its Mask R-CNN beside torchvision's with the same layers (ResNet-FPN with GroupNorm), and their inference
 
 examples:
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 
 from mammodet.config import load_config
 from mammodet.modeling.build import build_model
-from mammodet.modeling.classifier import ImageClassifier
 
 ZOO = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 PRETRAINED = Path("configs/cbis_ddsm/mass_faster_rcnn_lite0_cpu.yaml")
@@ -44,14 +42,12 @@ def make_batch(chosen: argparse.Namespace, channels: int = 1) -> tuple[list[Tens
     return images, [dict(target) for _ in images], torch.ones(chosen.batch, 2, device=chosen.device)
 
 
-def step(model: nn.Module, losses: Callable[[], dict[str, Tensor]], bits: int = 32) -> Callable[[], object]:
+def step(model: nn.Module, losses: Callable[[], dict[str, Tensor]]) -> Callable[[], object]:
     """A whole training step; `losses` runs the model."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
     def run() -> None:
-        device = next(model.parameters()).device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=bits == 16):
-            total = torch.stack(list(losses().values())).sum()
+        total = torch.stack(list(losses().values())).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -107,30 +103,6 @@ def pretrained(chosen: argparse.Namespace) -> Work:
     }
 
 
-class DefaultOrder(ImageClassifier):
-    """A classifier with images in the default order of memory."""
-
-    def padded(self, images: list[Tensor]) -> Tensor:  # type: ignore[override]
-        """One batch (B, C, side, side), channels first."""
-        return super().padded(images).contiguous(memory_format=torch.contiguous_format)
-
-
-def classifier(chosen: argparse.Namespace) -> Work:
-    """Both orders of memory in 32 and 16 bits."""
-    settings = ["model.kind=classifier", f"model.classifier.network={chosen.backbone}", "model.classifier.norm=BN"]
-    images, _, labels = make_batch(chosen)
-    work: Work = {}
-    for bits in (32, 16):
-        for order in ("channels first", "channels last"):
-            model = detector(chosen, [*settings, f"data.image.max_size={chosen.size}"])
-            if order == "channels first":
-                model.__class__ = DefaultOrder
-                model.to(memory_format=torch.contiguous_format)
-            losses = lambda model=model: model(images, labels[:, :1]).losses  # noqa: E731
-            work[f"{order}, {bits} bits"] = step(model, losses, bits)
-    return work
-
-
 def against_detectron2(chosen: argparse.Namespace) -> Work:
     """Training and inference of both, with the layers that torchvision's defaults have."""
     depth = int(chosen.backbone.removeprefix("resnet"))
@@ -159,7 +131,6 @@ def against_detectron2(chosen: argparse.Namespace) -> Work:
 WAYS = {
     "torchvision": (against_torchvision, "resnet50", 512, 2),
     "pretrained": (pretrained, "", 448, 4),
-    "classifier": (classifier, "resnet18", 128, 8),
     "detectron2": (against_detectron2, "resnet50", 512, 2),
 }
 

@@ -1,7 +1,5 @@
 """Make a data set (COCO JSON, images, splits by patient) of an archive as it was downloaded."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import re
@@ -57,12 +55,7 @@ ARCHIVES = {
 
 
 def parser(named: Sequence[str] = tuple(ARCHIVES), *, raises: bool = False) -> argparse.ArgumentParser:
-    """The command line: one sub-command per archive.
-
-    Args:
-        named: archives whose options are wanted; others are listed only, since importing them takes long.
-        raises: InputError instead of an exit.
-    """
+    """The command line: one sub-command per archive, with the options of those `named`: importing all takes long."""
     main = Parser(
         description=__doc__,
         epilog=f"examples:\n{_examples('mias', 'cbis_ddsm', 'masks')}\nOptions: mammodet convert ARCHIVE --help",
@@ -88,7 +81,7 @@ def _examples(*archives: str) -> str:
     return "".join(re.findall(rf"  mammodet convert (?:{'|'.join(archives)}) (?:.*\\\n)*.*\n", EXAMPLES))
 
 
-def convert_chosen(chosen: argparse.Namespace) -> Summary:
+def convert_chosen(chosen: argparse.Namespace) -> "Summary":
     """Convert as a command line says."""
     converter = chosen.converter
     summary: Summary = converter.convert(chosen.source, chosen.output, converter.options_type.of(chosen))

@@ -7,8 +7,6 @@ output/
   summary.json quarantine.csv
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections import Counter
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.options import SplitOptions
-
 from mammodet.data.coco import data_hash, write_coco
 from mammodet.data.dataset_files import IMAGES, QUARANTINE, SPLITS, SUMMARY, stored_files, write_splits
 from mammodet.data.splits import Splits, make_splits
@@ -58,22 +55,15 @@ class Quarantined:
 
 @dataclass
 class Summary:
-    """What a conversion did.
-
-    Attributes:
-        counts: named counts, nested one level (`{"class": {"CALC": 25}}`).
-        checks: results of the converter's checks on its own output.
-        quarantine: what was left out.
-        warnings: what the user should look at.
-    """
+    """What a conversion did."""
 
     archive: str
     source: str
     output: str
-    counts: dict[str, Any] = field(default_factory=dict)
-    checks: dict[str, Any] = field(default_factory=dict)
-    quarantine: list[Quarantined] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)  #: named counts, nested one level (`{"class": {"CALC": 25}}`)
+    checks: dict[str, Any] = field(default_factory=dict)  #: results of the converter's checks on its own output
+    quarantine: list[Quarantined] = field(default_factory=list)  #: what was left out
+    warnings: list[str] = field(default_factory=list)  #: what the user should look at
 
     def by_kind(self) -> dict[str, int]:
         """Reasons of the quarantine, and how often each occurs."""
@@ -145,10 +135,7 @@ ARCHIVE_LINK = "archive"
 def link_archive(source: Path, output: Path, otherwise: str) -> None:
     """Make `output/archive`, a link to the archive, so that no file name leaves the data set's folder.
 
-    Args:
-        otherwise: options that need no link, for the message.
-    Raises:
-        InputError: where the disk has no symbolic links.
+    Raises InputError: where the disk has no symbolic links.
     """
     link = output / ARCHIVE_LINK
     if link.is_symlink() and Path(os.readlink(link)) == source:
@@ -167,8 +154,7 @@ def link_archive(source: Path, output: Path, otherwise: str) -> None:
 def link_file(target: Path, path: Path) -> None:
     """Make a symbolic link to a file, in one step, in place of whatever stands there.
 
-    Raises:
-        InputError: where the disk has no symbolic links.
+    Raises InputError: where the disk has no symbolic links.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".link.", suffix=".tmp", dir=target.parent))

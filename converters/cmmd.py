@@ -4,15 +4,12 @@ CMMD_clinicaldata_revision.xlsx has a row for each breast or finding of it; the 
 What becomes of each is in docs/cmmd.md.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
 from mammodet.converters.base import Reason, counted
 from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow
 from mammodet.converters.tables import Cells, laterality_of, table_of
-
 from mammodet.data.dicom import read_header
 from mammodet.data.images import is_dicom
 from mammodet.errors import InputError
@@ -97,10 +94,7 @@ def _image(path: Path, where: str, patient: str, side: str | None, rows: list[Ce
         path=path,
         patient=patient,
         laterality=side,
-        labels={
-            "tumor": 1 if worst else None,
-            "malignant": None if known is None else int(known == "malignant"),
-        },
+        labels={"tumor": 1 if worst else None, "malignant": None if known is None else int(known == "malignant")},
         class_name=known,
         notes=tuple(f"{name.lower()} {', '.join(values)}" for name, values in facts.items() if values),
     )

@@ -4,8 +4,6 @@ A case is a folder with `A-1141-1.ics`, four images `A_1141_1.LEFT_CC.LJPEG` (or
 `.OVERLAY` of each that has findings. What becomes of each is in docs/ddsm.md.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.base import Reason, counted
 from mammodet.converters.findings import (
     Finding,
@@ -29,8 +29,6 @@ from mammodet.converters.ljpeg import read_ljpeg
 from mammodet.converters.options import flag
 from mammodet.converters.skeleton import Made
 from mammodet.converters.tables import density_of
-from numpy.typing import NDArray
-
 from mammodet.data.images import Pixels, is_image
 from mammodet.errors import InputError
 
@@ -75,15 +73,10 @@ class DdsmOptions(FindingOptions):
 
 @dataclass(frozen=True, slots=True)
 class Film(ImageRow):
-    """An image as its .ics file describes it.
+    """An image as its .ics file describes it."""
 
-    Attributes:
-        scanner: of `DENSITIES`; what the file says where it is none of them.
-        bits: of a value; None where the file does not say it.
-    """
-
-    scanner: str = ""
-    bits: int | None = None
+    scanner: str = ""  #: of `DENSITIES`; what the file says where it is none of them
+    bits: int | None = None  #: of a value; None where the file does not say it
 
 
 class Ddsm(ImageArchive[DdsmOptions]):
@@ -140,9 +133,7 @@ class Ddsm(ImageArchive[DdsmOptions]):
         )
         overlay = self.files.get(f"{name}.overlay")
         if size is None:
-            self.lose(
-                Reason.NO_ROW, "row", row.name, "no .ics file names it: its size, density and findings are not known"
-            )
+            self.lose(Reason.NO_ROW, "row", row.name, "no .ics file names it: size, density and findings are not known")
             return replace(row, lost=overlay is not None)
         if overlay is None:
             if size[2]:
@@ -178,8 +169,7 @@ class Ddsm(ImageArchive[DdsmOptions]):
 def read_film(film: Film, grey: str) -> Pixels:
     """Pixels of an LJPEG, uint16 (height, width), tissue bright: `density` or `stored` values over all 16 bits.
 
-    Raises:
-        InputError: it cannot be read, or its .ics file does not say how.
+    Raises InputError: it cannot be read, or its .ics file does not say how.
     """
     pixels: Pixels = read_ljpeg(film.path)
     if film.bits is None or not 8 <= film.bits <= 16 or int(pixels.max()) >> film.bits:
@@ -215,8 +205,7 @@ def read_ics(path: Path) -> dict[str, Any]:
 def read_overlay(path: Path) -> tuple[list[Finding], list[dict[str, Any]]]:
     """Findings of an overlay, each with its outer boundary (cores within it are left), and what is said of each.
 
-    Raises:
-        OSError, ValueError, IndexError, OverflowError: it is damaged.
+    Raises OSError, ValueError, IndexError, OverflowError: it is damaged.
     """
     findings: list[Finding] = []
     facts: list[dict[str, Any]] = []
@@ -253,8 +242,7 @@ def read_overlay(path: Path) -> tuple[list[Finding], list[dict[str, Any]]]:
 def chain(words: list[str]) -> tuple[tuple[float, float], ...]:
     """Centres of the boundary's pixels: a first column and row, and steps 0 to 7 up to `#`.
 
-    Raises:
-        ValueError, IndexError, OverflowError: it is damaged, or cut short.
+    Raises ValueError, IndexError, OverflowError: it is damaged, or cut short.
     """
     x, y = int(words[0]), int(words[1])
     if "#" not in words:

@@ -4,8 +4,6 @@ Info.txt has lines `IMG001 G MISC M 1567 3644 295`; `TIFF Images` holds the imag
 lesions of an image. What becomes of each is in docs/dmid.md.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, convert_row, tumor_of
 from mammodet.converters.mask_files import components
 from mammodet.converters.options import flag
 from mammodet.converters.skeleton import Made, refused
 from mammodet.converters.tables import numbers_of, table_of
-
 from mammodet.data.images import IMAGE_SUFFIXES, read_image, read_size_hw
 from mammodet.errors import InputError
 from mammodet.geometry import Mask, patch_to_rle, rle_to_mask

@@ -4,8 +4,6 @@ EMBED_OpenData_metadata.csv has a row for each file, EMBED_OpenData_clinical.csv
 findings and files meet by exam and side only. What becomes of each is in docs/embed.md.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -65,7 +63,11 @@ class Embed(ImageArchive[EmbedOptions]):
                     self.lose(Reason.NO_FILE, "image", name, "has a row but no file")
                     continue
                 side = laterality_of(row["ImageLateralityFinal"])
-                found = [exam for exam in exams.get(_id(row["acc_anon"]), []) if _meets(exam, side)]
+                found = [
+                    exam  # of that side, of both or of none, or its biopsy is
+                    for exam in exams.get(_id(row["acc_anon"]), [])
+                    if laterality_of(exam["side"]) in (None, side) or laterality_of(exam["bside"]) == side
+                ]
                 images.append(self._image(row, path.stem, side, found))
         self.facts["rows of files"] = dict(counts)
         return images
@@ -112,11 +114,6 @@ class Embed(ImageArchive[EmbedOptions]):
 def _id(text: str) -> str:
     """A number without the `.0` that spreadsheets add."""
     return text.removesuffix(".0")
-
-
-def _meets(exam: Cells, side: str | None) -> bool:
-    """Whether a finding concerns the images of a breast: it is of that side, of both or of none, or its biopsy is."""
-    return laterality_of(exam["side"]) in (None, side) or laterality_of(exam["bside"]) == side
 
 
 def _kinds(exam: Cells) -> set[Kind]:

@@ -3,21 +3,19 @@
 An archive says of each image what an `ImageRow` holds; its pixels, lesions, labels, counts and warnings are made here.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from shapely.geometry.base import BaseGeometry
+
 from mammodet.converters.base import Quarantined, Reason, counted
 from mammodet.converters.options import Options, flag
 from mammodet.converters.pixels import PixelOptions, said, take_image
 from mammodet.converters.skeleton import Made, Resumable, refused
 from mammodet.converters.tables import Cells, find_files, read_table
-from shapely.geometry.base import BaseGeometry
-
 from mammodet.data.images import Pixels
 from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import mask_to_rle, rle_area, rle_box, rle_to_mask
@@ -48,21 +46,16 @@ class FindingOptions(ImageOptions):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding on an image, in its native pixels.
-
-    Attributes:
-        points_xy: corners of an outline (`contour`); two corners (`box`); a centre (`circle`, with `radius`).
-        rle: its mask, in place of points.
-        place: where it is described, for messages.
-    """
+    """A finding on an image, in its native pixels."""
 
     kind: Kind
     geometry: Geometry
+    #: corners of an outline (`contour`); two corners (`box`); a centre (`circle`, with `radius`).
     points_xy: tuple[tuple[float, float], ...]
-    place: str
+    place: str  #: where it is described, for messages
     attributes: Mapping[str, Any]
     radius: float = 0.0
-    rle: Rle | None = None
+    rle: Rle | None = None  #: its mask, in place of points
 
     def shape(self) -> BaseGeometry:
         """Its area. Raises ValueError where it has none."""
@@ -76,29 +69,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image as its archive describes it.
+    """An image as its archive describes it."""
 
-    Attributes:
-        name: unique; of its PNG and in messages.
-        patient: as in the archive, without prefix.
-        labels: `tumor` and `malignant`, and others.
-        lost: it has a finding that could not be read.
-        size_hw: what its findings count pixels of, where the archive says so.
-    """
-
-    name: str
+    name: str  #: unique; of its PNG and in messages
     path: Path
-    patient: str
+    patient: str  #: as in the archive, without prefix
     laterality: str | None = None
     view: str | None = None
     density: str | None = None
     birads: str | None = None
-    labels: Mapping[str, int | None] = field(default_factory=dict)
+    labels: Mapping[str, int | None] = field(default_factory=dict)  #: `tumor` and `malignant`, and others
     class_name: str | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
-    lost: bool = False
-    size_hw: tuple[int, int] | None = None
+    lost: bool = False  #: it has a finding that could not be read
+    size_hw: tuple[int, int] | None = None  #: what its findings count pixels of, where the archive says so
 
 
 Numbered = tuple[int, ImageRow]
@@ -125,16 +110,13 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
         self.images = self._usable(self.describe_images())
         if not self.images:
             lost = "; ".join(f"{item.name}: {item.reason}" for item in self.quarantine[:3])
-            raise InputError(
-                f"{self.source}: none of the images that the tables name is there ({lost or 'empty tables'})"
-            )
+            raise InputError(f"{self.source}: no image that the tables name is there ({lost or 'empty tables'})")
 
     @abstractmethod
     def describe_images(self) -> list[ImageRow]:
         """What the archive says of its images; what cannot be used goes to `quarantine`.
 
-        Raises:
-            InputError: no archive there.
+        Raises InputError: no archive there.
         """
 
     def _usable(self, images: Sequence[ImageRow]) -> list[ImageRow]:
@@ -246,9 +228,7 @@ class ImageArchive(Resumable[ImageOptionsT, Numbered]):
             }
         )
         if self.doubles:
-            self.warnings.append(
-                f"{len(self.doubles)} files have the name of another one and were left: {self.doubles[0]} ..."
-            )
+            self.warnings.append(f"{len(self.doubles)} files have another's name and were left: {self.doubles[0]} ...")
         if absent := sum(item.kind == Reason.NO_FILE for item in self.quarantine):
             self.warnings.append(f"{absent} images or annotations have no file here; quarantine.csv lists them")
         for name in ("laterality", "view"):
@@ -327,8 +307,7 @@ def convert_row(
 def _lesion(finding: Finding, scheme: str, trace: Trace) -> tuple[Lesion, bool]:
     """A finding in the pixels of the data set's image, and whether it was cut at the border of the archive's.
 
-    Raises:
-        ValueError: it has no area, or none on the image.
+    Raises ValueError: it has no area, or none on the image.
     """
     cut, rle = False, finding.rle
     if rle is not None and trace.steps:

@@ -4,8 +4,6 @@ A DICOM file `20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm` says image, patient, s
 outlines; INbreast.csv its density and BI-RADS. What becomes of each is in docs/inbreast.md.
 """
 
-from __future__ import annotations
-
 import plistlib
 import re
 from collections import Counter
@@ -16,11 +14,11 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 
 import shapely
+from shapely.geometry.base import BaseGeometry
+
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import Finding, FindingOptions, ImageArchive, ImageRow, Kind, tumor_of
 from mammodet.converters.tables import Cells, birads_of, density_of, images_by_stem, numbers_of, table_of
-from shapely.geometry.base import BaseGeometry
-
 from mammodet.errors import InputError
 from mammodet.outlines import polygon
 
@@ -113,8 +111,7 @@ _NEEDED = ("File Name", "View", "ACR", "Bi-Rads")
 def read_findings(path: Path) -> tuple[list[Finding], list[tuple[str, str]]]:
     """Findings in a property list of OsiriX, and the ROIs that are none: their names, and why.
 
-    Raises:
-        InputError: it cannot be read.
+    Raises InputError: it cannot be read.
     """
     try:
         images = plistlib.loads(path.read_bytes(), fmt=plistlib.FMT_XML)["Images"]

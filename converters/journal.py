@@ -3,8 +3,6 @@
 One JSON line per finished item, flushed as it is written; a line cut short by a kill is forgotten.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -15,12 +13,7 @@ from mammodet.files import file_stamp
 
 
 class Journal:
-    """Results by key, valid for one fingerprint of options.
-
-    Args:
-        path: the journal's file; one that was written with other options is started anew.
-        options: whatever changes results (JSON values).
-    """
+    """Results by key in a file, which is started anew where it was written with other `options` (JSON values)."""
 
     def __init__(self, path: Path, options: Any) -> None:
         self._path = path

@@ -4,15 +4,12 @@ Folders `Birad1`, `Birad3`, `Birad4`, `Birad5` hold images `2018_BC005421_CC_R.j
 density. What becomes of each is in docs/kau_bcmd.md.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 
 from mammodet.converters.base import Reason
 from mammodet.converters.findings import ImageArchive, ImageOptions, ImageRow
 from mammodet.converters.tables import density_of
-
 from mammodet.data.images import is_image
 from mammodet.errors import InputError
 

@@ -5,8 +5,6 @@ The coder departs from the standard (ITU-T T.81 H.1.2.1): its predictor holds in
 differences to the predictions, is read by a common decoder; only the sums are made here.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,7 @@ from mammodet.errors import InputError
 def read_ljpeg(path: Path) -> NDArray[np.uint16]:
     """Values of the scanner, uint16 (height, width), of the size that the stream itself states.
 
-    Raises:
-        InputError: the file is missing, damaged, cut short or too large, or no stream of this coder.
+    Raises InputError: the file is missing, damaged, cut short or too large, or no stream of this coder.
     """
     try:
         if (size := path.stat().st_size) > MOST_FILE_BYTES:

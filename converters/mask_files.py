@@ -1,7 +1,5 @@
 """Masks in files of their own: what is set, how they come to the size of their image, and what is connected in them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

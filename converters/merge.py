@@ -3,8 +3,6 @@
 Every set keeps its own split. What becomes of each image is in docs/several_data_sets.md.
 """
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from collections import defaultdict
@@ -14,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from mammodet.audit.copies import find_copies
+from mammodet.audit.facts import measure_image
 from mammodet.converters.base import Quarantined, Reason, counted, link_file, listed, settle_sides, split_counts
 from mammodet.converters.options import Options, Pairs, flag, pairs
 from mammodet.converters.skeleton import Converter, Made, refused
-
-from mammodet.audit.copies import find_copies
-from mammodet.audit.facts import measure_image
 from mammodet.data.coco import read_coco
 from mammodet.data.dataset_files import has_dataset
 from mammodet.data.several import map_categories
@@ -93,9 +90,7 @@ class Merge(Converter[MergeOptions, Source]):
         for subset, path in _files(self.source / name):
             dataset = map_categories(read_coco(path), said, str(path), faults)
             images = tuple(replace(record, patient_id=f"{prefix}{record.patient_id}") for record in dataset.images)
-            faults += [
-                f"{path}: image {one.file_name!r} has no patient" for one in dataset.images if not one.patient_id
-            ]
+            faults += [f"{path}: {one.file_name!r} has no patient" for one in dataset.images if not one.patient_id]
             parts[subset] = replace(dataset, images=images)
         return parts
 

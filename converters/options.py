@@ -1,7 +1,5 @@
 """What every converter is asked; a converter's own options are fields of a subclass (`flag`)."""
 
-from __future__ import annotations
-
 from pydantic.dataclasses import dataclass
 
 from mammodet.command_line import Flag, Pairs, add_arguments, flag, pairs

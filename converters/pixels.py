@@ -1,18 +1,16 @@
 """The pixels of an archive's image: its own file referred to, or a PNG with the traced crop and size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import cv2
-from mammodet.converters.base import ARCHIVE_LINK
-from mammodet.converters.options import flag
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydicom.uid import UID
 
+from mammodet.converters.base import ARCHIVE_LINK
+from mammodet.converters.options import flag
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import DicomHeader, read_dicom, read_header
 from mammodet.data.images import Pixels, is_dicom, read_image, read_size_hw, write_png
@@ -70,17 +68,11 @@ class PixelOptions(SizeOptions):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An image file as the data set has it.
+    """An image file as the data set has it."""
 
-    Attributes:
-        record: what its file says: name, size, spacing, breast box.
-        header: None where it is no DICOM file.
-        trace: from the archive's pixels to those of `record`.
-    """
-
-    record: ImageRecord
-    header: DicomHeader | None
-    trace: Trace
+    record: ImageRecord  #: what its file says: name, size, spacing, breast box
+    header: DicomHeader | None  #: None where it is no DICOM file
+    trace: Trace  #: from the archive's pixels to those of `record`
 
 
 def take_image(

@@ -4,8 +4,6 @@ All tables of archives are read here, so that a row that was cut short is one ev
 was found.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io
@@ -31,24 +29,17 @@ _PACKAGE = "{http://schemas.openxmlformats.org/package/2006/relationships}"
 
 
 class Line(NamedTuple):
-    """A row that is not blank.
+    """A row that is not blank."""
 
-    Attributes:
-        number: of its first line, from 1.
-        cells: without white space at their ends.
-        fault: set where it has not one cell for each column, so that none of them can be trusted.
-    """
-
-    number: int
-    cells: list[str]
-    fault: str = ""
+    number: int  #: of its first line, from 1
+    cells: list[str]  #: without white space at their ends
+    fault: str = ""  #: set where it has not one cell for each column, so that none of them can be trusted
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file, if it is none too large for a table.
 
-    Raises:
-        InputError: it is missing, cannot be read, or is too large.
+    Raises InputError: it is missing, cannot be read, or is too large.
     """
     check_is_file(path, "a table")
     try:
@@ -64,11 +55,15 @@ def column_name(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
+def without_point_zero(cell: str) -> str:
+    """`3.0`, as programs write numbers of a column with gaps, is 3."""
+    return re.sub(r"^(\d+)\.0$", r"\1", cell)
+
+
 def find_tables(places: Sequence[Path], levels: int) -> Iterator[tuple[Path, bool]]:
     """The given files (True), and the CSV files in the given folders and so many levels below; each content once.
 
-    Raises:
-        InputError: a place is missing, or a file cannot be read.
+    Raises InputError: a place is missing, or a file cannot be read.
     """
     contents: set[bytes] = set()
     for place in places:

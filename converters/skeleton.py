@@ -4,8 +4,6 @@ An archive is a subclass of `Converter` that brings `find`, `rows` and `convert_
 of the folders, the journal, threads or processes, clusters, progress, quarantine, splits and summary.
 """
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -28,7 +26,6 @@ from mammodet.converters.base import (
 )
 from mammodet.converters.journal import Journal, files_fingerprint
 from mammodet.converters.options import Options
-
 from mammodet.data.coco import from_json, to_json
 from mammodet.data.splits import Splits
 from mammodet.errors import InputError
@@ -45,16 +42,11 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a row.
+    """What became of a row."""
 
-    Attributes:
-        record: None where the image is quarantined.
-        facts: for the archive's counts and checks; JSON, where there is a journal.
-    """
-
-    record: ImageRecord | None
+    record: ImageRecord | None  #: None where the image is quarantined
     quarantine: tuple[Quarantined, ...] = ()
-    facts: Any = None
+    facts: Any = None  #: for the archive's counts and checks; JSON, where there is a journal
 
 
 def refused(what: str, name: str, error: object, file: Path | str, reason: Reason = Reason.UNREADABLE) -> Made:
@@ -93,8 +85,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
     def find(self) -> None:
         """Look at the source, and refuse what is not this archive.
 
-        Raises:
-            InputError: no archive there, or options that cannot be met.
+        Raises InputError: no archive there, or options that cannot be met.
         """
 
     @abstractmethod
@@ -150,8 +141,7 @@ class Converter(ABC, Generic[OptionsT, Row]):
     def convert(cls, source: Path, output: Path, options: OptionsT | None = None) -> Summary:
         """Convert an archive.
 
-        Raises:
-            InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
+        Raises InputError: no archive there, nothing in it that can be converted, or options that cannot be met.
         """
         chosen: Any = options if options is not None else cls.options_type()
         return cls(Path(source), Path(output), chosen).run()

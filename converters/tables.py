@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mammodet.converters.sheet import Line, read_sheet
-
 from mammodet.data.images import is_image
 from mammodet.errors import InputError
 from mammodet.folders import walk_files
@@ -77,11 +76,7 @@ def images_by_stem(files: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def table_of(source: Path, files: Mapping[str, Path], *names: str) -> Path:
-    """The first of these tables that is there.
-
-    Raises:
-        InputError: none is.
-    """
+    """The first of these tables that is there. Raises InputError: none is."""
     for name in names:
         if name.lower() in files:
             return files[name.lower()]

@@ -1,7 +1,5 @@
 """Regions of the VGG Image Annotator (VIA): the shapes that its JSON and its CSV hold."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +12,7 @@ from mammodet.records import Geometry
 def read_shape(shape: Any) -> tuple[list[float], Geometry]:
     """x, y, x, y, ... of a region in pixels of the image, and how it was drawn.
 
-    Raises:
-        ValueError: it is no shape, or one without an extent.
+    Raises ValueError: it is no shape, or one without an extent.
     """
     if not isinstance(shape, Mapping):
         raise ValueError(f"shape is {short(shape)}; expected an object")

@@ -4,8 +4,6 @@ finding_annotations.csv has a row for each box, and one for each image without a
 for each image. What becomes of each is in docs/vindr.md.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 python docs/make_evaluation_figures.py
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -83,12 +81,7 @@ def match_rules() -> Figure:
 
 def example() -> tuple[Dataset, list[ImagePrediction]]:
     """Four images: two lesions, one lesion and a region to ignore, none, none."""
-    lesions = (
-        [(10, 15, 40, 45), (60, 55, 90, 85)],
-        [(20, 20, 50, 50)],
-        [],
-        [],
-    )
+    lesions = ([(10, 15, 40, 45), (60, 55, 90, 85)], [(20, 20, 50, 50)], [], [])
     ignored: Sequence[Sequence[tuple[float, ...]]] = ([], [(55, 55, 95, 95)], [], [])
     found: Sequence[Sequence[tuple[tuple[float, ...], float]]] = (
         [((12, 17, 40, 44), 0.9), ((14, 12, 44, 40), 0.7), ((58, 10, 80, 30), 0.5)],

@@ -189,10 +189,7 @@ class Predictor:
         )
 
 
-def load(
-    name: str | Path | Sequence[str | Path] = STARTER,
-    device: str = "auto",
-) -> Predictor:
+def load(name: str | Path | Sequence[str | Path] = STARTER, device: str = "auto") -> Predictor:
     """A trained model.
 
     Args:
@@ -207,11 +204,7 @@ def load(
 
 
 def read_dataset(path: str | Path) -> Dataset:
-    """A data set file, checked (docs/data_format.md).
-
-    Raises:
-        InputError: with all its faults.
-    """
+    """A data set file, checked (docs/data_format.md). Raises InputError: with all its faults."""
     return read_coco(Path(path))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mammodet.errors import InputError
@@ -207,12 +206,10 @@ def _expected(leaf: Leaf) -> str:
         return f"one of {', '.join(map(str, get_args(leaf.kind)))}"
     words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}.get(leaf.kind, "text")
     unit = " px" if leaf.flag.metavar == "PX" else ""
-    low = next(
-        (str(each.ge if isinstance(each, Ge) else each.gt) for each in leaf.limits if isinstance(each, Ge | Gt)), ""
-    )
-    high = next(
-        (str(each.le if isinstance(each, Le) else each.lt) for each in leaf.limits if isinstance(each, Le | Lt)), ""
-    )
+    limits = {
+        key: str(getattr(each, key)) for each in leaf.limits for key in ("ge", "gt", "le", "lt") if hasattr(each, key)
+    }
+    low, high = limits.get("ge", limits.get("gt", "")), limits.get("le", limits.get("lt", ""))
     if low and high:
         return f"{words} from {low} to {high}{unit}"
     return f"{words} of {low}{unit} or more" if low else f"{words} of {high}{unit} or less" if high else words

@@ -21,8 +21,7 @@ INSTALL = (
 def require_detectron2() -> None:
     """Import detectron2, without what it and torch warn of that no user of ours can change.
 
-    Raises:
-        InputError: it is missing, or was built for another torch.
+    Raises InputError: it is missing, or was built for another torch.
     """
     try:
         with warnings.catch_warnings():

@@ -1,7 +1,5 @@
 """Errors that a user can act on; all faults are reported at once."""
 
-from __future__ import annotations
-
 import reprlib
 import unicodedata
 from collections.abc import Sequence
@@ -74,7 +72,7 @@ _WORDS = {
 }
 
 
-def faults_of(error: ValidationError) -> list[str]:
+def faults_of(error: "ValidationError") -> list[str]:
     """Every fault that pydantic found: the place in the file, what stands there, and what was expected."""
     faults = []
     for item in error.errors(include_url=False):

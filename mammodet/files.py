@@ -32,12 +32,9 @@ _KINDS = {
 
 
 def check_is_file(path: Path, what: str = "a file") -> None:
-    """Refuse what is not a regular file before it is opened: a pipe blocks its reader, a device never ends.
+    """Refuse what is not the regular file that `what` names, before it is opened: a pipe blocks, a device never ends.
 
-    Args:
-        what: what is expected: `a JSON file`, `an image`, ...
-    Raises:
-        InputError: the path does not exist, or is a folder, pipe, device, socket or of unknown kind.
+    Raises InputError: the path does not exist, or is a folder, pipe, device, socket or of unknown kind.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
@@ -183,8 +180,7 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON.
 
-    Raises:
-        InputError: what `check_is_file` refuses, the file is not UTF-8, or what `parse_json` refuses.
+    Raises InputError: what `check_is_file` refuses, the file is not UTF-8, or what `parse_json` refuses.
     """
     path = Path(path)
     check_is_file(path, "a JSON file")
@@ -218,8 +214,7 @@ class _YamlLoader(yaml.SafeLoader):
 def load_yaml(path: Path) -> Any:
     """The value of a YAML file.
 
-    Raises:
-        InputError: missing, no regular file, too large or too deep, or not YAML; a key that stands twice is a fault.
+    Raises InputError: missing, no regular file, too large or too deep, or not YAML; a key that stands twice is a fault.
     """
     check_is_file(path, "a YAML file")
     if path.stat().st_size > _MOST_YAML_BYTES:
@@ -237,8 +232,8 @@ def load_yaml(path: Path) -> Any:
 def parse_xml(content: bytes, where: str) -> ElementTree.Element:
     """The root of an XML text.
 
-    Raises:
-        InputError: it is damaged, or defines entities, by which a small file grows beyond the memory or reads others.
+    Raises InputError: it is damaged, or defines entities, by which a small file grows beyond the memory or reads
+    others.
     """
 
     def refuse(*_: object) -> NoReturn:
@@ -287,30 +282,21 @@ def json_decoder(where: str) -> json.JSONDecoder:
 def check_nesting(text: str, where: str) -> None:
     """Refuse JSON of so many lists and objects that they fill the memory: three letters make one of 64 bytes.
 
-    Raises:
-        InputError: more than `_MOST_LISTS`.
+    Raises InputError: more than `_MOST_LISTS`.
     """
     if text.count("[") + text.count("{") > _MOST_LISTS:
         raise InputError(f"{where}: holds more than {_MOST_LISTS} lists and objects; expected fewer")
 
 
 def check_letters(value: Any, text: str) -> None:
-    """Refuse half a character in the value of a JSON text.
-
-    Raises:
-        UnicodeEncodeError: with it.
-    """
+    """Refuse half a character in the value of a JSON text. Raises UnicodeEncodeError: with it."""
     if r"\ud" in text.lower():
         json.dumps(value, ensure_ascii=False).encode()
 
 
 @contextmanager
 def json_faults(where: str) -> Iterator[None]:
-    """What is wrong with a JSON text, in words.
-
-    Raises:
-        InputError: for what the decoder raises.
-    """
+    """What is wrong with a JSON text, in words. Raises InputError: for what the decoder raises."""
     try:
         yield
     except UnicodeEncodeError as error:
@@ -331,12 +317,9 @@ def json_faults(where: str) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Lock a folder against other processes that also lock it; the lock ends with the block or the process.
+    """Lock a folder until the block or the process ends; `refusal` is the message if another process holds the lock.
 
-    Args:
-        refusal: message if another process holds the lock.
-    Raises:
-        InputError: another process holds the lock.
+    Raises InputError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -352,8 +335,7 @@ def check_tree(value: Any, where: str, *, most: int = 5 * 10**6, depth: int = 10
 
     YAML and pickles can reference one list many times, so a few hundred bytes may exhaust memory.
 
-    Raises:
-        InputError: more than `most` values, or deeper than `depth`.
+    Raises InputError: more than `most` values, or deeper than `depth`.
     """
     level, count = [value], 0
     for _ in range(depth):
@@ -362,9 +344,7 @@ def check_tree(value: Any, where: str, *, most: int = 5 * 10**6, depth: int = 10
         for each in level:
             members = each.values() if isinstance(each, dict) else each if isinstance(each, list | tuple) else ()
             if count + len(below) + len(members) > most:
-                raise InputError(
-                    f"{where}: holds more than {most} values, one list perhaps in many places; expected less"
-                )
+                raise InputError(f"{where}: holds more than {most} values, perhaps one list many times; expected less")
             below.extend(members)
         if not below:
             return

@@ -1,7 +1,5 @@
 """What lies in a folder and below it: links are followed, each folder once, and hidden ones are passed over."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

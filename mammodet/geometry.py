@@ -1,7 +1,7 @@
 """Boxes, circles and masks in the pixel frame of `mammodet.records`."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,11 +97,7 @@ def _pixel_range(low: float, high: float, side: int) -> tuple[int, int]:
 
 
 def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int], shape: BoxShape = "box") -> Rle:
-    """The mask of a lesion of which only a box is known: the pixels whose centres lie inside, at least one.
-
-    Args:
-        shape: `box` fills the box; `ellipse` fills the ellipse that touches its four sides.
-    """
+    """The mask of a lesion that has only a box: the pixels, at least one, centred in the `box` or its `ellipse`."""
     left, top, right, bottom = box_pixels(box_xyxy, size_hw)
     patch = np.ones((bottom - top, right - left), dtype=bool)
     if shape == "ellipse":
@@ -115,11 +111,7 @@ def box_rle(box_xyxy: BoxXYXY, size_hw: tuple[int, int], shape: BoxShape = "box"
 
 
 def lesion_rle(lesion: Lesion, size_hw: tuple[int, int], shape: BoxShape = "box") -> Rle:
-    """The mask of a lesion, wherever one is needed: its own, or that of its box where only a box is known.
-
-    Args:
-        shape: as in `box_rle`.
-    """
+    """The mask of a lesion: its own, or that of its box, by `shape` as in `box_rle`, where only a box is known."""
     if lesion.rle is not None and lesion.has_outline:
         return lesion.rle
     return box_rle(lesion.box_xyxy, size_hw, shape)
@@ -187,3 +179,23 @@ def rle_box(rle: Rle) -> BoxXYXY:
     """Tight box_xyxy of a mask; all zeros where it is empty."""
     x, y, width, height = (float(value) for value in coco_mask.toBbox(rle))
     return x, y, x + width, y + height
+
+
+def surround_contrast(pixels: NDArray[Any], centre_xy: tuple[float, float], radius: float) -> float:
+    """Mean of a disc less that of the ring around it, to twice its radius, in grey levels of pixels (height, width).
+
+    Masses are brighter than what surrounds them, which tells whether coordinates are right. 0 where the disc or its
+    ring lies wholly outside the image.
+    """
+    height, width = pixels.shape
+    x, y = centre_xy
+    left, right = max(int(x - 2 * radius), 0), min(int(x + 2 * radius) + 2, width)
+    top, bottom = max(int(y - 2 * radius), 0), min(int(y + 2 * radius) + 2, height)
+    if right <= left or bottom <= top:
+        return 0.0
+    patch = pixels[top:bottom, left:right]
+    disc = circle_mask((x - left, y - top), radius, patch.shape)
+    ring = circle_mask((x - left, y - top), 2 * radius, patch.shape) & ~disc
+    if not disc.any() or not ring.any():
+        return 0.0
+    return float(patch[disc].mean() - patch[ring].mean())

@@ -54,8 +54,7 @@ class JsonList:
 def read_members(path: Path, long: Collection[str]) -> Any:
     """Read JSON; of an object, the lists that are members of these names as `JsonList`.
 
-    Raises:
-        InputError: as `read_json`.
+    Raises InputError: as `read_json`.
     """
     path = Path(path)
     check_is_file(path, "a JSON file")

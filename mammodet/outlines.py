@@ -99,8 +99,7 @@ def _valid(drawn: shapely.Polygon) -> BaseGeometry:
 def polygon(points_xy: Sequence[Sequence[float]]) -> BaseGeometry:
     """The area inside an outline; one that crosses itself becomes the parts that it encloses.
 
-    Raises:
-        ValueError: fewer than three points, a number that is not finite, or no area.
+    Raises ValueError: fewer than three points, a number that is not finite, or no area.
     """
     if len(points_xy) < 3:
         raise ValueError(f"has {len(points_xy)} points; an outline has at least 3")
@@ -110,22 +109,14 @@ def polygon(points_xy: Sequence[Sequence[float]]) -> BaseGeometry:
 
 
 def circle(centre_xy: Sequence[float], radius: float) -> BaseGeometry:
-    """A disc, as a polygon of 128 corners.
-
-    Raises:
-        ValueError: no radius.
-    """
+    """A disc, as a polygon of 128 corners. Raises ValueError: no radius."""
     if not radius > 0:
         raise ValueError(f"has the radius {radius:g}")
     return shapely.Point(centre_xy).buffer(radius, quad_segs=32)
 
 
 def box(x1: float, y1: float, x2: float, y2: float) -> BaseGeometry:
-    """A rectangle.
-
-    Raises:
-        ValueError: it is empty or inside out.
-    """
+    """A rectangle. Raises ValueError: it is empty or inside out."""
     if not (x2 > x1 and y2 > y1 and np.isfinite([x1, y1, x2, y2]).all()):
         raise ValueError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is empty or inside out")
     return shapely.box(x1, y1, x2, y2)
@@ -134,8 +125,7 @@ def box(x1: float, y1: float, x2: float, y2: float) -> BaseGeometry:
 def clip(shape: BaseGeometry, size_hw: tuple[int, int]) -> tuple[BaseGeometry, bool]:
     """The part of a shape on an image of (height, width), and whether something was cut off.
 
-    Raises:
-        ValueError: nothing of it is on the image.
+    Raises ValueError: nothing of it is on the image.
     """
     height, width = size_hw
     x1, y1, x2, y2 = shape.bounds

@@ -47,11 +47,7 @@ class LineClock:
 
 
 def reported(items: Iterable[T], total: int, *, name: str, say: Callable[[str], None]) -> Iterator[T]:
-    """The items, with a bar on a terminal, and lines of how far the work is.
-
-    Args:
-        say: takes the lines; it may keep them off a screen that shows the bar.
-    """
+    """The items, with a bar on a terminal, and lines of how far the work is, which `say` takes."""
     began, clock = time.monotonic(), LineClock()
     for number, item in enumerate(tqdm(items, total=total, desc=name, unit="image", disable=not has_terminal()), 1):
         yield item
@@ -103,12 +99,7 @@ def in_processes(
     try:
         results = pool(delayed(work)(*task) for task in tasks)
         bar = tqdm(
-            results,
-            total=done + len(tasks),
-            initial=done,
-            desc=name,
-            unit="image",
-            disable=None if progress else True,
+            results, total=done + len(tasks), initial=done, desc=name, unit="image", disable=None if progress else True
         )
         yield from bar
     except (BrokenProcessPool, BrokenPipeError) as error:

@@ -37,11 +37,7 @@ class Rle(TypedDict):
 
 
 class Picked(Sequence[Any]):
-    """Some items of another sequence.
-
-    Args:
-        rows: int (n,), which.
-    """
+    """Some items of another sequence, by rows int (n,)."""
 
     __slots__ = ("items", "rows")
 

@@ -13,8 +13,7 @@ from mammodet.records import Rle
 def decode_runs(counts: bytes) -> NDArray[np.int64]:
     """The runs of compressed run lengths, zeros first.
 
-    Raises:
-        ValueError: a character that does not belong there, a run that is cut short, negative or beyond 32 bits.
+    Raises ValueError: a character that does not belong there, a run that is cut short, negative or beyond 32 bits.
     """
     codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     if not len(codes):
@@ -44,8 +43,7 @@ def decode_runs(counts: bytes) -> NDArray[np.int64]:
 def check_counts(counts: bytes, pixels: int) -> None:
     """Refuse compressed run lengths that do not cover the image; the C decoder would write past its buffer.
 
-    Raises:
-        ValueError: saying what is wrong with them.
+    Raises ValueError: saying what is wrong with them.
     """
     runs = decode_runs(counts)
     # The C code adds in 32 bits; runs that long are refused before they can be added.

@@ -4,8 +4,6 @@ Every step maps x and y apart, as `x' = scale * x + shift`, in the pixel frame o
 from native pixels (the file as it was read) to the network's input; `backward` the other way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,8 +41,7 @@ class Trace:
     def output_size_hw(self) -> tuple[int, int]:
         """(height, width) after all steps.
 
-        Raises:
-            ValueError: a step is unknown, has other values than it needs, or leaves the image.
+        Raises ValueError: a step is unknown, has other values than it needs, or leaves the image.
         """
         height, width = self.native_size_hw
         if not _whole(height, width) or height < 1 or width < 1:
@@ -66,7 +63,7 @@ class Trace:
                     raise ValueError(f"resize to {step.values}: expected two positive numbers")
         return height, width
 
-    def then(self, name: StepName, *values: int) -> Trace:
+    def then(self, name: StepName, *values: int) -> "Trace":
         """This trace with one more step."""
         return Trace(self.native_size_hw, (*self.steps, Step(name, tuple(int(value) for value in values))))
 
@@ -188,11 +185,10 @@ class Trace:
         }
 
     @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Trace:
+    def from_json(value: Mapping[str, Any]) -> "Trace":
         """The inverse of `to_json`.
 
-        Raises:
-            KeyError, TypeError, ValueError: it cannot be read, or its steps do not fit.
+        Raises KeyError, TypeError, ValueError: it cannot be read, or its steps do not fit.
         """
         height, width = value["native_size_hw"]
         return Trace((height, width), tuple(Step(name, tuple(rest)) for name, *rest in value["steps"]))

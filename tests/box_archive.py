@@ -14,7 +14,6 @@ from typing import Any, Literal
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.options import Options, flag
 from mammodet.converters.skeleton import Made, Resumable, refused
-
 from mammodet.data.breast import find_breast
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from mammodet.converters import mias
 from mammodet.converters.base import SplitOptions
-
 from mammodet.phantom.mias import write_mias_archive
 
 #: Overrides that make a Mask R-CNN of a few hundred thousand weights for images of 64 to 128 px.

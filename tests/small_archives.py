@@ -12,10 +12,10 @@ from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
-from mammodet.converters.base import SplitOptions
-from mammodet.converters.findings import ImageOptions
 from small_dicom import image, save
 
+from mammodet.converters.base import SplitOptions
+from mammodet.converters.findings import ImageOptions
 from mammodet.data.coco import read_coco
 
 HIGH, WIDE = 120, 80

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mammodet.converters import cbis_ddsm
 from mammodet.converters.base import Summary
-
 from mammodet.data.coco import read_coco
 from mammodet.phantom.cbis_ddsm import CbisPhantomSummary, write_cbis_archive
 from mammodet.records import ImageRecord

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from mammodet.converters.coco import CocoOptions, convert
 from mammodet.converters.options import add_arguments
-
 from mammodet.data.coco import read_coco
 
 PATTERN = r"(?P<patient>\d+)_(?P<laterality>LEFT|RIGHT|L|R)_(?P<view>\w+)"

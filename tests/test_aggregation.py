@@ -174,12 +174,7 @@ SCORES = np.array([0.5, 0.25])
 def test_image_scores_take_other_questions_from_the_head(rule, tumor):
     chosen, by_rule = image_scores(SCORES, HEAD, AggregationConfig(rule=rule, top_k=3))
     assert chosen == {"tumor": pytest.approx(tumor), "malignant": 0.0625}
-    assert by_rule == {
-        "max": {"tumor": 0.5},
-        "noisy_or": {"tumor": 0.625},
-        "top_k_mean": {"tumor": 0.25},
-        "head": HEAD,
-    }
+    assert by_rule == {"max": {"tumor": 0.5}, "noisy_or": {"tumor": 0.625}, "top_k_mean": {"tumor": 0.25}, "head": HEAD}
 
 
 @pytest.mark.parametrize(("rule", "tumor"), [("max", 0.5), ("noisy_or", 0.625), ("top_k_mean", 0.375)])

@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mammodet.converters import mias
-from mammodet.converters.base import SplitOptions
 from pycocotools import mask as coco_mask
 
 from mammodet.audit.run import audit_file
+from mammodet.converters import mias
+from mammodet.converters.base import SplitOptions
 from mammodet.data.coco import read_coco, to_json, write_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError

@@ -20,8 +20,8 @@ from mammodet.audit.page import choose_items, make_figures, write_audit_page
 from mammodet.audit.result import Audit, Checked
 from mammodet.audit.tables import cross_table, image_kind, lesion_sizes
 from mammodet.audit.totals import TOTALS, check_totals
-from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import write_png
+from mammodet.geometry import surround_contrast
 from mammodet.records import Dataset, ImageRecord, Lesion
 from mammodet.reporting.curves import to_svg
 

@@ -173,8 +173,7 @@ def test_average_precision_equals_pycocotools_on_odd_cases(tmp_path, kind, seed)
     )
     order = np.random.default_rng(seed).permutation(len(data.images))
     data = replace(
-        data,
-        images=tuple(replace(one, image_id=int(number)) for one, number in zip(data.images, order, strict=True)),
+        data, images=tuple(replace(one, image_id=int(number)) for one, number in zip(data.images, order, strict=True))
     )
     predictions = [replace(one, image_id=int(number)) for one, number in zip(predictions, order, strict=True)]
     expected = plain_pycocotools(tmp_path, data, predictions, kind)
@@ -237,14 +236,10 @@ def test_weighted_average_precision_equals_pycocotools_on_repeated_patients(tmp_
     row = measure.row(weights.astype(float))
     copies = [position for position in range(len(data.images)) for _ in range(weights[clusters[position]])]
     again = replace(
-        data,
-        images=tuple(replace(data.images[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)),
+        data, images=tuple(replace(data.images[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies))
     )
     expected = plain_pycocotools(
-        tmp_path,
-        again,
-        [replace(predictions[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)],
-        kind,
+        tmp_path, again, [replace(predictions[p], image_id=n, file_name=f"{n}.png") for n, p in enumerate(copies)], kind
     )
     assert row[:3] == pytest.approx([float(value) for value in expected.stats[:3]], abs=1e-12)
 

@@ -239,8 +239,8 @@ def test_threshold_goal_is_of_the_probability_where_there_is_one():
     [
         ([1, 0, 0], [0.5, 0.5, 0.5], "youden", None, "no threshold does better than chance"),
         ([1, 1, 0], [0.2, 0.3, 0.9], "youden", None, "no threshold does better than chance"),
-        ([1, 1, 0], [0.2, 0.3, 0.9], "specificity@0.9", None, "where no positive case is found"),
-        ([0, 0, 1], [0.9, 0.8, 0.1], "specificity@0.5", None, "where no positive case is found"),
+        ([1, 1, 0], [0.2, 0.3, 0.9], "specificity@0.9", None, "where no positive is found"),
+        ([0, 0, 1], [0.9, 0.8, 0.1], "specificity@0.5", None, "where no positive is found"),
         ([1, 1, 0], [0.9, 0.3, 0.2], "threshold@0.9", Scaling(0.1, 0.0), r"a score of 1 has 0\.715"),
     ],
 )
@@ -250,7 +250,7 @@ def test_goal_that_cannot_be_reached_is_said(labels, scores, goal, scaling, mess
 
 
 def test_threshold_of_one_class_is_refused():
-    with pytest.raises(InputError, match="2 positive and 0 negative cases: a threshold needs both"):
+    with pytest.raises(InputError, match="2 positive and 0 negative cases: thresholds need both"):
         choose_threshold([1, 1], [0.2, 0.3], "youden")
 
 

@@ -16,8 +16,8 @@ from mammodet.data.predictions import Predictions, read_predictions, write_predi
 from mammodet.errors import InputError
 from mammodet.evaluation.calibration_file import (
     Calibration,
-    add_labels,
     check_belongs,
+    label_predictions,
     read_calibration,
     to_json,
     write_calibration,
@@ -78,10 +78,7 @@ def faulty(change: Any) -> Any:
             "fitted_on.over_images: String should match pattern '^(max|mean)$' (is 'median')",
         ),
         (lambda v: v["fitted_on"].update(patients=[1]), "fitted_on.patients.0 is 1; expected text"),
-        (
-            lambda v: v["fitted_on"].update(fitted_on_test=0),
-            "fitted_on.fitted_on_test is 0; expected true or false",
-        ),
+        (lambda v: v["fitted_on"].update(fitted_on_test=0), "fitted_on.fitted_on_test is 0; expected true or false"),
         (lambda v: v["fitted_on"].update(rule=7), "fitted_on.rule is 7; expected text"),
         (lambda v: v.update(fits=[]), "'fits' are empty"),
         (lambda v: v.update(fits=[1]), "fits.0 is 1; expected an object"),
@@ -94,10 +91,7 @@ def faulty(change: Any) -> Any:
             lambda v: v["fits"][0].update(label="cyst"),
             "fits.0.label: String should match pattern '^(tumor|malignant)$' (is 'cyst')",
         ),
-        (
-            lambda v: v["fits"][0].update(n_positive=-1),
-            "fits.0.n_positive is -1; expected at least 0",
-        ),
+        (lambda v: v["fits"][0].update(n_positive=-1), "fits.0.n_positive is -1; expected at least 0"),
         (lambda v: v["fits"][0].update(n_negative=7), "counts 4 positive and 6 negative cases; the fit had 4 and 7"),
         (lambda v: v["fits"][0]["scaling"].update(a=-1), "expected finite numbers, a above 0"),
         (lambda v: v["fits"][0]["scaling"].update(b="x"), "fits.0.scaling.b is 'x'; expected a number"),
@@ -106,15 +100,9 @@ def faulty(change: Any) -> Any:
             lambda v: v["fits"][0]["points"][0].update(threshold=1.5),
             "fits.0.points.0.threshold is 1.5; expected at most 1",
         ),
-        (
-            lambda v: v["fits"][0]["points"][0].update(tp=2.5),
-            "fits.0.points.0.tp is 2.5; expected a whole number",
-        ),
+        (lambda v: v["fits"][0]["points"][0].update(tp=2.5), "fits.0.points.0.tp is 2.5; expected a whole number"),
         (lambda v: v["fits"][0]["points"].pop(), "'points' and 'not_reached' are for sensitivity@0.9"),
-        (
-            lambda v: v["fits"][0].update(before={"ece": "x"}),
-            "fits.0.before.ece is 'x'; expected a number",
-        ),
+        (lambda v: v["fits"][0].update(before={"ece": "x"}), "fits.0.before.ece is 'x'; expected a number"),
         (lambda v: v.update(refused=[{"level": "image"}]), "refused.0.label is missing"),
     ],
 )
@@ -188,7 +176,8 @@ def test_labels_are_added_and_nothing_else_changes(tmp_path):
     before = Predictions(images, ("mass",), {"checkpoint_sha256": CHECKPOINT}, breasts, ())
     write_predictions(before, tmp_path / "p.json")
     value = json.loads((tmp_path / "p.json").read_text())
-    labelled = add_labels(CALIBRATION, value)
+    label_predictions(tmp_path / "p.json", CALIBRATION)
+    labelled = json.loads((tmp_path / "p.json").read_text())
     assert [item["labels"]["tumor"]["label"] for item in labelled["images"]] == [1, 0]
     assert labelled["breasts"][0]["labels"]["tumor"]["label"] is None
     assert labelled["model"]["calibration"]["sha256"] == canonical_hash(to_json(CALIBRATION))
@@ -202,8 +191,7 @@ def test_labels_are_added_and_nothing_else_changes(tmp_path):
 def test_labelled_predictions_can_be_read(tmp_path):
     before = Predictions((prediction(1, scores={"tumor": 0.8}),), ("mass",), {"checkpoint_sha256": OTHER}, (), ())
     write_predictions(before, tmp_path / "p.json")
-    value = add_labels(CALIBRATION, json.loads((tmp_path / "p.json").read_text()))
-    (tmp_path / "p.json").write_text(json.dumps(value))
+    label_predictions(tmp_path / "p.json", CALIBRATION)
     after = read_predictions(tmp_path / "p.json")
     assert after.images[0].scores == {"tumor": 0.8}
     assert after.model["calibration"]["goal"] == "sensitivity@0.9"

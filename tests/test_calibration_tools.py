@@ -25,11 +25,7 @@ from mammodet.data.sources import SourceFile
 from mammodet.engine.facts import RunFacts
 from mammodet.engine.predict import Predictor, predict_to_folder
 from mammodet.errors import InputError
-from mammodet.evaluation.calibration_file import (
-    label_predictions,
-    read_calibration,
-    write_calibration,
-)
+from mammodet.evaluation.calibration_file import label_predictions, read_calibration, write_calibration
 from mammodet.evaluation.fit_calibration import fit_calibration, provenance_of
 from mammodet.files import file_hash
 
@@ -151,8 +147,7 @@ def test_tool_says_that_a_goal_is_out_of_reach(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"),
-    [({"subset": "test"}, "its info says so"), ({"name": "mias_test.json"}, "its name says so")],
+    ("how", "reason"), [({"subset": "test"}, "its info says so"), ({"name": "mias_test.json"}, "its name says so")]
 )
 def test_tool_refuses_a_test_set_unless_told(tmp_path, how, reason, capsys):
     with pytest.raises(InputError, match=reason):

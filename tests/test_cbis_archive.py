@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mammodet.converters.cbis_ddsm.archive import find_archive
 from small_dicom import image, save
 
+from mammodet.converters.cbis_ddsm.archive import find_archive
 from mammodet.errors import InputError
 
 CASE = "Mass-Training_P_00001_LEFT_CC"

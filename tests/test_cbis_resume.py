@@ -31,7 +31,7 @@ def test_tables_of_an_older_run_do_not_outlive_its_images(tmp_path, monkeypatch)
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mammodet.converters.cbis_ddsm.converter.convert_image", stop)
+    monkeypatch.setattr("mammodet.converters.cbis_ddsm.convert_image", stop)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "archive", tmp_path / "out", abnormality="mass", image={"max_size": 64})
     assert not list((tmp_path / "out").glob("*.json"))

@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from mammodet.converters.cbis_ddsm.archive import SourceFile
 from mammodet.converters.cbis_ddsm.roi import locate, read_roi
 from mammodet.converters.mask_files import LesionError, is_uniform_scale, resize_mask, two_valued
-
 from mammodet.data.images import write_jpeg, write_png
 
 

@@ -5,8 +5,8 @@ import random
 from pathlib import Path
 
 import pytest
-from mammodet.converters.cbis_ddsm.table import read_tables
 
+from mammodet.converters.cbis_ddsm.table import read_tables
 from mammodet.errors import InputError
 
 MASS = (

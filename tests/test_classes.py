@@ -164,10 +164,7 @@ def test_a_probability_of_zero_for_the_true_class_is_finite():
 def test_a_large_set_is_resampled_in_seconds():
     rng = np.random.default_rng(0)
     figures = ClassFigures(
-        rng.integers(0, 8, 10_000),
-        rng.dirichlet(np.ones(8), 10_000),
-        rng.integers(0, 2500, 10_000),
-        ranks=range(8),
+        rng.integers(0, 8, 10_000), rng.dirichlet(np.ones(8), 10_000), rng.integers(0, 2500, 10_000), ranks=range(8)
     )
     weights = rng.integers(0, 3, 2500).astype(np.float64)
     start = time.process_time()

@@ -52,10 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder_archive(root / "folder", images=96, size=128, progress=False)
     write_ddsm_patches(root / "ddsm_patches", images=200, size=64, progress=False)
     write_rsna_archive(root / "rsna", patients=16, size=128, positive_fraction=0.5, progress=False)
-    options = {
-        "cbis_ddsm": ["--abnormality", "mass", "--split", "holdout"],
-        "ddsm_patches": ["--size", "64"],
-    }
+    options = {"cbis_ddsm": ["--abnormality", "mass", "--split", "holdout"], "ddsm_patches": ["--size", "64"]}
     for name in ARCHIVES:
         arguments = [
             name,

@@ -186,10 +186,7 @@ def test_label_smoothing_and_class_weights_by_hand():
 # views
 
 
-@pytest.mark.parametrize(
-    ("views", "expected"),
-    [("mean", [[0.2, 0.5], [0.9, 0.1]]), ("max", [[0.3, 0.8], [0.9, 0.1]])],
-)
+@pytest.mark.parametrize(("views", "expected"), [("mean", [[0.2, 0.5], [0.9, 0.1]]), ("max", [[0.3, 0.8], [0.9, 0.1]])])
 def test_views_are_joined_to_breasts(views, expected):
     model = classifier([Target("tumor")], views=views)
     images = [image(0.1, 0.2), image(0.9, 0.1), image(0.3, 0.8)]

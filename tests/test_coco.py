@@ -326,7 +326,7 @@ def test_image_of_too_many_pixels_is_refused(tmp_path):
     ("categories", "message"),
     [
         ([], "'categories' is empty"),
-        ([{"id": 0, "name": "Mass"}], "category ids are [0]; expected 1 to 1 without gaps (0 is the background)"),
+        ([{"id": 0, "name": "Mass"}], "category ids are [0]; expected 1 to 1, no gaps (0: background)"),
         ([{"id": 1, "name": "a"}, {"id": 3, "name": "b"}], "category ids are [1, 3]; expected 1 to 2"),
         ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "occurs more than once"),
         ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "occurs more than once"),

@@ -300,10 +300,7 @@ def classifier(settings: dict | None = None, **model: object) -> dict:
         (classifier({"norm": "FrozenBN"}), "classifier.norm=FrozenBN without weights never learns"),
         (classifier({"network": "resnet51"}), "network 'resnet51': expected cnn, resnet18"),
         (classifier({"heads": {}}), "model.classifier.heads"),
-        (
-            classifier({"heads": {"tumor": {"loss": "cross_entropy"}}}),
-            "is a label, its loss is bce or focal",
-        ),
+        (classifier({"heads": {"tumor": {"loss": "cross_entropy"}}}), "is a label, its loss is bce or focal"),
         (classifier({"heads": {"density": {"loss": "bce"}}}), "heads.density: has several classes"),
         (classifier({"heads": {"density": {"positive_weight": 2}}}), "positive_weight is for labels"),
         (classifier({"heads": {"tumor": {"class_weights": "balanced"}}}), "heads.tumor: is a label; class_weights"),

@@ -8,25 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from small_archives import HIGH, WIDE, lost, roi, run, square, vindr_row, write_csv, write_inbreast, write_vindr
+
+from mammodet.commands.convert import main
 from mammodet.converters import inbreast, vindr
 from mammodet.converters.findings import FindingOptions
 from mammodet.converters.inbreast import group, read_findings
 from mammodet.converters.pixels import PixelOptions
 from mammodet.converters.tables import birads_of, density_of, read_table
-from small_archives import (
-    HIGH,
-    WIDE,
-    lost,
-    roi,
-    run,
-    square,
-    vindr_row,
-    write_csv,
-    write_inbreast,
-    write_vindr,
-)
-
-from mammodet.commands.convert import main
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area, rle_box, rle_to_mask
 from mammodet.outlines import clip, polygon, to_rle

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from mammodet.commands.convert import main
 from mammodet.converters.base import SplitOptions
 from mammodet.converters.cdd_cesm import CesmOptions, convert
 from mammodet.converters.cdd_cesm.archive import ImageName, parse_name
@@ -19,8 +21,6 @@ from mammodet.converters.cdd_cesm.shape import MassRule, kind_of, measure, rule_
 from mammodet.converters.cdd_cesm.table import read_table
 from mammodet.converters.mask_files import components
 from mammodet.converters.sheet import read_sheet
-
-from mammodet.commands.convert import main
 from mammodet.data.breast import Breast
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mammodet.converters.coco.source import subset_of
 from PIL import Image
 from small_coco import HEIGHT, MASS, WIDTH, entry, mark, one_image, reasons, run, write_image, write_json
 
+from mammodet.converters.coco.source import subset_of
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
@@ -265,7 +265,7 @@ def test_box_that_passes_the_border_by_a_pixel_is_cut(tmp_path):
         (mark(2, 1, [10, 5, 18, 11], segmentation=[[10, 5, 18, 5, 18, 11]]), "around which the box is [11.0, 5.0, 7.0"),
         (mark(2, 1, [10, 5, 18, 11], area=48), "has the area 48 only if it is x1, y1, x2, y2"),
         (mark(2, 1, attributes={"rotation": "turned"}), "attributes.rotation is 'turned'; expected degrees"),
-        (mark(2, 1, rotation=30), "which point the box is turned around"),
+        (mark(2, 1, rotation=30), "the point it is turned around"),
         (mark(2, 1, iscrowd="yes"), "'iscrowd' is 'yes'"),
     ],
 )

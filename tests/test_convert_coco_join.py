@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from small_coco import JOIN, PATTERN, cases, command_line, entry, mark, one_image, run, write_image, write_json
+
 from mammodet.converters.base import SplitOptions
 from mammodet.converters.coco import PRESETS, CocoOptions, convert
 from mammodet.converters.coco.join import JoinRule
-from small_coco import JOIN, PATTERN, cases, command_line, entry, mark, one_image, run, write_image, write_json
-
 from mammodet.data.coco import read_coco
 from mammodet.errors import InputError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 
 import pytest
-from mammodet.converters.coco.finder import ImageFinder
 from small_coco import BOX, HEIGHT, JOIN, WIDTH, cases, entry, mark, one_image, reasons, run, write_image, write_json
 
+from mammodet.converters.coco.finder import ImageFinder
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area
 

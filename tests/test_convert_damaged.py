@@ -11,19 +11,6 @@ from typing import Any
 
 import pytest
 import test_convert_table as labelled
-from mammodet.converters import cmmd, coco, dmid, embed, inbreast, mias, vindr
-from mammodet.converters.base import Reason, SplitOptions
-from mammodet.converters.cbis_ddsm.table import read_tables
-from mammodet.converters.cdd_cesm.archive import ImageName
-from mammodet.converters.cdd_cesm.regions import read_regions
-from mammodet.converters.cdd_cesm.table import read_table
-from mammodet.converters.coco import CocoOptions
-from mammodet.converters.coco.join import JoinRule
-from mammodet.converters.findings import FindingOptions
-from mammodet.converters.inbreast import read_findings
-from mammodet.converters.mias import MiasOptions
-from mammodet.converters.pixels import PixelOptions
-from mammodet.converters.sheet import read_sheet
 from small_archives import (
     HIGH,
     WIDE,
@@ -41,6 +28,19 @@ from test_cbis_table import write as write_cbis
 from test_convert_more_archives import disc
 from test_mias import archive as mias_archive
 
+from mammodet.converters import cmmd, coco, dmid, embed, inbreast, mias, vindr
+from mammodet.converters.base import Reason, SplitOptions
+from mammodet.converters.cbis_ddsm.table import read_tables
+from mammodet.converters.cdd_cesm.archive import ImageName
+from mammodet.converters.cdd_cesm.regions import read_regions
+from mammodet.converters.cdd_cesm.table import read_table
+from mammodet.converters.coco import CocoOptions
+from mammodet.converters.coco.join import JoinRule
+from mammodet.converters.findings import FindingOptions
+from mammodet.converters.inbreast import read_findings
+from mammodet.converters.mias import MiasOptions
+from mammodet.converters.pixels import PixelOptions
+from mammodet.converters.sheet import read_sheet
 from mammodet.data.coco import read_coco
 from mammodet.errors import InputError
 

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_archives import HIGH, WIDE, abnormality, breast, lost, run, write_ddsm_case
+from small_dicom import jpeg_baseline, jpeg_lossless
+
+from mammodet.commands.convert import main
 from mammodet.converters import ddsm
 from mammodet.converters.ddsm import read_overlay
 from mammodet.converters.ljpeg import read_ljpeg
 from mammodet.converters.pixels import PixelOptions
-from small_archives import (
-    HIGH,
-    WIDE,
-    abnormality,
-    breast,
-    lost,
-    run,
-    write_ddsm_case,
-)
-from small_dicom import jpeg_baseline, jpeg_lossless
-
-from mammodet.commands.convert import main
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError
 from mammodet.geometry import rle_area

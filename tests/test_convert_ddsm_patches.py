@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mammodet.converters.base import SplitOptions, Summary
 from mammodet.converters.ddsm_patches import CLASSES, PatchOptions, convert
 from mammodet.converters.options import add_arguments
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
@@ -177,7 +177,7 @@ def test_labels_that_contradict_or_are_unknown_are_quarantined(source: Path) -> 
     summary, records = run(source)
     assert sum(record.split == "train" for record in records) == 3
     assert [item.reason for item in summary.quarantine] == [
-        "training10_1.tfrecords record 0: label 2 (benign mass) and label_normal 0 contradict each other",
+        "training10_1.tfrecords record 0: label 2 (benign mass) contradicts label_normal 0",
         "training10_1.tfrecords record 1: label 7; expected one of 0 negative, 1 benign calcification, 2 benign mass, "
         "3 malignant calcification, 4 malignant mass",
         f"training10_1.tfrecords record 2 at byte {path.read_bytes().index(b'abc') - 14}: is no patch (it is "
@@ -253,7 +253,7 @@ def test_options_out_of_range_are_refused(source: Path, chosen: dict[str, object
 def test_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mammodet.converters.ddsm_patches.converter as converter
+    import mammodet.converters.ddsm_patches as converter
 
     run(source)
     output = source.parent / "out"

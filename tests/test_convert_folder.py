@@ -10,12 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from mammodet.converters.base import SplitOptions, Summary
-from mammodet.converters.folder import FolderOptions, Meaning, convert
+from mammodet.converters.folder import FolderOptions, convert
 from mammodet.converters.folder.patients import stem_of
 from mammodet.converters.folder.rules import ClassRule, read_map
+from mammodet.converters.folder.words import Meaning
 from mammodet.converters.options import add_arguments
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
@@ -124,9 +125,7 @@ def test_two_folders_of_one_class_must_mean_the_same(source: Path) -> None:
     write(source, "a/a1.png", "b/b2.png", "c/c3.png")
     rules = [ClassRule("a", Meaning(0, 0), "x"), ClassRule("b", Meaning(0, 0), "x")]
     assert {record.class_name for record in run(source, rules=tuple(rules))[1].values()} == {"x", "c"}
-    with pytest.raises(
-        InputError, match="class 'x' means 'tumor 0, malignant 0' in one folder and 'tumor 1' in another"
-    ):
+    with pytest.raises(InputError, match="class 'x' means 'tumor 0, malignant 0' in one folder, 'tumor 1' in another"):
         run(source, rules=(rules[0], ClassRule("b", Meaning(1, None), "x")))
 
 
@@ -342,8 +341,8 @@ def test_patient_side_and_view_come_from_the_path(source: Path) -> None:
     ("pattern", "what"),
     [
         ("(", "is no regular expression"),
-        (r"P_\d+", "has no group for the patient"),
-        (r"(?P<view>\w+)", "has no group for the patient"),
+        (r"P_\d+", "no group for the patient"),
+        (r"(?P<view>\w+)", "no group for the patient"),
         (r"(X\d+)", r"2 faults[\s\S]*benign/a1\.png: does not match"),
         (r"/(z?)", "its patient is empty"),
         (r"/(?P<patient>.)(?P<laterality>\d)", "laterality '1'; expected L, R"),
@@ -381,7 +380,7 @@ def test_copies_on_both_sides_of_a_given_split_are_refused_or_moved(source: Path
         "train/benign/20586908 (1).png": "test",
         "train/cancer/b1.png": "train",
     }
-    assert "1 patients stood in two subsets and were moved to one: 20586908 (to test)" in summary.to_text()
+    assert "1 patients stood in two subsets and moved to one: 20586908 (to test)" in summary.to_text()
 
 
 def test_identical_file_of_one_class_is_left_out(source: Path) -> None:

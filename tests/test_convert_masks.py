@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mammodet.converters.masks import MasksOptions, convert
 from mammodet.converters.masks.pairs import pair, read_template
 from mammodet.converters.options import add_arguments
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import write_jpeg, write_png
 from mammodet.errors import InputError

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mammodet.converters import merge
 from small_archives import breast
 
 from mammodet.commands.convert import main
 from mammodet.commands.export_data import main as export
+from mammodet.converters import merge
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.dataset_files import read_splits
 from mammodet.data.images import read_image, write_png

@@ -5,19 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from mammodet.converters import cmmd, dmid, embed, kau_bcmd
-from small_archives import (
-    HIGH,
-    WIDE,
-    breast,
-    lost,
-    run,
-    write_cmmd,
-    write_dmid,
-    write_embed,
-    write_xlsx,
-)
+from small_archives import HIGH, WIDE, breast, lost, run, write_cmmd, write_dmid, write_embed, write_xlsx
 
+from mammodet.converters import cmmd, dmid, embed, kau_bcmd
 from mammodet.data.coco import read_coco
 from mammodet.geometry import rle_to_mask
 

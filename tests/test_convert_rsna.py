@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+
 from mammodet.converters import rsna
 from mammodet.converters.base import SplitOptions, Summary
 from mammodet.converters.options import add_arguments
-from mammodet.converters.rsna import PixelOptions, RsnaOptions
-from mammodet.converters.rsna import converter as converter_module
-from mammodet.converters.rsna.image import contradictions
-
+from mammodet.converters.rsna import PixelOptions, RsnaOptions, contradictions
 from mammodet.data.coco import read_coco
 from mammodet.data.images import read_image, write_png
 from mammodet.errors import InputError
@@ -359,7 +357,7 @@ def test_archive_is_found_one_folder_deeper_and_its_table_elsewhere(clean, tmp_p
 def test_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(quirky, tmp_path, monkeypatch):
     folder, truth = quirky
     calls = Counter()
-    real = converter_module.convert_image
+    real = rsna.convert_image
 
     def counted(*task):
         calls["all"] += 1
@@ -367,7 +365,7 @@ def test_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(quirky, tmp_pa
             raise KeyboardInterrupt
         return real(*task)
 
-    monkeypatch.setattr(converter_module, "convert_image", counted)
+    monkeypatch.setattr(rsna, "convert_image", counted)
     run(folder, tmp_path / "whole", pixels=PNG)
     assert calls["all"] == truth.images - 1  # one has no file
     calls.clear()
@@ -402,7 +400,7 @@ def test_lost_png_is_written_again_and_old_tables_do_not_outlive_their_images(cl
     def stopped(*task):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(converter_module, "convert_image", stopped)
+    monkeypatch.setattr(rsna, "convert_image", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(folder, tmp_path, pixels=PixelOptions("png16", 64))
     assert not list(tmp_path.glob("*.json"))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mammodet.converters.options import add_arguments
 from mammodet.converters.table import TableOptions, convert
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import write_png
 from mammodet.errors import InputError
@@ -85,7 +85,7 @@ def test_corner_or_centre_is_seen_where_a_box_leaves_its_image_else_asked(source
     text(source / "boxes.csv", "file,x,y,w,h", f"{NAME}.png,42,10,12,12")
     assert boxes(run(source)[1][NAME]) == [(36, 4, 48, 16)]
     text(source / "boxes.csv", "file,x,y,w,h", f"{NAME}.png,20,20,12,12")
-    with pytest.raises(InputError, match=r"corner of a box or its centre.*--xy corner"):
+    with pytest.raises(InputError, match=r"a box's corner or centre.*--xy corner"):
         run(source)
 
 

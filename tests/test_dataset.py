@@ -337,8 +337,7 @@ def test_nothing_to_change_is_no_chain():
 
 
 @pytest.mark.parametrize(
-    ("option", "box", "dim"),
-    [("horizontal_flip", [21, 10, 25, 20], -1), ("vertical_flip", [5, 20, 9, 30], -2)],
+    ("option", "box", "dim"), [("horizontal_flip", [21, 10, 25, 20], -1), ("vertical_flip", [5, 20, 9, 30], -2)]
 )
 def test_flip_moves_image_box_and_mask_alike(option, box, dim):
     image, boxes, masks = image_with_box()

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mammodet.converters.base import SplitOptions, Summary, split_records, write_outputs
 
 import mammodet
 from mammodet.config import make_config
+from mammodet.converters.base import SplitOptions, Summary, split_records, write_outputs
 from mammodet.data.coco import data_hash, from_json, read_coco, to_json, write_coco
 from mammodet.data.dataset_files import dataset_names, files_of, fold_numbers, has_dataset, read_splits, stored_files
 from mammodet.data.splits import Splits

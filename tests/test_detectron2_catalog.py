@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mammodet.converters import cbis_ddsm
 from small_detectron2 import CATEGORIES, small_dataset, write_small
 
+from mammodet.converters import cbis_ddsm
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.detectron2_catalog import prepare_cfg, register, register_all
 from mammodet.data.images import read_image
@@ -153,7 +153,7 @@ def test_category_ids_with_gaps_are_refused_at_registration(tmp_path, catalogs):
     value = json.loads(path.read_text())
     value["categories"][1]["id"] = 7
     path.write_text(json.dumps(value))
-    with pytest.raises(InputError, match=r"category ids are \[1, 7\]; expected 1 to 2 without gaps"):
+    with pytest.raises(InputError, match=r"category ids are \[1, 7\]; expected 1 to 2, no gaps"):
         register("small", path)
     assert "small" not in catalogs[0]
 

@@ -133,8 +133,8 @@ def test_faulty_options_of_a_lazy_config_are_told_all_at_once() -> None:
         (["MODEL.FPN", {"OUT_CHANNELS": 16}], "MODEL.FPN: a whole section; give its keys one by one"),
         (["MODEL.FPN", "none"], "a whole section; give its keys one by one"),
         (["MODEL.ANCHOR_GENERATOR", {"SIZES": [[1]]}], "MODEL.ANCHOR_GENERATOR: a whole section"),
-        (["MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"], "rotated boxes are not supported"),
-        (["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"], "rotated boxes are not supported"),
+        (["MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"], "rotated boxes are refused"),
+        (["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"], "rotated boxes are refused"),
     ],
 )
 def test_options_that_are_no_options_are_refused(opts: list[Any], fault: str) -> None:

@@ -40,16 +40,7 @@ from mammodet.trace import Trace
 
 
 def config_for(root: Path, output: Path, *overrides: str) -> Config:
-    return load_config(
-        None,
-        (
-            *SMALL,
-            f"data.root={root}",
-            f"output_dir={output}",
-            *SHORT,
-            *overrides,
-        ),
-    )
+    return load_config(None, (*SMALL, f"data.root={root}", f"output_dir={output}", *SHORT, *overrides))
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +159,7 @@ def test_prepare_tells_all_faults_of_the_data_at_once(phantom_root: Path, tmp_pa
     shutil.copytree(phantom_root, data)
     training, validation = read_coco(data / "train.json"), read_coco(data / "val.json")
     boxes_only = tuple(
-        replace(
-            record,
-            lesions=tuple(Lesion(item.category, item.box_xyxy, None, "box") for item in record.lesions),
-        )
+        replace(record, lesions=tuple(Lesion(item.category, item.box_xyxy, None, "box") for item in record.lesions))
         for record in training.images
     )
     write_coco(replace(training, images=boxes_only), data / "train.json")

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from mammodet.converters.options import add_arguments
-from mammodet.converters.table import TableOptions
-from mammodet.converters.table import convert as convert_table
 from pycocotools.coco import COCO
 
 import mammodet
 from mammodet.commands.export_data import main
+from mammodet.converters.options import add_arguments
+from mammodet.converters.table import TableOptions
+from mammodet.converters.table import convert as convert_table
 from mammodet.data.coco import read_coco, write_coco
 from mammodet.data.dataset_files import write_splits
 from mammodet.data.images import read_image, write_png

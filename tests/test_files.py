@@ -9,8 +9,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from mammodet.converters.sheet import read_bytes
 
+from mammodet.converters.sheet import read_bytes
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import (
     atomic_path,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mammodet.converters.folder import Meaning, read_name
+
 from mammodet.converters.folder.patients import guess_persons, stem_of
 from mammodet.converters.folder.tree import TreeImage, subset_of
+from mammodet.converters.folder.words import Meaning, read_name
 
 
 @pytest.mark.parametrize(

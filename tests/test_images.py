@@ -147,7 +147,7 @@ def test_truncated_tiff_with_its_directory_in_front_is_refused(tmp_path):
 
 def test_truncated_pgm_says_how_much_is_missing(tmp_path):
     (tmp_path / "x.pgm").write_bytes(b"P5\n4 3\n255\n" + bytes(7))
-    with pytest.raises(InputError, match=r"is cut short: 7 bytes of pixels, expected 12 \(4x3\)"):
+    with pytest.raises(InputError, match=r"is cut short: 7 pixel bytes, expected 12 \(4x3\)"):
         read_image(tmp_path / "x.pgm")
 
 

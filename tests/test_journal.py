@@ -1,6 +1,7 @@
 """What a long conversion has finished survives a kill at any byte."""
 
 import pytest
+
 from mammodet.converters.journal import Journal, files_fingerprint
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from mammodet.commands.convert import main
 from mammodet.converters import mias
 from mammodet.converters.base import SplitOptions
 from mammodet.converters.mias import MiasOptions, convert, find_archive
 from mammodet.converters.mias.table import parse_info
-
-from mammodet.commands.convert import main
 from mammodet.data.coco import read_coco
 from mammodet.data.dataset_files import dataset_names, fold_numbers
 from mammodet.data.images import read_image
@@ -169,7 +169,7 @@ def lit_archive(folder: Path, change) -> Path:
 @pytest.mark.parametrize("side", [96, 160])
 def test_circles_of_resized_copies_are_rescaled(tmp_path, monkeypatch, side):
     source = lit_archive(tmp_path, lambda pixels: cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
-    monkeypatch.setattr("mammodet.converters.mias.converter.TABLE_SIZE", SIZE)
+    monkeypatch.setattr("mammodet.converters.mias.TABLE_SIZE", SIZE)
     summary, records, _ = run(source, tmp_path / "out", table_size=None)
     factor = side / SIZE
     for name, (x, y, radius) in LIT.items():
@@ -189,14 +189,14 @@ def test_circles_of_resized_copies_are_rescaled(tmp_path, monkeypatch, side):
     ],
 )
 def test_films_that_were_not_resized_are_refused(tmp_path, monkeypatch, change, reason):
-    monkeypatch.setattr("mammodet.converters.mias.converter.TABLE_SIZE", SIZE)
+    monkeypatch.setattr("mammodet.converters.mias.TABLE_SIZE", SIZE)
     with pytest.raises(InputError, match="no image could be converted") as caught:
         run(lit_archive(tmp_path, change), tmp_path / "out", table_size=None)
     assert reason in str(caught.value)
 
 
 def test_too_few_masses_prove_nothing_unless_the_user_says_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("mammodet.converters.mias.converter.TABLE_SIZE", 2 * SIZE)
+    monkeypatch.setattr("mammodet.converters.mias.TABLE_SIZE", 2 * SIZE)
     source = archive(tmp_path, "mdb001 G CIRC B 100 140 20", "mdb002 D NORM")
     with pytest.raises(InputError, match=r"1 masses are too few to prove .* --table-size 256, if .* --table-size 128"):
         run(source, tmp_path / "out", table_size=None)
@@ -207,7 +207,7 @@ def test_too_few_masses_prove_nothing_unless_the_user_says_it(tmp_path, monkeypa
 
 
 def test_film_of_another_size_is_refused_beside_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("mammodet.converters.mias.converter.TABLE_SIZE", SIZE)
+    monkeypatch.setattr("mammodet.converters.mias.TABLE_SIZE", SIZE)
     source = lit_archive(tmp_path, lambda pixels: pixels)
     write_film(source / "mdb005.pgm", film(96))
     write_film(source / "mdb004.pgm", film(160))
@@ -308,7 +308,7 @@ def test_missing_truncated_and_extra_images_are_quarantined(tmp_path):
     text = {item.name: item.reason for item in summary.quarantine}
     assert text["mdb003"] == "has a line in Info.txt but no image file"
     assert "has no line in Info.txt" in text["mdb009"]
-    assert "is cut short: 4985 bytes of pixels, expected 16384" in text["mdb002"]
+    assert "is cut short: 4985 pixel bytes, expected 16384" in text["mdb002"]
 
 
 def test_film_with_a_broken_line_is_left_out(tmp_path):

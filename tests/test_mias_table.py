@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mammodet.converters.mias.table import Finding, parse_info
 
 
@@ -97,10 +98,7 @@ def test_headers_and_prose_are_passed_over():
 
 def test_several_lines_make_several_findings_in_order():
     entries, broken = parse_info("mdb144 F MISC B 233 994 29\nmdb144 F MISC M 313 540 27\n")
-    assert entries["mdb144"].findings == (
-        Finding("MISC", "B", (233, 994, 29)),
-        Finding("MISC", "M", (313, 540, 27)),
-    )
+    assert entries["mdb144"].findings == (Finding("MISC", "B", (233, 994, 29)), Finding("MISC", "M", (313, 540, 27)))
     assert broken == []
 
 

@@ -49,10 +49,7 @@ class Orthanc:
             },
             **{"DicomTlsEnabled": bool(tls), "DicomTlsRemoteCertificateRequired": True},
             **dict(zip(TLS, map(str, tls), strict=False)),
-            **{
-                "LuaScripts": ["mammodet.lua"],
-                "Plugins": [str(path) for path in PLUGINS],
-            },
+            **{"LuaScripts": ["mammodet.lua"], "Plugins": [str(path) for path in PLUGINS]},
         }
         (folder / "orthanc.json").write_text(json.dumps(config))
         log = (folder / "orthanc.log").open("w")

@@ -205,18 +205,12 @@ def test_tool_packs_pins_and_shows(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda facts: facts["config"]["model"]["detector"].update(box_head_channels=2**14),
-            "another architecture",
-        ),
+        (lambda facts: facts["config"]["model"]["detector"].update(box_head_channels=2**14), "another architecture"),
         (
             lambda facts: facts["config"]["model"]["detector"].update(box_head_channels=2**50),
             "less than or equal to 16384",
         ),
-        (
-            lambda facts: facts["config"]["model"]["detector"].update(mask_head_layers=64),
-            "another architecture",
-        ),
+        (lambda facts: facts["config"]["model"]["detector"].update(mask_head_layers=64), "another architecture"),
         (lambda facts: facts["config"]["model"].update(kind="oracle"), "model.kind"),
         (lambda facts: facts.update(config=[1]), "its facts are damaged"),
         (lambda facts: facts.update(patients="P_1"), r"facts are damaged \(patients "),

@@ -64,10 +64,7 @@ def test_dicom_files_lie_where_the_tables_say_and_carry_the_archives_tags(plain)
         )
         case = row["image file path"].split("/")[0]
         assert (image.PatientID, crop.PatientID, mask.PatientID) == (case, f"{case}_1", f"{case}_1")
-        assert (image.PatientOrientation, image.Laterality) == (
-            row["image view"],
-            row["left or right breast"][0],
-        )
+        assert (image.PatientOrientation, image.Laterality) == (row["image view"], row["left or right breast"][0])
         assert image.SeriesDescription == "full mammogram images"
         assert "PixelSpacing" not in image
         assert "ImagerPixelSpacing" not in image

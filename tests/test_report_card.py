@@ -104,7 +104,7 @@ def test_model_card_of_a_doubtful_evaluation_says_so():
     limits = known_limits(made, made.models[0])
     assert limits[:2] == [
         "Override: --allow-leakage",
-        "first: 3 of these patients were seen in training. Its figures say nothing about new patients.",
+        "first: 3 of these patients were in training. Its figures say nothing of new ones.",
     ]
     for words in ("on the subset val", "No intervals", "No image without a lesion", "No calibration"):
         assert any(words in limit for limit in limits)

@@ -19,7 +19,7 @@ from mammodet.reporting import overlay
 from mammodet.reporting.canvas import PAPER, View, draw_box, draw_label, outline
 from mammodet.reporting.gallery import picture_names, write_overlays
 from mammodet.reporting.overlay import OverlayOptions
-from mammodet.reporting.ranking import image_error, judge, match_detections
+from mammodet.reporting.ranking import judge, match_detections
 from mammodet.reporting.report_gallery import choose_gallery
 from mammodet.reporting.text import fit_text, printable, text_alpha, text_width, wrap_text
 
@@ -324,15 +324,15 @@ def test_image_error_of_a_found_lesion_is_what_the_label_lacks():
 
 
 def test_image_error_of_a_lesion_nobody_saw_is_1():
-    error, reason = image_error(make_record(LESION), make_prediction(tumor=0.9))
-    assert error == 1.0
-    assert reason.startswith("missed lesion (mass): nothing found there")
+    verdict = judge(make_record(LESION), make_prediction(tumor=0.9))
+    assert verdict.error == 1.0
+    assert verdict.reason.startswith("missed lesion (mass): nothing found there")
 
 
 def test_image_error_of_a_weakly_seen_lesion_is_1_minus_its_score():
-    error, reason = image_error(make_record(LESION), make_prediction((TARGET, 0.2), tumor=0.9))
-    assert error == pytest.approx(0.8)
-    assert "best matching score 0.20" in reason
+    verdict = judge(make_record(LESION), make_prediction((TARGET, 0.2), tumor=0.9))
+    assert verdict.error == pytest.approx(0.8)
+    assert "best matching score 0.20" in verdict.reason
 
 
 def test_image_error_of_a_normal_image_is_its_strongest_false_positive():
@@ -428,10 +428,11 @@ def test_image_error_without_a_place_for_the_lesion_judges_the_label_alone():
 
 def test_image_error_without_any_truth_is_not_judged():
     record = ImageRecord(1, "a.png", SIZE, unlocalized=True, labels={"biopsy": 1})
-    assert judge(record, make_prediction()).kind == "not judged"
-    assert image_error(record, make_prediction()) == (0.0, "nothing on it that can be compared")
-    bare = ImageRecord(1, "a.png", SIZE)
-    assert image_error(bare, make_prediction()) == (0.0, "no ground truth to compare with")
+    verdict = judge(record, make_prediction())
+    assert (verdict.kind, verdict.error) == ("not judged", 0.0)
+    assert verdict.reason == "nothing on it that can be compared"
+    verdict = judge(ImageRecord(1, "a.png", SIZE), make_prediction())
+    assert (verdict.error, verdict.reason) == (0.0, "no ground truth to compare with")
 
 
 def judged_as(image_id, record, prediction):

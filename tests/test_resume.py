@@ -284,5 +284,5 @@ def test_laterality_is_refused_where_all_breasts_are_turned_to_one_side(phantom_
 def test_laterality_is_no_question_for_a_detector(phantom_root: Path, tmp_path: Path) -> None:
     """Its flips would exchange left and right."""
     targets = "model.image_head.targets=[tumor, laterality]"
-    with pytest.raises(InputError, match=r"image_head.targets \['laterality'\]: no training image has such a label"):
+    with pytest.raises(InputError, match=r"image_head.targets \['laterality'\]: no training image has them"):
         prepare(load_config(None, [f"data.root={phantom_root}", f"output_dir={tmp_path}", targets]))

@@ -5,8 +5,8 @@ import random
 from pathlib import Path
 
 import pytest
-from mammodet.converters.rsna.table import ImageRow, find_table, read_table
 
+from mammodet.converters.rsna.table import ImageRow, find_table, read_table
 from mammodet.errors import InputError
 from mammodet.phantom.rsna import COLUMNS, TEST_COLUMNS
 

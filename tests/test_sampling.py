@@ -94,7 +94,7 @@ def test_per_patient_keeps_the_share_of_negatives():
 
 @pytest.mark.parametrize("rule", ["balanced", "undersample"])
 def test_one_class_alone_is_refused(rule):
-    with pytest.raises(InputError, match=f"sampling.rule={rule}: the training images are all of one class of tumor"):
+    with pytest.raises(InputError, match=f"sampling.rule={rule}: training images are all of one class of tumor"):
         sampler(pool(4, 0), rule=rule)
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL
-from mammodet.converters import mias
-from mammodet.converters.base import SplitOptions
 from small_training import SHORT
 
 from mammodet.config import Config, SamplingConfig, load_config
+from mammodet.converters import mias
+from mammodet.converters.base import SplitOptions
 from mammodet.data.coco import data_hash, read_coco, write_coco
 from mammodet.data.dataset import LesionDataset
 from mammodet.data.predictions import read_predictions
@@ -120,7 +120,7 @@ def test_one_plain_file_keeps_its_images_below_the_root() -> None:
         (["data.train=[]"], r"data\.train: \[\]: .*at least 1 item"),
         (["data.train=[a, b]", "data.fold=1"], r"data\.train=\[a/fold1_train\.json, b/fold1_train\.json\]"),
         (["data.val=[a]", "data.unsafe_split=rotated_copies"], "leave out lists"),
-        (["data.val=[{file: a, weight: 2}]"], "weight of a: every validation image counts once"),
+        (["data.val=[{file: a, weight: 2}]"], "weight of a: validation images count once"),
         (["data.train=[a, {file: b, weight: 2}]", "data.sampling.per_patient=true"], "leave one out"),
     ],
 )

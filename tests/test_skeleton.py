@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from box_archive import BoxArchive, BoxOptions
+
 from mammodet.converters.base import Reason, SplitOptions, Summary
 from mammodet.converters.options import add_arguments
 from mammodet.converters.skeleton import Made
-
 from mammodet.data.coco import read_coco
 from mammodet.data.images import write_png
 from mammodet.errors import InputError

@@ -29,11 +29,7 @@ def test_image_strata_have_their_own_false_positives():
         image(2, density="A", view="CC"),
         image(3, lesion(A), density="B", view="CC"),
     )
-    predictions = [
-        prediction(1, (FAR, 0.9), (A, 0.5)),
-        prediction(2, (FAR, 0.8), (B, 0.7)),
-        prediction(3, (A, 0.6)),
-    ]
+    predictions = [prediction(1, (FAR, 0.9), (A, 0.5)), prediction(2, (FAR, 0.8), (B, 0.7)), prediction(3, (A, 0.6))]
     found = strata(data, predictions)
     assert set(found) == {("density", "A"), ("density", "B")}  # one view only: nothing to compare
     # At one false positive per image: on A two of the three, which keeps out the lesion at 0.5; on B none is needed.

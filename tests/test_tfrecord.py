@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mammodet.converters.ddsm_patches.tfrecord import (
     Place,
     RecordError,
@@ -16,7 +17,6 @@ from mammodet.converters.ddsm_patches.tfrecord import (
     read_record,
     single,
 )
-
 from mammodet.errors import InputError
 from mammodet.phantom.ddsm_patches import encode_example, frame_record
 

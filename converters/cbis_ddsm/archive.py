@@ -13,8 +13,6 @@ Files are found by the case they belong to: the folder `Mass-Training_P_00001_LE
 decided here; names and tables say it wrongly too often.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter
@@ -54,15 +52,10 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The files of an archive by case, and by series UID where the layout tells it.
+    """The files of an archive by case, and by series UID where the layout tells it."""
 
-    Attributes:
-        root: what the user named.
-        layouts: layout to its number of files.
-    """
-
-    root: Path
-    layouts: Mapping[str, int]
+    root: Path  #: what the user named
+    layouts: Mapping[str, int]  #: layout to its number of files
     by_case: Mapping[str, Sequence[SourceFile]]
     by_series: Mapping[str, Sequence[SourceFile]]
 
@@ -81,11 +74,7 @@ class Archive:
 
 
 def find_archive(source: Path) -> Archive:
-    """Look through a folder and recognise what lies there.
-
-    Raises:
-        InputError: nothing of CBIS-DDSM is there.
-    """
+    """Look through a folder and recognise what lies there. Raises InputError: nothing of CBIS-DDSM is there."""
     by_case: dict[str, list[SourceFile]] = {}
     by_series: dict[str, list[SourceFile]] = {}
     layouts: Counter[str] = Counter()

@@ -1,7 +1,5 @@
 """One image of CBIS-DDSM: from its files and rows to a record with lesions. Runs in worker processes."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +9,9 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
 from mammodet.converters.base import ARCHIVE_LINK, Quarantined, Reason
 from mammodet.converters.cbis_ddsm.archive import SourceFile
 from mammodet.converters.cbis_ddsm.roi import Roi, read_roi
@@ -19,9 +20,6 @@ from mammodet.converters.mask_files import LesionError, is_lossy, resize_mask, t
 from mammodet.converters.options import flag
 from mammodet.converters.pixels import SizeOptions
 from mammodet.converters.skeleton import Made
-from numpy.typing import NDArray
-from pydantic.dataclasses import dataclass as pydantic_dataclass
-
 from mammodet.data.breast import find_breast
 from mammodet.data.dicom import read_dicom
 from mammodet.data.images import is_dicom, read_image, write_jpeg, write_png
@@ -52,21 +50,15 @@ class ImageOptions(SizeOptions):
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image and what belongs to it.
+    """One image and what belongs to it."""
 
-    Attributes:
-        rows: its lesions; left_out: rows of the abnormality that is not converted.
-        cases: for each of its case folders (two where the image is in the mass and the calcification set), in
-            order of preference, the files there.
-        roi_files: for each row, the files of its own case.
-        incomplete: the tables hold a row of this image that cannot be used.
-    """
-
-    rows: tuple[RoiRow, ...]
-    left_out: tuple[RoiRow, ...]
+    rows: tuple[RoiRow, ...]  #: its lesions
+    left_out: tuple[RoiRow, ...]  #: rows of the abnormality that is not converted
+    #: for each of its case folders (two where the image is in the mass and the calcification set), in order of
+    #: preference, the files there.
     cases: Mapping[str, tuple[SourceFile, ...]]
-    roi_files: tuple[tuple[SourceFile, ...], ...]
-    incomplete: bool = False
+    roi_files: tuple[tuple[SourceFile, ...], ...]  #: for each row, the files of its own case
+    incomplete: bool = False  #: the tables hold a row of this image that cannot be used
 
     @property
     def name(self) -> str:

@@ -7,8 +7,6 @@ A mask of another size is brought to the image where that is sure: by a uniform 
 finding the crop on the image. Otherwise the lesion is refused with its reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.cbis_ddsm.archive import SourceFile
 from mammodet.converters.mask_files import (
     LesionError,
@@ -25,8 +25,6 @@ from mammodet.converters.mask_files import (
     resize_mask,
     two_valued,
 )
-from numpy.typing import NDArray
-
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import is_dicom, read_image, read_size_hw
 from mammodet.errors import InputError
@@ -37,20 +35,13 @@ _SURE_MATCH = 0.9  # correlation from which a crop counts as found on its image
 
 @dataclass(frozen=True, slots=True)
 class Roi:
-    """A lesion's mask on its image.
+    """A lesion's mask on its image."""
 
-    Attributes:
-        mask: bool (height, width) in native pixels of the image.
-        mask_path: the file that proved to be the mask.
-        note: how it was brought to the image's size, None where it had it; by_crop: its crop said where it lies.
-        crop_agrees: whether the crop has the size of the mask's box, None where there is no crop.
-    """
-
-    mask: Mask
-    mask_path: Path
-    note: str | None
-    by_crop: bool
-    crop_agrees: bool | None
+    mask: Mask  #: bool (height, width) in native pixels of the image
+    mask_path: Path  #: the file that proved to be the mask
+    note: str | None  #: how it was brought to the image's size, None where it had it
+    by_crop: bool  #: its crop said where it lies
+    crop_agrees: bool | None  #: whether the crop has the size of the mask's box, None where there is no crop
 
 
 def read_pixels(path: Path) -> NDArray[Any]:

@@ -5,8 +5,6 @@ What the files are like: a trailing newline inside the last path of every row, `
 saved by spreadsheets, with `;` or a byte order mark. Columns identify them, not names.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,20 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.sheet import column_name, find_tables, read_sheet
+from mammodet.converters.sheet import column_name, find_tables, read_sheet, without_point_zero
 from mammodet.converters.tables import laterality_of
-
 from mammodet.errors import InputError, raise_faults
 
 #: Columns that make a file one of the tables; the rest may be missing.
-KEY_COLUMNS = (
-    "patient id",
-    "left or right breast",
-    "image view",
-    "abnormality id",
-    "abnormality type",
-    "pathology",
-)
+KEY_COLUMNS = ("patient id", "left or right breast", "image view", "abnormality id", "abnormality type", "pathology")
 PATHOLOGIES = ("BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
 _ABNORMALITY = {"mass": "mass", "calcification": "calc", "calc": "calc"}
 _PATIENT = re.compile(r"P_(\d{1,8})")
@@ -37,28 +27,20 @@ _OFFICIAL_NAME = re.compile(r"(mass|calc)_case_description", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class RoiRow:
-    """One lesion on one image.
+    """One lesion on one image."""
 
-    Attributes:
-        place: table and line, for messages.
-        abnormality: `mass` or `calc`; subset: `train` or `test` of the official split.
-        patient: `P_00001`; laterality: `L` or `R`; view: `CC` or `MLO`; number: the abnormality id.
-        pathology: the table's word.
-        density: `1` to `4`, None where the table says 0 or nothing.
-        attributes: what else it says, in its own words; `NA`, `N/A` and blanks are left out.
-        image_path, crop_path, mask_path: as written, without white space; the last two are often swapped.
-    """
-
-    place: str
-    abnormality: str
-    subset: str
-    patient: str
-    laterality: str
-    view: str
-    number: int
-    pathology: str
-    density: str | None = None
+    place: str  #: table and line, for messages
+    abnormality: str  #: `mass` or `calc`
+    subset: str  #: `train` or `test` of the official split
+    patient: str  #: `P_00001`
+    laterality: str  #: `L` or `R`
+    view: str  #: `CC` or `MLO`
+    number: int  #: the abnormality id
+    pathology: str  #: the table's word
+    density: str | None = None  #: `1` to `4`, None where the table says 0 or nothing
+    #: what else it says, in its own words; `NA`, `N/A` and blanks are left out.
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    #: image_path, crop_path, mask_path: as written, without white space; the last two are often swapped.
     image_path: str = ""
     crop_path: str = ""
     mask_path: str = ""
@@ -84,19 +66,12 @@ class RoiRow:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Everything that the tables say.
+    """Everything that the tables say."""
 
-    Attributes:
-        rows: one per lesion, names unique.
-        files: where they come from.
-        quarantine: rows that cannot be used, each with its reason.
-        incomplete: images (patient, side, view) that such a row belongs to.
-    """
-
-    rows: tuple[RoiRow, ...]
-    files: tuple[Path, ...]
-    quarantine: tuple[Quarantined, ...]
-    incomplete: frozenset[tuple[str, str, str]]
+    rows: tuple[RoiRow, ...]  #: one per lesion, names unique
+    files: tuple[Path, ...]  #: where they come from
+    quarantine: tuple[Quarantined, ...]  #: rows that cannot be used, each with its reason
+    incomplete: frozenset[tuple[str, str, str]]  #: images (patient, side, view) that such a row belongs to
 
 
 class _RowError(ValueError):
@@ -113,8 +88,7 @@ class _RowError(ValueError):
 def read_tables(places: Sequence[Path]) -> Tables:
     """Every row of every table among the given files and folders (with two levels below).
 
-    Raises:
-        InputError: no table there, one that cannot be read, or columns missing in one.
+    Raises InputError: no table there, one that cannot be read, or columns missing in one.
     """
     rows: list[RoiRow] = []
     used: list[Path] = []
@@ -176,7 +150,7 @@ def _parse(path: Path, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str,
                 if not patients:
                     raise InputError(f"{path}: line {line} has {fault}; whose lesion it is cannot be read")
                 raise _RowError(fault, patients=patients)
-            rows.append(_row(place, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), path.name))
+            rows.append(_row(place, dict(zip(names, map(without_point_zero, cells), strict=True)), path.name))
         except _RowError as error:
             bad.append((place, error))
     if not rows and not bad:
@@ -184,17 +158,8 @@ def _parse(path: Path, *, explicit: bool) -> tuple[list[RoiRow], list[tuple[str,
     return rows, bad
 
 
-def _clean(cell: str) -> str:
-    """Without white space; `3.0`, as programs write numbers of a column with gaps, is 3."""
-    return re.sub(r"^(\d+)\.0$", r"\1", cell.strip())
-
-
 def _row(place: str, cells: Mapping[str, str], table: str) -> RoiRow:
-    """One row, checked.
-
-    Raises:
-        _RowError: with every fault of it.
-    """
+    """One row, checked. Raises _RowError: with every fault of it."""
     faults: list[str] = []
 
     def fault(column: str, expected: str) -> None:

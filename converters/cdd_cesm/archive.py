@@ -1,14 +1,11 @@
 """The files of CDD-CESM: images and masks by name (`P105_L_DM_MLO.jpg`), wherever they lie in the source."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.sheet import Line
-
 from mammodet.data.images import IMAGE_SUFFIXES
 from mammodet.errors import InputError
 from mammodet.folders import walk_files
@@ -50,11 +47,7 @@ def parse_name(text: str) -> ImageName | None:
 
 
 def names_in(path: Path, line: Line) -> set[ImageName]:
-    """The images that a row with a fault can speak of.
-
-    Raises:
-        InputError: none can be read.
-    """
+    """The images that a row with a fault can speak of. Raises InputError: none can be read."""
     names = {name for cell in line.cells if (name := parse_name(cell))}
     if not names:
         raise InputError(f"{path}: line {line.number}: {line.fault}; of which image it speaks is lost. Mend the line")
@@ -62,12 +55,9 @@ def names_in(path: Path, line: Line) -> set[ImageName]:
 
 
 def open_archive(source: Path, kind: str) -> Archive:
-    """Find the files in a folder and all folders below it; masks are what lies in a folder `masks`.
+    """The `DM`, `CM` or `both` files of a folder and all folders below it; masks are what lies in a folder `masks`.
 
-    Args:
-        kind: `DM`, `CM` or `both`.
-    Raises:
-        InputError: no image is there, or none of that kind, or several CSVs of outlines.
+    Raises InputError: no image is there, or none of that kind, or several CSVs of outlines.
     """
     found: dict[bool, dict[ImageName, Path]] = {False: {}, True: {}}
     quarantine: list[Quarantined] = []

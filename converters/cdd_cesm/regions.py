@@ -5,20 +5,18 @@ and `region_attributes`; the shape is JSON, in pixels of the image file. Regions
 few polylines and points. Some file names have a blank before `.jpg`.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco_mask
+
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, names_in, parse_name
 from mammodet.converters.mask_files import Outline
 from mammodet.converters.sheet import read_sheet
 from mammodet.converters.via import read_shape
-from pycocotools import mask as coco_mask
-
 from mammodet.data.json_values import short
 from mammodet.errors import InputError
 from mammodet.geometry import rle_box, rle_to_mask
@@ -47,11 +45,7 @@ class Regions:
 
 
 def read_regions(path: Path) -> Regions:
-    """Read the CSV.
-
-    Raises:
-        InputError: it cannot be read as a table, or columns are missing.
-    """
+    """Read the CSV. Raises InputError: it cannot be read as a table, or columns are missing."""
     columns, lines = read_sheet(path)
     header = [cell.lstrip("#").strip().lower() for cell in columns]
     missing = [name for name in _COLUMNS if name not in header]
@@ -91,8 +85,7 @@ def read_regions(path: Path) -> Regions:
 def draw(region: Region, size_hw: tuple[int, int]) -> Outline:
     """The pixels of a region.
 
-    Raises:
-        ValueError: it leaves the image by more than a slip of the hand, or covers no pixel.
+    Raises ValueError: it leaves the image by more than a slip of the hand, or covers no pixel.
     """
     height, width = size_hw
     corners = np.array(region.corners_xy)

@@ -1,18 +1,16 @@
 """Which outlines can be masses, by their shape: the archive outlines all findings alike and does not name them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from mammodet.converters.mask_files import Outline
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from mammodet.converters.mask_files import Outline
 from mammodet.data.breast import Breast
 from mammodet.errors import InputError, faults_of, raise_faults
 
@@ -22,23 +20,16 @@ _Number = Annotated[FiniteFloat, Field(ge=0)]
 
 @pydantic_dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class MassRule:
-    """What an outline has to fulfil to count as a mass; docs/cdd_cesm.md has the evidence.
+    """What an outline has to fulfil to count as a mass; docs/cdd_cesm.md has the evidence."""
 
-    Attributes:
-        min_pixels: smaller components of a mask are noise of the JPEG's edges, and dropped.
-        min_solidity: least share of the convex hull that the outline fills.
-        max_aspect: most that the smallest rectangle around it is longer than wide.
-        min_roundness: least share of it that its largest inscribed disc covers.
-        min_area, max_area: shares of the breast.
-        large_area, large_roundness: what covers more than `large_area` of the breast has to be that round.
-    """
-
-    min_pixels: NonNegativeInt = 20
-    min_solidity: _Number = 0.72
-    max_aspect: _Number = 2.0
-    min_roundness: _Number = 0.34
+    min_pixels: NonNegativeInt = 20  #: smaller components of a mask are noise of the JPEG's edges, and dropped
+    min_solidity: _Number = 0.72  #: least share of the convex hull that the outline fills
+    max_aspect: _Number = 2.0  #: most that the smallest rectangle around it is longer than wide
+    min_roundness: _Number = 0.34  #: least share of it that its largest inscribed disc covers
+    #: min_area, max_area: shares of the breast.
     min_area: _Number = 0.0025
     max_area: _Number = 0.25
+    #: large_area, large_roundness: what covers more than `large_area` of the breast has to be that round.
     large_area: _Number = 0.10
     large_roundness: _Number = 0.50
 
@@ -70,8 +61,7 @@ class Shape:
 def rule_from(texts: Sequence[str]) -> MassRule:
     """The rule with some numbers changed by `NAME=NUMBER`.
 
-    Raises:
-        InputError: unknown names, or values that are no numbers from 0.
+    Raises InputError: unknown names, or values that are no numbers from 0.
     """
     values: dict[str, Any] = {name: number for name, _, number in (text.partition("=") for text in texts)}
     try:

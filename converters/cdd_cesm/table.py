@@ -4,8 +4,6 @@ Cells join the findings of an image by `$` (BI-RADS `4$2`), and `_` means nothin
 images only. An image can have several rows.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,6 @@ from pathlib import Path
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.cdd_cesm.archive import ImageName, names_in, parse_name
 from mammodet.converters.sheet import read_sheet
-
 from mammodet.errors import InputError
 
 #: Rising in seriousness.
@@ -41,11 +38,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read the table, XLSX or CSV.
-
-    Raises:
-        InputError: it cannot be read, or columns are missing.
-    """
+    """Read the table, XLSX or CSV. Raises InputError: it cannot be read, or columns are missing."""
     columns, lines = read_sheet(path)
     header = [_plain(cell) for cell in columns]
     at = {

@@ -9,7 +9,6 @@ from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage
-
 from mammodet.data.images import read_size_hw
 from mammodet.data.json_values import Checker, is_finite, read_id, read_segmentation, short
 from mammodet.errors import InputError, raise_faults
@@ -62,8 +61,7 @@ def plan_categories(files: Sequence[CocoFile], renames: Sequence[tuple[str, str]
 
     A category without annotations is left out unless `renames` names it: exports list super-categories, too.
 
-    Raises:
-        InputError: `renames` names a category that is not there, or nothing is left.
+    Raises InputError: `renames` names a category that is not there, or nothing is left.
     """
     originals = list(dict.fromkeys(name for file in files for name in file.categories.values()))
     chosen: dict[str, str] = {}
@@ -121,8 +119,7 @@ def crowd_means(file: CocoFile, crowd: str) -> bool:
 def check_units(files: Sequence[CocoFile], *, are_corners_possible: bool) -> None:
     """Refuse files whose boxes all look like corners, or not like pixels, unless `boxes` says what they are.
 
-    Raises:
-        InputError: with each such file.
+    Raises InputError: with each such file.
     """
     faults = []
     for file in files:
@@ -185,19 +182,14 @@ def _is_fraction(box_xywh: Sequence[float]) -> bool:
 
 @dataclass
 class Boxes:
-    """The annotations of one image.
+    """The annotations of one image."""
 
-    Attributes:
-        lesions: the sound ones.
-        quarantine: the others, a copy of a sound one is among them; and outlines of lesions that keep their box.
-        lost: lesions without a place: category of each quarantined annotation that is no copy, None where unknown.
-        facts: counts for the summary.
-    """
-
-    lesions: list[Lesion] = field(default_factory=list)
+    lesions: list[Lesion] = field(default_factory=list)  #: the sound ones
+    #: the others, a copy of a sound one is among them; and outlines of lesions that keep their box.
     quarantine: list[Quarantined] = field(default_factory=list)
+    #: lesions without a place: category of each quarantined annotation that is no copy, None where unknown.
     lost: list[Category | None] = field(default_factory=list)
-    facts: Counter[str] = field(default_factory=Counter)
+    facts: Counter[str] = field(default_factory=Counter)  #: counts for the summary
 
 
 def read_boxes(
@@ -339,9 +331,7 @@ def _upright(
     CVAT turns a box around its middle by `attributes.rotation`, in degrees, and writes it as if it were not turned.
     """
     if item.get("rotation") not in (None, 0):
-        checker.faults.append(
-            f"rotation is {short(item['rotation'])}: which point the box is turned around is not known"
-        )
+        checker.faults.append(f"rotation is {short(item['rotation'])}: the point it is turned around is not known")
     angle = attributes.get("rotation")
     if angle in (None, 0):
         return box_xywh

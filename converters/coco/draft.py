@@ -8,7 +8,6 @@ from typing import Any
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.boxes import FAULT, says_normal
 from mammodet.converters.coco.source import CocoFile, CocoId, SourceImage, subset_of
-
 from mammodet.data.json_values import short
 
 
@@ -20,20 +19,15 @@ class _Listed:
 
 @dataclass
 class Draft:
-    """Images and marks as a reader meets them; the images of each subset become one `CocoFile`.
-
-    Attributes:
-        label: of the annotations, for messages.
-        boxes, sizes_told: as in `CocoFile`.
-        unfinished: images that nobody has looked at yet.
-    """
+    """Images and marks as a reader meets them; the images of each subset become one `CocoFile`."""
 
     source: Path
-    label: str
+    label: str  #: of the annotations, for messages
+    #: boxes, sizes_told: as in `CocoFile`.
     boxes: str | None = None
     sizes_told: bool = True
     quarantine: list[Quarantined] = field(default_factory=list)
-    unfinished: set[str] = field(default_factory=set)
+    unfinished: set[str] = field(default_factory=set)  #: images that nobody has looked at yet
     _images: dict[tuple[str | None, str], _Listed] = field(default_factory=dict)
     _categories: dict[str, int] = field(default_factory=dict)
 

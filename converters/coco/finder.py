@@ -8,22 +8,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mammodet.converters.coco.source import SUBSET_WORDS
-
 from mammodet.data.json_values import check_file_name
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, and its entry's name as it should be read.
-
-    Attributes:
-        name: the entry's own, or that of the file where the entry has a path of another machine.
-        exact: it lies where the name says.
-    """
+    """A file, and its entry's name as it should be read."""
 
     path: Path
-    name: str
-    exact: bool = True
+    name: str  #: the entry's own, or that of the file where the entry has a path of another machine
+    exact: bool = True  #: it lies where the name says
 
 
 @dataclass
@@ -48,8 +42,7 @@ class ImageFinder:
     def find(self, folder: Path, name: str) -> Found:
         """The file of `name`, in a COCO file that lies in `folder`.
 
-        Raises:
-            LookupError: with the reason: there is none, there are several, or it lies in another folder.
+        Raises LookupError: with the reason: there is none, there are several, or it lies in another folder.
         """
         for spelling in dict.fromkeys((name, unquote(name).replace("\\", "/"))):
             # A Mac writes the ä of a file name as two characters.
@@ -81,9 +74,7 @@ class ImageFinder:
         named = [_fold(part) for part in named if part not in (".", "..") and not part.endswith(":")]
         files = self._in_tree().get(_fold(last), [])
         if not files:
-            raise LookupError(
-                check_file_name(name) or f"no such image file in {folder}, its images/ or its sub-folders"
-            )
+            raise LookupError(check_file_name(name) or f"no such image file in {folder}, its images/ or sub-folders")
         places = ", ".join(path.relative_to(self.source).as_posix() for path in files[:3])
         if not named:
             best = files
@@ -97,9 +88,7 @@ class ImageFinder:
             if most == 0:
                 best = files
             if here := [part for part in named[: len(named) - most] if part in self._folders]:
-                raise LookupError(
-                    f"no file there, though there is a folder {here[-1]!r}; {places} may be another image"
-                )
+                raise LookupError(f"no file there, but a folder {here[-1]!r}; {places} may be another image")
         if len(best) > 1:
             raise LookupError(f"no file there, and {len(files)} files of this name: {places}; name the folder")
         base = folder if best[0].is_relative_to(folder) else self.source

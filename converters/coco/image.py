@@ -10,7 +10,6 @@ from mammodet.converters.coco.boxes import Boxes, Category, HowToRead, read_boxe
 from mammodet.converters.coco.join import ImageFacts
 from mammodet.converters.coco.source import CocoId, SourceImage
 from mammodet.converters.skeleton import Made
-
 from mammodet.data.breast import find_breast
 from mammodet.data.images import read_image, read_orientation
 from mammodet.data.json_values import is_finite, short

@@ -4,8 +4,6 @@ A rule finds the rows of an image by equality: ("patient id", "P_{patient}") are
 Nothing says which of several rows belongs to which of several boxes, so boxes get what all rows agree on.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections import Counter
@@ -14,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.coco.source import SourceImage
 from mammodet.converters.coco.tables import Row, Tables, fold, read_tables
 from mammodet.converters.options import Pairs, flag, pairs
 from mammodet.converters.sheet import column_name
 from mammodet.converters.tables import laterality_of
-from pydantic.dataclasses import dataclass as pydantic_dataclass
-
 from mammodet.errors import InputError, raise_faults
 
 IMAGE_KEYS = ("patient_id", "laterality", "view", "density", "birads")
@@ -52,9 +50,7 @@ class JoinRule:
         group=_GROUP,
     )
     patient: str = flag("{patient}", "the patient's id", metavar="TEMPLATE", group=_GROUP)
-    tables: tuple[Path, ...] = flag(
-        (), "tables, or folders of tables", name="table tables", metavar="CSV", group=_GROUP
-    )
+    tables: tuple[Path, ...] = flag((), "tables, or folders of them", name="table tables", metavar="CSV", group=_GROUP)
     on: Annotated[Pairs, pairs("--on")] = flag(
         (),
         "a row belongs to an image where this column is this; templates hold groups of --pattern, {stem}, "
@@ -108,7 +104,7 @@ class JoinRule:
         """A word of the column of pathologies to one of `PATHOLOGIES`."""
         return {**PATHOLOGY_WORDS, "BENIGN_WITHOUT_CALLBACK": self.without_callback, **dict(self.pathology)}
 
-    def over(self, base: JoinRule) -> JoinRule:
+    def over(self, base: "JoinRule") -> "JoinRule":
         """This rule with what it leaves to a preset."""
         return replace(
             self,
@@ -129,45 +125,32 @@ class JoinRule:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of one image besides its annotations.
-
-    Attributes:
-        attributes: of each of its lesions.
-        pathologies: of each of its rows, one of `PATHOLOGIES`; empty where no column says it.
-        left_out: the same of rows that `JoinRule.where` leaves out, `unknown` where nothing says it.
-        lesion_rows: how many rows stand for a lesion, None where no row does or could.
-        rows: the rows themselves.
-    """
+    """What is known of one image besides its annotations."""
 
     patient_id: str
     laterality: str | None = None
     view: str | None = None
     density: str | None = None
     birads: str | None = None
-    attributes: Mapping[str, str | int] = field(default_factory=dict)
-    pathologies: tuple[str, ...] = ()
+    attributes: Mapping[str, str | int] = field(default_factory=dict)  #: of each of its lesions
+    pathologies: tuple[str, ...] = ()  #: of each of its rows, one of `PATHOLOGIES`; empty where no column says it
+    #: the same of rows that `JoinRule.where` leaves out, `unknown` where nothing says it.
     left_out: tuple[str, ...] = ()
-    lesion_rows: int | None = None
+    lesion_rows: int | None = None  #: how many rows stand for a lesion, None where no row does or could
     notes: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Row, ...] = ()  #: the rows themselves
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What was joined.
+    """What was joined."""
 
-    Attributes:
-        facts: one for each image, None where it is quarantined.
-        unused: rows that no image has; unmatched: images that are kept without a row.
-        shared: images whose rows another image has, too.
-    """
-
-    facts: tuple[ImageFacts | None, ...]
+    facts: tuple[ImageFacts | None, ...]  #: one for each image, None where it is quarantined
     quarantine: tuple[Quarantined, ...]
     tables: Tables | None
-    unused: tuple[Row, ...] = ()
-    unmatched: int = 0
-    shared: int = 0
+    unused: tuple[Row, ...] = ()  #: rows that no image has
+    unmatched: int = 0  #: images that are kept without a row
+    shared: int = 0  #: images whose rows another image has, too
 
 
 class _UnmatchedError(ValueError):
@@ -177,8 +160,7 @@ class _UnmatchedError(ValueError):
 def check_rule(rule: JoinRule) -> None:
     """Refuse a rule that cannot work, before anything is read.
 
-    Raises:
-        InputError: a pattern or template that is none, names that nothing fills, options that need each other.
+    Raises InputError: a pattern or template that is none, names that nothing fills, options that need each other.
     """
     groups: set[str] = set()
     if rule.pattern is not None:
@@ -226,12 +208,9 @@ def _check_template(option: str, template: str, fields: set[str], *, skip: bool)
 
 
 def join_images(rule: JoinRule, images: Sequence[tuple[str, SourceImage]]) -> Joined:
-    """The facts of each image.
+    """The facts of each image, given with the label of its COCO file.
 
-    Args:
-        images: (label of its COCO file, image).
-    Raises:
-        InputError: with every image that does not match or has no row, unless `rule.unmatched` says otherwise.
+    Raises InputError: with every image that does not match or has no row, unless `rule.unmatched` says otherwise.
     """
     check_rule(rule)
     tables = None
@@ -279,11 +258,7 @@ def _meet(
     index: Mapping[tuple[str, ...], list[Row]],
     others: Mapping[tuple[str, ...], list[Row]],
 ) -> ImageFacts:
-    """The facts of one image.
-
-    Raises:
-        _UnmatchedError: its name does not match, it has no row, or no patient.
-    """
+    """The facts of one image. Raises _UnmatchedError: its name does not match, it has no row, or no patient."""
     values = _values(rule, image)
     if not rule.tables:
         return _facts(rule, image, values, [], [])
@@ -313,11 +288,7 @@ def _refuse(faults: Mapping[str, Sequence[str]], tables: Tables | None) -> None:
 
 
 def _values(rule: JoinRule, image: SourceImage) -> dict[str, str]:
-    """What templates can hold.
-
-    Raises:
-        _UnmatchedError: the name does not match.
-    """
+    """What templates can hold. Raises _UnmatchedError: the name does not match."""
     stem = PurePosixPath(image.name).stem
     values = {"file_name": image.name, "stem": stem}
     if rule.pattern is None:
@@ -342,8 +313,7 @@ def _facts(
 ) -> ImageFacts:
     """All that is known of an image.
 
-    Raises:
-        _UnmatchedError: it has no patient, or its rows are at odds about something that an image has once.
+    Raises _UnmatchedError: it has no patient, or its rows are at odds about something that an image has once.
     """
     notes: list[str] = []
     told: dict[str, str | None] = {key: _image_key(rule, key, column, rows, notes) for key, column in rule.image_keys}
@@ -418,17 +388,14 @@ def _attributes(
             notes.append(f"{name} differs between its {len(rows)} rows: {listed}")
             continue
         if meanings and meanings[0] not in (None, "unknown"):
-            attributes[name] = _number_or_text(str(meanings[0]))
+            text = str(meanings[0])
+            attributes[name] = int(text) if re.fullmatch(r"0|[1-9]\d{0,8}", text) else text
         if name == "pathology" and len(set(words)) == 1 and words[0] is not None:
             attributes["pathology_csv"] = words[0]
         elif name == "pathology" and len(set(words)) > 1:
             listed = ", ".join(sorted({word or "not given" for word in words}))
             notes.append(f"pathology_csv differs between its {len(rows)} rows: {listed}")
     return attributes
-
-
-def _number_or_text(text: str) -> str | int:
-    return int(text) if re.fullmatch(r"0|[1-9]\d{0,8}", text) else text
 
 
 def _pathology(rule: JoinRule, row: Row, column: str | None) -> str:

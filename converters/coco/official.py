@@ -31,11 +31,7 @@ PRESETS: dict[str, tuple[str, JoinRule]] = {
 
 
 def check_official(summary: Summary, images: Sequence[tuple[str | None, ImageFacts]], joined: Joined) -> None:
-    """Compare the subset of each image with the tables', and warn of patients that the other tables hold elsewhere.
-
-    Args:
-        images: (subset that its COCO file is said to be, facts).
-    """
+    """Compare each image's subset with that of the tables, and warn of patients that other tables hold elsewhere."""
     sides: dict[str, set[str]] = {}
     elsewhere: list[str] = []
     for subset, facts in images:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import BeforeValidator, model_validator
+
 from mammodet.converters.coco.join import JoinRule
 from mammodet.converters.coco.official import PRESETS
 from mammodet.converters.options import Options, Pairs, flag, pairs
-from pydantic import BeforeValidator, model_validator
-
 from mammodet.data.json_values import CLIP_PX
 from mammodet.errors import InputError
 from mammodet.records import SUBSETS
@@ -16,13 +16,9 @@ Boxes = Literal["pixels", "fractions", "percent", "corners"] | None
 
 
 class LabelledOptions(Options):
-    """What is converted, and how.
+    """What is converted, and how."""
 
-    Attributes:
-        categories: (old name, new name), the new one empty to drop it; others get their name in lower case.
-        join: what file names and tables say of the images.
-    """
-
+    #: (old name, new name), the new one empty to drop it; others get their name in lower case.
     categories: Annotated[Pairs, pairs("--category", empty=True)] = flag(
         (),
         "rename or merge a category; OLD= makes its findings regions to ignore",
@@ -44,10 +40,8 @@ class LabelledOptions(Options):
         ge=0,
         allow_inf_nan=False,
     )
-    name: str | None = flag(
-        None, "of the data set, kept with every image", group="files", words="the name of the folder"
-    )
-    join: JoinRule = JoinRule()
+    name: str | None = flag(None, "of the data set, kept with every image", group="files", words="the folder's name")
+    join: JoinRule = JoinRule()  #: what file names and tables say of the images
     split: Literal["given", "holdout"] | None = flag(
         None,
         "'given': as files or folders are named; 'holdout': --test-fraction of the patients",
@@ -115,9 +109,7 @@ class CocoOptions(LabelledOptions):
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.preset and not self.join.tables:
-            raise InputError(
-                f"--preset {self.preset}: needs the archive's tables; name them, or their folder, by --tables"
-            )
+            raise InputError(f"--preset {self.preset}: needs the archive's tables; --tables names them or their folder")
         return self
 
     @property

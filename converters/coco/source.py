@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.base import Quarantined, Reason
-
 from mammodet.data.json_values import read_id, short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import read_json
@@ -33,43 +32,29 @@ _SUBSET_WORD = re.compile(r"(?<![a-z])(" + "|".join(sorted(SUBSET_WORDS, key=len
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One entry of `images`, with the entries of `annotations` that name it.
+    """One entry of `images`, with the entries of `annotations` that name it."""
 
-    Attributes:
-        name: its file name as the JSON has it, with `/`.
-        item: the entry; annotations: (its name for messages, the entry); a key that is no text is `boxes.FAULT`.
-    """
-
-    name: str
-    item: Mapping[str, Any]
+    name: str  #: its file name as the JSON has it, with `/`
+    item: Mapping[str, Any]  #: the entry
+    #: (its name for messages, the entry); a key that is no text is `boxes.FAULT`.
     annotations: tuple[tuple[str, Mapping[Any, Any]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CocoFile:
-    """One COCO file.
-
-    Attributes:
-        label: its path below the source, for messages.
-        subset: `train`, `val`, `test`, or None where neither the user nor its path says.
-        categories: id to name, as written.
-        quarantine: annotations that belong to no image.
-        repeated_ids: annotations whose id another one has.
-        boxes: `pixels`, `fractions` or `percent` of the image, or `corners` x1, y1, x2, y2 in pixels; None: not told.
-        sizes_told: images without a size are faulty; else they have that of their file.
-        annotated: it has a list of annotations.
-    """
+    """One COCO file."""
 
     path: Path
-    label: str
-    subset: str | None
-    categories: Mapping[CocoId, str]
+    label: str  #: its path below the source, for messages
+    subset: str | None  #: `train`, `val`, `test`, or None where neither the user nor its path says
+    categories: Mapping[CocoId, str]  #: id to name, as written
     images: tuple[SourceImage, ...]
-    quarantine: tuple[Quarantined, ...] = ()
-    repeated_ids: int = 0
+    quarantine: tuple[Quarantined, ...] = ()  #: annotations that belong to no image
+    repeated_ids: int = 0  #: annotations whose id another one has
+    #: `pixels`, `fractions` or `percent` of the image, or `corners` x1, y1, x2, y2 in pixels; None: not told.
     boxes: str | None = None
-    sizes_told: bool = True
-    annotated: bool = True
+    sizes_told: bool = True  #: images without a size are faulty; else they have that of their file
+    annotated: bool = True  #: it has a list of annotations
 
     @property
     def annotation_count(self) -> int:
@@ -96,7 +81,7 @@ def find_coco_files(source: Path, chosen: Sequence[tuple[str | None, Path]] = ()
     faults: list[str] = []
     files: list[CocoFile] = []
     seen: dict[Path, str] = {}
-    for subset, path in _chosen(source, chosen) if chosen else _below(source):
+    for subset, path in _chosen(source, chosen) if chosen else [(None, path) for path in files_below(source, ".json")]:
         label = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.as_posix()
         if path.resolve() in seen:
             faults.append(f"{label}: is named twice")
@@ -129,14 +114,6 @@ def _chosen(source: Path, chosen: Sequence[tuple[str | None, Path]]) -> list[tup
             raise InputError(f"--annotations {path}: no such file, neither as it is nor below {source}")
         paths.append((subset, places[0]))
     return paths
-
-
-def _below(source: Path) -> list[tuple[str | None, Path]]:
-    return [
-        (None, path)
-        # Archives made on a Mac hold a `._x.json` beside each x.json, which is hidden and no JSON.
-        for path in files_below(source, ".json")
-    ]
 
 
 def _looks_like_coco(value: Any) -> bool:

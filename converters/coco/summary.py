@@ -8,7 +8,6 @@ from mammodet.converters.coco.boxes import FAULT, Categories
 from mammodet.converters.coco.image import TURNED, ImageTask, Seen
 from mammodet.converters.coco.join import IMAGE_KEYS, Joined
 from mammodet.converters.coco.source import CocoFile, SourceImage
-
 from mammodet.records import ImageRecord
 
 MOST_NAMES = 5  # how many are listed where there can be many

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodet.converters.sheet import column_name, find_tables, read_sheet
-
 from mammodet.errors import InputError, raise_faults
 
 #: Cells that say nothing.

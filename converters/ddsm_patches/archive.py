@@ -1,35 +1,20 @@
 """The files of the archive: which there are, and where in them each patch lies."""
 
-from __future__ import annotations
-
 import filecmp
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.ddsm_patches.tfrecord import (
-    Place,
-    index_records,
-    parse_example,
-    read_record,
-    single,
-)
 from numpy.typing import NDArray
 
+from mammodet.converters.base import Quarantined, Reason
+from mammodet.converters.ddsm_patches.tfrecord import Place, index_records, parse_example, read_record, single
 from mammodet.errors import InputError, raise_faults
 
 #: By label. The order is the archive's own, as its description tells it.
-CLASSES = (
-    "negative",
-    "benign calcification",
-    "benign mass",
-    "malignant calcification",
-    "malignant mass",
-)
+CLASSES = ("negative", "benign calcification", "benign mass", "malignant calcification", "malignant mass")
 
 _TRAINING = re.compile(r"training(\d+)_(\d+)\.tfrecords?", re.IGNORECASE)
 _ARRAY = re.compile(r"(test|cv)(\d+)_(data|labels)\.npy", re.IGNORECASE)
@@ -41,16 +26,12 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class ArrayFile:
-    """Patches of a .npy file with their labels.
-
-    Attributes:
-        data: uint8 (n, height, width) or (n, height, width, 1), mapped from the file; n counts its whole patches.
-        labels: integers (m,); m is larger than n where the file of the patches is cut short.
-    """
+    """Patches of a .npy file with their labels."""
 
     path: Path
+    #: uint8 (n, height, width) or (n, height, width, 1), mapped from the file; n counts its whole patches.
     data: NDArray[Any]
-    labels: NDArray[Any]
+    labels: NDArray[Any]  #: integers (m,); m is larger than n where the file of the patches is cut short
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +68,8 @@ class Patch:
 def open_archive(source: Path) -> Archive:
     """Find the files in `source` and up to two folders below it, and where the patches lie in them.
 
-    Raises:
-        InputError: no patches, patches without labels, two files of a name, several editions, or arrays of another
-            kind.
+    Raises InputError: no patches, patches without labels, two files of a name, several editions, or arrays of another
+    kind.
     """
     found = _find(source)
     training = {name: path for name, path in found.items() if _TRAINING.fullmatch(name)}
@@ -125,11 +105,7 @@ def open_archive(source: Path) -> Archive:
 
 
 def _find(source: Path) -> dict[str, Path]:
-    """Name in lower case to file.
-
-    Raises:
-        InputError: files of one name that differ; exact copies may be there.
-    """
+    """Name in lower case to file. Raises InputError: files of one name that differ; exact copies may be there."""
     found: dict[str, Path] = {}
     faults: list[str] = []
     for path in sorted([*source.glob("*"), *source.glob("*/*"), *source.glob("*/*/*")]):
@@ -194,8 +170,7 @@ def _open_array(data_path: Path, labels_path: Path) -> tuple[ArrayFile, list[Qua
 def _map_array(path: Path) -> tuple[NDArray[Any], int]:
     """An array as it lies in a file, with as many rows as are whole, and how many there should be.
 
-    Raises:
-        InputError: not a .npy file of numbers.
+    Raises InputError: not a .npy file of numbers.
     """
     try:
         with open(path, "rb") as file:
@@ -234,8 +209,7 @@ def patches_of(archive: Archive) -> list[tuple[str, Patch]]:
 def read_patch(patch: Patch, size: int) -> tuple[NDArray[np.uint8], int]:
     """Pixels, uint8 (size, size), and label of a patch.
 
-    Raises:
-        InputError: it is damaged, of another size, or its labels are not those of the archive.
+    Raises InputError: it is damaged, of another size, or its labels are not those of the archive.
     """
     if patch.array is not None:
         pixels = np.array(patch.array.data[patch.number])
@@ -266,16 +240,9 @@ def _check_label(patch: Patch, label: int, normal: int | None) -> None:
         known = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
         raise InputError(f"{patch.name}: label {label}; expected one of {known}")
     if normal is not None and normal != int(label > 0):
-        raise InputError(
-            f"{patch.name}: label {label} ({CLASSES[label]}) and label_normal {normal} contradict each other"
-        )
+        raise InputError(f"{patch.name}: label {label} ({CLASSES[label]}) contradicts label_normal {normal}")
 
 
 def _guess(count: int) -> str:
     side = round(count**0.5)
     return f"{side}x{side} pixels" if side * side == count else f"{count} bytes"
-
-
-def class_counts(labels: Sequence[int]) -> dict[str, int]:
-    """Class to its patches, in the order of the labels; classes that do not occur stay out."""
-    return {name: count for number, name in enumerate(CLASSES) if (count := sum(label == number for label in labels))}

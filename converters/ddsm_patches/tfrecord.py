@@ -6,8 +6,6 @@ little-endian. The bytes are a protobuf message (tensorflow/core/example/example
 The frames are read here, since readers on the package index do not look at the checksums.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,8 +47,7 @@ class RecordIndex:
 def index_records(path: Path) -> RecordIndex:
     """Find the records of a file by their lengths, which are checked; the messages are not read.
 
-    Raises:
-        InputError: the file cannot be opened, or is compressed.
+    Raises InputError: the file cannot be opened, or is compressed.
     """
     places: list[Place] = []
     try:
@@ -87,8 +84,7 @@ def _length(header: bytes, left: int) -> int:
 def read_record(path: Path, place: Place, number: int) -> bytes:
     """The message of a record (`number`: which, from 0, for the error's text).
 
-    Raises:
-        RecordError: its checksum is wrong, or the file has become shorter.
+    Raises RecordError: its checksum is wrong, or the file has become shorter.
     """
     with open(path, "rb") as file:
         file.seek(place.offset + _HEADER)
@@ -145,8 +141,7 @@ _Example = _make_example()
 def parse_example(message: bytes) -> dict[str, list[Any]]:
     """Features of a `tf.train.Example`: name to its values, all bytes, floats or whole numbers.
 
-    Raises:
-        ValueError: not such a message.
+    Raises ValueError: not such a message.
     """
     try:
         entries = _Example.FromString(message).features.feature
@@ -159,11 +154,7 @@ def parse_example(message: bytes) -> dict[str, list[Any]]:
 
 
 def single(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) -> T:
-    """The one value of a feature.
-
-    Raises:
-        ValueError: it is missing, or is something else.
-    """
+    """The one value of a feature. Raises ValueError: it is missing, or is something else."""
     values = features.get(name, ())
     if len(values) != 1 or not isinstance(values[0], kind):
         there = ", ".join(f"{key} ({len(found)} values)" for key, found in sorted(features.items())) or "none"

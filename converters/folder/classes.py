@@ -8,27 +8,18 @@ from pathlib import Path
 from mammodet.converters.folder.rules import ClassRule, rules_by_name
 from mammodet.converters.folder.tree import Tree, choose_level, class_folder
 from mammodet.converters.folder.words import Meaning, fold_name, read_name, without_numbers
-
 from mammodet.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """What folders are called in the data set, and what that says.
+    """What folders are called in the data set, and what that says."""
 
-    Attributes:
-        level: the folder that is the class; None: all of them.
-        names: folded folder name to class name, None for a folder that is skipped.
-        meanings: class name to what it says.
-        told: names of classes whose meaning the user told.
-        warnings: for the summary.
-    """
-
-    level: int | None
-    names: dict[str, str | None]
-    meanings: dict[str, Meaning]
-    told: frozenset[str]
-    warnings: tuple[str, ...]
+    level: int | None  #: the folder that is the class; None: all of them
+    names: dict[str, str | None]  #: folded folder name to class name, None for a folder that is skipped
+    meanings: dict[str, Meaning]  #: class name to what it says
+    told: frozenset[str]  #: names of classes whose meaning the user told
+    warnings: tuple[str, ...]  #: for the summary
 
     def of(self, folder: str) -> str | None:
         """The class of a folder, None where it is skipped."""
@@ -44,8 +35,7 @@ def plan_classes(
 ) -> Classes:
     """Find the class folders and what they mean; `wanted`: the level that the user names.
 
-    Raises:
-        InputError: they cannot be told, there is only one, a rule names no folder, or two rules of one class differ.
+    Raises InputError: they cannot be told, there is only one, a rule names no folder, or two rules of one class differ.
     """
     rules = rules_by_name(given)
     try:
@@ -80,9 +70,7 @@ def plan_classes(
             continue
         name, meaning = _meaning(spellings[0], rule, numbers if folded in of_numbers else None)
         if meanings.setdefault(name, meaning) != meaning:
-            raise InputError(
-                f"{source}: class {name!r} means '{meanings[name]}' in one folder and '{meaning}' in another"
-            )
+            raise InputError(f"{source}: class {name!r} means '{meanings[name]}' in one folder, '{meaning}' in another")
         names[folded] = name
         if rule is not None and rule.meaning is not None:
             told.add(name)

@@ -7,7 +7,6 @@ from pathlib import Path
 from mammodet.converters.base import Quarantined, Reason, settle_sides
 from mammodet.converters.folder.patients import Person
 from mammodet.converters.folder.tree import TreeImage
-
 from mammodet.errors import InputError
 from mammodet.files import file_hash
 from mammodet.parallel import in_parallel
@@ -31,18 +30,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """Entries without identical ones beside each other.
-
-    Attributes:
-        quarantine: one item for each that was left out.
-        torn: names of identical files in different classes, a group each; these stay.
-        told_apart: names of identical files that `--patient` gives to different patients, a group each.
-    """
+    """Entries without identical ones beside each other."""
 
     entries: list[Entry]
-    quarantine: list[Quarantined]
-    torn: list[list[str]]
-    told_apart: list[list[str]]
+    quarantine: list[Quarantined]  #: one item for each that was left out
+    torn: list[list[str]]  #: names of identical files in different classes, a group each; these stay
+    told_apart: list[list[str]]  #: names of identical files that `--patient` gives to different patients, a group each
 
 
 def clean(entries: Sequence[Entry], *, given: bool, resolve_leaks: str | None, jobs: int, progress: bool) -> Cleaned:
@@ -145,12 +138,9 @@ def _root(owner: dict[str, str], patient: str) -> str:
 def given_subsets(
     entries: Sequence[Entry], resolve_leaks: str | None, *, guessed: bool
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Patient to the subset of its images, and to all of them where there are several.
+    """Patient to its images' subset, and to all where there are several; `guessed` ones are copies of one image.
 
-    Args:
-        guessed: whether patients are only copies of one image.
-    Raises:
-        InputError: patients in two subsets, and nobody said where they are to go.
+    Raises InputError: patients in two subsets, and nobody said where they are to go.
     """
     subsets: dict[str, set[str]] = {}
     for entry in entries:

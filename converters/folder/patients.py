@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 
 from mammodet.converters.folder.tree import TreeImage
 from mammodet.converters.tables import laterality_of
-
 from mammodet.errors import InputError, raise_faults
 
 _CHANGES = (
@@ -44,39 +43,28 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """What was taken for copies.
+    """What was taken for copies."""
 
-    Attributes:
-        groups: (stem, names of the files) of every group of two and more.
-        numbered: stems with a number in brackets that seem to be plain numbering (`benign (17).png`), and how often.
-    """
-
-    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    groups: tuple[tuple[str, tuple[str, ...]], ...]  #: (stem, names of the files) of every group of two and more
+    #: stems with a number in brackets that seem to be plain numbering (`benign (17).png`), and how often.
     numbered: dict[str, int]
 
 
 def compile_patient(expression: str) -> re.Pattern[str]:
-    """The user's expression.
-
-    Raises:
-        InputError: it is none, or has no group for the patient.
-    """
+    """The user's expression. Raises InputError: it is none, or has no group for the patient."""
     try:
         pattern = re.compile(expression)
     except re.error as error:
         raise InputError(f"--patient {expression!r}: is no regular expression ({error})") from None
     if "patient" not in pattern.groupindex and (pattern.groups == 0 or pattern.groupindex):
-        raise InputError(
-            rf"--patient {expression!r}: has no group for the patient; write (?P<patient>...), or (P_\d{{5}})"
-        )
+        raise InputError(rf"--patient {expression!r}: no group for the patient; write (?P<patient>...), or (P_\d{{5}})")
     return pattern
 
 
 def read_persons(images: Sequence[TreeImage], pattern: re.Pattern[str]) -> list[Person]:
     """Patient, side and view of each image by the user's expression.
 
-    Raises:
-        InputError: with every image that the expression does not fit.
+    Raises InputError: with every image that the expression does not fit.
     """
     persons: list[Person] = []
     faults: list[str] = []

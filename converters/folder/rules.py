@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mammodet.converters.folder.words import Meaning, fold_name
-
 from mammodet.data.json_values import short
 from mammodet.errors import InputError, raise_faults
 from mammodet.files import load_yaml
@@ -19,26 +18,18 @@ _UNKNOWN = ("unknown", "none", "null", "")
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
-    """What the user says of one folder.
+    """What the user says of one folder."""
 
-    Attributes:
-        folder: its name as the user wrote it.
-        meaning: of the images in it; None: the words of its name count.
-        name: of the class; None keeps the folder's.
-        skip: its images are left out.
-    """
-
-    folder: str
-    meaning: Meaning | None = None
-    name: str | None = None
-    skip: bool = False
+    folder: str  #: its name as the user wrote it
+    meaning: Meaning | None = None  #: of the images in it; None: the words of its name count
+    name: str | None = None  #: of the class; None keeps the folder's
+    skip: bool = False  #: its images are left out
 
 
 def read_map(path: Path) -> list[ClassRule]:
     """The mapping of a YAML file: folder to `skip`, or to keys and values.
 
-    Raises:
-        InputError: the file is missing or is no such mapping; with every fault.
+    Raises InputError: the file is missing or is no such mapping; with every fault.
     """
     value = load_yaml(path)
     if not isinstance(value, dict) or not value:
@@ -64,9 +55,7 @@ def _rule_of_yaml(folder: Any, content: Any) -> ClassRule:
     pairs: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, bool | list | dict):
-            raise InputError(
-                f"{folder}: {key} is {value!r}; expected a number or a word, in quotes where YAML has its own"
-            )
+            raise InputError(f"{folder}: {key} is {value!r}; expected a number or word, quoted where YAML has its own")
         pairs[str(key)] = "" if value is None else str(value)
     return _rule(str(folder), pairs)
 
@@ -120,11 +109,7 @@ def _completed(folder: str, meaning: Meaning, said: Mapping[str, str]) -> Meanin
 
 
 def rules_by_name(rules: Sequence[ClassRule]) -> dict[str, ClassRule]:
-    """Folded folder name to its rule.
-
-    Raises:
-        InputError: a folder is said twice.
-    """
+    """Folded folder name to its rule. Raises InputError: a folder is said twice."""
     found: dict[str, ClassRule] = {}
     twice = [rule.folder for rule in rules if found.setdefault(fold_name(rule.folder), rule) is not rule]
     raise_faults([f"{name!r} is said twice" for name in twice], where="--class and --map")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason, listed
 from mammodet.converters.folder.words import fold_name
-
 from mammodet.data.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from mammodet.errors import InputError, raise_faults
 from mammodet.records import SUBSETS
@@ -30,41 +29,29 @@ def subset_of(folder: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TreeImage:
-    """An image file.
-
-    Attributes:
-        relative: its path below the source, with `/`.
-        folders: those above it, below the source, without the subset's.
-        subset: the one that a folder names.
-    """
+    """An image file."""
 
     path: Path
-    relative: str
-    folders: tuple[str, ...]
-    subset: str | None
+    relative: str  #: its path below the source, with `/`
+    folders: tuple[str, ...]  #: those above it, below the source, without the subset's
+    subset: str | None  #: the one that a folder names
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What lies below a folder.
+    """What lies below a folder."""
 
-    Attributes:
-        images: by path.
-        folders: of all folders, without the subset's, and whether there is an image below it.
-        others: suffix to the number of files that are no images, hidden ones not counted.
-    """
-
-    images: tuple[TreeImage, ...]
+    images: tuple[TreeImage, ...]  #: by path
+    #: of all folders, without the subset's, and whether there is an image below it.
     folders: dict[tuple[str, ...], bool]
-    others: dict[str, int]
+    others: dict[str, int]  #: suffix to the number of files that are no images, hidden ones not counted
     quarantine: tuple[Quarantined, ...]
 
 
 def read_tree(source: Path) -> Tree:
     """Walk through the folders, following links, hidden files and folders passed over.
 
-    Raises:
-        InputError: no images, or a path that names two subsets.
+    Raises InputError: no images, or a path that names two subsets.
     """
     images: list[TreeImage] = []
     folders: dict[tuple[str, ...], bool] = {}
@@ -189,12 +176,9 @@ def class_folder(folders: Sequence[str], level: int | None) -> str | None:
 
 
 def told_subsets(images: Sequence[TreeImage], split: str | None) -> bool:
-    """Whether the folders divide the images.
+    """Whether the folders divide the images; `split` as in `FolderOptions`.
 
-    Args:
-        split: as in `FolderOptions`.
-    Raises:
-        InputError: a folder names the subset of some images and not of others.
+    Raises InputError: a folder names the subset of some images and not of others.
     """
     counts = Counter(image.subset for image in images)
     untold = [image.relative for image in images if image.subset is None]

@@ -4,11 +4,9 @@ A name is understood only when every word of it is: a word that is not known may
 `tumor free` and `benign_without_callback` are known phrases; `suspected cancer` or `abnormal` are not understood.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +20,15 @@ class Meaning:
 
     def __str__(self) -> str:
         """`tumor 1, malignant 0`, or `nothing`."""
-        told = [
-            f"{part.name} {getattr(self, part.name)}" for part in fields(self) if getattr(self, part.name) is not None
-        ]
+        told = [f"{name} {value}" for name, value in asdict(self).items() if value is not None]
         return ", ".join(told) or "nothing"
 
-    def agrees(self, other: Meaning) -> bool:
+    def agrees(self, other: "Meaning") -> bool:
         """Whether no part of one contradicts the other."""
         pairs = [(getattr(self, part.name), getattr(other, part.name)) for part in fields(self)]
         return all(mine == its or None in (mine, its) for mine, its in pairs)
 
-    def joined(self, other: Meaning) -> Meaning:
+    def joined(self, other: "Meaning") -> "Meaning":
         """Both together; they agree."""
         return Meaning(
             *(getattr(other if getattr(self, part.name) is None else self, part.name) for part in fields(self))

@@ -1,7 +1,5 @@
 """Which mask files belong to which image, by templates of their names."""
 
-from __future__ import annotations
-
 import glob
 import re
 import string
@@ -34,8 +32,7 @@ class Template:
 def read_template(text: str) -> Template:
     """A template as a command line gives it, `masks/{stem}*.png` or `mass=masks/mass/{stem}.png`.
 
-    Raises:
-        InputError: it cannot be filled, or names no image.
+    Raises InputError: it cannot be filled, or names no image.
     """
     category, sign, rest = text.partition("=")
     if not sign or re.search(r"[/{*]", category):
@@ -57,8 +54,7 @@ def read_template(text: str) -> Template:
 def list_images(source: Path, patterns: Sequence[str]) -> list[str]:
     """Paths below the source of the images that patterns mean, in order.
 
-    Raises:
-        InputError: a pattern leaves the source, or means no image.
+    Raises InputError: a pattern leaves the source, or means no image.
     """
     found: set[str] = set()
     for pattern in patterns:
@@ -98,8 +94,7 @@ def pair(source: Path, images: Sequence[str], templates: Sequence[Template]) -> 
     A mask that several images could claim belongs to that with the longest stem: `10_a.png` to `10`, never to `1`; a
     number in a name is whole. A file that a template means is no image, though a pattern of images means it, too.
 
-    Raises:
-        InputError: a mask could be of two images, or a template cannot tell masks from images.
+    Raises InputError: a mask could be of two images, or a template cannot tell masks from images.
     """
     claims: dict[tuple[str, str], list[str]] = {}
     others: set[str] = set()

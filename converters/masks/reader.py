@@ -1,13 +1,13 @@
 """What one mask file holds, at the size of its image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mammodet.converters.mask_files import (
     LesionError,
     check_covered,
@@ -17,8 +17,6 @@ from mammodet.converters.mask_files import (
     resize_mask,
     two_valued,
 )
-from numpy.typing import NDArray
-
 from mammodet.data.images import read_image, read_pixels, read_size_hw
 from mammodet.errors import InputError
 from mammodet.geometry import Mask, mask_to_rle, patch_to_rle
@@ -41,23 +39,15 @@ class HowToSplit:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a mask holds.
+    """What a mask holds."""
 
-    Attributes:
-        size_hw: of its image.
-        parts: (category where its value says it, run lengths).
-        regions: connected ones, without specks.
-        fault: why it cannot be used; is_empty: it says that there is nothing.
-        rescaled_from: its own size.
-    """
-
-    size_hw: tuple[int, int] | None
-    parts: tuple[tuple[str | None, Rle], ...] = ()
-    regions: int = 0
+    size_hw: tuple[int, int] | None  #: of its image
+    parts: tuple[tuple[str | None, Rle], ...] = ()  #: (category where its value says it, run lengths)
+    regions: int = 0  #: connected ones, without specks
     specks: int = 0
-    fault: str | None = None
-    is_empty: bool = False
-    rescaled_from: tuple[int, int] | None = None
+    fault: str | None = None  #: why it cannot be used
+    is_empty: bool = False  #: it says that there is nothing
+    rescaled_from: tuple[int, int] | None = None  #: its own size
 
 
 def read_mask(image: Path, path: Path, how: HowToSplit) -> Read:

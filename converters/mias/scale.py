@@ -4,18 +4,15 @@ The table counts pixels of films of 1024x1024. Of a film of another square size 
 cut; its masses do, if there are enough of them: they are brighter than their surround where the circles belong.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
 from mammodet.converters.mias.table import MASSES, FilmEntry
-
-from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image, read_size_hw
 from mammodet.errors import InputError
+from mammodet.geometry import surround_contrast
 
 TABLE_SIZE = 1024
 _LEAST_MASSES, _LEAST_BRIGHTER = 6, 0.9

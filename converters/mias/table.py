@@ -1,7 +1,5 @@
 """The table of mini-MIAS: what Info.txt says of each film, by the form of its lines."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -95,9 +93,7 @@ def parse_info(text: str, where: str = "Info.txt") -> tuple[dict[str, FilmEntry]
         circle = (float(match["x"]), float(match["y"]), float(match["radius"])) if match["x"] else None
         finding = Finding(match["kind"].upper(), match["severity"].upper(), circle)
         if finding in findings[name]:
-            broken.append(
-                Quarantined(Reason.DUPLICATE, "line", place, f"{name}: the same finding stands twice; kept once")
-            )
+            broken.append(Quarantined(Reason.DUPLICATE, "line", place, f"{name}: the same finding twice; kept once"))
             continue
         findings[name].append(finding)
     for name in sorted(normal & {name for name, items in findings.items() if items}):

@@ -9,8 +9,6 @@
 Folders may lie at any depth below the source. Patient and image id alone say what belongs together.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,30 +26,23 @@ _NUMBER = re.compile(r"\d{1,16}")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The files of an archive.
+    """The files of an archive."""
 
-    Attributes:
-        files: (patient, image) to its file; doubles: files beyond those, of images that have another one.
-    """
-
-    files: Mapping[tuple[int, int], Path]
-    doubles: int
+    files: Mapping[tuple[int, int], Path]  #: (patient, image) to its file
+    doubles: int  #: files beyond those, of images that have another one
 
 
 def find_images(source: Path, part: str) -> Archive:
-    """Look through a folder.
+    """Find the images of `train` or `test` in a folder; folders named for the other part are passed over.
 
-    Args:
-        part: `train` or `test`: whose images are looked for; folders named for the other part are passed over.
-    Raises:
-        InputError: a folder cannot be opened, or there is no image of this archive.
+    Raises InputError: a folder cannot be opened, or there is no image of this archive.
     """
     files: dict[tuple[int, int], Path] = {}
     other_part = {"train": "test", "test": "train"}[part]
     doubles = 0
     strange: list[str] = []
 
-    for folder, names in walk_files(source, lambda name: _is_of(name, other_part)):
+    for folder, names in walk_files(source, lambda name: name.lower().startswith(f"{other_part}_images")):
         for name in names:
             path = folder / name
             if not is_image(path):
@@ -74,11 +65,6 @@ def find_images(source: Path, part: str) -> Archive:
 
 def _order(path: Path) -> int:
     return _ORDER.get(path.suffix.lower(), 0)  # what has no such suffix is DICOM
-
-
-def _is_of(folder: str, part: str) -> bool:
-    """`test_images`, `test_images_png_512`."""
-    return folder.lower().startswith(f"{part}_images")
 
 
 def _key(parent: str, stem: str) -> tuple[int, int] | None:

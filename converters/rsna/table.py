@@ -5,16 +5,13 @@ give, `True`/`False` beside `0`/`1`; `test.csv` has fewer columns and no label. 
 `;`, a byte order mark, or image ids rounded to `1.46E+09`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mammodet.converters.base import Quarantined, Reason
-from mammodet.converters.sheet import read_sheet
-
+from mammodet.converters.sheet import read_sheet, without_point_zero
 from mammodet.errors import InputError
 
 #: Columns of `test.csv` that are used here, and those that only a labelled table has.
@@ -35,25 +32,20 @@ _FLAGS = {"0": 0, "1": 1, "FALSE": 0, "TRUE": 1}
 class ImageRow:
     """One image.
 
-    Attributes:
-        line: of the table, from 1, for messages.
-        laterality: `L` or `R`; view: as written, in capitals; density: `A` to `D`; birads: `0`, `1`, `2`.
-        cancer, biopsy, invasive, difficult_negative: 0 or 1, of the breast; implant: 0 or 1, of site 1 of the woman.
-        age: in years.
-
     What the table leaves blank, or has no column for, is None.
     """
 
-    line: int
+    line: int  #: of the table, from 1, for messages
     patient: int
     image: int
-    laterality: str
-    view: str | None = None
+    laterality: str  #: `L` or `R`
+    view: str | None = None  #: as written, in capitals
+    #: cancer, biopsy, invasive, difficult_negative: 0 or 1, of the breast
     cancer: int | None = None
-    birads: str | None = None
-    density: str | None = None
-    age: float | None = None
-    implant: int | None = None
+    birads: str | None = None  #: `0`, `1`, `2`
+    density: str | None = None  #: `A` to `D`
+    age: float | None = None  #: in years
+    implant: int | None = None  #: 0 or 1, of site 1 of the woman
     biopsy: int | None = None
     invasive: int | None = None
     difficult_negative: int | None = None
@@ -73,25 +65,18 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Everything that the table says.
-
-    Attributes:
-        rows: image ids unique, one label for each breast.
-        labelled: whether it has the column `cancer`; `test.csv` has not.
-        quarantine: rows that cannot be used, each with its line and reason.
-    """
+    """Everything that the table says."""
 
     path: Path
-    rows: tuple[ImageRow, ...]
-    labelled: bool
-    quarantine: tuple[Quarantined, ...]
+    rows: tuple[ImageRow, ...]  #: image ids unique, one label for each breast
+    labelled: bool  #: whether it has the column `cancer`; `test.csv` has not
+    quarantine: tuple[Quarantined, ...]  #: rows that cannot be used, each with its line and reason
 
 
 def find_table(source: Path) -> Path:
     """`train.csv`, else `test.csv`, in a folder or one below it.
 
-    Raises:
-        InputError: none is there, or several of the same name are.
+    Raises InputError: none is there, or several of the same name are.
     """
     for name in ("train.csv", "test.csv"):
         found = [path for pattern in (name, f"*/{name}") for path in sorted(source.glob(pattern)) if path.is_file()]
@@ -110,8 +95,7 @@ def find_table(source: Path) -> Path:
 def read_table(path: Path) -> Table:
     """Read and check a table.
 
-    Raises:
-        InputError: the file cannot be read as a table, columns are missing, or no row can be used.
+    Raises InputError: the file cannot be read as a table, columns are missing, or no row can be used.
     """
     columns, lines = read_sheet(path)
     names = _header(path, columns)
@@ -124,7 +108,7 @@ def read_table(path: Path) -> Table:
         if fault:
             quarantine.append(Quarantined(Reason.BAD_ROW, "row", place, fault))
             continue
-        row, faults = _row(line, dict(zip(names, (_clean(cell) for cell in cells), strict=True)), labelled)
+        row, faults = _row(line, dict(zip(names, map(without_point_zero, cells), strict=True)), labelled)
         if row is not None and row.cancer is not None:
             # Of a row that cannot be used, too: what it says of its breast contradicts the others all the same.
             labels.setdefault(row.breast, set()).add(row.cancer)
@@ -144,8 +128,7 @@ def read_table(path: Path) -> Table:
 def _header(path: Path, written: Sequence[str]) -> list[str]:
     """Names of the columns, spelled as the archive does.
 
-    Raises:
-        InputError: columns are missing, or stand there twice.
+    Raises InputError: columns are missing, or stand there twice.
     """
     known = {name.lower(): name for name in TRAIN_COLUMNS}
     names = [known.get(name.lower(), name) for name in written]
@@ -161,11 +144,6 @@ def _header(path: Path, written: Sequence[str]) -> list[str]:
     if doubled:
         raise InputError(f"{path}: column {', '.join(doubled)} stands there more than once; keep one of them")
     return names
-
-
-def _clean(cell: str) -> str:
-    """Without white space; `3.0`, as programs write numbers of a column with gaps, is 3."""
-    return re.sub(r"^(\d+)\.0$", r"\1", cell.strip())
 
 
 def _row(line: int, cells: Mapping[str, str], labelled: bool) -> tuple[ImageRow | None, list[str]]:
@@ -249,10 +227,7 @@ def _without_doubles(path: Path, rows: Sequence[ImageRow], quarantine: list[Quar
 
 
 def _with_one_label(
-    path: Path,
-    rows: Sequence[ImageRow],
-    labels: Mapping[tuple[int, str], set[int]],
-    quarantine: list[Quarantined],
+    path: Path, rows: Sequence[ImageRow], labels: Mapping[tuple[int, str], set[int]], quarantine: list[Quarantined]
 ) -> list[ImageRow]:
     """Rows of breasts that are either positive or negative."""
     kept: list[ImageRow] = []

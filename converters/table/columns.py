@@ -10,7 +10,6 @@ from mammodet.converters.coco.draft import Draft
 from mammodet.converters.coco.tables import Row, read_table
 from mammodet.converters.sheet import column_name
 from mammodet.converters.table.settings import HowToReadTables
-
 from mammodet.data.images import read_size_hw
 from mammodet.errors import InputError
 
@@ -45,8 +44,7 @@ _IMAGE = ("patient_id", "laterality", "view", "density", "birads")
 def find_columns(path: Path, columns: Sequence[str], told: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """How boxes are given, a key of `_BOXES`, and the column of everything that has one.
 
-    Raises:
-        InputError: a told column is missing, or columns are missing or could be several things.
+    Raises InputError: a told column is missing, or columns are missing or could be several things.
     """
     found = {key: column_name(name) for key, name in told.items()}
     if missing := [name for name in found.values() if name not in columns]:
@@ -89,8 +87,7 @@ def _known(key: str, columns: Sequence[str], told: Mapping[str, str]) -> list[st
 def read_boxes_table(path: Path, draft: Draft, how: HowToReadTables) -> None:
     """Add the rows of a table (CSV, TSV or XLSX) to a draft; a row without a box lists its image.
 
-    Raises:
-        InputError: it is no table, its columns are not known, or x, y may be corner or centre.
+    Raises InputError: it is no table, its columns are not known, or x, y may be corner or centre.
     """
     columns, rows = read_table(path)
     way, used = find_columns(path, columns, how.columns)
@@ -160,8 +157,7 @@ def _corner_or_centre(
 ) -> str:
     """What x and y are, where their columns do not say it: told, or seen from boxes that would leave their image.
 
-    Raises:
-        InputError: both could be, or neither.
+    Raises InputError: both could be, or neither.
     """
     if how.xy is not None:
         return "centre" if how.xy == "centre" else "size"
@@ -180,9 +176,7 @@ def _corner_or_centre(
     if len(fits) == 1 and counted:
         return fits[0]
     seen = f"of {counted} boxes {outside['size']} would leave their image from a corner, {outside['centre']} around it"
-    raise InputError(
-        f"{path.name}: are x and y the corner of a box or its centre? {seen}. Say it: --xy corner, or --xy centre"
-    )
+    raise InputError(f"{path.name}: are x and y a box's corner or centre? {seen}. Say it: --xy corner, or --xy centre")
 
 
 def _size(path: Path) -> tuple[int, int] | None:

@@ -12,7 +12,6 @@ from mammodet.converters.sheet import read_bytes, read_sheet
 from mammodet.converters.table.columns import as_number, read_boxes_table
 from mammodet.converters.table.settings import HowToReadTables
 from mammodet.converters.via import read_shape
-
 from mammodet.data.json_values import is_finite, short
 from mammodet.errors import InputError
 from mammodet.files import load_yaml, parse_xml, read_json
@@ -126,8 +125,7 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
 
     A task that was skipped, or that nobody has done, is not listed.
 
-    Raises:
-        InputError: a task has the work of several readers, whose lesions would be counted twice.
+    Raises InputError: a task has the work of several readers, whose lesions would be counted twice.
     """
     for task in read_json(path):
         file = next((str(text) for text in task["data"].values() if _is_image_name(text)), "")
@@ -139,9 +137,7 @@ def read_label_studio(path: Path, draft: Draft, how: HowToReadTables) -> None:
             work for work in task.get("annotations", task.get("completions")) or [] if not work.get("was_cancelled")
         ]
         if len(works) > 1:
-            raise InputError(
-                f"{path}: task {task.get('id')} has the work of {len(works)} readers; keep one of each task"
-            )
+            raise InputError(f"{path}: task {task.get('id')} has the work of {len(works)} readers; keep one of each")
         if not works:
             draft.unfinished.add(name)
         for work in works:
@@ -298,11 +294,7 @@ SIZELESS = ("table", "yolo", "voc", "labelme", "label_studio", "via")
 
 
 def format_of(path: Path) -> str | None:
-    """The format of a file by its content; None for other files.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """The format of a file by its content; None for other files. Raises InputError: it is damaged."""
     suffix = path.suffix.lower()
     if suffix == ".xml":
         return {"annotation": "voc", "annotations": "cvat"}.get(parse_xml(read_bytes(path), str(path)).tag)
@@ -331,10 +323,3 @@ def _json_format(value: Any) -> str | None:
         isinstance(entry, dict) and {"filename", "regions"} <= set(entry) for entry in entries.values()
     )
     return "via" if entries and good else None
-
-
-def refuse_mixed(found: Mapping[str, Sequence[Path]]) -> None:
-    """Refuse files of several formats, of which nobody said which is meant."""
-    if len(found) > 1:
-        listed = ", ".join(f"{name} ({len(paths)}, for instance {paths[0].name})" for name, paths in found.items())
-        raise InputError(f"annotations of several formats: {listed}; say which is meant by --format")

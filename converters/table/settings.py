@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mammodet.converters.coco.tables import fold
-
 from mammodet.data.images import IMAGE_SUFFIXES, is_image
 from mammodet.folders import walk_files
 

@@ -37,33 +37,23 @@ Texture = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class Print:
-    """What is kept of an image to know it again.
+    """What is kept of an image to know it again."""
 
-    Attributes:
-        bits, mirrored_bits: bool (255,), of the image and of its mirror image.
-        texture: int8 (96, 96), local brightness inside the breast, -128 outside of it.
-    """
-
+    #: bits, mirrored_bits: bool (255,), of the image and of its mirror image.
     bits: NDArray[np.bool_]
     mirrored_bits: NDArray[np.bool_]
-    texture: Texture
+    texture: Texture  #: int8 (96, 96), local brightness inside the breast, -128 outside of it
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Two images, by position, that show the same: `first` < `second`.
-
-    Attributes:
-        exact: the files are equal byte for byte.
-        mirrored: the second is the first one's mirror image.
-        correlation: of the texture inside the breast; 1 where exact.
-    """
+    """Two images, by position, that show the same: `first` < `second`."""
 
     first: int
     second: int
-    exact: bool
-    mirrored: bool
-    correlation: float
+    exact: bool  #: the files are equal byte for byte
+    mirrored: bool  #: the second is the first one's mirror image
+    correlation: float  #: of the texture inside the breast; 1 where exact
 
 
 def take_print(pixels: NDArray[Any], breast: Mask) -> Print:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from mammodet.audit.copies import Print, take_print
 from mammodet.data.breast import find_breast
-from mammodet.data.contrast import surround_contrast
 from mammodet.data.images import read_image
 from mammodet.errors import InputError
 from mammodet.files import file_hash
-from mammodet.geometry import Mask, lesion_rle, rle_to_mask
+from mammodet.geometry import Mask, lesion_rle, rle_to_mask, surround_contrast
 from mammodet.records import ImageRecord, Lesion
 
 #: Where a lesion would lie if coordinates were counted from another corner.
@@ -25,49 +24,29 @@ PLACES: tuple[Place, ...] = ("here", "flipped_y", "flipped_x", "turned")
 
 @dataclass(frozen=True, slots=True)
 class LesionFacts:
-    """Of one lesion at its own place and at the mirrored ones.
+    """Of one lesion at its own place and at the mirrored ones."""
 
-    Attributes:
-        on_breast: place to the share of its mask (or box) that lies on the breast, in [0, 1].
-        contrast: place to how much brighter it is than the ring around it, in grey levels.
-    """
-
-    on_breast: Mapping[Place, float]
-    contrast: Mapping[Place, float]
+    on_breast: Mapping[Place, float]  #: place to the share of its mask (or box) that lies on the breast, in [0, 1]
+    contrast: Mapping[Place, float]  #: place to how much brighter it is than the ring around it, in grey levels
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """Of one image file.
+    """Of one image file."""
 
-    Attributes:
-        fault: why there are no pixels, as a message; None where there are.
-        is_missing: the fault is that there is no such file.
-        sha256: of the file's bytes.
-        size_hw: (height, width) of the pixels.
-        bits: 8 or 16.
-        levels: distinct grey values.
-        flat_share: share of the pixels that have the commonest value.
-        is_jpeg: the file is a JPEG, whatever its name says.
-        mean: grey value over the image, on the scale [0, 1] of its depth; `breast_mean` over the breast.
-        tissue_side: from -1 (the chest wall is on the left) to 1 (right); near 0 it cannot be told.
-        print: to know the image again; None for a flat one.
-        lesions: in the record's order; empty where the size is not the record's.
-    """
-
-    fault: str | None = None
-    is_missing: bool = False
-    sha256: str | None = None
-    size_hw: tuple[int, int] | None = None
-    bits: int = 0
-    levels: int = 0
-    flat_share: float = 0.0
-    is_jpeg: bool = False
-    mean: float = 0.0
+    fault: str | None = None  #: why there are no pixels, as a message; None where there are
+    is_missing: bool = False  #: the fault is that there is no such file
+    sha256: str | None = None  #: of the file's bytes
+    size_hw: tuple[int, int] | None = None  #: (height, width) of the pixels
+    bits: int = 0  #: 8 or 16
+    levels: int = 0  #: distinct grey values
+    flat_share: float = 0.0  #: share of the pixels that have the commonest value
+    is_jpeg: bool = False  #: the file is a JPEG, whatever its name says
+    mean: float = 0.0  #: grey value over the image, on the scale [0, 1] of its depth; `breast_mean` over the breast
     breast_mean: float = 0.0
-    tissue_side: float = 0.0
-    print: Print | None = None
-    lesions: tuple[LesionFacts, ...] = ()
+    tissue_side: float = 0.0  #: from -1 (the chest wall is on the left) to 1 (right); near 0 it cannot be told
+    print: Print | None = None  #: to know the image again; None for a flat one
+    lesions: tuple[LesionFacts, ...] = ()  #: in the record's order; empty where the size is not the record's
 
     @property
     def is_flat(self) -> bool:
@@ -76,11 +55,7 @@ class ImageFacts:
 
 
 def measure_image(path: Path, record: ImageRecord, *, with_lesions: bool = True) -> ImageFacts:
-    """Read an image and measure it; `fault` says what cannot be read; nothing is raised.
-
-    Args:
-        with_lesions: measure the record's lesions, too.
-    """
+    """Read an image and measure it, and its lesions if wanted; `fault` says what cannot be read; nothing is raised."""
     try:
         pixels = read_image(path)
         content = file_hash(path)

@@ -89,7 +89,8 @@ def histogram_figure(
         axes.hist(parts, bins=edges.tolist(), stacked=True, color=[colours[name] for name in groups], label=groups)
         if log:
             axes.set_xscale("log")
-            ticks = _round_ticks(float(edges[0]), float(edges[-1]))
+            round_ones = (factor * 10.0**power for power in range(-6, 7) for factor in (1, 2, 5))
+            ticks = [tick for tick in round_ones if edges[0] <= tick <= edges[-1]] or [edges[0], edges[-1]]
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -106,11 +107,6 @@ def histogram_figure(
         _legend(axes, groups)
 
     return _figure(draw, (6.4, 3.6))
-
-
-def _round_ticks(low: float, high: float) -> list[float]:
-    candidates = [factor * 10.0**power for power in range(-6, 7) for factor in (1, 2, 5)]
-    return [tick for tick in candidates if low <= tick <= high] or [low, high]
 
 
 def _ordered(names: set[str]) -> list[str]:

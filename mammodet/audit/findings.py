@@ -1,7 +1,5 @@
 """What checks look at and what they give back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -19,23 +17,14 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True, slots=True)
 class AuditedImage:
-    """One image of one of the compared files.
+    """One image of one of the compared files."""
 
-    Attributes:
-        record: what the JSON says.
-        facts: what the pixels say.
-        file: the JSON's name, for messages.
-        part: the subset that it belongs to, such as `train`; no patient may stand in two parts.
-        is_own: it belongs to the file that is audited, not to one that it is compared with.
-        path: of the image file.
-    """
-
-    record: ImageRecord
-    facts: ImageFacts
-    file: str
-    part: str
-    is_own: bool
-    path: Path
+    record: ImageRecord  #: what the JSON says
+    facts: ImageFacts  #: what the pixels say
+    file: str  #: the JSON's name, for messages
+    part: str  #: the subset that it belongs to, such as `train`; no patient may stand in two parts
+    is_own: bool  #: it belongs to the file that is audited, not to one that it is compared with
+    path: Path  #: of the image file
 
     def to_json(self) -> dict[str, Any]:
         """What tells it from others, for `audit.json`."""
@@ -57,43 +46,28 @@ class AuditedImage:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One instance of a finding.
+    """One instance of a finding."""
 
-    Attributes:
-        text: what is the matter.
-        images: those that show it.
-        marks: (label, box_xyxy) of what else a picture of the first image should show, such as another place.
-    """
-
-    text: str
-    images: tuple[AuditedImage, ...] = ()
+    text: str  #: what is the matter
+    images: tuple[AuditedImage, ...] = ()  #: those that show it
+    #: (label, box_xyxy) of what else a picture of the first image should show, such as another place.
     marks: tuple[tuple[str, BoxXYXY], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a check found.
+    """Something that a check found."""
 
-    Attributes:
-        check: its name, such as `patient_leakage`.
-        severity: `error`: do not train on it; `warning`: look at it; `note`: know it.
-        title: what was found, with its count.
-        expected: what a sound data set has instead.
-        advice: what to do.
-        items: each instance; may be empty where the finding is about the whole.
-        pictured: whether pictures of its images show it.
-    """
-
-    check: str
-    severity: Severity
-    title: str
-    expected: str
-    advice: str
-    items: tuple[Item, ...] = ()
-    pictured: bool = True
+    check: str  #: its name, such as `patient_leakage`
+    severity: Severity  #: `error`: do not train on it; `warning`: look at it; `note`: know it
+    title: str  #: what was found, with its count
+    expected: str  #: what a sound data set has instead
+    advice: str  #: what to do
+    items: tuple[Item, ...] = ()  #: each instance; may be empty where the finding is about the whole
+    pictured: bool = True  #: whether pictures of its images show it
 
     @classmethod
-    def of(cls, key: str, items: Iterable[Item] = (), **facts: object) -> Finding:
+    def of(cls, key: str, items: Iterable[Item] = (), **facts: object) -> "Finding":
         """A finding in the words of `findings.yaml`, with what they leave to `facts` filled in."""
         words = _words()[key]
         found = tuple(items)

@@ -16,21 +16,14 @@ from mammodet.records import SUBSETS, Dataset
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One JSON file.
-
-    Attributes:
-        name: for messages: the file's name, with its folder where two have one name.
-        is_own: it is the audited file.
-        is_val: it is the validation set that belongs to the audited training set.
-        dropped: records that the reader refused, as messages.
-    """
+    """One JSON file."""
 
     path: Path
-    name: str
+    name: str  #: for messages: the file's name, with its folder where two have one name
     dataset: Dataset
-    is_own: bool = False
-    is_val: bool = False
-    dropped: tuple[str, ...] = ()
+    is_own: bool = False  #: it is the audited file
+    is_val: bool = False  #: it is the validation set that belongs to the audited training set
+    dropped: tuple[str, ...] = ()  #: records that the reader refused, as messages
 
     def parts(self) -> list[str]:
         """The subset of each image: the file's own name, and where it holds several subsets, the record's split."""
@@ -71,8 +64,7 @@ def read_sources(path: Path, others: Sequence[Path], *, siblings: bool) -> list[
 
     Faulty records are left out and told in `dropped`.
 
-    Raises:
-        InputError: a file is missing, is no data set, or is given to be compared with itself.
+    Raises InputError: a file is missing, is no data set, or is given to be compared with itself.
     """
     paths = [path]
     for other in [*(find_siblings(path) if siblings else []), *others]:
@@ -116,8 +108,7 @@ def _image_items(path: Path) -> Iterator[dict[str, object]]:
 def read_quarantine(folder: Path) -> list[LeftOut]:
     """The converter's `quarantine.csv` in a folder; empty where there is none.
 
-    Raises:
-        InputError: the file cannot be read as the table that converters write.
+    Raises InputError: the file cannot be read as the table that converters write.
     """
     path = folder / QUARANTINE
     if not path.is_file():

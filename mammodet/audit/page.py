@@ -192,9 +192,7 @@ def make_figures(images: Sequence[AuditedImage]) -> Iterator[Figure]:
     sizes, unit = tables.lesion_sizes(images)
     if sizes:
         note = "mm" if unit == "mm" else "px: not every image has a spacing in mm"
-        yield histogram_figure(
-            "Size of lesions", sizes, x_label=f"longer side of the box ({note})", what="lesions", log=True
-        )
+        yield histogram_figure("Size of lesions", sizes, x_label=f"longer side ({note})", what="lesions", log=True)
     readable = [image for image in members if image.facts.fault is None and not image.facts.is_flat]
     pixels = [
         f"{height} x {width}" for image in readable if image.facts.size_hw for height, width in [image.facts.size_hw]

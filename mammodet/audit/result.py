@@ -30,19 +30,13 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found.
+    """What an audit found."""
 
-    Attributes:
-        findings: the gravest first.
-        checks: in the order of the page.
-        images: of the audited file and of those that it was compared with, with what was measured.
-        sources: the files, the audited one first.
-    """
-
-    findings: tuple[Finding, ...]
-    checks: tuple[Checked, ...]
+    findings: tuple[Finding, ...]  #: the gravest first
+    checks: tuple[Checked, ...]  #: in the order of the page
+    #: of the audited file and of those that it was compared with, with what was measured.
     images: tuple[AuditedImage, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  #: the files, the audited one first
 
     @property
     def is_clean(self) -> bool:

@@ -128,8 +128,7 @@ def audit_to_files(
 ) -> Audit:
     """Audit a file, print what was found, write `audit.json` and `index.html`; `options` are those of `audit_file`.
 
-    Raises:
-        InputError: wrong input, or an output that is no folder.
+    Raises InputError: wrong input, or an output that is no folder.
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; expected a folder")

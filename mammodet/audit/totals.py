@@ -41,11 +41,7 @@ TOTALS: dict[str, Totals] = {
 
 
 def find_totals(name: str) -> Totals:
-    """The totals of that name.
-
-    Raises:
-        InputError: there are none of that name; with those that there are.
-    """
+    """The totals of that name. Raises InputError: there are none of that name; with those that there are."""
     if name not in TOTALS:
         near = get_close_matches(name, TOTALS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""

@@ -50,11 +50,7 @@ def run_command() -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a sub-command; without one, list them.
-
-    Raises:
-        InputError: an unknown sub-command.
-    """
+    """Run a sub-command; without one, list them. Raises InputError: an unknown sub-command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))

@@ -1,7 +1,5 @@
 """Choose probabilities and thresholds on validation predictions, for mammodet predict --calibration."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import replace
@@ -47,17 +45,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="GOAL",
         help=f"what thresholds are chosen for; the first labels: {GOAL_FORMS} (youden)",
     )
-    main.add_argument(
-        "--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS), help="what is calibrated (all)"
-    )
+    main.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS), help="what to calibrate (all)")
     main.add_argument(
         "--over-images",
         choices=OVER_IMAGES,
         help="how scores of a breast's images are joined (as the model does, else max)",
     )
-    main.add_argument(
-        "--patient-key", type=Path, metavar="FILE", help="key file of hashed patient ids (docs/leakage.md)"
-    )
+    main.add_argument("--patient-key", type=Path, metavar="FILE", help="key of hashed patient ids (docs/leakage.md)")
     main.add_argument("--allow-test", action="store_true", help="allow a test set; reports say so")
     return main
 
@@ -103,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def table(calibration: Calibration) -> str:
+def table(calibration: "Calibration") -> str:
     """What was fitted, and what came of it on the cases of the fit."""
     row = "{:<8} {:<10} {:<12} {:>8} {:>8}  {:<14} {}".format
     lines = [row("level", "label", "method", "positive", "negative", "Brier", "ECE").rstrip()]
@@ -120,7 +114,7 @@ def table(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
-def _points(fit: Fit, goals: tuple[str, ...]) -> list[str]:
+def _points(fit: "Fit", goals: tuple[str, ...]) -> list[str]:
     lines = [f"{'*' if goal == goals[0] else ' '} {reason}" for goal, reason in fit.not_reached.items()]
     for point in fit.points:
         probability = f" (probability {fit.scaling.apply([point.threshold])[0]:.3f})" if fit.scaling else ""

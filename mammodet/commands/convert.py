@@ -1,7 +1,5 @@
 """`mammodet convert ARCHIVE` (docs/archives.md)."""
 
-from __future__ import annotations
-
 import sys
 
 from mammodet.converters.archives import convert_chosen, parser

@@ -88,9 +88,7 @@ def _check_space(output: Path, needed: int) -> None:
     place = next(each for each in (output, *output.absolute().parents) if each.exists())
     free = shutil.disk_usage(place).free
     if needed + _SPARE_BYTES > free:
-        raise InputError(
-            f"--output {output}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another"
-        )
+        raise InputError(f"--output {output}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; take another")
 
 
 def _agreed() -> bool:

@@ -1,7 +1,5 @@
 """Score predictions against ground truth: AP, FROC and ROC with intervals, comparison of models, HTML report."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys
@@ -31,9 +29,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="predictions.json of mammodet predict or import; several are compared",
     )
-    main.add_argument(
-        "--output", type=Path, required=True, help="folder for report.html, metrics.json, tables and curves"
-    )
+    main.add_argument("--output", type=Path, required=True, help="folder for report.html, metrics.json, tables, curves")
     main.add_argument("--names", nargs="+", default=(), metavar="NAME", help="names of the models (from the paths)")
     main.add_argument(
         "--match",
@@ -68,12 +64,7 @@ def parser() -> argparse.ArgumentParser:
         help="calibration file of each model: measure its probabilities and thresholds here",
     )
     main.add_argument("--train-json", type=Path, help="training set, if the predictions do not name its patients")
-    main.add_argument(
-        "--patient-key",
-        type=Path,
-        metavar="FILE",
-        help="key file of hashed patient ids (docs/leakage.md)",
-    )
+    main.add_argument("--patient-key", type=Path, metavar="FILE", help="key of hashed patient ids (docs/leakage.md)")
     main.add_argument(
         "--allow",
         nargs="+",
@@ -95,9 +86,7 @@ def parser() -> argparse.ArgumentParser:
         default=0.5,
         help="least score of detections whose masks make an image's mask (%(default)s)",
     )
-    main.add_argument(
-        "--score-threshold", type=float, default=0.3, help="least score of a detection that is drawn (%(default)s)"
-    )
+    main.add_argument("--score-threshold", type=float, default=0.3, help="least score that is drawn (%(default)s)")
     main.add_argument("--history", type=Path, help="metrics.csv of the training, to draw its curves")
     main.add_argument("--no-report", action="store_true", help="write metrics.json and tables only")
     return main
@@ -111,9 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.reporting.evaluation_files import evaluate_files
 
     if chosen.history is not None and not chosen.history.is_file():
-        raise InputError(
-            f"--history {chosen.history}: no such file; it is the metrics.csv in the training's output folder"
-        )
+        raise InputError(f"--history {chosen.history}: no such file; it is metrics.csv in the training's output folder")
     if not 0 <= chosen.score_threshold <= 1:
         raise InputError(f"--score-threshold {chosen.score_threshold}: expected a number from 0 to 1")
     try:

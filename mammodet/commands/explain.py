@@ -1,7 +1,5 @@
 """Show what a model sees: layers, feature maps, Grad-CAM, input channels, augmented images, training curves."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +27,7 @@ def parser() -> argparse.ArgumentParser:
     main = Parser(description=__doc__, epilog=EXAMPLE)
     commands = main.add_subparsers(dest="command", required=True)
     model, some, images, layer = (Parser(add_help=False) for _ in range(4))
-    model.add_argument(
-        "--checkpoint", type=Path, required=True, help="best.ckpt of a training, a packed model, or starter"
-    )
+    model.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt, a packed model, or starter")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     which = some.add_mutually_exclusive_group()
     which.add_argument("--ids", nargs="+", type=int, metavar="ID", help="ids of images (all)")
@@ -81,21 +77,15 @@ def parser() -> argparse.ArgumentParser:
     cam.add_argument("--crop", action="store_true", help="show the breast only")
     cam.add_argument("--native", action="store_true", help="draw in the image file's pixels, not 900 px high")
     filters = add("filters", _filters, "draw the input channels side by side, with histograms", images, some)
-    filters.add_argument(
-        "--channels", nargs="+", metavar="NAME", help="input channels, as data.image.channels in docs/config.md (all)"
-    )
+    filters.add_argument("--channels", nargs="+", metavar="NAME", help="as data.image.channels in docs/config.md (all)")
     filters.add_argument("--size", type=int, default=224, help="longest side, px (%(default)s)")
-    filters.add_argument(
-        "--crop", default="breast", choices=("breast", "none"), help="crop to the breast, or not (%(default)s)"
-    )
+    filters.add_argument("--crop", default="breast", choices=("breast", "none"), help="what to crop to (%(default)s)")
     augmented = add("augmented", _augmented, "draw training images as data.augment changes them", some)
     augmented.add_argument("--config-file", type=Path, required=True, help="YAML file, or the name of a shipped config")
     augmented.add_argument("--versions", type=int, default=7, metavar="N", help="versions of each image (%(default)s)")
     augmented.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance data.root=data/mias")
     curves = add("curves", _curves, "draw loss, validation figures and learning rate of one or several runs")
-    curves.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="output folder of a training, or its metrics.csv"
-    )
+    curves.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a training's output folder, or metrics.csv")
     curves.add_argument("--names", nargs="+", default=[], metavar="NAME", help="names of the runs (their folders')")
     curves.add_argument("--output", type=Path, required=True, help="folder for curves.png and curves.svg")
     return main
@@ -109,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @contextmanager
-def _images(chosen: argparse.Namespace) -> Iterator[Inputs]:
+def _images(chosen: argparse.Namespace) -> "Iterator[Inputs]":
     from mammodet.data.inputs import unpacked
     from mammodet.explain.images import choose_images
 
@@ -120,7 +110,7 @@ def _images(chosen: argparse.Namespace) -> Iterator[Inputs]:
         yield images
 
 
-def _predictor(chosen: argparse.Namespace) -> Predictor:
+def _predictor(chosen: argparse.Namespace) -> "Predictor":
     from mammodet.engine.predict import Predictor
     from mammodet.models import model_path
 

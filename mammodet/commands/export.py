@@ -1,7 +1,5 @@
 """Write a model for ONNX Runtime or OpenVINO, which predict on a CPU without torch."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

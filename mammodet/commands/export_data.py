@@ -46,9 +46,7 @@ def parser() -> argparse.ArgumentParser:
     predictions.add_argument(
         "--score-threshold", type=float, metavar="T", help="detections from T on (coco-results: 0; others: 0.3)"
     )
-    predictions.add_argument(
-        "--url-prefix", metavar="URL", help="label-studio: before image names (/data/local-files/?d=)"
-    )
+    predictions.add_argument("--url-prefix", metavar="URL", help="label-studio: before names (/data/local-files/?d=)")
     return main
 
 

@@ -18,13 +18,9 @@ EXAMPLE = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = Parser(description=__doc__, epilog=EXAMPLE)
-    main.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="best.ckpt of a training, or a packed model to add to"
-    )
+    main.add_argument("--checkpoint", type=Path, metavar="FILE", help="best.ckpt, or a packed model to add to")
     main.add_argument("--output", type=Path, metavar="FILE", help="packed model to write (.safetensors)")
-    main.add_argument(
-        "--show", type=Path, metavar="FILE", help="print the card of a packed model, or of starter, as Markdown"
-    )
+    main.add_argument("--show", type=Path, metavar="FILE", help="print the card of FILE, or of starter, as Markdown")
     precision = main.add_mutually_exclusive_group()
     precision.add_argument(
         "--half", action="store_true", default=True, help="store kernels and matrices in half precision (the default)"
@@ -34,9 +30,7 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--card", type=Path, metavar="FILE", help="YAML that describes the model (docs/starter.md)")
     main.add_argument("--name", help="title of the card (the card's own)")
     main.add_argument("--metrics", type=Path, metavar="FILE", help="metrics.json of this model, for the card")
-    main.add_argument(
-        "--fppi", type=float, default=1.0, help="false positives per image of the card's operating point (%(default)s)"
-    )
+    main.add_argument("--fppi", type=float, default=1.0, help="false positives per image on the card (%(default)s)")
     main.add_argument("--max-bytes", type=int, metavar="N", help="refuse to write a larger file, bytes (any size)")
     main.add_argument("--pin", action="store_true", help="also write size and SHA-256 to a .json file beside OUTPUT")
     return main
@@ -76,11 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(path: Path) -> str:
-    """The card of a packed model as Markdown.
-
-    Raises:
-        InputError: it is no packed model, or has no card.
-    """
+    """The card of a packed model as Markdown. Raises InputError: it is no packed model, or has no card."""
     from mammodet.engine.checkpoint import read_packed
     from mammodet.files import file_hash
     from mammodet.reporting.packed_card import packed_card

@@ -72,9 +72,7 @@ def parser() -> argparse.ArgumentParser:
         help="write DICOM objects to OUTPUT/dicom: sr (structured report), seg (segmentation), sc (secondary capture), "
         "gsps (presentation state with contours); needs DICOM input",
     )
-    main.add_argument(
-        "--patient-key", type=Path, metavar="FILE", help="key file: write hashed patient ids (docs/leakage.md)"
-    )
+    main.add_argument("--patient-key", type=Path, metavar="FILE", help="hash patient ids by this key (docs/leakage.md)")
     main.add_argument(
         "--deidentify",
         action="store_true",
@@ -130,17 +128,13 @@ def add_model_options(main: argparse.ArgumentParser) -> None:
         type=Path,
         help="calibration file: adds labels and probabilities to the scores (that of a packed model)",
     )
-    labels.add_argument(
-        "--no-labels", action="store_true", help="scores only, even if a packed model has a calibration"
-    )
+    labels.add_argument("--no-labels", action="store_true", help="scores only, even if a packed model is calibrated")
     main.add_argument(
         "--allow-other-checkpoint",
         action="store_true",
         help="allow a calibration of another checkpoint; the predictions say so",
     )
-    main.add_argument(
-        "--force", action="store_true", help="predict also what is no mammogram, with a warning (docs/images.md)"
-    )
+    main.add_argument("--force", action="store_true", help="predict what is no mammogram, too (docs/images.md)")
     main.add_argument("--flip", action="store_true", help="detectors also look at each image flipped left to right")
     main.add_argument(
         "--scales",
@@ -149,9 +143,7 @@ def add_model_options(main: argparse.ArgumentParser) -> None:
         metavar="S",
         help="sizes at which detectors look at each image, relative to that of the training, for instance 1 1.25 (1)",
     )
-    main.add_argument(
-        "--tiles", action="store_true", help="detectors also look at tiles of native pixels, for small lesions"
-    )
+    main.add_argument("--tiles", action="store_true", help="detectors look at native tiles, too, for small lesions")
     main.add_argument(
         "--bf16",
         action="store_true",

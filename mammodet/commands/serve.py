@@ -1,7 +1,5 @@
 """Receive studies from a PACS, predict each once it is complete, and send the findings back (docs/pacs.md)."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -97,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     categories = predictor.facts.categories
     check_sources(Inputs(Dataset(categories, ()), Path()), chosen.dicom, with_masks=predictor.config.model.with_masks)
 
-    def answer(images: Path, results: Path) -> tuple[Sequence[Skipped], Sequence[Path]]:
+    def answer(images: Path, results: Path) -> "tuple[Sequence[Skipped], Sequence[Path]]":
         inputs = gather([images], categories, unpack_to=results / ".unpacked")
         options = {**vars(chosen), "output": results, "overlays": False, "page": False, "num_workers": 0, "shard": None}
         return predict_inputs(argparse.Namespace(**options), predictor, inputs, calibration, None)

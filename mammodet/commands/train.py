@@ -42,18 +42,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train on every fold of data.root and evaluate the out-of-fold predictions; --resume keeps finished folds",
     )
-    main.add_argument(
-        "--force-data", action="store_true", help="with --resume: continue although the training data changed"
-    )
+    main.add_argument("--force-data", action="store_true", help="with --resume: go on although the data changed")
     main.add_argument("--eval-only", action="store_true", help="evaluate model.weights on data.test")
     main.add_argument("--num-gpus", type=int, metavar="N", help="GPUs per machine; 0: CPU (all)")
     main.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines (%(default)s)")
-    main.add_argument(
-        "--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0 (%(default)s)"
-    )
-    main.add_argument(
-        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of the first machine (%(default)s)"
-    )
+    main.add_argument("--machine-rank", type=int, default=0, metavar="N", help="this machine, from 0 (%(default)s)")
+    main.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0 (%(default)s)")
     main.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides, for instance train.lr=0.001")
     return main
 
@@ -141,9 +135,7 @@ def _evaluate(config: Config, command: str, device: str) -> int:
     if config.model.weights in ("none", "coco", "imagenet"):
         raise InputError(f"--eval-only: model.weights={config.model.weights}; expected the path of a checkpoint")
     if config.data.test is None:
-        raise InputError(
-            "--eval-only: data.test is null; name a file below data.root, for instance data.test=test.json"
-        )
+        raise InputError("--eval-only: data.test is null; name a file below data.root, as in data.test=test.json")
     from mammodet.data.coco import read_coco
     from mammodet.engine.checked_run import patient_key
     from mammodet.engine.predict import Predictor, predict_to_folder

@@ -20,15 +20,11 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--predictions", type=Path, help="predictions.json of mammodet predict or import")
     main.add_argument("--images", type=Path, help="folder that image names start from (the ground truth's)")
     main.add_argument("--output", type=Path, required=True, help="folder for the pictures and index.html")
-    main.add_argument(
-        "--score-threshold", type=float, default=0.3, help="least score of a detection that is drawn (%(default)s)"
-    )
+    main.add_argument("--score-threshold", type=float, default=0.3, help="least score that is drawn (%(default)s)")
     main.add_argument("--limit", type=int, metavar="N", help="draw the first N images only (all)")
     main.add_argument("--crop", action="store_true", help="show the breast only")
     main.add_argument("--native", action="store_true", help="draw in the image file's pixels, not 1400 px high")
-    main.add_argument(
-        "--together", action="store_true", help="draw ground truth and predictions on one image, not side by side"
-    )
+    main.add_argument("--together", action="store_true", help="draw both on one image, not side by side")
     main.add_argument("--png", action="store_true", help="write PNG, not JPEG")
     main.add_argument("--jobs", type=int, default=2, help="images at a time (%(default)s)")
     return main

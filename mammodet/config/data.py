@@ -218,9 +218,7 @@ class DataConfig(Section):
             )
         weighted = [each.said.file for each in self.files("val") if each.said.weight != 1]
         if weighted:
-            raise ValueError(
-                f"data.val: weight of {', '.join(weighted)}: every validation image counts once; leave it out"
-            )
+            raise ValueError(f"data.val: weight of {', '.join(weighted)}: validation images count once; leave it out")
 
     @property
     def cache_folder(self) -> Path:

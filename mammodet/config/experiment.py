@@ -133,9 +133,7 @@ class DetectorModelConfig(Section):
         _check_frozen(self.weights, self.norm, "backbone.norm")
         rule = self.aggregation.rule
         if not self.image_head.enabled and rule in ("head", "learned"):
-            raise ValueError(
-                f"aggregation.rule '{rule}' needs image_head.enabled=true; without it: max, noisy_or, top_k_mean"
-            )
+            raise ValueError(f"aggregation.rule '{rule}' needs image_head.enabled=true; else max, noisy_or, top_k_mean")
         if self.weights == "coco" and not self.from_detectron2 and self.detector.backbone.name != "resnet50":
             raise ValueError(
                 f"weights 'coco' exist for resnet50 only; with {self.detector.backbone.name} choose imagenet or none"

@@ -7,17 +7,12 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a change does.
+    """What a change does."""
 
-    Attributes:
-        answer: `applies` to what follows, is `refused`, or has `no effect` on what is learnt.
-        note: more on it, for messages and docs/config.md.
-        fixed: the change is refused if either value is one of these.
-    """
-
+    #: `applies` to what follows, is `refused`, or has `no effect` on what is learnt.
     answer: Literal["applies", "refused", "no effect"]
-    note: str
-    fixed: tuple[Any, ...] = ()
+    note: str  #: more on it, for messages and docs/config.md
+    fixed: tuple[Any, ...] = ()  #: the change is refused if either value is one of these
 
     def refuses(self, then: Any, now: Any) -> bool:
         """Whether this change is refused."""

@@ -45,8 +45,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
 def find_config(path: Path) -> Path:
     """The file itself, or the config of this name that comes with the package, with or without `configs/` and `.yaml`.
 
-    Raises:
-        InputError: there is neither.
+    Raises InputError: there is neither.
     """
     if path.exists():
         return path
@@ -57,9 +56,7 @@ def find_config(path: Path) -> Path:
     names = [each.relative_to(shipped).with_suffix("").as_posix() for each in sorted(shipped.glob("**/*.yaml"))]
     near = [each for each in names if name in each] or difflib.get_close_matches(name, names)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise InputError(
-        f"{path}: no such file, and mammodet has no config of that name; {hint}docs/config.md lists its configs"
-    )
+    raise InputError(f"{path}: no such file, and mammodet has no config of that name; {hint}docs/config.md lists them")
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -74,11 +71,7 @@ def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def make_config(values: Mapping[str, Any], *, where: str, stored: bool = False) -> Config:
-    """Check plain values.
-
-    Args:
-        stored: they are of a checkpoint, which of version 0.1 names the keys of both kinds of models.
-    """
+    """Check plain values; those `stored` in a checkpoint of version 0.1 name the keys of both kinds of models."""
     model = values.get("model")
     # A run's config.yaml of version 0.1, the only file that names all of these.
     if isinstance(model, dict) and (stored or {"detector", "detectron2", "image_head", "classifier"} <= model.keys()):
@@ -120,12 +113,9 @@ def differences(then: Any, now: Any, place: str = "") -> list[str]:
 
 
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys and values of a YAML file over those of its `_base_`.
+    """The keys and values of a YAML file over those of its `_base_`; `seen`: the files that led here.
 
-    Args:
-        seen: the files that led here by `_base_`.
-    Raises:
-        InputError: missing, not YAML, or not keys and values.
+    Raises InputError: missing, not YAML, or not keys and values.
     """
     path = Path(path)
     if path.resolve() in seen:
@@ -178,12 +168,7 @@ def _explain(error: dict[str, Any]) -> str:
 
 
 def _unknown(place: Sequence[str | int], tagged: Sequence[str]) -> str:
-    """What to do about an unknown key.
-
-    Args:
-        place: the key's parts.
-        tagged: the same with the tags of values that may be of several kinds.
-    """
+    """What to do about an unknown key, given as its parts, without and with the tags of values of several kinds."""
     name = str(place[-1])
     if len(place) == 1 and (places := list(dict.fromkeys(_places_of(name)))):
         return f"unknown key; did you mean {' or '.join(places)}?"

@@ -24,17 +24,11 @@ _MOST_STEP = 8  # pixels that its border moves then
 
 @dataclass(frozen=True, slots=True)
 class Breast:
-    """The breast on an image of `size_hw`.
+    """The breast on an image of `size_hw`."""
 
-    Attributes:
-        box_xyxy: crop box with a margin, whole pixels of the image.
-        mask: bool, low resolution (longest side 256); `mask_at` resizes it.
-        size_hw: (height, width) of the image it was found on.
-    """
-
-    box_xyxy: BoxXYXY
-    mask: Mask
-    size_hw: tuple[int, int]
+    box_xyxy: BoxXYXY  #: crop box with a margin, whole pixels of the image
+    mask: Mask  #: bool, low resolution (longest side 256); `mask_at` resizes it
+    size_hw: tuple[int, int]  #: (height, width) of the image it was found on
 
     def mask_at(self, size_hw: tuple[int, int]) -> Mask:
         """The mask resized to (height, width)."""

@@ -1,7 +1,5 @@
 """Rows of letters beside the breast, which may name the patient: found by their form, not read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2
@@ -19,13 +17,10 @@ _MOST = 400  # marks: more are noise or a pattern
 
 
 def has_letters(pixels: NDArray[Any]) -> bool:
-    """Whether there is a row of at least three marks beside the breast, brighter or darker than their surroundings.
+    """Whether uint8 or uint16 pixels (height, width) show three marks or more in a row beside the breast.
 
     They are of one height, on one line, close to each other, and the row is four times as long as high. Small, dim,
     blurred, tilted and vertical letters are missed (docs/leakage.md has the rates).
-
-    Args:
-        pixels: uint8 or uint16 (height, width), tissue bright.
     """
     scale = _SIDE / max(pixels.shape)
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -11,7 +11,7 @@ from typing import Any
 
 from mammodet.data.dataset_files import check_dataset, find_view
 from mammodet.data.json_values import CLIP_PX, Checker, check_file_name, read_id, read_segmentation, short
-from mammodet.data.plain_coco import check_crowd, is_plain, lesion_fault, says_labels
+from mammodet.data.plain_coco import check_crowd, lesion_fault
 from mammodet.errors import InputError, raise_faults
 from mammodet.geometry import clip_boxes, rle_area
 from mammodet.json_lists import JsonList, members_hash, read_members, sharing, write_members
@@ -138,9 +138,7 @@ def _read(path: Path, skip_invalid: bool | None) -> Dataset:
 def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Dataset:
     """The data set of a COCO JSON value; `read_coco` says the rest. `where` names the value in messages."""
     if isinstance(value, dict) and str(value.get("format")).startswith("mammodet-predictions/"):
-        raise InputError(
-            f"{where}: is a predictions file, no data set (COCO JSON). Were --ground-truth and --predictions exchanged?"
-        )
+        raise InputError(f"{where}: holds predictions, no data set. Were --ground-truth and --predictions exchanged?")
     long = list | JsonList
     if not (
         isinstance(value, dict) and isinstance(value.get("images"), long) and isinstance(value.get("categories"), list)
@@ -161,7 +159,7 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         raise InputError(
             f"{where}: info.split is {short(split)}; expected an object with texts {', '.join(_SPLIT_TEXTS)} or null"
         )
-    plain = is_plain(info)
+    plain = not str(info.get("format")).startswith("mammodet-coco/")  # another tool's
     if plain:
         check_crowd(annotations, where)
     bare: set[int] = set()
@@ -182,7 +180,7 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
             continue
         records[record.image_id] = record
         file_names.add(record.file_name)
-        if plain and not says_labels(item):
+        if plain and "labels" not in item and "unlocalized" not in item:
             bare.add(record.image_id)
 
     lesions: dict[int, list[Lesion]] = {}
@@ -202,7 +200,9 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
                 records[image_id] = replace(records[image_id], unlocalized=True)
             orphans |= image_id is None or image_id not in listed
     if orphans:
-        records = {number: _without_normal(record) for number, record in records.items()}
+        # Nothing is known to be absent where an annotation may belong to any image.
+        for number, record in records.items():
+            records[number] = replace(record, labels={name: value or None for name, value in record.labels.items()})
 
     if not skip_invalid:
         raise_faults(
@@ -223,24 +223,15 @@ def from_json(value: Any, *, where: str, skip_invalid: bool | None = None) -> Da
         info = {**info, "clipped": clipped}
     return Dataset(
         categories=tuple(names[number] for number in ordered),
-        images=tuple(_with_lesions(records.pop(number), lesions.pop(number, [])) for number in list(records)),
+        images=tuple(replace(records.pop(number), lesions=tuple(lesions.pop(number, ()))) for number in list(records)),
         info=info,
     )
-
-
-def _with_lesions(record: ImageRecord, lesions: Sequence[Lesion]) -> ImageRecord:
-    return replace(record, lesions=tuple(lesions)) if lesions else record
 
 
 def _check_number(checker: Checker, where: str) -> None:
     """Refuse a file that is no data set before its faults fill the memory."""
     if len(checker.faults) > _MOST_FAULTS:
         raise_faults(checker.faults, where=where, advice="The rest was not read: this seems to be no data set.")
-
-
-def _without_normal(record: ImageRecord) -> ImageRecord:
-    """Nothing is known to be absent where an annotation may belong to any image."""
-    return replace(record, labels={name: value or None for name, value in record.labels.items()})
 
 
 def _read_categories(items: Sequence[Any], checker: Checker) -> dict[int, str]:
@@ -260,9 +251,7 @@ def _read_categories(items: Sequence[Any], checker: Checker) -> dict[int, str]:
     if not names and not checker.faults:
         checker.faults.append("'categories' is empty; expected at least one")
     if names and not checker.faults and sorted(names) != list(range(1, len(names) + 1)):
-        checker.faults.append(
-            f"category ids are {sorted(names)}; expected 1 to {len(names)} without gaps (0 is the background)"
-        )
+        checker.faults.append(f"category ids are {sorted(names)}; expected 1 to {len(names)}, no gaps (0: background)")
     return names
 
 

@@ -1,7 +1,5 @@
 """Training and inference samples from a data set file."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -34,20 +32,14 @@ IGNORED = 0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image ready for the network.
+    """One image ready for the network."""
 
-    Attributes:
-        image: float (C, H, W) in [0, 1].
-        target: `boxes` float (n, 4) xyxy, `labels` int64 (n,) 1-based, `masks` uint8 (n, H, W) where there are masks;
-            `ignored` float (m, 4) xyxy, boxes of the regions to ignore.
-        use_boxes: False for an image on which a lesion has no place: it must not teach boxes.
-        labels: float (T,), the label or the class's position for each question, NaN where not known.
-    """
-
-    image: Tensor
+    image: Tensor  #: float (C, H, W) in [0, 1]
+    #: `boxes` float (n, 4) xyxy, `labels` int64 (n,) 1-based, `masks` uint8 (n, H, W) where there are masks; `ignored`
+    #: float (m, 4) xyxy, boxes of the regions to ignore.
     target: dict[str, Tensor]
-    use_boxes: bool
-    labels: Tensor
+    use_boxes: bool  #: False for an image on which a lesion has no place: it must not teach boxes
+    labels: Tensor  #: float (T,), the label or the class's position for each question, NaN where not known
     record: ImageRecord
     trace: Trace
 
@@ -69,15 +61,15 @@ class Batch:
         numbers: dict[tuple[str, ...], int] = {}
         return [numbers.setdefault(breast_key(record), len(numbers)) for record in self.records]
 
-    def to(self, *args: Any, **kwargs: Any) -> Batch:
+    def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """Move the tensors, as `Tensor.to` does."""
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> "Batch":
         """Pinned host memory, for faster copies to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, change: Any) -> Batch:
+    def _map(self, change: Any) -> "Batch":
         return Batch(
             [change(image) for image in self.images],
             [{key: change(value) for key, value in target.items()} for target in self.targets],
@@ -110,8 +102,7 @@ def in_shared_memory(tensors: Iterable[Tensor]) -> None:
 
     torch would do so in a thread of its own, whose errors nobody hears: the main process would wait for ever.
 
-    Raises:
-        InputError: there is no room.
+    Raises InputError: there is no room.
     """
     worker = get_worker_info()
     if worker is None:
@@ -239,11 +230,7 @@ def make_loader(
     sampler: EpochSampler | None = None,
     batches: Sampler[list[Any]] | Sequence[Sequence[int]] | None = None,
 ) -> DataLoader[Sample]:
-    """A loader of `Batch`es; without a sampler in the file's order, the last batch as small as it comes.
-
-    Args:
-        batches: of whole breasts, instead of batch size and sampler.
-    """
+    """A loader of `Batch`es: of a sampler, of `batches` of breasts, or in the file's order, the last one short."""
     drawn: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler} if batches is None else {}
     if batches is not None:
         drawn["batch_sampler"] = batches

@@ -32,11 +32,7 @@ def write_splits(folder: Path, splits: Splits) -> None:
 
 
 def read_splits(folder: Path) -> Splits | None:
-    """What `splits.json` says; None where there is none.
-
-    Raises:
-        InputError: it is not what converters write.
-    """
+    """What `splits.json` says; None where there is none. Raises InputError: it is not what converters write."""
     path = folder / SPLITS
     if not path.is_file():
         return None
@@ -53,29 +49,19 @@ def read_splits(folder: Path) -> Splits | None:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A data set that is taken from the images of other files.
+    """A data set that is taken from the images of other files."""
 
-    Attributes:
-        path: its name; there is no such file.
-        parts: the files that hold its images.
-        name: of its split, as `info.split` says; None: the parts' own, and so are the subsets of its images.
-        subset: of its split.
-        splits: the patients' subsets and folds; None where there is no `splits.json`.
-        fold: whose training or validation set it is; None: it is none of a fold.
-    """
-
-    path: Path
-    parts: tuple[Path, ...]
-    name: str | None
-    subset: str
-    splits: Splits | None
-    fold: int | None = None
+    path: Path  #: its name; there is no such file
+    parts: tuple[Path, ...]  #: the files that hold its images
+    name: str | None  #: of its split, as `info.split` says; None: the parts' own, and so are the subsets of its images
+    subset: str  #: of its split
+    splits: Splits | None  #: the patients' subsets and folds; None where there is no `splits.json`
+    fold: int | None = None  #: whose training or validation set it is; None: it is none of a fold
 
     def take(self, parts: Sequence[Dataset]) -> Dataset:
         """Its images among those of the parts, in the order of their numbers.
 
-        Raises:
-            InputError: the parts are not of one conversion, or not of the one that `splits.json` is of.
+        Raises InputError: the parts are not of one conversion, or not of the one that `splits.json` is of.
         """
         raise_faults(
             self._faults(parts),
@@ -155,11 +141,7 @@ def has_dataset(path: Path) -> bool:
 
 
 def check_dataset(path: Path) -> None:
-    """Refuse a name under which no data set can be read.
-
-    Raises:
-        InputError: with the names that the folder has.
-    """
+    """Refuse a name under which no data set can be read. Raises InputError: with the names that the folder has."""
     if path.exists() or not _MADE.fullmatch(path.name):
         check_is_file(path, "a JSON file")
     elif find_view(path) is None:
@@ -183,8 +165,7 @@ def dataset_names(folder: Path) -> list[str]:
 def fold_numbers(folder: Path, prefix: str = "") -> list[int]:
     """Folds that the patients of a folder are divided into, by `splits.json` or by files of older converters.
 
-    Raises:
-        InputError: `splits.json` cannot be read.
+    Raises InputError: `splits.json` cannot be read.
     """
     splits = read_splits(folder)
     numbers = set(splits.folds.values()) if splits else set()

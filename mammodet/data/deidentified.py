@@ -17,8 +17,7 @@ def deidentified(inputs: Inputs, key: PatientKey, folder: Path) -> Inputs:
 
     Names in reasons are withheld. Pixels are not touched, nor are the patient ids of the records.
 
-    Raises:
-        InputError: the folder takes no links.
+    Raises InputError: the folder takes no links.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = {record.file_name: _hashed(record.file_name, key) for record in inputs.dataset.images}

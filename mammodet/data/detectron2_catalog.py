@@ -4,8 +4,6 @@ detectron2 knows a data set by a name: `DatasetCatalog` gives its images as dict
 dicts are in the frame of the stored file's pixels, as everything in the file is; `MammogramMapper` reads the files.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,23 +27,18 @@ _NAMES = ("patient_id", "laterality", "view", "density", "birads", "class_name")
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """What detectron2 calls for the images of a name: reads the file anew each time.
+    """What detectron2 calls for the images of a name: reads the file anew each time."""
 
-    Attributes:
-        json_file, image_root: whole paths.
-        categories: names at registration; the file must still have them.
-    """
-
+    #: json_file, image_root: whole paths.
     json_file: str
     image_root: str
     skip_invalid: bool
-    categories: tuple[str, ...]
+    categories: tuple[str, ...]  #: names at registration; the file must still have them
 
     def __call__(self) -> list[dict[str, Any]]:
         """The images as `dataset_dicts` says.
 
-        Raises:
-            InputError: with every fault of the file, or it has other categories than at registration.
+        Raises InputError: with every fault of the file, or it has other categories than at registration.
         """
         dataset = read_coco(Path(self.json_file), skip_invalid=self.skip_invalid or None)
         if dataset.categories != self.categories:
@@ -60,7 +53,7 @@ class CatalogEntry:
 
 def register(
     name: str, json_file: Path | str, image_root: Path | str | None = None, *, skip_invalid: bool = False
-) -> Metadata:
+) -> "Metadata":
     """Put a data set file into detectron2's catalogs.
 
     Categories and split are read now, images and lesions when detectron2 asks for them. The metadata holds
@@ -87,9 +80,7 @@ def register(
     root = path.parent if image_root is None else Path(image_root).resolve()
     head = _read_head(path)
     if not root.is_dir():
-        raise InputError(
-            f"image_root {root}: no such folder; expected the one that file names in {path.name} start from"
-        )
+        raise InputError(f"image_root {root}: no such folder; file names in {path.name} start there")
     entry = CatalogEntry(str(path), str(root), skip_invalid, head.categories)
     facts = {
         "thing_classes": list(head.categories),
@@ -114,7 +105,7 @@ def register(
     return metadata
 
 
-def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -> dict[str, Metadata]:
+def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -> "dict[str, Metadata]":
     """Register every data set of a converted folder: `train.json` as `PREFIX_train`, `fold0_val.json`, ...
 
     Returns:
@@ -132,15 +123,14 @@ def register_all(root: Path | str, prefix: str, *, skip_invalid: bool = False) -
     }
 
 
-def prepare_cfg(cfg: CfgNode, train: str | Sequence[str], test: str | Sequence[str] = ()) -> None:
+def prepare_cfg(cfg: "CfgNode", train: str | Sequence[str], test: str | Sequence[str] = ()) -> None:
     """Set what a configuration needs for our data sets; everything else stays.
 
     `DATASETS.TRAIN` and `TEST`; the number of classes of ROI heads and RetinaNet; `INPUT.MASK_FORMAT` "bitmask", since
     our masks are run lengths; `DATALOADER.FILTER_EMPTY_ANNOTATIONS` False, since detectron2 would drop every image
     without a lesion; `INPUT.FORMAT` "L" for a model of one channel.
 
-    Raises:
-        InputError: the configuration is frozen, a name is not registered, or classes differ between them.
+    Raises InputError: the configuration is frozen, a name is not registered, or classes differ between them.
     """
     require_detectron2()
     from detectron2.data import DatasetCatalog, MetadataCatalog

@@ -109,8 +109,7 @@ class MammogramMapper(DatasetMapper):
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
         """One image for the model.
 
-        Raises:
-            InputError: the file is missing, damaged, or of another size than its record.
+        Raises InputError: the file is missing, damaged, or of another size than its record.
         """
         if self.is_train and not dataset_dict.get("use_boxes", True):
             return None

@@ -1,7 +1,5 @@
 """What the training images of a model look like, so that a prediction can warn of an image that is far from them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,20 +34,13 @@ Range = Annotated[tuple[float, float], Field(description="lowest and highest")]
 
 
 class Domain(Section):
-    """Training images: ranges of what is measured of each, `mammodet.data.guard.MEASURES`.
+    """Training images: ranges of what is measured of each, `mammodet.data.guard.MEASURES`."""
 
-    Attributes:
-        images: how many were measured.
-        mammograms: share of them that look like mammograms.
-        origins: `film`, `digital`, or `unknown`.
-        spacing_mm: range of their spacing; None where none has any.
-    """
-
-    images: int = Field(ge=1)
-    mammograms: Share
+    images: int = Field(ge=1)  #: how many were measured
+    mammograms: Share  #: share of them that look like mammograms
     ranges: dict[str, Range]
-    origins: tuple[str, ...] = ()
-    spacing_mm: Range | None = None
+    origins: tuple[str, ...] = ()  #: `film`, `digital`, or `unknown`
+    spacing_mm: Range | None = None  #: range of their spacing; None where none has any
 
     @property
     def is_other(self) -> bool:
@@ -74,7 +65,7 @@ class Domain(Section):
             found.append(f"is {origin}; the training images are {' and '.join(self.origins)}")
         return found
 
-    def joined(self, other: Domain) -> Domain:
+    def joined(self, other: "Domain") -> "Domain":
         """Of both trainings' images."""
         pairs = [(name, each) for part in (self, other) for name, each in part.ranges.items()]
         spacings = [each.spacing_mm for each in (self, other) if each.spacing_mm is not None]

@@ -17,35 +17,24 @@ _COLOURED = 0.02  # share of pixels whose channels differ by an eighth of the sc
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What an image's file says, beside its pixels.
+    """What an image's file says, beside its pixels."""
 
-    Attributes:
-        warnings: why its scores may mean little, or its pixels name the patient.
-        coloured: whether it is a colour picture.
-        mammography: whether a DICOM header says that it is a mammogram.
-        origin: `digital`, `film`, or None where that is not known.
-    """
-
+    #: why its scores may mean little, or its pixels name the patient.
     warnings: list[str] = field(default_factory=list)
-    coloured: bool = False
-    mammography: bool = False
-    origin: str | None = None
+    coloured: bool = False  #: whether it is a colour picture
+    mammography: bool = False  #: whether a DICOM header says that it is a mammogram
+    origin: str | None = None  #: `digital`, `film`, or None where that is not known
 
 
 def read_stored(path: Path) -> tuple[Pixels, Stored]:
-    """An image as `read_image` gives it, and what its file says.
-
-    Raises:
-        InputError: as `read_image`.
-    """
+    """An image as `read_image` gives it, and what its file says. Raises InputError: as `read_image`."""
     if is_dicom(path):
         from mammodet.data.dicom import read_dicom  # here, since importing pydicom takes longer than reading a PNG
 
         pixels, header = read_dicom(path)
         warnings = ["its pixels are for processing, not for presentation"] if header.for_processing else []
-        warnings += (
-            ["its pixels hold text that may name the patient (Burned In Annotation)"] if header.burned_in else []
-        )
+        if header.burned_in:
+            warnings.append("its pixels hold text that may name the patient (Burned In Annotation)")
         return pixels, Stored(warnings, mammography=header.modality == "MG", origin=header.origin)
     stored = read_pixels(path)
     return to_grey(stored), Stored(coloured=_is_coloured(stored))

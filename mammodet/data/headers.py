@@ -32,26 +32,17 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a header says.
+    """What a header says."""
 
-    Attributes:
-        kind: JPEG, PNG, TIFF, PNM or BMP.
-        stored_hw: (height, width) as the pixels are stored.
-        orientation: 1 to 8, as Exif and TIFF count: how the stored picture lies; 1 is upright.
-        inverted: whether the lowest value is white in what the decoder gives.
-        highest, data_at: of a PNM file the value of white, and where its pixels begin.
-        jpeg: of a JPEG file.
-        compressed: of a TIFF file, whether its pixels are.
-    """
-
-    kind: str
-    stored_hw: tuple[int, int]
-    orientation: int = 1
-    inverted: bool = False
+    kind: str  #: JPEG, PNG, TIFF, PNM or BMP
+    stored_hw: tuple[int, int]  #: (height, width) as the pixels are stored
+    orientation: int = 1  #: 1 to 8, as Exif and TIFF count: how the stored picture lies; 1 is upright
+    inverted: bool = False  #: whether the lowest value is white in what the decoder gives
+    #: highest, data_at: of a PNM file the value of white, and where its pixels begin.
     highest: int = 255
     data_at: int = 0
-    jpeg: JpegHead | None = None
-    compressed: bool = False
+    jpeg: JpegHead | None = None  #: of a JPEG file
+    compressed: bool = False  #: of a TIFF file, whether its pixels are
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -60,12 +51,9 @@ class ImageHeader:
 
 
 def read_image_header(path: Path, file: BinaryIO, size: int) -> ImageHeader:
-    """Read the header of a file that is open at its beginning.
+    """Read the header of a file of `size` bytes that is open at its beginning.
 
-    Args:
-        size: of the file in bytes.
-    Raises:
-        InputError: it is of no kind that is read here, damaged, cut short, too large, or holds several pictures.
+    Raises InputError: it is of no kind that is read here, damaged, cut short, too large, or holds several pictures.
     """
     if size > MOST_FILE_BYTES:
         raise InputError(f"{path}: has {size} bytes; expected an image of at most {MOST_FILE_BYTES}")
@@ -156,9 +144,7 @@ def _orientation(path: Path, value: Any) -> int:
     if value in (None, 0):  # 0 is what writers put who do not know
         return 1
     if not (isinstance(value, int) and 1 <= value <= 8):
-        raise InputError(
-            f"{path}: its orientation (Exif or TIFF tag 274) is {str(value)[:40]!r}; expected 1 to 8. Save it upright."
-        )
+        raise InputError(f"{path}: its orientation (tag 274) is {str(value)[:40]!r}; expected 1 to 8. Save it upright.")
     return value
 
 
@@ -242,9 +228,7 @@ def read_pnm(path: Path, content: bytes, header: ImageHeader) -> NDArray[Any]:
         depth = 2 if highest > 255 else 1
         found = len(content) - header.data_at
         if found < count * depth:
-            raise InputError(
-                f"{path}: is cut short: {found} bytes of pixels, expected {count * depth} ({width}x{height})"
-            )
+            raise InputError(f"{path}: is cut short: {found} pixel bytes, expected {count * depth} ({width}x{height})")
         rest = content[header.data_at + count * depth :]
         values = np.frombuffer(content, f">u{depth}", count, header.data_at)
     else:

@@ -82,8 +82,7 @@ def read_image(path: Path) -> Pixels:
 def read_size_hw(path: Path) -> tuple[int, int]:
     """(height, width) of an image or DICOM file from its header, upright, without decoding its pixels.
 
-    Raises:
-        InputError: the file is missing, or its header cannot be read.
+    Raises InputError: the file is missing, or its header cannot be read.
     """
     path = Path(path)
     if is_dicom(path):
@@ -97,8 +96,7 @@ def read_size_hw(path: Path) -> tuple[int, int]:
 def read_orientation(path: Path) -> int:
     """How an image file's picture is stored, 1 to 8 as Exif and TIFF count; 1, upright, of DICOM files.
 
-    Raises:
-        InputError: as `read_size_hw`.
+    Raises InputError: as `read_size_hw`.
     """
     if is_dicom(path):
         return 1

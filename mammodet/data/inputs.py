@@ -46,21 +46,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Images to look at.
-
-    Attributes:
-        root: folder that the images' names start from.
-        skipped: files with a fault; left_out: files that are none of the images to look at.
-        files: what DICOM headers say, by file name.
-        exams: the images by study.
-    """
+    """Images to look at."""
 
     dataset: Dataset
-    root: Path
-    skipped: tuple[Skipped, ...] = ()
-    left_out: tuple[Skipped, ...] = ()
-    files: dict[str, StudyFile] = field(default_factory=dict)
-    exams: tuple[Exam, ...] = ()
+    root: Path  #: folder that the images' names start from
+    skipped: tuple[Skipped, ...] = ()  #: files with a fault
+    left_out: tuple[Skipped, ...] = ()  #: files that are none of the images to look at
+    files: dict[str, StudyFile] = field(default_factory=dict)  #: what DICOM headers say, by file name
+    exams: tuple[Exam, ...] = ()  #: the images by study
 
 
 @dataclass(slots=True)
@@ -125,11 +118,7 @@ def unpacked(output: Path) -> Iterator[Path]:
 
 
 def expand(given: str | Path) -> list[Path]:
-    """What is there of a path or glob.
-
-    Raises:
-        InputError: nothing.
-    """
+    """What is there of a path or glob. Raises InputError: nothing."""
     path = Path(given)
     there = path.exists() or has_dataset(path)  # `all.json` and folds are made when they are read
     if there or not glob.has_magic(str(given)):
@@ -301,9 +290,7 @@ def _records(
         records[name] = record
         files |= {name: file} if file is not None else {}
     if matcher is not None and not matched and any(name not in files for name in records):
-        raise InputError(
-            f"--pattern {matcher.pattern!r}: is found in no file name, for instance not in {next(iter(records))!r}"
-        )
+        raise InputError(f"--pattern {matcher.pattern!r}: is found in no file name, such as {next(iter(records))!r}")
     copies, others = repeated(files)
     reasons = copies | left_out({name: file for name, file in files.items() if name not in copies | others})
     left += [Skipped(name, reason) for name, reason in reasons.items()]

@@ -28,31 +28,21 @@ _FILLER = bytes((37 * number * number + 11 * number + 85) % 251 for number in ra
 
 @dataclass(frozen=True, slots=True)
 class JpegHead:
-    """What a stream says before its first scan.
+    """What a stream says before its first scan."""
 
-    Attributes:
-        frame: its start-of-frame marker.
-        precision: bits of a value.
-        components: number, horizontal and vertical sampling of each.
-        restart: minimum coded units between restart markers, 0 for none.
-        exif: the Exif segment's TIFF structure, where there is one.
-        scan_at: where the first scan's marker lies.
-    """
-
-    frame: int
-    precision: int
+    frame: int  #: its start-of-frame marker
+    precision: int  #: bits of a value
     size_hw: tuple[int, int]
-    components: tuple[tuple[int, int, int], ...]
-    restart: int
-    exif: bytes | None
-    scan_at: int
+    components: tuple[tuple[int, int, int], ...]  #: number, horizontal and vertical sampling of each
+    restart: int  #: minimum coded units between restart markers, 0 for none
+    exif: bytes | None  #: the Exif segment's TIFF structure, where there is one
+    scan_at: int  #: where the first scan's marker lies
 
 
 def read_head(stream: bytes) -> JpegHead:
     """Walk up to the first scan.
 
-    Raises:
-        ValueError: with the reason: the stream is damaged, or of a kind that no decoder here reads.
+    Raises ValueError: with the reason: the stream is damaged, or of a kind that no decoder here reads.
     """
     if stream[:2] != b"\xff\xd8":
         raise ValueError("it does not begin with a start-of-image marker")
@@ -117,24 +107,19 @@ def _frame(marker: int, body: bytes) -> tuple[int, tuple[int, int], tuple[tuple[
 
 @dataclass(frozen=True, slots=True)
 class JpegScans:
-    """The scans of a Huffman-coded stream.
-
-    Attributes:
-        filled: a copy of the stream with filler behind the data of each scan and restart interval. A decoder makes the
-            same pixels of both if, and only if, the stream holds all its data.
-        bits: of data in each scan and restart interval, without stuffing.
-    """
+    """The scans of a Huffman-coded stream."""
 
     head: JpegHead
+    #: a copy of the stream with filler behind the data of each scan and restart interval. A decoder makes the same
+    #: pixels of both if, and only if, the stream holds all its data.
     filled: bytes
-    bits: tuple[int, ...]
+    bits: tuple[int, ...]  #: of data in each scan and restart interval, without stuffing
 
 
 def read_scans(stream: bytes, head: JpegHead) -> JpegScans:
     """Walk through the scans.
 
-    Raises:
-        ValueError: with the reason: no end marker, or a scan or restart interval is missing.
+    Raises ValueError: with the reason: no end marker, or a scan or restart interval is missing.
     """
     parts: list[bytes] = []
     sizes: list[int] = []

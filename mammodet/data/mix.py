@@ -29,20 +29,15 @@ MIXUP_SHARES = (0.4, 0.6)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image in the network's pixels with what it shows.
+    """An image in the network's pixels with what it shows."""
 
-    Attributes:
-        image: float (C, H, W) in [0, 1]; never changed in place.
-        boxes, labels, masks: of n lesions and regions to ignore: float (n, 4) xyxy, int64 (n,), uint8 (n, H, W) or
-            None.
-        record: its labels speak of the scene.
-    """
-
-    image: Tensor
+    image: Tensor  #: float (C, H, W) in [0, 1]; never changed in place
+    #: boxes, labels, masks: of n lesions and regions to ignore: float (n, 4) xyxy, int64 (n,), uint8 (n, H, W) or
+    #: None.
     boxes: Tensor
     labels: Tensor
     masks: Tensor | None
-    record: ImageRecord
+    record: ImageRecord  #: its labels speak of the scene
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
@@ -56,16 +51,11 @@ def tight_boxes(masks: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Paste:
-    """A drawn paste.
+    """A drawn paste."""
 
-    Attributes:
-        donor: position of the image whose lesion is pasted.
-        mirror_xy: whether the lesion is mirrored.
-        places: numbers in [0, 1), each a pixel of breast tissue, counted row by row; the best is taken.
-    """
-
-    donor: int
-    mirror_xy: tuple[bool, bool]
+    donor: int  #: position of the image whose lesion is pasted
+    mirror_xy: tuple[bool, bool]  #: whether the lesion is mirrored
+    #: numbers in [0, 1), each a pixel of breast tissue, counted row by row; the best is taken.
     places: tuple[float, ...]
 
 
@@ -78,11 +68,7 @@ class Overlay:
 
 
 class Mixer:
-    """Changes a scene by other images of its data set.
-
-    Args:
-        records: of the data set; `copy_paste` needs two `donors` among them.
-    """
+    """Changes a scene by other images of its data set, of which `copy_paste` needs two `donors`."""
 
     def __init__(self, config: AugmentConfig, records: Sequence[ImageRecord]) -> None:
         self.copy_paste, self.mixup = config.copy_paste, config.mixup
@@ -107,11 +93,7 @@ class Mixer:
         return paste, overlay
 
     def __call__(self, index: int, scene: Scene, seed: int, load: Callable[[int], Scene]) -> Scene:
-        """The changed scene.
-
-        Args:
-            load: gives the scene at a position of the data set, unchanged.
-        """
+        """The changed scene; `load` gives the scene at a position of the data set, unchanged."""
         paste, overlay = self.draw(index, seed)
         if paste is not None:
             scene = paste_lesion(scene, load(paste.donor), paste)

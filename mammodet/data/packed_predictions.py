@@ -1,7 +1,5 @@
 """Predictions in little memory: columns, of which an image's record is made when it is asked for."""
 
-from __future__ import annotations
-
 import os
 from array import array
 from collections.abc import Iterable, Sequence
@@ -153,7 +151,7 @@ class PackedPredictions(Sequence[ImagePrediction]):
         self._with_masks = bool(np.asarray(columns.masked)[known].any())
 
     @staticmethod
-    def of(predictions: Iterable[ImagePrediction]) -> PackedPredictions:
+    def of(predictions: Iterable[ImagePrediction]) -> "PackedPredictions":
         """The same predictions."""
         if isinstance(predictions, PackedPredictions):
             return predictions
@@ -162,7 +160,7 @@ class PackedPredictions(Sequence[ImagePrediction]):
             columns.append(prediction)
         return PackedPredictions(columns)
 
-    def select(self, rows: Ints, records: Sequence[ImageRecord]) -> PackedPredictions:
+    def select(self, rows: Ints, records: Sequence[ImageRecord]) -> "PackedPredictions":
         """Some of them, as those of other images; arguments as of the class."""
         return PackedPredictions(self._columns, np.append(self._rows, -1)[rows], records)
 
@@ -208,8 +206,7 @@ class PackedPredictions(Sequence[ImagePrediction]):
     def detections(self, images: Ints) -> tuple[Ints, Detections]:
         """Those of some images (n,) one after another, each with the position of its image; as `Detections.in_order`.
 
-        Raises:
-            ValueError: masks of some images alone.
+        Raises ValueError: masks of some images alone.
         """
         columns, rows = self._columns, self._rows[images]
         start, masked = np.asarray(columns.start), np.asarray(columns.masked)

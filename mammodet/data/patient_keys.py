@@ -18,12 +18,9 @@ _FEWEST, _MOST = 32, 4096  # bytes of a key
 
 
 class PatientKey:
-    """The key of a file.
+    """The key of a file of 32 bytes or more that nobody can guess; white space at both ends does not count.
 
-    Args:
-        path: 32 bytes or more that nobody can guess; white space at both ends does not count.
-    Raises:
-        InputError: missing, or too short.
+    Raises InputError: missing, or too short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,11 +35,7 @@ class PatientKey:
         self.mark = self._digest("mammodet patient key")[:8]
 
     def hash(self, patient: str, prefixes: Iterable[str] = ()) -> str:
-        """An id as it may leave; one that was hashed before stays.
-
-        Args:
-            prefixes: that data sets may have put before their ids (`patient_prefix`); such a one is kept.
-        """
+        """An id as it may leave, behind any of the `prefixes` of data sets; one that was hashed before stays."""
         if _HASHED.fullmatch(patient):
             return patient
         prefix = max((each for each in prefixes if patient.startswith(each)), key=len, default="")
@@ -64,11 +57,7 @@ class PatientKey:
 
 
 def known_patients(model: Mapping[str, Any], patients: Iterable[str | None], key: PatientKey | None) -> dict[str, Any]:
-    """What predictions say of their model, with the patients of a data set by their plain ids where `key` hashed them.
-
-    Args:
-        patients: of the data set.
-    """
+    """What predictions say of their model, with the data set's `patients` by plain ids where `key` hashed them."""
     if key is None:
         return dict(model)
     plain = [patient for patient in patients if patient]

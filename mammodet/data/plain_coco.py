@@ -3,8 +3,6 @@
 `mammodet convert coco` settles it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,16 +10,6 @@ from mammodet.data.json_values import read_id
 from mammodet.errors import InputError
 from mammodet.geometry import fits_outline
 from mammodet.records import Lesion
-
-
-def is_plain(info: Mapping[str, Any]) -> bool:
-    """Whether a file with this `info` is another tool's."""
-    return not str(info.get("format")).startswith("mammodet-coco/")
-
-
-def says_labels(image: Mapping[str, Any]) -> bool:
-    """Whether an entry of `images` says what the image shows, beside its annotations."""
-    return "labels" in image or "unlocalized" in image
 
 
 def lesion_fault(item: Mapping[str, Any], lesion: Lesion) -> str | None:
@@ -38,8 +26,7 @@ def lesion_fault(item: Mapping[str, Any], lesion: Lesion) -> str | None:
 def check_crowd(annotations: Iterable[Any], where: str) -> None:
     """Refuse files in which every annotation is `iscrowd`: it may say no more than that outlines are run lengths.
 
-    Raises:
-        InputError: it is so.
+    Raises InputError: it is so.
     """
     count = 0
     for item in annotations:

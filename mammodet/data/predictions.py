@@ -114,17 +114,13 @@ _IMAGE, _FILE = TypeAdapter(_Image), TypeAdapter(_File)
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """A predictions file.
-
-    Attributes:
-        model: what made it: checkpoint hash, config, data and split hash, version.
-        categories: names; the id of a category is its position + 1.
-        breasts, patients: joined scores, as they stand in the file.
-    """
+    """A predictions file."""
 
     images: Sequence[ImagePrediction]
-    categories: tuple[str, ...]
+    categories: tuple[str, ...]  #: names; the id of a category is its position + 1
+    #: what made it: checkpoint hash, config, data and split hash, version.
     model: Mapping[str, Any] = field(default_factory=dict)
+    #: breasts, patients: joined scores, as they stand in the file.
     breasts: tuple[Mapping[str, Any], ...] = ()
     patients: tuple[Mapping[str, Any], ...] = ()
 
@@ -193,12 +189,9 @@ _same_size, _same_text = sharing(), sharing()
 
 
 def prediction_from_json(item: Any, where: str, repairs: Repairs | None = None) -> ImagePrediction:
-    """Read one image's entry.
+    """Read one image's entry; scores outside [0, 1] are noted in `repairs` and clipped, or refused where it is None.
 
-    Args:
-        repairs: where to note scores outside [0, 1], which are then clipped; None to refuse them.
-    Raises:
-        ValueError: saying what is wrong with it.
+    Raises ValueError: saying what is wrong with it.
     """
 
     try:
@@ -287,9 +280,7 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
     """
     value = read_members(path, ("images",) if joined else ("images", "breasts", "patients"))
     if isinstance(value, dict) and "annotations" in value:
-        raise InputError(
-            f"{path}: is a data set (COCO JSON), no predictions. Were --ground-truth and --predictions exchanged?"
-        )
+        raise InputError(f"{path}: is a data set, no predictions. Were --ground-truth and --predictions exchanged?")
     if isinstance(value, list):
         raise InputError(f"{path}: is a list, as of COCO results; mammodet import makes predictions of it")
     if not isinstance(value, dict) or not isinstance(value.get("images"), list | JsonList):
@@ -304,9 +295,7 @@ def read_predictions(path: Path, repairs: Repairs | None = None, *, joined: bool
         faults += faults_of(error)
     names = {} if faults else {each["id"]: each["name"] for each in value.get("categories") or ()}
     if not faults and sorted(names) != list(range(1, len(value.get("categories") or ()) + 1)):
-        faults.append(
-            f"categories: have the ids {[each['id'] for each in value['categories']]}; expected 1 to n, each once"
-        )
+        faults.append(f"categories: ids {[each['id'] for each in value['categories']]}; expected 1 to n, each once")
     if not faults:
         try:
             sources_of(value.get("model") or {})
@@ -399,9 +388,8 @@ def match_to_dataset(
     Images meet by file name, else by the name without folder and suffix (a prediction made on a bare folder) where that
     is unique on both sides. What the data set knows (id, patient, side, view) replaces what the prediction says.
 
-    Raises:
-        InputError: images without a prediction (unless `ignore_missing`), of another size, ambiguous names, or
-            predictions for images that the data set lacks (unless `ignore_extra`).
+    Raises InputError: images without a prediction (unless `ignore_missing`), of another size, ambiguous names, or
+    predictions for images that the data set lacks (unless `ignore_extra`).
     """
     found = PackedPredictions.of(predictions)
     rows, extra = _pair(found.names, dataset)

@@ -29,12 +29,9 @@ Prepared = tuple[NDArray[np.float32], Trace]
 def prepare_record(
     root: Path, image: ImageConfig, record: ImageRecord, read: Callable[[Path], Pixels] = read_image
 ) -> Prepared:
-    """Read and prepare the image of a record.
+    """Read and prepare the image of a record, by `read_image` or what does more beside.
 
-    Args:
-        read: `read_image`, or what does more beside.
-    Raises:
-        InputError: it cannot be read, or has another size than its record.
+    Raises InputError: it cannot be read, or has another size than its record.
     """
     path = root / record.file_name
     pixels = read(path)
@@ -64,11 +61,7 @@ class MemoryCache:
         return self.kept[record.image_id]
 
     def fill(self, records: Sequence[ImageRecord], *, jobs: int, name: str, say: Callable[[str], None]) -> None:
-        """Prepare the images in parallel.
-
-        Raises:
-            InputError: with all images that cannot be prepared.
-        """
+        """Prepare the images in parallel. Raises InputError: with all images that cannot be prepared."""
         make = partial(prepare_record, self.root, self.image)
         for number, made in _in_parallel(make, records, jobs, name, say, self.root):
             self.kept[number] = made
@@ -96,8 +89,7 @@ class DiskCache:
     def __call__(self, record: ImageRecord) -> Prepared:
         """The image from its file, which is made if it is missing, outdated or damaged.
 
-        Raises:
-            InputError: the image cannot be prepared, or the folder cannot be written.
+        Raises InputError: the image cannot be prepared, or the folder cannot be written.
         """
         path = self.path(record)
         found = _read(path) if path is not None else None
@@ -115,8 +107,7 @@ class DiskCache:
     def fill(self, records: Sequence[ImageRecord], *, jobs: int, name: str, say: Callable[[str], None]) -> None:
         """Make the files that are missing, in parallel.
 
-        Raises:
-            InputError: with all images that cannot be prepared, or a folder that cannot be written.
+        Raises InputError: with all images that cannot be prepared, or a folder that cannot be written.
         """
         missing = [record for record in records if (path := self.path(record)) is None or not path.is_file()]
         say(f"{name}: {len(records) - len(missing)} of {len(records)} images lie in {self.folder}")

@@ -141,12 +141,9 @@ class EpochSampler(Sampler[SampleKey]):
 
 
 def take_turns(shares: Sequence[float], total: int) -> list[int]:
-    """Which of several pools each draw comes from, so that every share stands evenly among the others.
+    """Which of several pools each draw comes from; `shares`, together 1, stand evenly among each other.
 
     The pool that lags most behind its share is next.
-
-    Args:
-        shares: of each pool, together 1.
     """
     counts = [0] * len(shares)
     turns = []
@@ -181,9 +178,7 @@ def _pools(
         if not math.isnan(value):
             pools.setdefault(value, []).append(index)
     if len(pools) < 2:
-        raise InputError(
-            f"data.sampling.rule={config.rule}: the training images are all of one class of {config.target}"
-        )
+        raise InputError(f"data.sampling.rule={config.rule}: training images are all of one class of {config.target}")
     values = sorted(pools)
     sizes = [len(pools[value]) for value in values]
     named = [(f"{config.target} {value:g}", pools[value]) for value in values]
@@ -196,12 +191,7 @@ def _pools(
 
 
 class BreastBatches(Sampler[list[SampleKey]]):
-    """Batches of whole breasts: every image of each breast that is drawn.
-
-    Args:
-        sampler: draws one image for each breast (`breasts_of` gives the first of each).
-        breasts: image position to the positions of all images of its breast.
-    """
+    """Batches of whole breasts: `sampler` draws the first image of each, `breasts` has all of its by that one."""
 
     def __init__(self, sampler: EpochSampler, breasts: dict[int, list[int]]) -> None:
         self.sampler = sampler  # by this name Lightning finds its `set_epoch`

@@ -6,8 +6,6 @@ its middle: of pixels that is as good as all, and a training set is looked throu
 files. The same pixels in another format are found by name alone; mammodet audit compares pixels.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Iterable
@@ -32,34 +30,29 @@ def _read_hashes(text: Any) -> Any:
     return frozenset(joined[at : at + _BYTES] for at in range(0, len(joined), _BYTES))
 
 
-def _write_hashes(hashes: frozenset[bytes]) -> str:
-    return base64.b64encode(b"".join(sorted(hashes))).decode("ascii")
-
-
 #: In JSON one text.
-Hashes = Annotated[frozenset[bytes], BeforeValidator(_read_hashes), PlainSerializer(_write_hashes)]
+Hashes = Annotated[
+    frozenset[bytes],
+    BeforeValidator(_read_hashes),
+    PlainSerializer(lambda hashes: base64.b64encode(b"".join(sorted(hashes))).decode("ascii")),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class SeenImages:
-    """Hashes of images.
+    """Hashes of images."""
 
-    Attributes:
-        names: of name and size.
-        contents: of the files' bytes.
-    """
-
-    names: Hashes = frozenset()
-    contents: Hashes = frozenset()
+    names: Hashes = frozenset()  #: of name and size
+    contents: Hashes = frozenset()  #: of the files' bytes
 
     @staticmethod
-    def of(records: Iterable[ImageRecord], root: Path) -> SeenImages:
+    def of(records: Iterable[ImageRecord], root: Path) -> "SeenImages":
         """The images of data sets; of a missing file the name alone."""
         records = list(records)
         contents = (_content(root / record.file_name) for record in records)
         return SeenImages(frozenset(map(_name, records)), frozenset(each for each in contents if each is not None))
 
-    def joined(self, other: SeenImages) -> SeenImages:
+    def joined(self, other: "SeenImages") -> "SeenImages":
         """The images of both."""
         return SeenImages(self.names | other.names, self.contents | other.contents)
 

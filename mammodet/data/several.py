@@ -1,7 +1,5 @@
 """Several data sets as one: common categories, image numbers and file names, and whose images are whose."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -22,23 +20,16 @@ from mammodet.records import LABELS, Dataset, ImageRecord, Lesion
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a training or validation set.
-
-    Attributes:
-        root: folder that its image names start from.
-        said: what the config says of it.
-        dataset: as it lies on disk.
-        source: what a checkpoint says of it.
-    """
+    """One file of a training or validation set."""
 
     path: Path
-    root: Path
-    said: DataFileConfig
-    dataset: Dataset
-    source: SourceFile
+    root: Path  #: folder that its image names start from
+    said: DataFileConfig  #: what the config says of it
+    dataset: Dataset  #: as it lies on disk
+    source: SourceFile  #: what a checkpoint says of it
 
     @staticmethod
-    def of(placed: PlacedFile, dataset: Dataset, subset: Literal["train", "val"]) -> Part:
+    def of(placed: PlacedFile, dataset: Dataset, subset: Literal["train", "val"]) -> "Part":
         """The part that a file of the config is."""
         path, root, said = placed
         return Part(path, root, said, dataset, SourceFile.of(dataset, str(path), subset, said.patient_prefix or ""))
@@ -51,19 +42,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several files as one training and one validation set.
-
-    Attributes:
-        root: folder that all image names start from: the nearest that holds the images of every file.
-        weights: of each training image, how often it is drawn.
-        data_hash: of what is trained on; it does not depend on where the files lie.
-    """
+    """Several files as one training and one validation set."""
 
     train: Dataset
     val: Dataset
-    root: Path
-    weights: tuple[float, ...]
-    data_hash: str
+    root: Path  #: folder that all image names start from: the nearest that holds the images of every file
+    weights: tuple[float, ...]  #: of each training image, how often it is drawn
+    data_hash: str  #: of what is trained on; it does not depend on where the files lie
 
 
 def join_sets(parts: Sequence[Part]) -> Joined:
@@ -120,12 +105,9 @@ def join_sets(parts: Sequence[Part]) -> Joined:
 
 
 def map_categories(dataset: Dataset, mapping: Mapping[str, str | None], where: str, faults: list[str]) -> Dataset:
-    """A data set with its categories renamed; findings of those mapped to None become regions to ignore.
+    """A data set with its categories renamed, those of None regions to ignore; `faults` takes wrong names.
 
     What an image is labelled for may then be one of these: its labels become unknown unless other findings show them.
-
-    Args:
-        faults: where to note names that the set does not have, or that none is left.
     """
     if not mapping:
         return dataset

@@ -1,7 +1,5 @@
 """What a model was trained on, file by file, so that an evaluation recognises each of them, and its patients."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -19,23 +17,16 @@ _SAME_WOMEN = ("ddsm", "mias")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A data set file that a model was trained on, or chosen by.
+    """A data set file that a model was trained on, or chosen by."""
 
-    Attributes:
-        file: its name, for messages; None where it is not known.
-        subset: what it served for.
-        archive: as the file's `info` says.
-        data_hash, split_hash: of the file as it lies on disk; None where not known.
-        patient_prefix: stands before its patient ids in the model's list of patients.
-        unseen: of a validation file, whether no training before or beside its own had its patients, as far as known.
-    """
-
-    file: str | None = None
-    subset: Literal["train", "val"] = "train"
-    archive: str | None = None
+    file: str | None = None  #: its name, for messages; None where it is not known
+    subset: Literal["train", "val"] = "train"  #: what it served for
+    archive: str | None = None  #: as the file's `info` says
+    #: data_hash, split_hash: of the file as it lies on disk; None where not known.
     data_hash: str | None = None
     split_hash: str | None = None
-    patient_prefix: str = ""
+    patient_prefix: str = ""  #: stands before its patient ids in the model's list of patients
+    #: of a validation file, whether no training before or beside its own had its patients, as far as known.
     unseen: bool = True
 
     @property
@@ -43,7 +34,7 @@ class SourceFile:
         """Whether the model was chosen by this file, and never trained on its patients."""
         return self.subset == "val" and self.unseen
 
-    def seen_unless(self, hashes: Collection[str | None]) -> SourceFile:
+    def seen_unless(self, hashes: Collection[str | None]) -> "SourceFile":
         """The file; one of validation as seen unless its hash is among these."""
         return replace(self, unseen=False) if self.chose_it and self.data_hash not in hashes else self
 
@@ -52,7 +43,7 @@ class SourceFile:
         return asdict(self)
 
     @staticmethod
-    def of(dataset: Dataset, file: str, subset: Literal["train", "val"], patient_prefix: str = "") -> SourceFile:
+    def of(dataset: Dataset, file: str, subset: Literal["train", "val"], patient_prefix: str = "") -> "SourceFile":
         """The file that a data set was read from."""
         return SourceFile(
             file, subset, archive_of(dataset), data_hash(dataset), split_hash_of(dataset), patient_prefix=patient_prefix
@@ -65,8 +56,7 @@ _FILES: TypeAdapter[tuple[SourceFile, ...]] = TypeAdapter(tuple[SourceFile, ...]
 def sources_of(model: Mapping[str, Any]) -> tuple[SourceFile, ...]:
     """The files behind a model: `files` of its predictions or checkpoint, or what older ones say of their only one.
 
-    Raises:
-        InputError: they cannot be read.
+    Raises InputError: they cannot be read.
     """
     try:
         files = _FILES.validate_python(model.get("files") or ())

@@ -14,19 +14,12 @@ from mammodet.files import canonical_hash
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Who is where.
+    """Who is where."""
 
-    Attributes:
-        holdout: patient to `train`, `val` or `test`.
-        folds: patient to 0 ... k-1, for all patients that are not in `test`; empty without folds.
-        seed: what the shuffle started from.
-        name: `holdout`, or `official` where the archive says who is in the test set.
-    """
-
-    holdout: Mapping[str, str]
-    folds: Mapping[str, int]
-    seed: int
-    name: str = "holdout"
+    holdout: Mapping[str, str]  #: patient to `train`, `val` or `test`
+    folds: Mapping[str, int]  #: patient to 0 ... k-1, for all patients that are not in `test`; empty without folds.
+    seed: int  #: what the shuffle started from
+    name: str = "holdout"  #: `holdout`, or `official` where the archive says who is in the test set
 
     @property
     def hash(self) -> str:
@@ -43,8 +36,7 @@ class Splits:
 def check_shares(*, test_fraction: float, val_fraction: float, folds: int) -> None:
     """Refuse what no set of patients can meet, before any of them is read.
 
-    Raises:
-        InputError: shares that leave nothing to train on, or one fold.
+    Raises InputError: shares that leave nothing to train on, or one fold.
     """
     if not (0 <= test_fraction < 1 and 0 <= val_fraction < 1 and test_fraction + val_fraction < 1):
         raise InputError(
@@ -76,7 +68,9 @@ def make_splits(
         InputError: shares that leave nothing to train on, or more folds than patients.
     """
     check_shares(test_fraction=0.0 if given else test_fraction, val_fraction=val_fraction, folds=folds)
-    order = _shuffled(strata, seed)
+    # Stratum after stratum, in hashed order within each.
+    hashes = {patient: hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest() for patient in strata}
+    order = sorted(strata, key=lambda patient: (strata[patient], hashes[patient]))
     test = _take(order, test_fraction) if given is None else {name for name in order if given[name] == "test"}
     remaining = [patient for patient in order if patient not in test]
     if given is not None and "val" in given.values():
@@ -98,15 +92,6 @@ def make_splits(
     name = "holdout" if given is None else "official"
     fold_of = {patient: position % folds for position, patient in enumerate(remaining)} if folds else {}
     return Splits(holdout, {patient: fold_of[patient] for patient in sorted(fold_of)}, seed, name)
-
-
-def _shuffled(strata: Mapping[str, str], seed: int) -> list[str]:
-    """Patients, stratum after stratum, in hashed order within each."""
-
-    def key(patient: str) -> tuple[str, str]:
-        return strata[patient], hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
-
-    return sorted(strata, key=key)
 
 
 def _take(order: Sequence[str], share: float) -> set[str]:

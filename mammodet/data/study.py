@@ -28,45 +28,31 @@ class Spacing:
 
 @dataclass(frozen=True, slots=True)
 class StudyFile:
-    """What a DICOM file says of the exam it belongs to.
-
-    Attributes:
-        study, instance: UIDs.
-        modifiers: of the view, as in `implant displaced`.
-        kind: `for presentation`, `synthetic`, `for processing`, `secondary capture`.
-        unfit: why it is no projection image of a breast; None of one that may be.
-    """
+    """What a DICOM file says of the exam it belongs to."""
 
     path: Path
+    #: study, instance: UIDs.
     study: str | None
     instance: str | None
     patient_id: str | None
     laterality: str | None
     view: str | None
-    modifiers: tuple[str, ...]
-    kind: str
-    unfit: str | None
+    modifiers: tuple[str, ...]  #: of the view, as in `implant displaced`
+    kind: str  #: `for presentation`, `synthetic`, `for processing`, `secondary capture`
+    unfit: str | None  #: why it is no projection image of a breast; None of one that may be
     spacing: Spacing | None
 
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Images of one study.
+    """Images of one study."""
 
-    Attributes:
-        name: Study Instance UID; without one what the file names say, or the patient.
-        files: names of its images.
-        missing: standard views it lacks, as `L CC`; none where no image says its view.
-        repeated: views of several images, which all count.
-        special: images of other than the standard views, as `R CC spot compression: NAME`.
-    """
-
-    name: str
+    name: str  #: Study Instance UID; without one what the file names say, or the patient
     patient_id: str | None
-    files: tuple[str, ...]
-    missing: tuple[str, ...]
-    repeated: tuple[str, ...]
-    special: tuple[str, ...]
+    files: tuple[str, ...]  #: names of its images
+    missing: tuple[str, ...]  #: standard views it lacks, as `L CC`; none where no image says its view
+    repeated: tuple[str, ...]  #: views of several images, which all count
+    special: tuple[str, ...]  #: images of other than the standard views, as `R CC spot compression: NAME`
 
 
 def repeated(files: Mapping[str, StudyFile]) -> tuple[dict[str, str], dict[str, str]]:

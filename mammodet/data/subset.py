@@ -14,18 +14,13 @@ from mammodet.targets import CLASS_FIELDS, class_of, is_known
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which images stay.
+    """Which images stay."""
 
-    Attributes:
-        fields: `view`, `laterality`, `density`, `birads` or `class` to the values that stay.
-        known: targets (`mammodet.targets`) that must be known.
-        sources: archives that stay; empty for all.
-        categories: own category to its new name; None makes its findings regions to ignore.
-    """
-
+    #: `view`, `laterality`, `density`, `birads` or `class` to the values that stay.
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    known: Sequence[str] = ()
-    sources: Sequence[str] = ()
+    known: Sequence[str] = ()  #: targets (`mammodet.targets`) that must be known
+    sources: Sequence[str] = ()  #: archives that stay; empty for all
+    #: own category to its new name; None makes its findings regions to ignore.
     categories: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,8 +55,7 @@ def write_subset(folder: Path, name: str, chosen: Filter) -> list[Part]:
     Images stay where they are. `NAME_all.json`, `NAME_fold0_val.json`, ... can be read, too. Each file keeps its split,
     so that leakage is still seen.
 
-    Raises:
-        InputError: no data set there, a name that is none, or a value that no image has (with those that occur).
+    Raises InputError: no data set there, a name that is none, or a value that no image has (with those that occur).
     """
     if not name.isidentifier() or name in (*SUBSETS, "all") or name.startswith("fold"):
         raise InputError(f"name {name!r}: expected a word of letters, digits and _ that is no file's own, as cc")

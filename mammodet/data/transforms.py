@@ -189,11 +189,7 @@ class RandomSize(Resize):
 
 
 class Elastic(v2.Transform):
-    """A smooth warp: random shifts of a few knots, cubic in between (after Simard et al., ICDAR 2003).
-
-    Args:
-        most: largest shift of a knot, as a part of the shorter side.
-    """
+    """A smooth warp: shifts of knots by up to `most` of the shorter side, cubic in between (Simard, ICDAR 2003)."""
 
     def __init__(self, most: float) -> None:
         super().__init__()

@@ -23,11 +23,7 @@ QUANTILES = (0.02, 0.98)
 
 
 def training_boxes(dataset: Dataset, root: Path, image: ImageConfig) -> NDArray[np.float64]:
-    """Boxes (n, 4) xyxy of all lesions that teach, in the network's pixels.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Boxes (n, 4) xyxy of all lesions that teach, in the network's pixels. Raises InputError: there is none."""
     found = []
     for record in dataset.images:
         boxes = [lesion.box_xyxy for lesion in record.lesions if not lesion.ignore]

@@ -24,26 +24,21 @@ from mammodet.targets import classes_of
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A checked experiment: config with nothing left `auto`, its data, and what goes into checkpoints.
-
-    Attributes:
-        root: folder that the image names of both sets start from.
-        weights: of each training image, how often it is drawn; None where all are drawn equally often.
-    """
+    """A checked experiment: config with nothing left `auto`, its data, and what goes into checkpoints."""
 
     config: Config
     train: Dataset
     val: Dataset
     facts: RunFacts
-    root: Path
+    root: Path  #: folder that the image names of both sets start from
+    #: of each training image, how often it is drawn; None where all are drawn equally often.
     weights: Sequence[float] | None = None
 
 
 def prepare(config: Config) -> Run:
     """Read and check the data that a config names, and fill in what is `auto`.
 
-    Raises:
-        InputError: faulty data, or data and config that do not go together.
+    Raises InputError: faulty data, or data and config that do not go together.
     """
     if config.data.unsafe_split is not None:
         config = make_unsafe_split(config)
@@ -137,9 +132,7 @@ def _tell_strange_classes(config: Config, val: Dataset) -> None:
     for target in config.model.targets:
         strange = [name for name in classes_of(val.images, target.name) if name not in (target.classes or ())]
         if target.classes is not None and strange:
-            print(
-                f"{target.name}: validation images of {', '.join(strange)} count as wrong; training has no such class"
-            )
+            print(f"{target.name}: validation images of {', '.join(strange)} count as wrong; training lacks the class")
 
 
 def data_faults(config: Config, train: Dataset, val: Dataset, root: Path) -> list[str]:

@@ -30,8 +30,7 @@ _MARGIN = 2**30  # bytes: the temporary file is gone when the free space is read
 def save_torch(content: Any, path: Path) -> None:
     """Write a torch file, whole or not at all.
 
-    Raises:
-        OSError: ENOSPC where the disk is full (torch itself raises a RuntimeError).
+    Raises OSError: ENOSPC where the disk is full (torch itself raises a RuntimeError).
     """
     try:
         with atomic_path(path) as temporary:
@@ -45,14 +44,11 @@ def save_torch(content: Any, path: Path) -> None:
 def read_facts(path: Path) -> tuple[dict[str, Any], RunFacts]:
     """The whole content of a checkpoint or a packed model, and its facts.
 
-    Raises:
-        InputError: unreadable, or not one of ours.
+    Raises InputError: unreadable, or not one of ours.
     """
     content = read_torch(path)
     if not isinstance(content, dict) or not isinstance(content.get(KEY), dict):
-        raise InputError(
-            f"{path}: is not a mammodet checkpoint (plain weights can start a training: model.weights={path})"
-        )
+        raise InputError(f"{path}: is not a mammodet checkpoint (plain weights start a training: model.weights={path})")
     return content, RunFacts.from_json(content[KEY], path)
 
 
@@ -106,8 +102,7 @@ class _Unstarted(TorchFunctionMode):
 def config_of(facts: RunFacts, path: Path) -> Config:
     """The config of a checkpoint, with the defaults of keys that the version which wrote it did not have.
 
-    Raises:
-        InputError: faulty, or without the pixels that its network sees, which no default could be.
+    Raises InputError: faulty, or without the pixels that its network sees, which no default could be.
     """
     if dig(facts.config, "model", "pixels") is None:
         raise InputError(f"{path}: does not say which pixels its network sees (model.pixels); train it again")
@@ -136,8 +131,7 @@ def _take_over(config: Config, wanted: Config, path: Path) -> Config:
 def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Take all weights or none.
 
-    Raises:
-        InputError: with the names and shapes that differ, or weights that are not finite.
+    Raises InputError: with the names and shapes that differ, or weights that are not finite.
     """
     check_fits(model, state, path)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
@@ -147,11 +141,7 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
 
 
 def check_fits(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse weights of another architecture.
-
-    Raises:
-        InputError: with the names and shapes that differ.
-    """
+    """Refuse weights of another architecture. Raises InputError: with the names and shapes that differ."""
     own = model.state_dict()
     faults = [f"{name}: not in the checkpoint" for name in own if name not in state]
     faults += [f"{name}: not in the model" for name in state if name not in own]
@@ -196,8 +186,7 @@ class Packed:
 def read_packed(path: Path) -> Packed | None:
     """What the header of a packed model says; None for a checkpoint, or for plain weights.
 
-    Raises:
-        InputError: damaged, or of another version.
+    Raises InputError: damaged, or of another version.
     """
     check_is_file(path, "a packed model")
     with open(path, "rb") as file:

@@ -116,9 +116,7 @@ def _label_faults(name: str, train: Dataset, val: Dataset) -> list[str]:
 def _class_faults(name: str, head: ClassHeadConfig, train: Dataset, val: Dataset) -> list[str]:
     place, found, faults = f"model.classifier.heads.{name}", classes_of(train.images, name), []
     if len(found) < 2:
-        faults.append(
-            f"{place}: the training images have {len(found)} classes ({', '.join(found)}); expected two or more"
-        )
+        faults.append(f"{place}: training images have {len(found)} classes ({', '.join(found)}); expected two or more")
     absent = [each for each in head.classes if each not in found] if isinstance(head.classes, list) else []
     if absent:
         faults.append(f"{place}.classes {absent}: no training image is of them; found: {', '.join(found)}")

@@ -50,9 +50,7 @@ class DetectorTask:
         known = {name for record in train.images for name, value in record.labels.items() if value is not None}
         unknown = [target.name for target in model.targets if target.name not in known]
         if unknown:
-            faults.append(
-                f"model.image_head.targets {unknown}: no training image has such a label; known: {sorted(known)}"
-            )
+            faults.append(f"model.image_head.targets {unknown}: no training image has them; known: {sorted(known)}")
         classes = {record.label("tumor") for record in val.images} - {None}
         if model.aggregation.rule == "learned" and classes != {0, 1}:
             faults.append(

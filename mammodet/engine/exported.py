@@ -1,7 +1,5 @@
 """Prediction with an exported model, by ONNX Runtime or OpenVINO and without torch (docs/speed.md)."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Mapping, Sequence
@@ -134,11 +132,7 @@ class ExportedPredictor(Predictor):
 
 
 def needed(name: str) -> Any:
-    """A package that the default installation lacks.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """A package that the default installation lacks. Raises InputError: it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

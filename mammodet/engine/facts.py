@@ -1,7 +1,5 @@
 """Where a model comes from, as its checkpoint says; read without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -23,35 +21,26 @@ FORMAT = "mammodet-checkpoint/1"
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Where a model comes from.
+    """Where a model comes from."""
 
-    Attributes:
-        config: the experiment, with everything that was `auto` filled in.
-        categories: what it detects.
-        data_hash, split_hash: of the training data (`mammodet.data.coco.data_hash`) and of its split; of several files
-            joined, that hash is None where their splits differ.
-        patients: of the training and validation set, so that an evaluation can refuse to meet them again.
-        files: that the two sets were read from, and those of trainings before this one.
-        unknown_patients: images of these sets without a patient id; None in checkpoints that do not say.
-        unknown_start: name of the weights that a training started from, if nothing says which patients they saw.
-        stack: the learned aggregation; None before it is fitted.
-        packed_from: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
-        images: of the two sets; empty where not recorded.
-        domain: what the training images look like; None in checkpoints that do not say.
-    """
-
-    config: Mapping[str, Any]
-    categories: tuple[str, ...]
+    config: Mapping[str, Any]  #: the experiment, with everything that was `auto` filled in
+    categories: tuple[str, ...]  #: what it detects
+    #: data_hash, split_hash: of the training data (`mammodet.data.coco.data_hash`) and of its split; of several files
+    #: joined, that hash is None where their splits differ.
     data_hash: str
     split_hash: str | None
+    #: of the training and validation set, so that an evaluation can refuse to meet them again.
     patients: tuple[str, ...] = ()
-    files: tuple[SourceFile, ...] = ()
+    files: tuple[SourceFile, ...] = ()  #: that the two sets were read from, and those of trainings before this one
+    #: images of these sets without a patient id; None in checkpoints that do not say.
     unknown_patients: Annotated[int, Field(ge=0, strict=True)] | None = None
+    #: name of the weights that a training started from, if nothing says which patients they saw.
     unknown_start: str | None = None
-    stack: LogisticStack | None = None
+    stack: LogisticStack | None = None  #: the learned aggregation; None before it is fitted
+    #: SHA-256 of the files that a packed model was made from, the checkpoint first; else empty.
     packed_from: tuple[str, ...] = ()
-    images: SeenImages = field(default_factory=SeenImages)
-    domain: Domain | None = None
+    images: SeenImages = field(default_factory=SeenImages)  #: of the two sets; empty where not recorded
+    domain: Domain | None = None  #: what the training images look like; None in checkpoints that do not say
     version: str = VERSION
     format: str = FORMAT
 
@@ -60,7 +49,7 @@ class RunFacts:
         plain: dict[str, Any] = _JSON.dump_python(self, mode="json")
         return plain
 
-    def hashed(self, key: PatientKey | None) -> RunFacts:
+    def hashed(self, key: PatientKey | None) -> "RunFacts":
         """Facts that may leave a hospital: with hashed patient ids, and without the hashes of file names."""
         if key is None:
             return self
@@ -68,7 +57,7 @@ class RunFacts:
         patients = tuple(sorted(key.hash(patient, prefixes) for patient in self.patients))
         return replace(self, patients=patients, images=replace(self.images, names=frozenset()))
 
-    def without_folders(self) -> RunFacts:
+    def without_folders(self) -> "RunFacts":
         """Facts whose files are known by the last two parts of their paths: not those of the machine that trained."""
         files = (
             replace(each, file="/".join(PurePath(each.file).parts[-2:]) if each.file else each.file)
@@ -77,7 +66,7 @@ class RunFacts:
         return replace(self, files=tuple(files))
 
     @staticmethod
-    def from_json(value: Mapping[str, Any], path: Path) -> RunFacts:
+    def from_json(value: Mapping[str, Any], path: Path) -> "RunFacts":
         """The inverse of `to_json`."""
         check_tree(value, f"{path}: its facts")
         if value.get("format") != FORMAT:
@@ -91,7 +80,7 @@ class RunFacts:
             raise InputError(f"{path}: its facts are damaged ({'; '.join(faults[:3])})") from None
         return facts.without_folders() if facts.packed_from else facts  # the first packed models named them
 
-    def with_earlier(self, earlier: RunFacts, val_patients: Collection[str] | None = None) -> RunFacts:
+    def with_earlier(self, earlier: "RunFacts", val_patients: Collection[str] | None = None) -> "RunFacts":
         """Facts that also name what a model saw before, or another one of its ensemble: it does not forget.
 
         A validation file that only one of them has may hold patients that the other one was trained on.

@@ -39,13 +39,10 @@ class Fold:
 def read_folds(config: Config) -> tuple[list[Fold], Path]:
     """The rounds of a config's data, all checked, and the name of the data set with the images of all folds.
 
-    Raises:
-        InputError: no folds, fewer than three, or faults of any of them (a fold without a positive image, ...).
+    Raises InputError: no folds, fewer than three, or faults of any of them (a fold without a positive image, ...).
     """
     if config.data.train or config.data.val or config.data.unsafe_split or config.data.fold is not None:
-        raise InputError(
-            "--all-folds chooses the data itself: leave out data.fold, data.train, data.val and data.unsafe_split"
-        )
+        raise InputError("--all-folds chooses data: leave out data.fold, data.train, data.val and data.unsafe_split")
     root = config.data.root
     numbers = fold_numbers(root)
     count = len(numbers)

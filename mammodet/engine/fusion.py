@@ -1,7 +1,5 @@
 """Several answers about one image joined into one: of flipped or resized versions, or of several detectors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +26,7 @@ class Look:
     image: NDArray[np.float32]
     trace: Trace
     record: ImageRecord
-    native: Look | None = None
+    native: "Look | None" = None
 
 
 @dataclass(frozen=True, slots=True)

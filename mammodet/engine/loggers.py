@@ -42,11 +42,7 @@ def make_loggers(config: Config) -> list[Logger]:
 
 
 def read_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The rows of a metrics.csv up to an epoch; none where there is no file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """The rows of a metrics.csv up to an epoch; none where there is no file. Raises InputError: it cannot be read."""
     if not path.exists():
         return []
     try:

@@ -19,20 +19,13 @@ from mammodet.models.card import read_card, with_figures
 
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        size: of the file in bytes.
-        halved: tensors in half precision; `whole`: all others.
-        kept: those of the others that half precision would have changed by more than its rounding.
-        notes: what the user should know.
-    """
-
-    size: int
-    halved: int
+    size: int  #: of the file in bytes
+    halved: int  #: tensors in half precision; `whole`: all others
     whole: int
-    kept: tuple[str, ...]
-    notes: tuple[str, ...]
+    kept: tuple[str, ...]  #: those of the others that half precision would have changed by more than its rounding
+    notes: tuple[str, ...]  #: what the user should know
 
 
 def pack_model(

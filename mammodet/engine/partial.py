@@ -44,11 +44,7 @@ class Partial:
         self._write(prediction_to_json(prediction))
 
     def take(self, path: Path) -> None:
-        """Add what is done in the file of a share.
-
-        Raises:
-            InputError: it is of another task.
-        """
+        """Add what is done in the file of a share. Raises InputError: it is of another task."""
         with open(path, "rb") as file:
             header = file.readline()
             if header.endswith(b"\n") and json.loads(header) != self._header:

@@ -3,8 +3,6 @@
 torch is imported where a checkpoint is loaded: exported models (exported.py) do without.
 """
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import sys
@@ -56,18 +54,16 @@ class Predictor:
         facts: of its checkpoint.
         checkpoint: where it lies, and the hash of that file; None for a model that was never saved.
         device: `auto`, `cpu`, `cuda`, ...
-
-    Attributes:
-        calibration, card: that a packed model brings along; else None.
     """
 
     device: Any  # torch's, or its name
+    #: calibration, card: that a packed model brings along; else None.
     calibration: Calibration | None = None
     card: ModelCard | None = None
 
     def __init__(
         self,
-        model: Model,
+        model: "Model",
         config: Config,
         facts: RunFacts,
         checkpoint: tuple[Path, str] | None = None,
@@ -85,7 +81,7 @@ class Predictor:
         self.stack = facts.stack
 
     @staticmethod
-    def from_checkpoint(path: Path, device: str = "auto", config: Config | None = None) -> Predictor:
+    def from_checkpoint(path: Path, device: str = "auto", config: Config | None = None) -> "Predictor":
         """Load a checkpoint, or a packed model with its calibration and card.
 
         Args:
@@ -286,9 +282,7 @@ def predict_to_folder(
     shares = [] if shard else sorted(output.glob(f"{_SHARDS}/*/{_PARTIAL}"))
     with ExitStack() as stack:
         for each in (folder, *(path.parent for path in shares)):
-            stack.enter_context(
-                locked(each, "another prediction writes there; wait for it, or choose another --output")
-            )
+            stack.enter_context(locked(each, "another prediction writes there; wait, or choose another --output"))
         partial = stack.enter_context(Partial(folder / _PARTIAL, task))
         for path in shares:
             partial.take(path)
@@ -303,8 +297,7 @@ def predict_to_folder(
         _write(predictor, dataset, root, Written(partial, dataset, key), path, calibration, key)
         if skipped:
             write_json(
-                output / "skipped.json",
-                [{"file_name": item.file_name, "reason": item.reason} for item in skipped],
+                output / "skipped.json", [{"file_name": item.file_name, "reason": item.reason} for item in skipped]
             )
         else:
             (output / "skipped.json").unlink(missing_ok=True)
@@ -327,13 +320,7 @@ def _share(dataset: Dataset, shard: tuple[int, int]) -> Dataset:
 
 
 def _predict_rest(
-    predictor: Predictor,
-    dataset: Dataset,
-    root: Path,
-    partial: Partial,
-    num_workers: int,
-    progress: bool,
-    force: bool,
+    predictor: Predictor, dataset: Dataset, root: Path, partial: Partial, num_workers: int, progress: bool, force: bool
 ) -> list[Skipped]:
     """Predict what is not done; answers what was skipped."""
     skipped = []

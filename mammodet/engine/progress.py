@@ -55,22 +55,17 @@ class RunLog:
 
 @dataclass
 class Pace:
-    """How long what is left of a training takes, by the latest steps and the latest validation of this process.
-
-    Attributes:
-        batches, val_batches: of an epoch and of a validation.
-        epoch: the one under way, from 0; of it `batch` and `val_batch` are done.
-        validation_seconds: of a whole validation; None before the first.
-    """
+    """How long what is left of a training takes, by the latest steps and the latest validation of this process."""
 
     epochs: int
     validate_every: int
+    #: batches, val_batches: of an epoch and of a validation.
     batches: int = 0
     val_batches: int = 0
-    epoch: int = 0
+    epoch: int = 0  #: the one under way, from 0; of it `batch` and `val_batch` are done
     batch: int = 0
     val_batch: int = 0
-    validation_seconds: float | None = None
+    validation_seconds: float | None = None  #: of a whole validation; None before the first
     _steps: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_LATEST))
     _first: bool = True
     _measured: bool = False

@@ -1,7 +1,5 @@
 """Go on from a checkpoint: whether it can be resumed with these settings, and what they change in it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,26 +23,17 @@ _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks", "state_dict
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run begins: at the beginning, or after the last whole epoch of a checkpoint.
+    """Where a run begins: at the beginning, or after the last whole epoch of a checkpoint."""
 
-    Attributes:
-        path: the checkpoint.
-        epochs, steps: that were done.
-        settings: of the run until then.
-    """
-
-    path: Path | None = None
+    path: Path | None = None  #: the checkpoint
+    #: epochs, steps: that were done.
     epochs: int = 0
     steps: int = 0
-    settings: TrainConfig | None = None
+    settings: TrainConfig | None = None  #: of the run until then
 
     @staticmethod
-    def of(path: Path, content: Mapping[str, Any], then: RunFacts) -> Start:
-        """The start from a checkpoint.
-
-        Raises:
-            InputError: it cannot be resumed from.
-        """
+    def of(path: Path, content: Mapping[str, Any], then: RunFacts) -> "Start":
+        """The start from a checkpoint. Raises InputError: it cannot be resumed from."""
         missing = [key for key in _PARTS if key not in content]
         if missing:
             raise not_resumable(path, f"{', '.join(missing)} missing")

@@ -18,8 +18,7 @@ BEST, LAST, TABLE, LOG = "best.ckpt", "last.ckpt", "metrics.csv", "train.log"
 def only_writer(output: Path) -> Iterator[None]:
     """Keep a second training out of the folder while the block runs.
 
-    Raises:
-        InputError: another training writes there.
+    Raises InputError: another training writes there.
     """
     if "LOCAL_RANK" in os.environ:  # a further process of a training that holds the lock
         yield
@@ -30,11 +29,7 @@ def only_writer(output: Path) -> Iterator[None]:
 
 
 def starting_point(output: Path, facts: RunFacts, *, resume: bool, overwrite: bool, force_data: bool) -> Start:
-    """Where a run begins; changes nothing.
-
-    Raises:
-        InputError: a run lies there already, or it cannot be resumed.
-    """
+    """Where a run begins; changes nothing. Raises InputError: a run lies there already, or it cannot be resumed."""
     last = output / LAST
     if resume and overwrite:
         raise InputError("--resume and --overwrite: choose one")

@@ -52,11 +52,7 @@ class Machines:
 
 
 def _with_earlier_patients(
-    facts: RunFacts,
-    start: Path | None,
-    weights: str,
-    val_patients: Collection[str] = (),
-    key: PatientKey | None = None,
+    facts: RunFacts, start: Path | None, weights: str, val_patients: Collection[str] = (), key: PatientKey | None = None
 ) -> RunFacts:
     """Facts that also name what the model saw before this run.
 
@@ -190,9 +186,7 @@ def finish(best: Path, run: Run, log: RunLog) -> None:
     learns = run.config.model.learns_aggregation
     stack = fit_on_validation(best, run, log) if learns else None
     if learns and stack is None:
-        raise InputError(
-            "model.aggregation.rule=learned: the validation images are all of one class; choose another rule"
-        )
+        raise InputError("model.aggregation.rule=learned: validation images are all of one class; choose another rule")
     finish_checkpoint(best, stack, run.facts, patient_key(run.config))
 
 
@@ -279,11 +273,7 @@ def _trainer(config: Config, machines: Machines, log: RunLog, pace: Pace) -> L.T
 
 
 def _devices(config: Config, machines: Machines) -> tuple[str, int]:
-    """Accelerator and processes per machine.
-
-    Raises:
-        InputError: GPUs that are not there.
-    """
+    """Accelerator and processes per machine. Raises InputError: GPUs that are not there."""
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = machines.num_gpus
     if wanted is not None and wanted < 0:

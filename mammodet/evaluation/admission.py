@@ -1,7 +1,5 @@
 """Whether predictions may be scored on a ground truth: every reason to refuse, and what an override does."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,21 +35,15 @@ _MOST_SHOWN = 25
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Predictions that may be scored.
+    """Predictions that may be scored."""
 
-    Attributes:
-        predictions: one per image of the data set, in its order.
-        overrides: which refusals were overridden, in words, with the first ids.
-        patients_seen: how many patients of the data set the model has seen; None where none was found, and that
-            nothing was seen could not be checked. Of out-of-fold predictions: seen by the fold that predicted them.
-        unchecked: why leakage could not be checked, or not for all images; empty where it was.
-        not_a_result: why the figures must not be told as a result; None where nothing speaks against that.
-    """
-
-    predictions: PackedPredictions
-    overrides: tuple[str, ...]
+    predictions: PackedPredictions  #: one per image of the data set, in its order
+    overrides: tuple[str, ...]  #: which refusals were overridden, in words, with the first ids
+    #: how many patients of the data set the model has seen; None where none was found, and that nothing was seen could
+    #: not be checked. Of out-of-fold predictions: seen by the fold that predicted them.
     patients_seen: int | None
-    unchecked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()  #: why leakage could not be checked, or not for all images; empty where it was
+    #: why the figures must not be told as a result; None where nothing speaks against that.
     not_a_result: str | None = None
 
 
@@ -141,7 +133,7 @@ def seen_before(dataset: Dataset, predictions: Predictions, source: str) -> tupl
     return found + _images_seen(dataset, predictions, folds, seen), _unchecked(dataset, predictions.model, None, folds)
 
 
-def _seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) -> set[str]:
+def _seen(dataset: Dataset, predictions: Predictions, folds: "Sequence[_Fold]") -> set[str]:
     """Patients of the data set that the model had in training; of folds, the one that predicted an image of theirs."""
     if not folds:
         return seen_patients(predictions.model, dataset)
@@ -150,7 +142,7 @@ def _seen(dataset: Dataset, predictions: Predictions, folds: Sequence[_Fold]) ->
 
 
 def _unchecked(
-    dataset: Dataset, model: Mapping[str, Any], train: Dataset | None, folds: Sequence[_Fold]
+    dataset: Dataset, model: Mapping[str, Any], train: Dataset | None, folds: "Sequence[_Fold]"
 ) -> tuple[str, ...]:
     """Why patients of the data set may have been in training although none was found."""
     found = []
@@ -244,8 +236,7 @@ _FOLDS = TypeAdapter(list[_Fold])
 def _read_folds(predictions: Predictions, source: str) -> list[_Fold]:
     """The folds of out-of-fold predictions, none of those of a single model.
 
-    Raises:
-        InputError: they cannot be read, or do not say of every image which one fold predicted it.
+    Raises InputError: they cannot be read, or do not say of every image which one fold predicted it.
     """
     advice = "Predict again with the checkpoints of all folds."
     try:

@@ -4,8 +4,6 @@ pycocotools keeps its matches inside Python objects, image by image. Here they a
 the patients costs one pass over them and not a new evaluation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -42,21 +40,13 @@ MOST_DETECTIONS = 100  # per image and category
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of the detections of a category, in falling order of score, at each IoU threshold.
+    """What became of the detections of a category, in falling order of score, at each IoU threshold."""
 
-    Attributes:
-        clusters: of each detection but those that count neither way at any threshold.
-        hits: positions of those that find a lesion, per threshold.
-        passed: positions of those that count neither way, per threshold.
-        passed_before: how many of those stand before each hit, per threshold.
-        targets: cluster of each lesion to be found.
-    """
-
-    clusters: _Places
-    hits: tuple[_Places, ...]
-    passed: tuple[_Places, ...]
-    passed_before: tuple[_Places, ...]
-    targets: Ints
+    clusters: _Places  #: of each detection but those that count neither way at any threshold
+    hits: tuple[_Places, ...]  #: positions of those that find a lesion, per threshold
+    passed: tuple[_Places, ...]  #: positions of those that count neither way, per threshold
+    passed_before: tuple[_Places, ...]  #: how many of those stand before each hit, per threshold
+    targets: Ints  #: cluster of each lesion to be found
 
 
 class AveragePrecision:

@@ -4,8 +4,6 @@ Images of one woman are alike, so that it is women, not images or lesions, who a
 a weight per patient; every figure is a function of those weights, and with all weights one it is the figure itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol

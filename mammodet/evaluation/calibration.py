@@ -3,8 +3,6 @@
 Fitted on validation cases; on the cases of the fit every figure here is better than on new patients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -39,15 +37,10 @@ class NotReachedError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """p = sigmoid(a * logit(score) + b), rising with the score.
+    """p = sigmoid(a * logit(score) + b), rising with the score."""
 
-    Attributes:
-        a: slope, above 0; of a temperature T it is 1 / T.
-        b: shift; 0 for a temperature.
-    """
-
-    a: float
-    b: float
+    a: float  #: slope, above 0; of a temperature T it is 1 / T
+    b: float  #: shift; 0 for a temperature
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.a, self.b]).all() and self.a > 0):
@@ -179,11 +172,7 @@ class Goal:
 
 
 def parse_goal(text: str) -> Goal:
-    """A goal from its name.
-
-    Raises:
-        InputError: another name, or a value out of its range.
-    """
+    """A goal from its name. Raises InputError: another name, or a value out of its range."""
     kind, at, digits = text.partition("@")
     if kind == "youden" and not at:
         return Goal("youden")
@@ -201,16 +190,11 @@ def parse_goal(text: str) -> Goal:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A threshold, why it was chosen, and what came of it: a case is called positive where score >= threshold.
+    """A threshold, why it was chosen, and what came of it: a case is called positive where score >= threshold."""
 
-    Attributes:
-        goal: name of the goal.
-        threshold: in [0, 1], of the raw score.
-        tp, fp, tn, fn: cases.
-    """
-
-    goal: str
-    threshold: Annotated[float, Field(ge=0, le=1)]
+    goal: str  #: name of the goal
+    threshold: Annotated[float, Field(ge=0, le=1)]  #: in [0, 1], of the raw score
+    #: tp, fp, tn, fn: cases.
     tp: Count
     fp: Count
     tn: Count
@@ -270,9 +254,7 @@ def choose_threshold(
     """
     truth, values = _cases(labels, scores)
     if truth.all() or not truth.any():
-        raise InputError(
-            f"{int(truth.sum())} positive and {int((~truth).sum())} negative cases: a threshold needs both"
-        )
+        raise InputError(f"{int(truth.sum())} positive and {int((~truth).sum())} negative cases: thresholds need both")
     goal = parse_goal(goal) if isinstance(goal, str) else goal
     if goal.kind == "threshold" and goal.value is not None:
         threshold = scaling.invert(goal.value) if scaling is not None else goal.value
@@ -312,9 +294,7 @@ def _best_cut(goal: Goal, hits: NDArray[np.int64], alarms: NDArray[np.int64]) ->
         return int(np.flatnonzero(alarms == alarms[first])[-1])
     good = np.flatnonzero((negative - alarms) / negative >= wanted - _SLACK)
     if not len(good) or not hits[good[-1]]:
-        raise NotReachedError(
-            f"{goal}: reached only where no positive case is found, for the highest scores are negative"
-        )
+        raise NotReachedError(f"{goal}: reached only where no positive is found, for the highest scores are negative")
     return int(np.flatnonzero(hits == hits[good[-1]])[0])
 
 
@@ -332,9 +312,7 @@ def count_at(truth: NDArray[np.bool_], scores: Floats, threshold: float) -> dict
 def _cases(labels: ArrayLike, scores: ArrayLike, least: int = 0) -> tuple[NDArray[np.bool_], Floats]:
     given, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if given.ndim != 1 or given.shape != values.shape or len(given) < least:
-        raise InputError(
-            f"labels and scores: expected one shape (n,), n at least {least}, got {given.shape} and {values.shape}"
-        )
+        raise InputError(f"labels, scores: expected one shape (n,), n >= {least}, got {given.shape} and {values.shape}")
     if not np.isin(given, (0, 1)).all() or not ((values >= 0) & (values <= 1)).all():
         raise InputError("labels and scores: expected labels 0 or 1, and scores in [0, 1]")
     return given == 1, values

@@ -3,8 +3,6 @@
 A calibration belongs to one checkpoint, one aggregation rule and one way of joining images (docs/calibration.md).
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,55 +34,36 @@ def _one_of(choices: Sequence[str]) -> Any:
     return Field(pattern=f"^({'|'.join(choices)})$")
 
 
-def _check_goal(goal: str) -> str:
-    parse_goal(goal)
-    return goal
-
-
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a calibration was fitted on.
+    """What a calibration was fitted on."""
 
-    Attributes:
-        checkpoint_sha256: of the model; None where the predictions do not name one.
-        predictions_sha256: of the predictions file.
-        data_hash, split_hash, subset: of the ground truth; the last two None where it does not say.
-        patients: of the ground truth.
-        over_images: how images were joined to breasts and patients, `max` or `mean`.
-        rule: the aggregation rule of the scores; None where the predictions do not say.
-        fitted_on_test: whether the refusal to fit on a test set was overridden.
-    """
-
-    checkpoint_sha256: Hash | None
-    predictions_sha256: Hash
+    checkpoint_sha256: Hash | None  #: of the model; None where the predictions do not name one
+    predictions_sha256: Hash  #: of the predictions file
+    #: data_hash, split_hash, subset: of the ground truth; the last two None where it does not say.
     data_hash: Hash
     split_hash: str | None
     subset: str | None
-    patients: tuple[str, ...]
+    patients: tuple[str, ...]  #: of the ground truth
+    #: how images were joined to breasts and patients, `max` or `mean`.
     over_images: Annotated[str, _one_of(OVER_IMAGES)]
-    rule: str | None
-    fitted_on_test: bool = False
+    rule: str | None  #: the aggregation rule of the scores; None where the predictions do not say
+    fitted_on_test: bool = False  #: whether the refusal to fit on a test set was overridden
     version: str = VERSION
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The scaling and the thresholds of one label at one level.
-
-    Attributes:
-        scaling: None for the method `none`.
-        before, after: Brier score, log loss and ECE on the cases of the fit; `after` is empty without a scaling.
-        points: one per goal that was reached.
-        not_reached: the other goals, with the reason.
-    """
+    """The scaling and the thresholds of one label at one level."""
 
     level: Annotated[str, _one_of(LEVELS)]
     label: Annotated[str, _one_of(LABELS)]
     n_positive: Count
     n_negative: Count
-    scaling: Scaling | None
-    points: tuple[OperatingPoint, ...]
-    not_reached: Mapping[str, str] = field(default_factory=dict)
+    scaling: Scaling | None  #: None for the method `none`
+    points: tuple[OperatingPoint, ...]  #: one per goal that was reached
+    not_reached: Mapping[str, str] = field(default_factory=dict)  #: the other goals, with the reason
+    #: before, after: Brier score, log loss and ECE on the cases of the fit; `after` is empty without a scaling.
     before: Mapping[str, FiniteFloat] = field(default_factory=dict)
     after: Mapping[str, FiniteFloat] = field(default_factory=dict)
 
@@ -108,15 +87,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A calibration file.
+    """A calibration file."""
 
-    Attributes:
-        method: `platt`, `temperature` or `none`.
-        goals: names; the first one labels.
-    """
-
-    method: Annotated[str, _one_of(METHODS)]
-    goals: tuple[Annotated[str, AfterValidator(_check_goal)], ...]
+    method: Annotated[str, _one_of(METHODS)]  #: `platt`, `temperature` or `none`
+    goals: tuple[Annotated[str, AfterValidator(lambda goal: parse_goal(goal) and goal)], ...]  #: the first labels
     provenance: Annotated[Provenance, Field(alias="fitted_on")]
     fits: tuple[Fit, ...]
     refused: tuple[Refused, ...] = ()
@@ -247,29 +221,19 @@ def check_belongs(calibration: Calibration, model: Mapping[str, Any], where: str
         )
 
 
-def add_labels(calibration: Calibration, value: Mapping[str, Any]) -> dict[str, Any]:
-    """A predictions file's value with `labels` beside the scores of each image, breast and patient.
+def label_predictions(path: Path, calibration: Calibration) -> None:
+    """Add `labels` beside the scores of each image, breast and patient of a predictions file, which stay as they are.
 
-    Scores stay as they are. `model.calibration` says where the labels come from.
+    `model.calibration` says where the labels come from. The file is replaced whole or not at all.
     """
-    found = _labelled(calibration, value)
-    return {**found, **{key: list(found[key]) for key in _PLACES.values()}}
-
-
-def _labelled(calibration: Calibration, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with iterators of images, breasts and patients."""
+    value = read_members(path, _PLACES.values())
 
     def items(level: str, key: str) -> Iterator[dict[str, Any]]:
         return ({**item, "labels": calibration.labels(level, item["scores"])} for item in value.get(key, ()))
 
     model = value.get("model") or {}
     labelled = {key: items(level, key) for level, key in _PLACES.items()}
-    return {**value, "model": {**model, "calibration": calibration.describe(model)}, **labelled}
-
-
-def label_predictions(path: Path, calibration: Calibration) -> None:
-    """Add labels to a predictions file (`add_labels`); it is replaced whole or not at all."""
-    write_members(path, _labelled(calibration, read_members(path, _PLACES.values())))
+    write_members(path, {**value, "model": {**model, "calibration": calibration.describe(model)}, **labelled})
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:
@@ -295,11 +259,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read and check a calibration file.
-
-    Raises:
-        InputError: with every fault in the file.
-    """
+    """Read and check a calibration file. Raises InputError: with every fault in the file."""
     return from_json(read_json(path), str(path))
 
 

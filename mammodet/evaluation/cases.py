@@ -1,7 +1,5 @@
 """Images joined to the cases that are scored: images, breasts or patients."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,22 +24,16 @@ OVER_IMAGES = ("max", "mean")
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """Cases with a known label and a score.
+    """Cases with a known label and a score."""
 
-    Attributes:
-        images: int (n,), position of each case's first image in the data set.
-        labels: int (n,), 0 or 1.
-        scores: float (n,) in [0, 1].
-    """
-
-    images: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float64]
+    images: NDArray[np.int64]  #: int (n,), position of each case's first image in the data set
+    labels: NDArray[np.int64]  #: int (n,), 0 or 1
+    scores: NDArray[np.float64]  #: float (n,) in [0, 1]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, chosen: NDArray[np.bool_]) -> Cases:
+    def take(self, chosen: NDArray[np.bool_]) -> "Cases":
         """Some of the cases (n,)."""
         return Cases(self.images[chosen], self.labels[chosen], self.scores[chosen])
 
@@ -84,7 +76,8 @@ def cases(
             members.setdefault(key, []).append(position)
     images, labels, scores = list[int](), list[int](), list[float]()
     for positions in members.values():
-        truth = _join_labels(truths[positions].tolist())
+        own = truths[positions].tolist()
+        truth = 1 if 1 in own else None if -1 in own else 0  # -1 where it is not known
         there = [value for value in values[positions].tolist() if not math.isnan(value)]
         if truth is None or not there:
             continue
@@ -92,10 +85,3 @@ def cases(
         labels.append(truth)
         scores.append(max(there) if over_images == "max" else sum(there) / len(there))
     return Cases(np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
-
-
-def _join_labels(labels: Sequence[int]) -> int | None:
-    """Of images; -1 where it is not known."""
-    if 1 in labels:
-        return 1
-    return None if -1 in labels else 0

@@ -1,7 +1,5 @@
 """The part of the metrics that is about questions with several classes: density, BI-RADS, the archive's own class."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -47,12 +45,7 @@ class ClassFigures:
     """
 
     def __init__(
-        self,
-        truth: ArrayLike,
-        probabilities: ArrayLike,
-        clusters: ArrayLike,
-        *,
-        ranks: Sequence[int] | None = None,
+        self, truth: ArrayLike, probabilities: ArrayLike, clusters: ArrayLike, *, ranks: Sequence[int] | None = None
     ) -> None:
         positions, values = np.asarray(truth, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
         self._known = values.shape[1]

@@ -1,7 +1,5 @@
 """Predictions as entries of an evaluation: what may be scored, with its calibration and the facts of its model."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,9 +152,7 @@ def _entry(
     if calibration and calibration.provenance.fitted_on_test:
         notes.append("CALIBRATED ON TEST: its thresholds and probabilities were fitted on a test set.")
     if calibration and calibration.provenance.checkpoint_sha256 is None:
-        notes.append(
-            "Neither calibration nor predictions name a checkpoint: that they belong together was not checked."
-        )
+        notes.append("Neither calibration nor predictions name a checkpoint: whether they match was not checked.")
     if admitted.patients_seen:
         notes.append(
             f"LEAKAGE: {admitted.patients_seen} of these patients were in training or validation. These figures say "

@@ -1,7 +1,5 @@
 """All figures of a data set and of one or more models' predictions, with the protocol that they were made by."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,25 +25,21 @@ from mammodet.version import VERSION
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one model said of the images of a data set.
+    """What one model said of the images of a data set."""
 
-    Attributes:
-        name: that tables and figures give it.
-        predictions: one per image of the data set, in its order.
-        facts: to stamp on its part of the result.
-        notes: what a reader must know of it.
-        calibration: probabilities and thresholds that were fitted on other patients.
-        kind: `detector`, or `classifier`: one that gives no boxes, and has no figures of places.
-        not_a_result: why its figures must not be told as a result; None where nothing speaks against that.
-    """
-
-    name: str
-    predictions: Sequence[ImagePrediction]
-    facts: ModelFacts = field(default_factory=ModelFacts)
-    notes: Sequence[str] = ()
-    calibration: Calibration | None = None
-    kind: Kind = "detector"
+    name: str  #: that tables and figures give it
+    predictions: Sequence[ImagePrediction]  #: one per image of the data set, in its order
+    facts: ModelFacts = field(default_factory=ModelFacts)  #: to stamp on its part of the result
+    notes: Sequence[str] = ()  #: what a reader must know of it
+    calibration: Calibration | None = None  #: probabilities and thresholds that were fitted on other patients
+    kind: Kind = "detector"  #: `detector`, or `classifier`: one that gives no boxes, and has no figures of places
+    #: why its figures must not be told as a result; None where nothing speaks against that.
     not_a_result: str | None = None
+
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detector's."""
+        return self.kind == "detector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,7 @@ def evaluate(
         except ValueError as error:
             raise ValueError(f"{entry.name}: {error}") from None
         models.append(model)
-    with_boxes = any(entry.kind == "detector" for entry in entries)
+    with_boxes = any(entry.detects for entry in entries)
     lesions = flat_lesions(dataset)
     common = [note for note in models[0].notes if len(models) > 1 and all(note in one.notes for one in models)]
     alone = [[note for note in model.notes if note not in common] for model in models]
@@ -117,7 +111,7 @@ def _evaluate_one(
 ) -> tuple[ModelResult, list[LesionOutcome]]:
     outcomes: list[LesionOutcome] = []
     predictions = PackedPredictions.of(entry.predictions)
-    if entry.kind == "classifier":
+    if not entry.detects:
         places: dict[str, Any] = {"strata": classifier_strata(dataset, predictions, clusters, bootstrap)}
         notes = [NO_BOXES]
     else:

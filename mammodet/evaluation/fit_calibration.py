@@ -1,7 +1,5 @@
 """Fit a calibration to validation predictions, and refuse what must not be fitted on."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +13,7 @@ from mammodet.data.predictions import Predictions
 from mammodet.data.sources import sources_of
 from mammodet.errors import InputError, listed, raise_faults
 from mammodet.evaluation.admission import seen_before
-from mammodet.evaluation.calibration import (
-    FITS,
-    METHODS,
-    Goal,
-    NotReachedError,
-    choose_threshold,
-    parse_goal,
-)
+from mammodet.evaluation.calibration import FITS, METHODS, Goal, NotReachedError, choose_threshold, parse_goal
 from mammodet.evaluation.calibration_file import Calibration, Fit, Provenance, Refused, aggregation_of
 from mammodet.evaluation.cases import cases
 from mammodet.evaluation.levels import PROBABILITY_FIGURES

@@ -1,7 +1,5 @@
 """Lesions and detections of a whole data set as flat arrays, so that matching and counting need no loop over images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,26 +16,18 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class FlatLesions:
-    """Lesions with a place, image after image, in each image's own order.
+    """Lesions with a place, image after image, in each image's own order."""
 
-    Attributes:
-        images: int (n,), position of the image in the data set.
-        boxes_xyxy: float (n, 4).
-        categories: int (n,), 1-based.
-        ignored: bool (n,), regions that count neither way.
-        lesions: the records themselves.
-    """
-
-    images: Ints
-    boxes_xyxy: Boxes
-    categories: Ints
-    ignored: Bools
-    lesions: tuple[Lesion, ...]
+    images: Ints  #: int (n,), position of the image in the data set
+    boxes_xyxy: Boxes  #: float (n, 4)
+    categories: Ints  #: int (n,), 1-based
+    ignored: Bools  #: bool (n,), regions that count neither way
+    lesions: tuple[Lesion, ...]  #: the records themselves
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def at(self, rows: Ints) -> FlatLesions:
+    def at(self, rows: Ints) -> "FlatLesions":
         """Some of them, in their order."""
         lesions = tuple(self.lesions[row] for row in rows)
         return FlatLesions(self.images[rows], self.boxes_xyxy[rows], self.categories[rows], self.ignored[rows], lesions)
@@ -45,26 +35,18 @@ class FlatLesions:
 
 @dataclass(frozen=True, slots=True)
 class FlatDetections:
-    """Detections on images whose lesions all have a place, image after image, in each as `Detections.in_order`.
+    """Detections on images whose lesions all have a place, image after image, in each as `Detections.in_order`."""
 
-    Attributes:
-        images: int (n,), position of the image in the data set.
-        boxes_xyxy: float (n, 4).
-        scores: float (n,).
-        categories: int (n,), 1-based.
-        rles: n masks; None for a model without masks.
-    """
-
-    images: Ints
-    boxes_xyxy: Boxes
-    scores: NDArray[np.float64]
-    categories: Ints
-    rles: Masks | None
+    images: Ints  #: int (n,), position of the image in the data set
+    boxes_xyxy: Boxes  #: float (n, 4)
+    scores: NDArray[np.float64]  #: float (n,)
+    categories: Ints  #: int (n,), 1-based
+    rles: Masks | None  #: n masks; None for a model without masks
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def at(self, rows: Ints) -> FlatDetections:
+    def at(self, rows: Ints) -> "FlatDetections":
         """Some of them, in their order."""
         rles = self.rles.at(rows) if self.rles is not None else None
         return FlatDetections(self.images[rows], self.boxes_xyxy[rows], self.scores[rows], self.categories[rows], rles)

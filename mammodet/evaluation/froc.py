@@ -1,7 +1,5 @@
 """Free-response ROC: how many lesions are found, at how many false positives per image (Bunch et al., SPIE 1978)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,8 +27,7 @@ def denominator_images(dataset: Dataset, denominator: str) -> Bools:
     `all images` are those on which every lesion has a place; `normal images` those of them that show no lesion, no
     region to ignore and have no positive tumor label; `positive images` those with a lesion to be found.
 
-    Raises:
-        ValueError: another denominator.
+    Raises ValueError: another denominator.
     """
     if denominator not in DENOMINATORS:
         raise ValueError(f"denominator {denominator!r}: expected one of {', '.join(DENOMINATORS)}")
@@ -49,36 +46,25 @@ def denominator_images(dataset: Dataset, denominator: str) -> Bools:
 
 @dataclass(frozen=True, slots=True)
 class FalsePositives:
-    """False positives in falling order of score.
+    """False positives in falling order of score."""
 
-    Attributes:
-        clusters: patient of each.
-        bounds: position, among all detections in falling order of score, of the first that has the same score: a
-            threshold that keeps one of them out keeps all of its score out.
-        images: patients of the images by whose number they are divided.
-    """
-
-    clusters: Ints
+    clusters: Ints  #: patient of each
+    #: position, among all detections in falling order of score, of the first that has the same score: a threshold that
+    #: keeps one of them out keeps all of its score out.
     bounds: Ints
-    images: Ints
+    images: Ints  #: patients of the images by whose number they are divided
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What a FROC curve is counted from.
+    """What a FROC curve is counted from."""
 
-    Attributes:
-        false: may be shared by curves (lesions of one kind are found at the same thresholds as all).
-        hits: positions of detections that find a lesion, among all in falling order of score.
-        hit_clusters, lesion_clusters: patients of those hits, and of the lesions to be found.
-        grid: false positives per image at which sensitivity is given, besides FPPI_POINTS.
-    """
-
-    false: FalsePositives
-    hits: Ints
+    false: FalsePositives  #: may be shared by curves (lesions of one kind are found at the same thresholds as all)
+    hits: Ints  #: positions of detections that find a lesion, among all in falling order of score
+    #: hit_clusters, lesion_clusters: patients of those hits, and of the lesions to be found.
     hit_clusters: Ints
     lesion_clusters: Ints
-    grid: tuple[float, ...] = ()
+    grid: tuple[float, ...] = ()  #: false positives per image at which sensitivity is given, besides FPPI_POINTS
 
 
 class FrocFigures:
@@ -200,22 +186,14 @@ class CurveMaker:
 
 @dataclass(frozen=True, slots=True)
 class Froc:
-    """A FROC curve.
+    """A FROC curve."""
 
-    Attributes:
-        match: the rule by which a detection hits a lesion.
-        denominator: the images on which false positives are counted.
-        thresholds: float (n,) falling; the curve starts at infinity with nothing found.
-        fppi: false positives per image at each.
-        sensitivity: share of lesions found at each.
-        lesions, images: how many were scored.
-    """
-
-    match: str
-    denominator: Denominator
-    thresholds: Floats
-    fppi: Floats
-    sensitivity: Floats
+    match: str  #: the rule by which a detection hits a lesion
+    denominator: Denominator  #: the images on which false positives are counted
+    thresholds: Floats  #: float (n,) falling; the curve starts at infinity with nothing found
+    fppi: Floats  #: false positives per image at each
+    sensitivity: Floats  #: share of lesions found at each
+    #: lesions, images: how many were scored.
     lesions: int
     images: int
 

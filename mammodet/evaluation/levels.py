@@ -1,7 +1,5 @@
 """Labels: how well scores tell positive images, breasts and patients from negative ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

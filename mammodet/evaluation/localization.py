@@ -82,12 +82,7 @@ class Localization:
         self._agreement: MaskAgreement | None = None
         if self.with_masks:
             self._agreement = mask_agreement(
-                dataset,
-                predictions,
-                self._found,
-                self._lesions,
-                self._matches,
-                score_threshold=options.mask_score,
+                dataset, predictions, self._found, self._lesions, self._matches, score_threshold=options.mask_score
             )
 
     def _match(self, rule: str) -> Matches:

@@ -1,7 +1,5 @@
 """How well outlines agree: Dice, IoU and Hausdorff distance, where the ground truth is a drawn contour."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,23 +21,15 @@ PAIR_FIGURES, IMAGE_FIGURES = figure_names(PairAgreement), figure_names(ImageAgr
 
 @dataclass(frozen=True, slots=True)
 class MaskAgreement:
-    """Agreement of outlines, one row per found lesion with a contour and one per image whose lesions all have one.
+    """Agreement of outlines, one row per found lesion with a contour and one per image whose lesions all have one."""
 
-    Attributes:
-        lesions: int (n,), positions of the lesions; NaN rows are left out.
-        pairs: float (n, 4), PAIR_FIGURES; NaN for `hd95_mm` without spacing, and for both distances of an empty mask.
-        n_without_contour: found lesions whose ground truth is a circle or a box.
-        images: int (m,), positions of the images.
-        per_image: float (m, 2), IMAGE_FIGURES of the union of all masks from `score_threshold` on.
-        score_threshold: that.
-    """
-
-    lesions: Ints
+    lesions: Ints  #: int (n,), positions of the lesions; NaN rows are left out
+    #: float (n, 4), PAIR_FIGURES; NaN for `hd95_mm` without spacing, and for both distances of an empty mask.
     pairs: Floats
-    n_without_contour: int
-    images: Ints
-    per_image: Floats
-    score_threshold: float
+    n_without_contour: int  #: found lesions whose ground truth is a circle or a box
+    images: Ints  #: int (m,), positions of the images
+    per_image: Floats  #: float (m, 2), IMAGE_FIGURES of the union of all masks from `score_threshold` on
+    score_threshold: float  #: that
 
 
 def mask_agreement(

@@ -1,7 +1,5 @@
 """Which detection finds which lesion, for all images at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,11 +21,7 @@ MATCH_RULES = ("iou@0.1", "iou@0.2", "iou@0.5", "center", "mask_iou@0.5")  # rep
 
 
 def parse_rule(match: str) -> tuple[str, float]:
-    """`iou@T` and `mask_iou@T` with 0 < T <= 1, or `center`, as (kind, T).
-
-    Raises:
-        ValueError: anything else.
-    """
+    """`iou@T` and `mask_iou@T` with 0 < T <= 1, or `center`, as (kind, T). Raises ValueError: anything else."""
     kind, _, digits = match.partition("@")
     if match == "center":
         return "center", 0.0
@@ -71,19 +65,16 @@ def _centre_quality(boxes: Floats, lesions: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Every detection beside each lesion of its group (an image, or a category on an image) that it touches.
+    """Every detection beside each lesion of its group (an image, or a category on an image) that it touches."""
 
-    Attributes:
-        found, lesion: int (p,), positions; sorted by `found`, within it by `lesion`.
-        start, count: int (n,): which rows belong to each detection.
-    """
-
+    #: found, lesion: int (p,), positions; sorted by `found`, within it by `lesion`.
     found: Ints
     lesion: Ints
+    #: start, count: int (n,): which rows belong to each detection.
     start: Ints
     count: Ints
 
-    def where(self, kept: Bools) -> Pairs:
+    def where(self, kept: Bools) -> "Pairs":
         """Some of the pairs (p,)."""
         count = np.bincount(self.found[kept], minlength=len(self.count)).astype(np.int64)
         return Pairs(self.found[kept], self.lesion[kept], np.cumsum(count) - count, count)
@@ -92,8 +83,7 @@ class Pairs:
 def make_pairs(found_groups: Ints, lesion_groups: Ints, found_boxes: Floats, lesion_boxes: Floats) -> Pairs:
     """Pairs of equal group number whose boxes (xyxy) share a point, if only of their borders.
 
-    Raises:
-        InputError: more than `_MOST_PAIRS`.
+    Raises InputError: more than `_MOST_PAIRS`.
     """
     order = np.argsort(lesion_groups, kind="stable")
     ranked = lesion_groups[order]
@@ -268,18 +258,13 @@ def _largest_matching(found: Ints, lesion: Ints, quality: Floats) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """What became of each detection under a match rule.
+    """What became of each detection under a match rule."""
 
-    Attributes:
-        lesion: int (n,), position of the lesion that it finds; -1 for none.
-        passed: bool (n,): finds none and lies on a region to ignore (or is a second detection, where those are not
-            counted): counts neither way.
-        overlapping: int (n,), the lesion that it fits best, free or not; -1 for none.
-    """
-
-    lesion: Ints
+    lesion: Ints  #: int (n,), position of the lesion that it finds; -1 for none
+    #: bool (n,): finds none and lies on a region to ignore (or is a second detection, where those are not counted):
+    #: counts neither way.
     passed: Bools
-    overlapping: Ints
+    overlapping: Ints  #: int (n,), the lesion that it fits best, free or not; -1 for none
 
 
 def match_all(

@@ -1,7 +1,5 @@
 """By which rules a data set is evaluated."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,25 +13,16 @@ MOST_RESAMPLES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The protocol, as far as it can be chosen.
+    """The protocol, as far as it can be chosen."""
 
-    Attributes:
-        match: `iou@T`, `mask_iou@T` or `center`: when a detection finds a lesion.
-        denominator: on which images false positives are counted.
-        count_seconds: whether a second detection of a found lesion is a false positive; else it counts neither way.
-        over_images: `max` or `mean`: how the images of a breast or a patient are joined.
-        resamples: of the patients, for intervals; 0 for none.
-        seed: of the resamples.
-        mask_score: from which score a detection belongs to the mask of its image.
-    """
-
-    match: str = "iou@0.2"
-    denominator: Denominator = "all images"
+    match: str = "iou@0.2"  #: `iou@T`, `mask_iou@T` or `center`: when a detection finds a lesion
+    denominator: Denominator = "all images"  #: on which images false positives are counted
+    #: whether a second detection of a found lesion is a false positive; else it counts neither way.
     count_seconds: bool = True
-    over_images: Literal["max", "mean"] = "max"
-    resamples: int = 1000
-    seed: int = 0
-    mask_score: float = 0.5
+    over_images: Literal["max", "mean"] = "max"  #: `max` or `mean`: how the images of a breast or a patient are joined
+    resamples: int = 1000  #: of the patients, for intervals; 0 for none
+    seed: int = 0  #: of the resamples
+    mask_score: float = 0.5  #: from which score a detection belongs to the mask of its image
 
     def __post_init__(self) -> None:
         kind, threshold = parse_rule(self.match)

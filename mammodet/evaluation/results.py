@@ -4,8 +4,6 @@ Everything that shows a result reads these records. The title of a field is the 
 None was not measured; a figure whose value is None was, and is not defined on this data (docs/evaluation.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -394,7 +392,7 @@ class ModelResult(Record):
             for label, figures in self.level(level).items():
                 yield level, label, figures
 
-    def figures(self) -> Iterator[Named]:
+    def figures(self) -> "Iterator[Named]":
         """Headline figures, and those in which two models are compared, each under a name of its own."""
         kinds = {"box": self.detection.bbox, "mask": self.detection.segm} if self.detection else {}
         for kind, precision in kinds.items():
@@ -509,11 +507,7 @@ R = TypeVar("R", bound=Record)
 
 
 def metrics_from_json(value: Any, where: str) -> Metrics:
-    """Results from the plain values of a `metrics.json`.
-
-    Raises:
-        InputError: another format, or every fault.
-    """
+    """Results from the plain values of a `metrics.json`. Raises InputError: another format, or every fault."""
     found = value.get("format") if isinstance(value, dict) else None
     if found != FORMAT:
         raise InputError(

@@ -1,7 +1,5 @@
 """ROC, precision-recall and probability figures of one score per case, for any weights of the patients."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -1,7 +1,5 @@
 """How large lesions are: in millimetres where the spacing of pixels is known, else in pixels."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 
@@ -26,17 +24,13 @@ PIXELS = {"small (area up to 32² px)": (0.0, 32.0**2), "medium (32² to 96² px
 
 @dataclass(frozen=True, slots=True)
 class SizeBins:
-    """Bins, and the size of every lesion and detection in their unit.
+    """Bins, and the size of every lesion and detection in their unit."""
 
-    Attributes:
-        labels, ranges: of the bins; both ends belong to a bin, as in COCO.
-        by_area: pixels of area; else the longer side of the box in mm.
-        of_lesions, of_detections: float (n,), NaN where the spacing is not known.
-    """
-
+    #: labels, ranges: of the bins; both ends belong to a bin, as in COCO.
     labels: tuple[str, ...]
     ranges: tuple[tuple[float, float], ...]
-    by_area: bool
+    by_area: bool  #: pixels of area; else the longer side of the box in mm
+    #: of_lesions, of_detections: float (n,), NaN where the spacing is not known.
     of_lesions: Floats
     of_detections: Floats
 

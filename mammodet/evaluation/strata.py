@@ -1,7 +1,5 @@
 """Parts of a data set that get figures of their own: by density, view, source, and by lesion."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,20 +24,14 @@ LESION_VARIABLES: dict[str, Callable[[Lesion], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the data.
+    """A part of the data."""
 
-    Attributes:
-        variable, value: `density`, `B`.
-        images: bool (images,): where false positives are counted.
-        lesions: bool (lesions,): which are to be found.
-        of_images: whether it divides the images; else only the lesions, at the false positives of the whole.
-    """
-
+    #: variable, value: `density`, `B`.
     variable: str
     value: str
-    images: Bools
-    lesions: Bools
-    of_images: bool
+    images: Bools  #: bool (images,): where false positives are counted
+    lesions: Bools  #: bool (lesions,): which are to be found
+    of_images: bool  #: whether it divides the images; else only the lesions, at the false positives of the whole
 
 
 def make_parts(dataset: Dataset, lesions: FlatLesions, sizes: SizeBins) -> list[Part]:

@@ -1,7 +1,5 @@
 """A short flat set of figures for the choice of checkpoints during training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -17,22 +17,15 @@ from mammodet.targets import Target, class_of, label_words
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One of the answers to a question.
+    """One of the answers to a question."""
 
-    Attributes:
-        text: as the user writes it: `tumor`, `tumor=0`, `density=C`.
-        target: the question, by which the truth is found.
-        value: 0 or 1 of a label, or the class.
-        logits_for: positions of the logits that speak for it: that of a label, of a class, or of all classes from
-            which a label follows.
-        logits_against: positions of those of the other classes; none of a label's own logit.
-    """
-
-    text: str
-    target: str
-    value: int | str
+    text: str  #: as the user writes it: `tumor`, `tumor=0`, `density=C`
+    target: str  #: the question, by which the truth is found
+    value: int | str  #: 0 or 1 of a label, or the class
+    #: positions of the logits that speak for it: that of a label, of a class, or of all classes from which a label
+    #: follows.
     logits_for: tuple[int, ...]
-    logits_against: tuple[int, ...] = ()
+    logits_against: tuple[int, ...] = ()  #: positions of those of the other classes; none of a label's own logit
 
     def score(self, logits: Tensor) -> Tensor:
         """What heat maps derive: the answer's own logit, (B,) of (B, n), as Grad-CAM's paper takes it.
@@ -57,11 +50,6 @@ class Answer:
         """`true`, `false`, or nothing where the record does not know."""
         known = record.label(self.target) if isinstance(self.value, int) else class_of(record, self.target)
         return "" if known is None else str(known == self.value).lower()
-
-
-def most_probable(answers: Sequence[Answer], logits: Tensor) -> Answer:
-    """The answer of the highest probability to the only image of logits (1, n)."""
-    return max(answers, key=lambda answer: answer.probability(logits))
 
 
 def choose_answers(model: Model, config: Config, text: str | None) -> tuple[Answer, ...]:

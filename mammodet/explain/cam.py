@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mammodet.errors import InputError
-from mammodet.explain.answers import Answer, most_probable
+from mammodet.explain.answers import Answer
 from mammodet.explain.grid import Grid, Heat
 from mammodet.explain.layers import Layer, find_layer, last_map, look, run_alone
 from mammodet.modeling.build import Model
@@ -51,17 +51,11 @@ METHODS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """What of a layer's map speaks for an answer.
+    """What of a layer's map speaks for an answer."""
 
-    Attributes:
-        values: float (h, w), 0 where nothing does, 1 where most does; all 0 where nothing does anywhere.
-        grid: where its cells lie on the network's input.
-        layer: its name.
-    """
-
-    values: Heat
-    grid: Grid
-    layer: str
+    values: Heat  #: float (h, w), 0 where nothing does, 1 where most does; all 0 where nothing does anywhere
+    grid: Grid  #: where its cells lie on the network's input
+    layer: str  #: its name
 
 
 class Explainer:
@@ -84,16 +78,13 @@ class Explainer:
         self._layers: dict[torch.Size, list[Layer]] = {}
 
     def explain(self, image: Tensor) -> tuple[Answer, float, list[HeatMap]]:
-        """The answer, its probability, and a heat map for each layer.
+        """The answer, its probability, and a heat map per layer of an image float (C, H, W) in [0, 1].
 
-        Args:
-            image: float (C, H, W) in [0, 1]; a classifier's is padded to its square here.
-        Raises:
-            InputError: a layer that is unknown, gives no map, or does not lead to the answer.
+        Raises InputError: a layer that is unknown, gives no map, or does not lead to the answer.
         """
         with torch.no_grad():
             logits = self._logits(image[None])
-        answer = most_probable(self.answers, logits)
+        answer = max(self.answers, key=lambda answer: answer.probability(logits))
         layers = self._found(image)
         heats = []
         for layer, (maps, gradients) in zip(layers, self._derived(image, answer, layers), strict=True):
@@ -101,9 +92,7 @@ class Explainer:
             weights = self._scored(image, answer, maps) if weigh is None else weigh(maps, gradients)
             values = (weights * maps).nansum(dim=0).float().clamp(min=0).cpu().numpy()
             if not np.isfinite(values).all():
-                raise InputError(
-                    f"{self.method} of layer {layer.name!r}: is not finite; choose another method or layer"
-                )
+                raise InputError(f"{self.method} of layer {layer.name!r}: is not finite; try another method or layer")
             most = float(values.max(initial=0))
             values = np.asarray(values / most if most > 0 else values, dtype=np.float32)
             heats.append(HeatMap(values, layer.grid, layer.name))
@@ -112,8 +101,7 @@ class Explainer:
     def check(self, image: Tensor) -> None:
         """Find out on any image (C, H, W) whether the layers fit, before the first picture.
 
-        Raises:
-            InputError: as `explain`.
+        Raises InputError: as `explain`.
         """
         self._derived(image, self.answers[0], self._found(image))
 

@@ -28,19 +28,12 @@ _BAR_GREY = 0.35
 
 @dataclass(frozen=True, slots=True)
 class HeatPanel:
-    """One heat map beside others.
+    """One heat map beside others."""
 
-    Attributes:
-        heat: float (height, width) in native pixels, in [0, 1].
-        title: of the panel.
-        note: below the title.
-        peak_xy: marked by a cross; None for none.
-    """
-
-    heat: NDArray[np.float32]
-    title: str
-    note: str = ""
-    peak_xy: tuple[float, float] | None = None
+    heat: NDArray[np.float32]  #: float (height, width) in native pixels, in [0, 1]
+    title: str  #: of the panel
+    note: str = ""  #: below the title
+    peak_xy: tuple[float, float] | None = None  #: marked by a cross; None for none
 
 
 def heat_picture(
@@ -173,11 +166,7 @@ def feature_figure(
 
 
 def sheet(tiles: Sequence[tuple[str, Canvas]], lines: Sequence[Line], *, columns: int = 4) -> Canvas:
-    """Titled pictures of any size side by side.
-
-    Args:
-        lines: what is written above.
-    """
+    """Titled pictures of any size side by side, below the given lines."""
     height, width = (max(canvas.shape[axis] for _, canvas in tiles) for axis in (0, 1))
     framed = []
     for title, canvas in tiles:

@@ -86,11 +86,7 @@ def _checked(channels: Sequence[str]) -> tuple[str, ...]:
 
 
 def filters_figure(rows: Sequence[tuple[ImageRecord, NDArray[np.float32]]], names: Sequence[str]) -> Figure:
-    """One row an image, one column a channel, histograms below the images.
-
-    Args:
-        rows: records, and their channels float (C, H, W) in [0, 1].
-    """
+    """One row an image of channels float (C, H, W) in [0, 1], one column a channel, histograms below images."""
     heights = [min(_SIDE * array.shape[1] / array.shape[2], 1.6 * _SIDE) for _, array in rows]
     size = max(_SIDE * len(names) + 0.9, 4.4), sum(heights) + (_HISTOGRAM + 0.5) * len(rows) + 0.4
     with matplotlib.rc_context(_RC):

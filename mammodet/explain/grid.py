@@ -5,8 +5,6 @@ ResNet's last stage is centred at x = 32 j + 0.5, where stretching the map over 
 Over a mammogram at 224 px that is a seventh of its width, more than a lesion. So the grid is followed layer by layer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,17 +18,13 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Centres of cells in pixels of the network's input: row i is centred at y = start[0] + i * step[0].
+    """Centres of cells in pixels of the network's input: row i is centred at y = start[0] + i * step[0]."""
 
-    Attributes:
-        start_yx: centre of the top-left cell; that of the top-left pixel is (0.5, 0.5).
-        step_yx: from one cell to the next.
-    """
-
+    #: centre of the top-left cell; that of the top-left pixel is (0.5, 0.5).
     start_yx: tuple[float, float] = (0.5, 0.5)
-    step_yx: tuple[float, float] = (1.0, 1.0)
+    step_yx: tuple[float, float] = (1.0, 1.0)  #: from one cell to the next
 
-    def after(self, kernel: Pair, stride: Pair, padding: Pair) -> Grid:
+    def after(self, kernel: Pair, stride: Pair, padding: Pair) -> "Grid":
         """The grid of what a convolution or a pooling makes of this one.
 
         Args:
@@ -40,7 +34,7 @@ class Grid:
         start = [self.start_yx[axis] + self.step_yx[axis] * ((kernel[axis] - 1) / 2 - padding[axis]) for axis in (0, 1)]
         return Grid((start[0], start[1]), (self.step_yx[0] * stride[0], self.step_yx[1] * stride[1]))
 
-    def spread(self, size_hw: Pair, new_hw: Pair) -> Grid:
+    def spread(self, size_hw: Pair, new_hw: Pair) -> "Grid":
         """The grid of as many cells as `new_hw` over the same area as this one's `size_hw`."""
         ratio = [size_hw[axis] / new_hw[axis] for axis in (0, 1)]
         step = [self.step_yx[axis] * ratio[axis] for axis in (0, 1)]

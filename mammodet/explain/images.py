@@ -23,9 +23,7 @@ def choose_images(
     """
     where = ", ".join(map(str, given))
     if ids is not None and [path.suffix.lower() for path in given] != [".json"]:
-        raise InputError(
-            f"--ids: are image ids of a data set's JSON file, and {where} is none; name the image file itself"
-        )
+        raise InputError(f"--ids: are image ids of a data set's JSON file, and {where} is none; name the image itself")
     inputs = gather(given, (), unpack_to=unpack_to)
     chosen = chosen_records(inputs.dataset.images, where, ids=ids, first=first)
     return replace(inputs, dataset=replace(inputs.dataset, images=chosen))
@@ -34,11 +32,7 @@ def choose_images(
 def chosen_records(
     images: tuple[ImageRecord, ...], where: str, *, ids: Sequence[int] | None = None, first: int | None = None
 ) -> tuple[ImageRecord, ...]:
-    """Those of a data set with these ids, in their order, or the first ones; arguments and errors as above.
-
-    Args:
-        where: the data set's name, for messages.
-    """
+    """Images of the data set `where` with these ids, in their order, or the first; arguments, errors as above."""
     if first is not None and first < 1:
         raise InputError(f"--first {first}: expected 1 or more")
     by_id = {record.image_id: record for record in images}

@@ -22,29 +22,17 @@ _HOW = "mammodet explain layers lists them"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What a layer did in one pass over one image.
+    """What a layer did in one pass over one image."""
 
-    Attributes:
-        name: as in the checkpoint, for instance `network.blocks.0`.
-        kind: its class.
-        shape: of its output, or None where it gives no tensor.
-        parameters: numbers that it learns, with those of the layers in it.
-        calls: how often it ran; shape, size, grid and kept output are those of its last call.
-        size_hw: rows and columns of its map; None where its output is no map of the image.
-        channels_last: whether that map is (B, H, W, C), as of Swin, and not (B, C, H, W).
-        grid: where the map's cells lie on the network's input.
-        order: of its last call among all calls.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...] | None
-    parameters: int
-    calls: int = 0
-    size_hw: Pair | None = None
-    channels_last: bool = False
-    grid: Grid = PIXELS
-    order: int = -1
+    name: str  #: as in the checkpoint, for instance `network.blocks.0`
+    kind: str  #: its class
+    shape: tuple[int, ...] | None  #: of its output, or None where it gives no tensor
+    parameters: int  #: numbers that it learns, with those of the layers in it
+    calls: int = 0  #: how often it ran; shape, size, grid and kept output are those of its last call
+    size_hw: Pair | None = None  #: rows and columns of its map; None where its output is no map of the image
+    channels_last: bool = False  #: whether that map is (B, H, W, C), as of Swin, and not (B, C, H, W)
+    grid: Grid = PIXELS  #: where the map's cells lie on the network's input
+    order: int = -1  #: of its last call among all calls
 
     @property
     def is_map(self) -> bool:
@@ -194,8 +182,7 @@ def run_alone(model: Model, images: Tensor) -> Tensor | None:
 def find_layer(layers: dict[str, Layer], name: str) -> Layer:
     """A layer that gives a map.
 
-    Raises:
-        InputError: unknown (with the nearest names), not run in prediction, or not giving a map.
+    Raises InputError: unknown (with the nearest names), not run in prediction, or not giving a map.
     """
     if name not in layers:
         maps = [layer.name for layer in layers.values() if layer.is_map]
@@ -216,8 +203,7 @@ def find_layer(layers: dict[str, Layer], name: str) -> Layer:
 def stage_layers(model: Model, layers: dict[str, Layer]) -> tuple[str, ...]:
     """Of each size of map the last layer before the next stage, fine to coarse, of the network or the backbone.
 
-    Raises:
-        InputError: no layer gives a map.
+    Raises InputError: no layer gives a map.
     """
     trunk = _trunk(model, layers)
     last: dict[Pair, Layer] = {}
@@ -245,8 +231,7 @@ def _opens_a_stage(layer: Layer, layers: dict[str, Layer]) -> bool:
 def last_map(model: Model, layers: dict[str, Layer]) -> str:
     """The layer that Grad-CAM looks at by default: what the last map has become before it is pooled.
 
-    Raises:
-        InputError: no layer gives a map.
+    Raises InputError: no layer gives a map.
     """
     trunk = _trunk(model, layers)
     blocks = {layer.name.rpartition(".")[0] for layer in layers.values()}
@@ -260,20 +245,14 @@ def _trunk(model: Model, layers: dict[str, Layer]) -> list[Layer]:
     """Layers with a map through which every answer for the whole image goes: not pyramids, not a detector's heads."""
     found = [layer for layer in layers.values() if layer.is_map and not layer.kind.startswith(_IDLE)]
     if not found:
-        raise InputError(
-            "no layer of this network gives a map of the image, as convolutions do; feature maps and Grad-CAM need one"
-        )
+        raise InputError("no layer of this network gives a map of the image, as convolutions do; nothing to draw")
     if isinstance(model, ImageClassifier):
         return found
     return [layer for layer in found if ".backbone.body." in f".{layer.name}."] or found
 
 
 def layer_table(layers: dict[str, Layer], total: int) -> str:
-    """One line a layer: name, class, output, distance of cells in pixels, parameters.
-
-    Args:
-        total: parameters of the model.
-    """
+    """One line a layer: name, class, output, distance of cells in pixels, parameters; then their `total`."""
     wide = max(len(layer.name) for layer in layers.values())
     kinds = max(len(layer.kind) for layer in layers.values())
     row = f"{{:<{wide}}}  {{:<{kinds}}}  {{:<20}} {{:>6}} {{:>12}}".format

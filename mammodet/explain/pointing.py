@@ -11,22 +11,15 @@ from mammodet.records import ImageRecord, Lesion
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the heat lies on one image.
+    """Where the heat lies on one image."""
 
-    Attributes:
-        lesions: how many lesions have a place and count.
-        share_in_boxes: part of the heat inside their boxes; None without lesions or without heat.
-        share_by_chance: the same, were the heat spread evenly over the breast; None without lesions.
-        peak_xy: the maximum, the middle of its pixel; None where there is none: no heat, or the same everywhere.
-        peak_in_lesion: the pointing game (Zhang et al., ECCV 2016), without tolerance: whether the maximum lies in a
-            lesion's mask, or in its box where that is all that is known. A map without a maximum misses. None without
-            lesions.
-    """
-
-    lesions: int
-    share_in_boxes: float | None
-    share_by_chance: float | None
+    lesions: int  #: how many lesions have a place and count
+    share_in_boxes: float | None  #: part of the heat inside their boxes; None without lesions or without heat
+    share_by_chance: float | None  #: the same, were the heat spread evenly over the breast; None without lesions
+    #: the maximum, the middle of its pixel; None where there is none: no heat, or the same everywhere.
     peak_xy: tuple[float, float] | None
+    #: the pointing game (Zhang et al., ECCV 2016), without tolerance: whether the maximum lies in a lesion's mask, or
+    #: in its box where that is all that is known. A map without a maximum misses. None without lesions.
     peak_in_lesion: bool | None
 
     def to_text(self) -> str:

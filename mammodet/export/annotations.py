@@ -1,7 +1,5 @@
 """Predictions for other tools: COCO results, and pre-annotations for CVAT and Label Studio (docs/export_data.md)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,11 +120,7 @@ def _interface(categories: Sequence[str]) -> Element:
 
 
 Writer = Callable[[Path, Predictions, float | None, str], list[Path]]
-WRITERS: dict[str, Writer] = {
-    "coco-results": _write_results,
-    "cvat": _write_cvat,
-    "label-studio": _write_label_studio,
-}
+WRITERS: dict[str, Writer] = {"coco-results": _write_results, "cvat": _write_cvat, "label-studio": _write_label_studio}
 
 
 def export_predictions(

@@ -1,7 +1,5 @@
 """A data set for other tools: 8-bit copies of its images, and its split in their formats (docs/export_data.md)."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -25,17 +23,11 @@ Window = Literal["full", "tissue", "clahe"]
 
 @dataclass(slots=True)
 class Exported:
-    """What was written, and what was not.
+    """What was written, and what was not."""
 
-    Attributes:
-        subsets: with file names as they are in the export.
-        left_out: subset, image and reason.
-        lost: what the format cannot hold.
-    """
-
-    subsets: dict[str, Dataset] = field(default_factory=dict)
-    left_out: list[tuple[str, str, str]] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
+    subsets: dict[str, Dataset] = field(default_factory=dict)  #: with file names as they are in the export
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)  #: subset, image and reason
+    lost: list[str] = field(default_factory=list)  #: what the format cannot hold
 
     def to_text(self) -> str:
         """A few lines for the terminal."""
@@ -115,9 +107,7 @@ def _read(source: Path, name: str | None, fold: int | None) -> dict[str, Dataset
     lacking = [paths[subset].name for subset in ("train", "val") if fold is not None and subset not in found]
     if not found or lacking:
         wanted = ", ".join(lacking or [path.name for path in paths.values()])
-        raise InputError(
-            f"{source}: no {wanted}; expected a folder of mammodet convert, which makes folds with --folds"
-        )
+        raise InputError(f"{source}: no {wanted}; expected a folder of mammodet convert, which makes folds by --folds")
     datasets = {subset: read_coco(path) for subset, path in found.items()}
     if len({dataset.categories for dataset in datasets.values()}) > 1:
         raise InputError(f"{source}: {', '.join(path.name for path in found.values())} have different categories")

@@ -1,7 +1,5 @@
 """Predictions as DICOM objects beside the images they belong to: which are written, and their files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,8 +15,7 @@ from mammodet.reporting.prediction_tables import findings_of, spacings_of
 def check_sources(inputs: Inputs, kinds: Sequence[str], *, with_masks: bool) -> None:
     """Refuse what cannot be written, before anything is predicted.
 
-    Raises:
-        InputError: with each image that is no DICOM file, or does not say which object it is.
+    Raises InputError: with each image that is no DICOM file, or does not say which object it is.
     """
     try:
         import highdicom  # noqa: F401
@@ -61,8 +58,7 @@ def write_dicom(
     One report per study; of the others one object per image, no segmentation where there is no finding. UIDs follow
     from image, model and threshold, so that a second run replaces the objects of the first, here and in a PACS.
 
-    Raises:
-        InputError: with each object that cannot be written, once the others are.
+    Raises InputError: with each object that cannot be written, once the others are.
     """
     from pydicom.dataset import Dataset
 

@@ -1,20 +1,12 @@
 """Findings of one image as a segmentation, a secondary capture, and a presentation state."""
 
-from __future__ import annotations
-
 from copy import copy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence, PresentationLUTTransformation
-from highdicom.pr import (
-    GraphicAnnotation,
-    GraphicLayer,
-    GraphicObject,
-    GrayscaleSoftcopyPresentationState,
-    TextObject,
-)
+from highdicom.pr import GraphicAnnotation, GraphicLayer, GraphicObject, GrayscaleSoftcopyPresentationState, TextObject
 from highdicom.sc import SCImage
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset

@@ -1,7 +1,5 @@
 """Findings of an exam as a Comprehensive SR by TID 1500 (PS3.16), which OHIF, 3D Slicer and others read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,9 +49,7 @@ def make_report(
     described = [reading.source for reading in readings if _can_be_described(reading)]
     study = str(sources[0].StudyInstanceUID)
     algorithm = AlgorithmIdentification(
-        "mammodet",
-        VERSION,
-        parameters=[f"{name}={value}" for name, value in maker.parameters.items()],
+        "mammodet", VERSION, parameters=[f"{name}={value}" for name, value in maker.parameters.items()]
     )
     answers = _Answers(maker, algorithm, calibration)
     groups = [answers.group("patient", f"study {study}", readings)]
@@ -130,11 +126,7 @@ class _Answers:
     calibration: Calibration | None
 
     def group(self, level: str, name: str, readings: Sequence[Reading]) -> Any:
-        """The group of an image, or of the images of a breast or a patient.
-
-        Args:
-            name: identifies it, for people.
-        """
+        """The group, with a name for people, of an image, or of the images of a breast or a patient."""
         if level == "image":
             joined, scores = None, readings[0].image.scores
         else:

@@ -4,8 +4,6 @@ Coordinates of PS3.3 C.18.6 (SCOORD) and C.10.5 (graphic annotation, PIXEL) have
 the top-left pixel, column first: the pixel frame of `mammodet.records`, so that nothing is shifted by half a pixel.
 """
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -64,20 +62,14 @@ SIDES = {"L": codes.SCT.Left, "R": codes.SCT.Right}
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Who made the findings: the model, and what else decides what is written.
+    """Who made the findings: the model, and what else decides what is written."""
 
-    Attributes:
-        model: of the predictions file.
-        score_threshold: of findings.
-        key: hash of all that decides the content but the image: other content gets other UIDs.
-    """
-
-    model: Mapping[str, Any]
-    score_threshold: float
-    key: str
+    model: Mapping[str, Any]  #: of the predictions file
+    score_threshold: float  #: of findings
+    key: str  #: hash of all that decides the content but the image: other content gets other UIDs
 
     @staticmethod
-    def of(model: Mapping[str, Any], score_threshold: float) -> Maker:
+    def of(model: Mapping[str, Any], score_threshold: float) -> "Maker":
         """Of a predictions file's `model`."""
         decides = [model.get(name) for name in ("checkpoint_sha256", "config", "ensemble")]
         calibration = (model.get("calibration") or {}).get("sha256")
@@ -111,19 +103,13 @@ class Maker:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One image with its findings.
+    """One image with its findings."""
 
-    Attributes:
-        source: the DICOM file's data set without pixels.
-        findings: the strongest first.
-        categories: name of each finding's category.
-    """
-
-    source: Dataset
+    source: Dataset  #: the DICOM file's data set without pixels
     path: Path
     image: ImagePrediction
-    findings: Detections
-    categories: tuple[str, ...]
+    findings: Detections  #: the strongest first
+    categories: tuple[str, ...]  #: name of each finding's category
     spacing: Spacing | None
 
     @property
@@ -172,8 +158,7 @@ def is_ours(dataset: Dataset) -> bool:
 def read_source(path: Path) -> Dataset:
     """A DICOM file's data set without its pixels, with empty values where patient and study lack them.
 
-    Raises:
-        InputError: it cannot be read, or does not say which object of which study it is.
+    Raises InputError: it cannot be read, or does not say which object of which study it is.
     """
     try:
         with quiet:

@@ -1,7 +1,5 @@
 """A data set and predictions as a FiftyOne data set (docs/export_data.md)."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

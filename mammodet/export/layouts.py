@@ -1,7 +1,5 @@
 """Files of a data set as other tools want them: COCO, YOLO, Pascal VOC, RF-DETR (docs/export_data.md)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -21,22 +19,15 @@ Datasets = Mapping[str, Dataset]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a tool's data set looks.
+    """How a tool's data set looks."""
 
-    Attributes:
-        image: path of an image, of its `subset` and `name`.
-        write: writes the tool's own files; takes the folder, the subsets, and the tolerance of polygons (None: boxes
-            alone), and answers what is lost of them.
-        folders: subset to the tool's name of it.
-        holds_regions: whether it can say that a region is to be ignored.
-        holds_unknown: whether it can say that nothing is known of an image, or that a lesion has no place.
-    """
-
-    image: str
+    image: str  #: path of an image, of its `subset` and `name`
+    #: writes the tool's own files; takes the folder, the subsets, and the tolerance of polygons (None: boxes alone),
+    #: and answers what is lost of them.
     write: Callable[[Path, Datasets, float | None], list[str]]
-    folders: Mapping[str, str] = field(default_factory=dict)
-    holds_regions: bool = True
-    holds_unknown: bool = False
+    folders: Mapping[str, str] = field(default_factory=dict)  #: subset to the tool's name of it
+    holds_regions: bool = True  #: whether it can say that a region is to be ignored
+    holds_unknown: bool = False  #: whether it can say that nothing is known of an image, or that a lesion has no place
 
     def refusal(self, record: ImageRecord) -> str | None:
         """Why an image cannot be said rightly in this format: its reader would learn background where none is known."""

@@ -1,7 +1,5 @@
 """A trained model as one ONNX graph, with all else that prediction needs in its metadata (docs/speed.md)."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

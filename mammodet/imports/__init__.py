@@ -32,9 +32,7 @@ class ImportOptions(Options):
         metavar="THEIRS=OURS",
     )
     name: str | None = flag(None, "of the model, for reports (default: name of the source)")
-    score_scale: Literal["none", "percent", "sigmoid"] = flag(
-        "none", "'percent': scores from 0 to 100; 'sigmoid': scores are logits"
-    )
+    score_scale: Literal["none", "percent", "sigmoid"] = flag("none", "'percent': 0 to 100; 'sigmoid': logits")
     default_score: float | None = flag(None, "of detections that come without one (default: refused)", ge=0, le=1)
     image_score: tuple[str, ...] = flag(
         (),
@@ -49,13 +47,9 @@ class ImportOptions(Options):
     checkpoint_file: Path | None = flag(None, "of the model; its SHA-256 is kept")
     ignore_unknown_images: bool = flag(False, "pass over images that the ground truth lacks")
     boxes_only: bool = flag(False, "leave masks out")
-    clip_boxes: bool = flag(
-        False, "cut boxes to the image however far they leave it (default: by more than 1 px is refused)"
-    )
+    clip_boxes: bool = flag(False, "cut boxes to the image however far they leave it (default: up to 1 px)")
     keep_top: int | None = flag(None, "the N strongest detections of each image", ge=1)
-    coordinates: Literal["pixels", "normalized"] = flag(
-        "pixels", "'normalized': shares of the width and height, from 0 to 1"
-    )
+    coordinates: Literal["pixels", "normalized"] = flag("pixels", "'normalized': shares of width and height, 0 to 1")
     image_column: str | None = _column("the image; a box is x1 y1 x2 y2, or x y w h, or cx cy w h")
     match: Literal["name", "id"] = flag(
         "name", "whether the image column holds a file name (or its stem), or the id of the ground truth"

@@ -16,8 +16,7 @@ DETECTRON2_FILE = "coco_instances_results.json"
 def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Entry]:
     """The entries of a list of `{image_id, category_id, bbox, score, segmentation}`.
 
-    Raises:
-        InputError: it is no such list.
+    Raises InputError: it is no such list.
     """
     if source.is_dir():
         raise InputError(f"{source}: is a folder; name the results file in it, for instance {source / DETECTRON2_FILE}")
@@ -38,11 +37,7 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
 
 
 def read_list(items: list[Any], *, number_is: Literal["id", "stem"]) -> Iterator[Entry]:
-    """COCO's entries; the list is emptied on the way, so that a large file is not held twice.
-
-    Args:
-        number_is: as of `Entry`. With `stem`, an entry's own `file_name` comes first.
-    """
+    """COCO's entries, `number_is` as of `Entry`, `stem` after an own `file_name`; the list is emptied on the way."""
     for place, item in enumerate(items):
         items[place] = None
         if not isinstance(item, dict):

@@ -55,11 +55,7 @@ class ImportSummary:
 
 
 class Collector:
-    """Takes entries one by one, notes every fault, and hands out predictions in the end.
-
-    Args:
-        dataset: the ground truth, whose images were predicted.
-    """
+    """Takes entries of a ground truth's images one by one, notes every fault, and hands out predictions in the end."""
 
     def __init__(self, dataset: Dataset, options: ImportOptions, form: Format) -> None:
         self.dataset, self.options, self.form = dataset, options, form
@@ -224,9 +220,7 @@ class Collector:
         elif over <= 0:
             return box
         elif over > CLIP_PX + _ROUNDING_PX and not self.options.clip_boxes:
-            fault = (
-                f"leaves the image by {over:g} px (it is {height}x{width}, height x width); --clip-boxes would cut it"
-            )
+            fault = f"leaves the image by {over:g} px (it is {height}x{width}, height x width); --clip-boxes cuts it"
         else:
             x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
             if not (x2 > x1 and y2 > y1):
@@ -254,8 +248,7 @@ class Collector:
     def finish(self, source: Path) -> tuple[ImagePrediction, ...]:
         """Predictions of every image of the ground truth, in its order.
 
-        Raises:
-            InputError: with every fault that was noted.
+        Raises InputError: with every fault that was noted.
         """
         if not self.faults:
             self._check_image_scores()

@@ -131,8 +131,7 @@ class Categories:
     def find(self, number: int | None, name: str | None) -> int:
         """Number of the category, `LEFT_OUT` where the user wants it left out.
 
-        Raises:
-            ValueError: the class is not known.
+        Raises ValueError: the class is not known.
         """
         for key in (name, None if number is None else str(number)):
             if key is not None and _fold(key) in self._chosen:

@@ -84,9 +84,7 @@ def _training(options: ImportOptions, summary: ImportSummary) -> dict[str, Any]:
     records = [record for dataset in datasets for record in dataset.images]
     without = sum(record.patient_id is None for record in records)
     if without:
-        summary.warnings.append(
-            f"{without} of {len(records)} training images have no patient: leakage through them cannot be seen"
-        )
+        summary.warnings.append(f"{without} of {len(records)} training images have no patient: they may leak unseen")
     facts["patients"] = sorted({record.patient_id for record in records if record.patient_id is not None})
     facts["unknown_patients"] = without
     files = [

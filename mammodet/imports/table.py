@@ -20,8 +20,7 @@ _DELIMITERS = ",;\t|"
 def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Entry]:
     """The rows of a table. A row whose box cells are all empty says that there is no detection.
 
-    Raises:
-        InputError: it is no table, or lacks a column that was named.
+    Raises InputError: it is no table, or lacks a column that was named.
     """
     if options.image_column is None:
         raise InputError("--image-column: name the columns of the table")

@@ -24,8 +24,7 @@ def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Ent
     - an object of file name to list of `{name, class, confidence, box {x1, y1, x2, y2}, segments {x, y}}`;
     - a folder of JSON files with such a list each, every file named as its image.
 
-    Raises:
-        InputError: it is none of them.
+    Raises InputError: it is none of them.
     """
     shares = options.coordinates == "normalized"
     if source.is_dir():

@@ -16,8 +16,7 @@ _MOST = 1.5  # a share beyond it is no rounding: the numbers are pixels
 def read(source: Path, options: ImportOptions, dataset: Dataset) -> Iterator[Entry]:
     """The lines of every `.txt` file of a folder, searched to its depth; an image without one has no detections.
 
-    Raises:
-        InputError: it is no folder, or holds no text file.
+    Raises InputError: it is no folder, or holds no text file.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; expected the folder 'labels' with one text file per image")

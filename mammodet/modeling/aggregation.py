@@ -1,7 +1,5 @@
 """From detections and image head to one score per image, breast and patient."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,28 +36,20 @@ def top_k_mean(scores: Scores, k: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LogisticStack:
-    """A logistic regression on the logits of head and detection scores, one per question.
+    """A logistic regression on the logits of head and detection scores, one per question."""
 
-    Attributes:
-        features: names of its inputs, in order.
-        centre, scale: of each input, from the fit.
-        weights: question to (weights, bias).
-        fitted_on: how many images of each class it saw, for the record.
-    """
-
-    features: tuple[str, ...]
+    features: tuple[str, ...]  #: names of its inputs, in order
+    #: centre, scale: of each input, from the fit.
     centre: tuple[float, ...]
     scale: tuple[float, ...]
-    weights: Mapping[str, tuple[tuple[float, ...], float]]
-    fitted_on: Mapping[str, tuple[int, int]]
+    weights: Mapping[str, tuple[tuple[float, ...], float]]  #: question to (weights, bias)
+    fitted_on: Mapping[str, tuple[int, int]]  #: how many images of each class it saw, for the record
 
     def __post_init__(self) -> None:
         rows = [self.centre, self.scale, *(each for each, _ in self.weights.values())]
         numbers = [number for row in rows for number in row] + [bias for _, bias in self.weights.values()]
         if any(len(row) != len(self.features) for row in rows) or 0.0 in self.scale or not np.isfinite(numbers).all():
-            raise ValueError(
-                f"the aggregation needs {len(self.features)} finite numbers each in centre, scale and weights"
-            )
+            raise ValueError(f"the aggregation needs {len(self.features)} finite numbers in centre, scale and weights")
 
     def score(self, target: str, inputs: Mapping[str, float]) -> float:
         """Probability in [0, 1]."""

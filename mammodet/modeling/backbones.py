@@ -1,7 +1,5 @@
 """Backbones with a feature pyramid (Lin et al., CVPR 2017): levels P2 (or P3) to P6 at strides 4 (8) to 64."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Where a config becomes modules; nothing else wires a model."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
@@ -77,9 +75,7 @@ def _build_classifier(config: Config, model: ClassifierModelConfig, *, load_pret
         if getattr(head, key) in ("auto", "balanced") and not is_binary(name)
     ]
     if unset:
-        raise InputError(
-            f"model.classifier.heads: {', '.join(unset)} must be taken from a training set before a model is built"
-        )
+        raise InputError(f"model.classifier.heads: {', '.join(unset)} must be taken from a training set first")
     network = build_network(
         settings,
         in_channels=len(config.data.image.channels),
@@ -116,11 +112,7 @@ def _build_detector(
             load_pretrained=load_pretrained,
         )
         detector = build_torchvision(
-            detector_config,
-            backbone,
-            num_categories=num_categories,
-            in_channels=in_channels,
-            pixels=pixel_stats(model),
+            detector_config, backbone, num_categories=num_categories, in_channels=in_channels, pixels=pixel_stats(model)
         )
     head = None
     if head_config.enabled:

@@ -1,7 +1,5 @@
 """`ImageClassifier`: labels and classes of an image, or of all images of a breast."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
@@ -122,12 +120,7 @@ class ImageClassifier(nn.Module):
 
 
 def answer_loss(logits: Tensor, truth: Tensor, config: ClassHeadConfig, *, binary: bool) -> Tensor:
-    """The loss of each answer, (B,).
-
-    Args:
-        logits: (B, 1) of a label, (B, k) of classes.
-        truth: (B,) 0 or 1, or class positions.
-    """
+    """The loss (B,) of logits (B, 1) of a label or (B, k) of classes; truth (B,) is 0, 1 or a class position."""
     if binary:
         smooth = truth * (1 - config.label_smoothing) + config.label_smoothing / 2
         each = functional.binary_cross_entropy_with_logits(logits[:, 0], smooth, reduction="none")

@@ -1,7 +1,5 @@
 """The contract between a detector and what stands on it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,22 +9,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class DetectorOutput:
-    """What a detector answers.
+    """What a detector answers."""
 
-    Attributes:
-        features: pyramid, fine to coarse, each float (B, C, H, W) over the padded batch.
-        sizes_hw: (height, width) of each image inside the padded batch.
-        padded_hw: (height, width) of the padded batch.
-        losses: name to scalar; empty in eval mode.
-        detections: per image `boxes` float (n, 4) xyxy in the input's pixels, `scores` (n,) falling, `labels` int64
-            (n,) 1-based, and with masks `masks` float (n, 1, M, M), probabilities on the grids of their boxes; empty
-            in training mode.
-    """
-
-    features: list[Tensor]
-    sizes_hw: list[tuple[int, int]]
-    padded_hw: tuple[int, int]
-    losses: dict[str, Tensor]
+    features: list[Tensor]  #: pyramid, fine to coarse, each float (B, C, H, W) over the padded batch
+    sizes_hw: list[tuple[int, int]]  #: (height, width) of each image inside the padded batch
+    padded_hw: tuple[int, int]  #: (height, width) of the padded batch
+    losses: dict[str, Tensor]  #: name to scalar; empty in eval mode
+    #: per image `boxes` float (n, 4) xyxy in the input's pixels, `scores` (n,) falling, `labels` int64 (n,) 1-based,
+    #: and with masks `masks` float (n, 1, M, M), probabilities on the grids of their boxes; empty in training mode.
     detections: list[dict[str, Tensor]]
 
 

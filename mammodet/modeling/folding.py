@@ -1,7 +1,5 @@
 """Batch norms of timm's networks exchanged, and frozen norms folded into the convolutions before them."""
 
-from __future__ import annotations
-
 import math
 
 import torch

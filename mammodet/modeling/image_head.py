@@ -1,7 +1,5 @@
 """The image-level head: one probability per question, from the detector's features."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -83,14 +81,7 @@ def valid_places(output: DetectorOutput, size_hw: torch.Size, device: torch.devi
 
 
 def image_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy over the labels that are known.
-
-    Args:
-        logits: (B, T).
-        labels: (B, T) 0, 1 or NaN for unknown.
-    Returns:
-        scalar; 0, connected to the logits, where nothing is known.
-    """
+    """Binary cross-entropy of logits (B, T) over labels (B, T) that are not NaN; where all are, 0 with a gradient."""
     known = ~torch.isnan(labels)
     if not known.any():
         return logits.sum() * 0.0

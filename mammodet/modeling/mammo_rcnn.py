@@ -1,7 +1,5 @@
 """`MammoRCNN`: a detector and an image head that learn together."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

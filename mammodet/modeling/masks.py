@@ -1,7 +1,5 @@
 """Masks of boxes put back into the image."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

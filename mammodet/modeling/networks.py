@@ -3,8 +3,6 @@
 Each takes images float (B, C, S, S) and gives features (B, `out_features`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +19,7 @@ from mammodet.modeling.pretrained import check_timm_name, imagenet_state, load_t
 
 
 class PlainCnn(nn.Module):
-    """Blocks of 3x3 convolutions, each block followed by max-pooling, then dense layers.
-
-    Args:
-        side: of the input in pixels, at least 2 to the number of blocks.
-    """
+    """Blocks of 3x3 convolutions, each with max-pooling, then dense layers; `side` is at least 2 ** blocks px."""
 
     def __init__(self, config: CnnConfig, in_channels: int, side: int) -> None:
         super().__init__()
@@ -33,7 +27,8 @@ class PlainCnn(nn.Module):
         channels = in_channels
         for block in config.blocks:
             for width in block:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), *_norm(config.norm, width), nn.ReLU()]
+                norms = [norm_layer(config.norm)(width)] if config.norm != "none" else []
+                layers += [nn.Conv2d(channels, width, 3, padding=1), *norms, nn.ReLU()]
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.blocks = nn.Sequential(*layers)
@@ -53,10 +48,6 @@ class PlainCnn(nn.Module):
         """Features (B, out_features)."""
         features: Tensor = self.dense(self.dropout(self.blocks(images).flatten(1)))
         return features
-
-
-def _norm(name: str, channels: int) -> list[nn.Module]:
-    return [] if name == "none" else [norm_layer(name)(channels)]
 
 
 def _start(module: nn.Conv2d | nn.Linear, init: str) -> None:
@@ -157,12 +148,7 @@ class GatedAttention(nn.Module):
         self.score = nn.Linear(hidden, 1)
 
     def forward(self, features: Tensor, members: Tensor) -> Tensor:
-        """Weights (groups, B).
-
-        Args:
-            features: (B, F).
-            members: bool (groups, B).
-        """
+        """Weights (groups, B) of features (B, F) for members bool (groups, B)."""
         scores = self.score(torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features)))
         return torch.softmax(scores.float().T.masked_fill(~members, -torch.inf), dim=1).to(features.dtype)
 

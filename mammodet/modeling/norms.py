@@ -1,7 +1,5 @@
 """The three normalisations, by name."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

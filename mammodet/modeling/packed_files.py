@@ -3,8 +3,6 @@
 A packed model is one file that holds all that prediction needs, and nothing that runs (docs/starter.md).
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json
@@ -32,17 +30,11 @@ HALF_ROUNDING = 2.0**-11
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a packed model holds beside its weights, as JSON values.
+    """What a packed model holds beside its weights, as JSON values."""
 
-    Attributes:
-        facts: as `mammodet.engine.checkpoint.RunFacts.to_json`.
-        calibration: as `mammodet.evaluation.calibration_file.to_json`, or None.
-        card: as `mammodet.models.card.ModelCard`, or None.
-    """
-
-    facts: dict[str, Any]
-    calibration: dict[str, Any] | None = None
-    card: dict[str, Any] | None = None
+    facts: dict[str, Any]  #: as `mammodet.engine.checkpoint.RunFacts.to_json`
+    calibration: dict[str, Any] | None = None  #: as `mammodet.evaluation.calibration_file.to_json`, or None
+    card: dict[str, Any] | None = None  #: as `mammodet.models.card.ModelCard`, or None
 
 
 def is_safetensors(start: bytes) -> bool:
@@ -53,8 +45,7 @@ def is_safetensors(start: bytes) -> bool:
 def read_parts(path: Path) -> Parts | None:
     """What the header of a packed model says; None for a file of plain weights. No weights are read.
 
-    Raises:
-        InputError: damaged, of another version, or with parts that are not known or cannot be read.
+    Raises InputError: damaged, of another version, or with parts that are not known or cannot be read.
     """
     try:
         with _open(path) as file:
@@ -76,11 +67,7 @@ def read_parts(path: Path) -> Parts | None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """All tensors by name, on the CPU; half precision becomes float32.
-
-    Raises:
-        InputError: damaged.
-    """
+    """All tensors by name, on the CPU; half precision becomes float32. Raises InputError: damaged."""
     try:
         with _open(path) as file:
             return {name: _full(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
@@ -91,8 +78,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def write_packed(path: Path, state: Mapping[str, Tensor], parts: Parts, max_bytes: int | None = None) -> int:
     """Write a packed model, whole or not at all, and give its size in bytes.
 
-    Raises:
-        InputError: larger than `max_bytes`.
+    Raises InputError: larger than `max_bytes`.
     """
     metadata = {"format": FORMAT}
     for name in Parts.__dataclass_fields__:

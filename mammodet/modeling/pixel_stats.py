@@ -1,7 +1,5 @@
 """Mean and standard deviation of pixels that a network expects."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -5,8 +5,6 @@ the EfficientNet-Lite networks (Tan and Le, ICML 2019; converted from TensorFlow
 timm's `tf_efficientnet_lite0` to `lite2`, under other names.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.metadata
@@ -30,11 +28,7 @@ PACKAGES = {
 
 
 def check_timm_name(name: str, what: str) -> None:
-    """Refuse a name that timm does not know, with those near it.
-
-    Args:
-        what: the model is to be: `backbone`, `network`.
-    """
+    """Refuse a name that timm does not know, for a `backbone` or a `network`, with those near it."""
     import timm  # here, since importing it takes long, and other networks do without
 
     if not timm.is_model(name):
@@ -63,8 +57,7 @@ def imagenet_timm_state(name: str, in_channels: int) -> tuple[dict[str, Tensor],
     A first convolution for other than three channels keeps the kernels' sum over channels, so that a grey image gives
     the answer that it gave when repeated in all channels.
 
-    Raises:
-        InputError: a package whose file does not fit timm's network, or a hub that cannot be reached.
+    Raises InputError: a package whose file does not fit timm's network, or a hub that cannot be reached.
     """
     import timm  # here, since importing it takes long, and other networks do without
 
@@ -89,8 +82,7 @@ def imagenet_timm_state(name: str, in_channels: int) -> tuple[dict[str, Tensor],
 def load_timm(body: nn.Module, name: str, in_channels: int) -> None:
     """Start a timm body, with features or without a classifier, from ImageNet weights; say where they came from.
 
-    Raises:
-        InputError: weights that cannot be had, or that leave a part of the body without weights.
+    Raises InputError: weights that cannot be had, or that leave a part of the body without weights.
     """
     state, source = imagenet_timm_state(name, in_channels)
     report = load_matching(body, spelled_as(state, body.state_dict()))

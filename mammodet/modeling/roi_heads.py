@@ -1,7 +1,5 @@
 """torchvision's proposals and heads with regions to ignore, a cascade, generalised IoU, and masks where they lie."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -50,16 +48,12 @@ class RegionHeads(RoIHeads):
 
     With heads in `later` it is a cascade (Cai and Vasconcelos, CVPR 2018): each of these is asked about the boxes that
     the one before it made, scores are the mean of all, boxes the last one's. Masks learn from the proposals.
-
-    Attributes:
-        box_loss: `smooth_l1`, as torchvision, or `giou`: boxes learn their overlap (Rezatofighi et al., CVPR 2019).
-        later: box heads after the first, each with a `box_head` and a `box_predictor`.
-        later_ious: of each of these, the IoU with a lesion from which on a box counts as on it.
     """
 
+    #: `smooth_l1`, as torchvision, or `giou`: boxes learn their overlap (Rezatofighi et al., CVPR 2019).
     box_loss: Literal["smooth_l1", "giou"]
-    later: nn.ModuleList
-    later_ious: tuple[float, ...]
+    later: nn.ModuleList  #: box heads after the first, each with a `box_head` and a `box_predictor`
+    later_ious: tuple[float, ...]  #: of each of these, the IoU with a lesion from which on a box counts as on it
 
     def forward(
         self,

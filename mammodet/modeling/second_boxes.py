@@ -1,7 +1,5 @@
 """What becomes of a second detection on a lesion, after non-maximum suppression."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """torchvision's Mask R-CNN and Faster R-CNN behind the `Detector` contract (He et al., ICCV 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,11 +62,7 @@ class FloatAnchors(AnchorGenerator):
 
 
 class LevelRPNHead(RPNHead):
-    """torchvision's head, shared by levels with different numbers of anchors.
-
-    Args:
-        counts: anchors at each place of each level; a level uses the first of the head's outputs.
-    """
+    """torchvision's head, shared by levels of different `counts` of anchors, which use the first of its outputs."""
 
     def __init__(self, in_channels: int, counts: Sequence[int]) -> None:
         super().__init__(in_channels, max(counts))
@@ -160,12 +154,7 @@ class TorchvisionDetector(nn.Module):
 def build_torchvision(
     config: DetectorConfig, backbone: nn.Module, *, num_categories: int, in_channels: int, pixels: PixelStats
 ) -> TorchvisionDetector:
-    """Wire a detector, whose anchors must not be `auto` any more.
-
-    Args:
-        num_categories: without the background.
-        pixels: that the backbone expects.
-    """
+    """Wire a detector, whose anchors must not be `auto` any more; `num_categories` without the background."""
     width = int(backbone.out_channels)  # type: ignore[arg-type]
     anchors, ratios, most = config.anchors.per_level, tuple(config.anchors.ratios), config.rpn_post_nms_top_n
     levels = [str(number) for number in range(len(config.strides) - 1)]  # P6 is for proposals alone
@@ -223,8 +212,5 @@ def _box_head(config: DetectorConfig, width: int, num_categories: int) -> tuple[
 
 def _roi_pool(config: DetectorConfig, levels: list[str], *, output_size: int) -> MultiScaleRoIAlign:
     return MultiScaleRoIAlign(
-        featmap_names=levels,
-        output_size=output_size,
-        sampling_ratio=2,
-        canonical_scale=config.roi_level_size,
+        featmap_names=levels, output_size=output_size, sampling_ratio=2, canonical_scale=config.roi_level_size
     )

@@ -1,7 +1,5 @@
 """What a weight file could do to memory and time, found before it is read: by its directory, pickle and strides."""
 
-from __future__ import annotations
-
 import io
 import pickletools
 import zipfile
@@ -100,8 +98,7 @@ class _Bounded(io.RawIOBase):
 def check_tensor(tensor: Tensor, name: str, path: Path) -> None:
     """Refuse what is no plain array of numbers, or names more numbers than the file holds.
 
-    Raises:
-        InputError: with its name, and what it is.
+    Raises InputError: with its name, and what it is.
     """
     kind = None
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":

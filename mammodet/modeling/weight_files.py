@@ -1,7 +1,5 @@
 """Read weight files of ours, torchvision, timm, detectron2 and Caffe2, without running code from them."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import pickle
@@ -38,26 +36,20 @@ _LAYOUTS: tuple[tuple[Layout, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """What a weight file holds.
+    """What a weight file holds."""
 
-    Attributes:
-        state: tensors by name, on the CPU; a leading `model.` (Lightning's) is taken off.
-        layout: whose names they are; `mammodet` is a checkpoint of ours, with a detector of either library inside.
-        config: of a checkpoint of ours, else empty.
-        are_ends: whether names may be ends of a model's names (`matching_heuristics` of detectron2, and all of Caffe2).
-    """
-
-    state: dict[str, Tensor]
+    state: dict[str, Tensor]  #: tensors by name, on the CPU; a leading `model.` (Lightning's) is taken off
+    #: whose names they are; `mammodet` is a checkpoint of ours, with a detector of either library inside.
     layout: Layout
-    config: dict[str, Any]
+    config: dict[str, Any]  #: of a checkpoint of ours, else empty
+    #: whether names may be ends of a model's names (`matching_heuristics` of detectron2, and all of Caffe2).
     are_ends: bool = False
 
 
 def read_weights(path: Path) -> WeightFile:
     """Read `.pth`, `.pt`, `.ckpt`, `.pyth` (pycls), `.safetensors` and `.pkl` (detectron2's zoo, Caffe2, Detectron).
 
-    Raises:
-        InputError: missing, damaged, without weights, or holding what would run code.
+    Raises InputError: missing, damaged, without weights, or holding what would run code.
     """
     content = read_torch(path)
     state = state_of(content, path)
@@ -83,8 +75,7 @@ def read_torch(path: Path) -> Any:
 
     A packed model gives what a checkpoint does: its weights under `state_dict`, its facts under `KEY`.
 
-    Raises:
-        InputError: missing, cut short, or holding more than tensors and plain values.
+    Raises InputError: missing, cut short, or holding more than tensors and plain values.
     """
     check_is_file(path, "a checkpoint")
     try:

@@ -1,7 +1,5 @@
 """Start a model from weights that come from elsewhere: what fits is taken, and it is said what did not."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -68,8 +66,7 @@ class LoadReport:
 def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Copy every tensor whose name and shape fit; a first convolution is adapted to the number of input channels.
 
-    Raises:
-        InputError: NaN or infinite weights.
+    Raises InputError: NaN or infinite weights.
     """
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
@@ -98,11 +95,7 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
 
 
 def norms_left_out(module: nn.Module, body: nn.Module, loaded: Iterable[str]) -> list[str]:
-    """Batch and group norms of a body that took nothing from a file, while the convolution before each of them did.
-
-    Args:
-        module: that the names of what was loaded are of.
-    """
+    """Norms of a body in `module` that took nothing from a file, while the convolution before each did."""
     taken = {name.removesuffix(".weight") for name in loaded}
     own, lost, filled = set(body.modules()), [], False
     for name, part in module.named_modules():

@@ -1,7 +1,5 @@
 """3x3 convolutions with a third of the multiplications, for prediction on a CPU (Lavin and Gray, CVPR 2016)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import is_tracing

@@ -1,7 +1,5 @@
 """torchvision and timm imported without torch's compiler, whose import takes longer than that of either."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import sys

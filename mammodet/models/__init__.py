@@ -13,8 +13,7 @@ _FOLDER = Path(__file__).parent
 def model_path(name: str | Path) -> Path:
     """The file that is named; `starter` is the model in the package.
 
-    Raises:
-        InputError: this installation has no starter model.
+    Raises InputError: this installation has no starter model.
     """
     return starter_path() if str(name) == STARTER else Path(name)
 
@@ -22,8 +21,7 @@ def model_path(name: str | Path) -> Path:
 def starter_path(folder: Path = _FOLDER) -> Path:
     """The path of the starter model, after checking size and SHA-256 against `starter.json`.
 
-    Raises:
-        InputError: the file is missing, or is not the pinned one.
+    Raises InputError: the file is missing, or is not the pinned one.
     """
     path = folder / f"{STARTER}.safetensors"
     pin = path.with_suffix(".json")

@@ -36,18 +36,14 @@ class Figure(Section):
 
 
 class FrocPoint(Section):
-    """Lesions found at a number of false positives per image.
+    """Lesions found at a number of false positives per image."""
 
-    Attributes:
-        fppi: false positives per image.
-        score_threshold: the least score of a detection at this point; None where the evaluation does not say.
-        match, denominator: when a lesion counts as found, and which images count.
-    """
-
-    fppi: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    fppi: Annotated[float, Field(gt=0, allow_inf_nan=False)]  #: false positives per image
     sensitivity: Annotated[float, Field(ge=0, le=1)]
     ci95: Interval | None = None
+    #: the least score of a detection at this point; None where the evaluation does not say.
     score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    #: match, denominator: when a lesion counts as found, and which images count.
     match: str
     denominator: str
 
@@ -58,24 +54,17 @@ class FrocPoint(Section):
 
 
 class ModelCard(Section):
-    """The model card of a packed model (Mitchell et al., Model Cards for Model Reporting, FAT* 2019).
+    """The model card of a packed model (Mitchell et al., Model Cards for Model Reporting, FAT* 2019)."""
 
-    Attributes:
-        title: its name.
-        finds: what, in a word or two: `masses`.
-        images: on which kind: `digitised film`.
-        test_data: name of the archive or set that `figures` are of; None: the name of its file.
-        evaluated_on: the test set with its size; it, `figures` and `froc` come from an evaluation's metrics.json.
-    """
-
-    title: Text
-    finds: Text
-    images: Text
+    title: Text  #: its name
+    finds: Text  #: what, in a word or two: `masses`
+    images: Text  #: on which kind: `digitised film`
     training_data: Annotated[list[TrainingData], Field(min_length=1)]
     intended_use: Annotated[list[Text], Field(min_length=1)]
     known_failures: list[Text] = Field(default=[])
     notes: list[Text] = Field(default=[])
-    test_data: Text | None = None
+    test_data: Text | None = None  #: name of the archive or set that `figures` are of; None: the name of its file
+    #: the test set with its size; it, `figures` and `froc` come from an evaluation's metrics.json.
     evaluated_on: str | None = None
     figures: list[Figure] = Field(default=[])
     froc: FrocPoint | None = None
@@ -90,11 +79,7 @@ class ModelCard(Section):
 
 
 def card_from_json(value: Any, where: str) -> ModelCard:
-    """A card from plain values.
-
-    Raises:
-        InputError: with every fault at once.
-    """
+    """A card from plain values. Raises InputError: with every fault at once."""
     try:
         return ModelCard.model_validate(value)
     except ValidationError as error:
@@ -103,11 +88,7 @@ def card_from_json(value: Any, where: str) -> ModelCard:
 
 
 def read_card(path: Path) -> ModelCard:
-    """A card as its author writes it: YAML, without figures.
-
-    Raises:
-        InputError: faulty, or with figures of its own.
-    """
+    """A card as its author writes it: YAML, without figures. Raises InputError: faulty, or with figures of its own."""
     values = read_yaml(path)
     own = [name for name in _MEASURED if name in values]
     if own:

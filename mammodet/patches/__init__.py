@@ -31,9 +31,7 @@ class PatchOptions(Options):
     negatives_from: Literal["any", "normal"] = flag(
         "any", "any image whose lesions are all known, or normal images only (tumor label 0)"
     )
-    hard_negatives: Path | None = flag(
-        None, "predictions file whose false positives become negatives", metavar="PREDICTIONS"
-    )
+    hard_negatives: Path | None = flag(None, "predictions file whose false positives become negatives", metavar="FILE")
     hard_per_image: int = flag(3, "hard negatives per image at most, the highest scores first", ge=1, le=1000)
     hard_score: float = flag(0.1, "least score of a hard negative", ge=0, le=1)
     classes: ClassScheme = flag("tumor", "what names a class")

@@ -34,23 +34,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A place on an image.
+    """A place on an image."""
 
-    Attributes:
-        kind: `lesion`, `normal` or `hard` (a false positive).
-        number: from 1, unique for the kind on the image.
-        corner_xy: column and row of its top-left pixel.
-        side: in native pixels.
-        lesion: position of its lesion in the record; None for negatives.
-        score: of the false positive; None for others.
-    """
-
-    kind: str
-    number: int
-    corner_xy: tuple[int, int]
-    side: int
-    lesion: int | None = None
-    score: float | None = None
+    kind: str  #: `lesion`, `normal` or `hard` (a false positive)
+    number: int  #: from 1, unique for the kind on the image
+    corner_xy: tuple[int, int]  #: column and row of its top-left pixel
+    side: int  #: in native pixels
+    lesion: int | None = None  #: position of its lesion in the record; None for negatives
+    score: float | None = None  #: of the false positive; None for others
 
     @property
     def box_xyxy(self) -> BoxXYXY:

@@ -13,17 +13,11 @@ from mammodet.records import Dataset, ImageRecord
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What `--data` names.
+    """What `--data` names."""
 
-    Attributes:
-        root: folder that file names start from.
-        tables: file name to data set.
-        images: every image of any table, once.
-    """
-
-    root: Path
-    tables: Mapping[str, Dataset]
-    images: tuple[ImageRecord, ...]
+    root: Path  #: folder that file names start from
+    tables: Mapping[str, Dataset]  #: file name to data set
+    images: tuple[ImageRecord, ...]  #: every image of any table, once
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -40,8 +34,7 @@ def find_tables(folder: Path) -> list[Path]:
 def read_source(data: Path) -> Source:
     """Read a converted folder, or one of its files.
 
-    Raises:
-        InputError: there is none, it cannot be read, or its tables contradict each other.
+    Raises InputError: there is none, it cannot be read, or its tables contradict each other.
     """
     paths = find_tables(data) if data.is_dir() else [data]
     if not paths:

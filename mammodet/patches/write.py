@@ -1,7 +1,8 @@
 """Cut patches and write them as a data set with the same subsets as the one that they come from."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,74 @@ from mammodet.patches.plan import (
     why_no_negatives,
 )
 from mammodet.patches.source import Source, find_tables, patch_stems, read_source
-from mammodet.patches.summary import PatchSummary, class_table
-from mammodet.records import Dataset, ImagePrediction, ImageRecord
+from mammodet.records import SUBSETS, Dataset, ImagePrediction, ImageRecord
+from mammodet.reporting.tables import Table, to_text
 from mammodet.version import VERSION
 
 LESIONS = "with a place"
 Sides = Mapping[str | None, Sequence[int]]
+_NO_SPLIT = "no subset"
+_NO_CLASS = "(class not known)"
+_MOST_NAMES = 5
+
+
+@dataclass
+class PatchSummary:
+    """Counts of `make_patches`."""
+
+    data: str
+    output: str
+    file_side: int  #: side of every patch file in pixels
+    #: class to subset to patches; false positives stand apart from other `normal` ones.
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    tables: dict[str, int] = field(default_factory=dict)  #: file to patches
+    lesions: dict[str, int] = field(default_factory=dict)  #: what became of the lesions
+    #: what became of the images that negatives were looked for on.
+    negatives: dict[str, int] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)  #: files of the images (or lesions) behind a count
+
+    def add(self, group: str, what: str, name: str, count: int = 1) -> None:
+        """Count something of `lesions` or `negatives`, and keep the name behind it."""
+        counts: dict[str, int] = getattr(self, group)
+        counts[what] = counts.get(what, 0) + count
+        if count:
+            self.names.setdefault(what, []).append(name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """A table for the screen."""
+        total = sum(sum(row.values()) for row in self.classes.values())
+        subsets = [name for name in (*SUBSETS, _NO_SPLIT) if any(name in row for row in self.classes.values())]
+        rows = (
+            ((name,), (*(row.get(one, 0) for one in subsets), sum(row.values()))) for name, row in self.classes.items()
+        )
+        title = f"{self.data} -> {self.output}: {total} patches of {self.file_side}x{self.file_side} px"
+        lines = [to_text(Table(("class",), (*subsets, "all"), tuple(rows), title))]
+        lines.append("  files: " + ", ".join(f"{name} {count}" for name, count in self.tables.items()))
+        for title, counts in (("lesions", self.lesions), ("images with fewer negatives", self.negatives)):
+            lines.append(f"  {title}:" + ("" if any(counts.values()) else " none"))
+            for what, count in counts.items():
+                if count:
+                    names = self.names.get(what, [])
+                    more = ", ..." if len(names) > _MOST_NAMES else ""
+                    listed = f" ({', '.join(names[:_MOST_NAMES])}{more})" if names else ""
+                    lines.append(f"    {count:>6} {what}{listed}")
+        return "\n".join(lines)
+
+
+def class_table(patches: Iterable[ImageRecord], hard: Sequence[bool]) -> dict[str, dict[str, int]]:
+    """Class to subset to patches, in order of names; `hard` tells which patches are false positives."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for record, is_hard in zip(patches, hard, strict=True):
+        name = record.class_name or _NO_CLASS
+        counts[name + (", false positive" if is_hard else ""), record.split or _NO_SPLIT] += 1
+    table: dict[str, dict[str, int]] = {}
+    for (name, subset), count in sorted(counts.items()):
+        table.setdefault(name, {})[subset] = count
+    return table
 
 
 @dataclass
@@ -62,7 +125,8 @@ def make_patches(data: Path, output: Path, options: PatchOptions, *, progress: b
     found, prediction_faults = _read_found(source, options)
     raise_faults(faults + prediction_faults, where=str(data))
 
-    provenance = _provenance(options)
+    hard = file_hash(options.hard_negatives) if options.hard_negatives is not None else None
+    provenance = {**options.to_json(), "predictions_sha256": hard}
     _remove_earlier(output, source.tables)
     sides = lesion_sides(source.images, options)
     tasks = [
@@ -156,11 +220,6 @@ def _read_found(source: Source, options: PatchOptions) -> tuple[dict[str, ImageP
     return {prediction.file_name: prediction for prediction in matched}, []
 
 
-def _provenance(options: PatchOptions) -> dict[str, Any]:
-    predictions = file_hash(options.hard_negatives) if options.hard_negatives is not None else None
-    return {**options.to_json(), "predictions_sha256": predictions}
-
-
 def _remove_earlier(output: Path, names: Iterable[str]) -> None:
     """Remove the JSON files of an earlier run and the patches that they name, so that none outlives its record."""
     earlier = _earlier(output, names)
@@ -179,12 +238,7 @@ def cut_image(
     sides: Sides,
     options: PatchOptions,
 ) -> Cut:
-    """Plan, cut and write the patches of one image.
-
-    Args:
-        stem: what the names of its patches start with.
-        sides: of `lesion_sides`.
-    """
+    """Plan, cut and write the patches of one image, whose names start with `stem`; `sides` of `lesion_sides`."""
     cut = Cut()
     plans = lesion_patches(record, options)
     obstacle = why_no_negatives(record, options)

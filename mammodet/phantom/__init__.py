@@ -73,12 +73,8 @@ class WomenOptions(ArchiveOptions):
 
     patients: int = flag(12, "women, with two to five images each", ge=1, le=9999)
     size: int = flag(1024, "height of the images in pixels", ge=64, le=6000)
-    quirks: tuple[str, ...] | None = flag(
-        None, "quirks to place, none for a clean archive (all but those only where asked for)"
-    )
-    difficulty: Literal["realistic", "easy"] = flag(
-        "realistic", "'easy': masses plain to see, but for what the quirks ask for"
-    )
+    quirks: tuple[str, ...] | None = flag(None, "quirks, none for a clean archive (all but those only where asked for)")
+    difficulty: Literal["realistic", "easy"] = flag("realistic", "'easy': masses plain to see, quirks aside")
     jobs: int = flag(1, "processes, -1: all cores; the archive does not depend on it", ge=-1)
 
     @field_validator("quirks", mode="before")

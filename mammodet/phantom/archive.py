@@ -17,11 +17,8 @@ T = TypeVar("T")
 
 
 def make_room(output: Path, own: Sequence[str], database: str) -> None:
-    """Make room for an archive, and write its licence: nothing but an older phantom archive of its kind is removed.
+    """Make room for an archive, and write its licence: only an older one, of files named as its `own`, is removed.
 
-    Args:
-        own: patterns of the names in the archive's folder.
-        database: whose layout it has.
     Raises:
         InputError: a file, or a folder that holds something else.
     """

@@ -5,8 +5,6 @@ alike at every size. Pixels are addressed by (row, column) of whole pixels, rows
 files. Random parameters come from the generator that a caller passes, and from nothing else.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2
@@ -25,31 +23,22 @@ GLAND_COVER = {"F": -0.30, "G": 0.0, "D": 0.25}
 
 @dataclass(frozen=True, slots=True)
 class BreastShape:
-    """The outline that the two breasts of one woman share; lengths are fractions of the image's side.
+    """The outline that the two breasts of one woman share; lengths are fractions of the image's side."""
 
-    Attributes:
-        reach: from the chest wall to the nipple.
-        nipple_row: height of the nipple, from the top.
-        above, below: how far the breast goes up and down from the nipple's row.
-        axilla: width of the tissue at the top edge.
-        fold: width of the tissue under the breast, at the bottom edge.
-        muscle_width, muscle_height: sides of the pectoral triangle along the top and the chest wall.
-        roll_off: depth over which the tissue thins towards the skin.
-        margin: film beyond the nipple.
-    """
-
-    reach: float
-    nipple_row: float
+    reach: float  #: from the chest wall to the nipple
+    nipple_row: float  #: height of the nipple, from the top
+    #: above, below: how far the breast goes up and down from the nipple's row.
     above: float
     below: float
-    axilla: float
-    fold: float
+    axilla: float  #: width of the tissue at the top edge
+    fold: float  #: width of the tissue under the breast, at the bottom edge
+    #: muscle_width, muscle_height: sides of the pectoral triangle along the top and the chest wall.
     muscle_width: float
     muscle_height: float
-    roll_off: float
-    margin: float
+    roll_off: float  #: depth over which the tissue thins towards the skin
+    margin: float  #: film beyond the nipple
 
-    def from_above(self) -> BreastShape:
+    def from_above(self) -> "BreastShape":
         """Without muscle and axilla, the nipple about half-way, as on a craniocaudal view."""
         return replace(
             self, nipple_row=0.5, above=0.44, below=0.42, axilla=0.0, fold=0.0, muscle_width=0.0, muscle_height=1e-6
@@ -58,23 +47,14 @@ class BreastShape:
 
 @dataclass(frozen=True, slots=True)
 class Breast:
-    """A drawn breast, before lesions and film marks.
+    """A drawn breast, before lesions and film marks."""
 
-    Attributes:
-        image: float32 (size, size) in [0, 1]; 0 beyond the film.
-        tissue: bool (size, size), breast and muscle.
-        muscle: bool (size, size), the pectoral triangle.
-        gland: float32 (size, size) in [0, 1], how much parenchyma there is.
-        film_columns: first column of the film and the one after its last.
-        laterality: `R` with the chest wall on the right side of the film, `L` with it on the left.
-    """
-
-    image: Image
-    tissue: Mask
-    muscle: Mask
-    gland: Image
-    film_columns: tuple[int, int]
-    laterality: str
+    image: Image  #: float32 (size, size) in [0, 1]; 0 beyond the film
+    tissue: Mask  #: bool (size, size), breast and muscle
+    muscle: Mask  #: bool (size, size), the pectoral triangle
+    gland: Image  #: float32 (size, size) in [0, 1], how much parenchyma there is
+    film_columns: tuple[int, int]  #: first column of the film and the one after its last
+    laterality: str  #: `R` with the chest wall on the right side of the film, `L` with it on the left
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Image:

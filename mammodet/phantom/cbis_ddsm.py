@@ -18,7 +18,7 @@ from mammodet.geometry import Mask, circle_mask
 from mammodet.phantom import CbisPhantom
 from mammodet.phantom.archive import draw_all, make_room
 from mammodet.phantom.breast import add_centred, draw_breast, draw_shape
-from mammodet.phantom.cbis_layouts import Picture, dicom_info_text, write_picture
+from mammodet.phantom.cbis_layouts import Picture, write_picture
 from mammodet.phantom.cbis_plan import FilmPlan, LesionPlan, Row, plan_films, read_plan, table_texts, uid
 from mammodet.phantom.film import expose_film
 from mammodet.phantom.lesions import DIFFICULTIES, SUBTLE, choose_place, draw_mass
@@ -40,21 +40,15 @@ class LesionTruth:
 
 @dataclass(frozen=True, slots=True)
 class CbisPhantomSummary:
-    """What an archive holds.
-
-    Attributes:
-        rows: table to its number of rows.
-        patients, images: distinct patients, and distinct patient, side and view.
-        quirks: quirk to the images that show it; every requested quirk is a key.
-        lesions: name, as `Mass-Training_P_00001_LEFT_CC_1`, to its truth.
-    """
+    """What an archive holds."""
 
     layout: str
-    rows: dict[str, int]
+    rows: dict[str, int]  #: table to its number of rows
+    #: patients, images: distinct patients, and distinct patient, side and view.
     patients: int
     images: int
-    quirks: dict[str, tuple[str, ...]]
-    lesions: dict[str, LesionTruth]
+    quirks: dict[str, tuple[str, ...]]  #: quirk to the images that show it; every requested quirk is a key
+    lesions: dict[str, LesionTruth]  #: name, as `Mass-Training_P_00001_LEFT_CC_1`, to its truth
 
     def to_text(self) -> str:
         """A few lines for the terminal."""
@@ -67,13 +61,9 @@ class CbisPhantomSummary:
 
 
 def write_cbis_archive(output: Path, *, progress: bool = True, **options: Any) -> CbisPhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `CbisPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive.
-        options: of `CbisPhantom`.
-    Raises:
-        InputError: an option is out of range, or the folder holds something else.
+    Raises InputError: an option is out of range, or the folder holds something else.
     """
     chosen = CbisPhantom(**options)
     layout, seed, names = chosen.layout, chosen.seed, chosen.placed
@@ -96,7 +86,9 @@ def write_cbis_archive(output: Path, *, progress: bool = True, **options: Any) -
         tasks.append((output, film, own, layout, seed, chosen.size, chosen.difficulty))
     results = draw_all(_write_film, tasks, jobs=chosen.jobs, progress=progress)
     if layout == "kaggle_jpeg":
-        write_text(output / "csv" / "dicom_info.csv", dicom_info_text([row for _, info in results for row in info]))
+        table = [row for _, info in results for row in info]
+        lines = map(",".join, (table[0], *(row.values() for row in table)))
+        write_text(output / "csv" / "dicom_info.csv", "\n".join(lines) + "\n")
     if "stray_files" in names and chosen.tables is None:
         _write_stray_files(output)
     shown = {name: tuple(film.name for film in films if name in film.quirks) for name in sorted(names)}

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,28 +20,17 @@ DESCRIPTIONS = {"image": "full mammogram images", "crop": "cropped images", "mas
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One file to write.
+    """One file to write."""
 
-    Attributes:
-        role: `image`, `crop` or `mask`; case: its folder, which is also its PatientID.
-        table_path: path in the original layout: case/study/series/000000.dcm.
-        pixels: uint16 (height, width), or uint8 for masks.
-        lone: whether it is alone in its series.
-    """
-
-    role: str
-    case: str
-    table_path: str
-    pixels: NDArray[Any]
-    lone: bool = True
+    role: str  #: `image`, `crop` or `mask`
+    case: str  #: its folder, which is also its PatientID
+    table_path: str  #: path in the original layout: case/study/series/000000.dcm
+    pixels: NDArray[Any]  #: uint16 (height, width), or uint8 for masks
+    lone: bool = True  #: whether it is alone in its series
 
 
 def write_picture(output: Path, layout: str, picture: Picture, *, part: float = 1.0) -> dict[str, str] | None:
-    """Write one file; its row of dicom_info.csv in the JPEG edition.
-
-    Args:
-        part: how much of the file is written, for files cut short.
-    """
+    """Write one file, or the given part of it; its row of dicom_info.csv in the JPEG edition."""
     place = PurePosixPath(picture.table_path)
     _, study, series, _ = place.parts
     row = None
@@ -142,8 +130,3 @@ def _dicom_info(picture: Picture, path: str) -> dict[str, str]:
     if _number(path) % 5 == 0:  # some rows of the real table have none
         row["SeriesDescription"] = ""
     return row
-
-
-def dicom_info_text(rows: Sequence[Mapping[str, str]]) -> str:
-    """The text of dicom_info.csv, of one row at least."""
-    return "\n".join(map(",".join, (rows[0], *(row.values() for row in rows)))) + "\n"

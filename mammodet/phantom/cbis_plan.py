@@ -190,8 +190,7 @@ def table_texts(films: Sequence[FilmPlan], seed: int) -> dict[str, str]:
 def read_plan(tables: Path) -> tuple[list[FilmPlan], dict[str, Row], list[Path]]:
     """The films of tables that exist already: plans, rows by lesion name, and the tables' files.
 
-    Raises:
-        InputError: no tables are there, or they hold rows or paths of another form.
+    Raises InputError: no tables are there, or they hold rows or paths of another form.
     """
     files = sorted(tables.glob("*_case_description_*_set.csv"))
     if not files:

@@ -47,13 +47,9 @@ class PatchesPhantomSummary:
 
 
 def write_ddsm_patches(output: Path, *, progress: bool = True, **options: Any) -> PatchesPhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `PatchesPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive of this layout.
-        options: of `PatchesPhantom`.
-    Raises:
-        InputError: an option is out of range, or the folder holds something else.
+    Raises InputError: an option is out of range, or the folder holds something else.
     """
     chosen = PatchesPhantom(**options)
     patches, seed, size = chosen.images, chosen.seed, chosen.size

@@ -28,18 +28,12 @@ _COPIES = 2  # at most, of one image
 
 @dataclass(frozen=True, slots=True)
 class FolderPhantomSummary:
-    """What the archive holds.
+    """What the archive holds."""
 
-    Attributes:
-        images: files in all, `copies` among them.
-        classes: class to its files.
-        copied: stems of the images that have copies.
-    """
-
-    images: int
+    images: int  #: files in all, `copies` among them
     copies: int
-    classes: dict[str, int]
-    copied: tuple[str, ...]
+    classes: dict[str, int]  #: class to its files
+    copied: tuple[str, ...]  #: stems of the images that have copies
 
     def to_text(self) -> str:
         """A few lines for the terminal."""
@@ -48,13 +42,9 @@ class FolderPhantomSummary:
 
 
 def write_folder_archive(output: Path, *, progress: bool = True, **options: Any) -> FolderPhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `FolderPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive of this layout.
-        options: of `FolderPhantom`.
-    Raises:
-        InputError: an option is out of range, or the folder holds something else.
+    Raises InputError: an option is out of range, or the folder holds something else.
     """
     chosen = FolderPhantom(**options)
     images, seed, size = chosen.images, chosen.seed, chosen.size

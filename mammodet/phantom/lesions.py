@@ -28,21 +28,13 @@ SUBTLE_FRACTION = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """How hard the lesions are to find.
+    """How hard the lesions are to find."""
 
-    Attributes:
-        classes: abnormality to its share among findings.
-        contrast: brightness that a clear lesion adds at its brightest, lowest and highest.
-        subtle_fraction: share of lesions that add only `SUBTLE`.
-        clutter: strength of parenchyma, strands and decoys, 1 as in a real breast.
-        smallest: least radius, as a fraction of the side.
-    """
-
-    classes: Mapping[str, float]
-    contrast: tuple[float, float]
-    subtle_fraction: float
-    clutter: float
-    smallest: float
+    classes: Mapping[str, float]  #: abnormality to its share among findings
+    contrast: tuple[float, float]  #: brightness that a clear lesion adds at its brightest, lowest and highest
+    subtle_fraction: float  #: share of lesions that add only `SUBTLE`
+    clutter: float  #: strength of parenchyma, strands and decoys, 1 as in a real breast
+    smallest: float  #: least radius, as a fraction of the side
 
 
 DIFFICULTIES = {
@@ -62,15 +54,10 @@ DIFFICULTIES = {
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A lesion on its own: what it adds to the image, and where it is.
+    """A lesion on its own: what it adds to the image, and where it is."""
 
-    Attributes:
-        added: float32 (n, n), n odd, the lesion's centre in the middle pixel.
-        mask: bool (n, n), the lesion's pixels, all within its radius of the middle.
-    """
-
-    added: Image
-    mask: Mask
+    added: Image  #: float32 (n, n), n odd, the lesion's centre in the middle pixel
+    mask: Mask  #: bool (n, n), the lesion's pixels, all within its radius of the middle
 
 
 def draw_mass(rng: np.random.Generator, kind: str, radius: int, contrast: float) -> Patch:

@@ -31,24 +31,15 @@ DENSITY_WEIGHTS = {"F": 0.33, "G": 0.32, "D": 0.35}
 
 @dataclass(frozen=True, slots=True)
 class PhantomSummary:
-    """What an archive holds: the answers that a converter of it must find.
+    """What an archive holds: the answers that a converter of it must find."""
 
-    Attributes:
-        images: PGM files, whole or cut short.
-        patients: women, two images each.
-        classes: abnormality to its lines in Info.txt; `NORM` counts normal images.
-        severities: `B`, `M` to lines.
-        circles: lines with x, y and radius, those on background included.
-        abnormal_images: ids with at least one abnormal line, rising.
-        quirks: quirk to the ids of the images that show it, rising; every requested quirk is a key.
-    """
-
-    images: int
-    patients: int
-    classes: dict[str, int]
-    severities: dict[str, int]
-    circles: int
-    abnormal_images: tuple[str, ...]
+    images: int  #: PGM files, whole or cut short
+    patients: int  #: women, two images each
+    classes: dict[str, int]  #: abnormality to its lines in Info.txt; `NORM` counts normal images
+    severities: dict[str, int]  #: `B`, `M` to lines
+    circles: int  #: lines with x, y and radius, those on background included
+    abnormal_images: tuple[str, ...]  #: ids with at least one abnormal line, rising
+    #: quirk to the ids of the images that show it, rising; every requested quirk is a key.
     quirks: dict[str, tuple[str, ...]]
 
     def to_text(self) -> str:
@@ -85,27 +76,18 @@ class ImagePlan:
 
 @dataclass(frozen=True, slots=True)
 class Phantom:
-    """A drawn image.
+    """A drawn image."""
 
-    Attributes:
-        pixels: uint8 (size, size).
-        lines: its lines of Info.txt, without line ends.
-        truth: a bool (size, size) mask per finding, also for those that have no circle or a wrong one.
-    """
-
-    pixels: NDArray[np.uint8]
-    lines: tuple[str, ...]
+    pixels: NDArray[np.uint8]  #: uint8 (size, size)
+    lines: tuple[str, ...]  #: its lines of Info.txt, without line ends
+    #: a bool (size, size) mask per finding, also for those that have no circle or a wrong one.
     truth: tuple[NDArray[np.bool_], ...]
 
 
 def write_mias_archive(output: Path, *, progress: bool = True, **options: Any) -> PhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `MiasPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive.
-        options: of `MiasPhantom`.
-    Raises:
-        InputError: an option is out of range, or the folder holds something else.
+    Raises InputError: an option is out of range, or the folder holds something else.
     """
     chosen = MiasPhantom(**options)
     make_room(output, ("Info.txt", "mdb[0-9][0-9][0-9].pgm"), "the mini-MIAS database of mammograms")

@@ -67,20 +67,15 @@ DEVICES = (
 
 @dataclass(frozen=True, slots=True)
 class RsnaPhantomSummary:
-    """What the training part of an archive holds: the answers that a converter of it must find.
+    """What the training part of an archive holds: the answers that a converter of it must find."""
 
-    Attributes:
-        images: rows of train.csv; patients: women; positives: rows with cancer 1.
-        syntaxes, photometrics: transfer syntax UID, photometric interpretation to the number of rows.
-        quirks: quirk to the file (`70001/7000100.dcm`) that shows it; every requested quirk is a key.
-    """
-
-    images: int
-    patients: int
-    positives: int
+    images: int  #: rows of train.csv
+    patients: int  #: women
+    positives: int  #: rows with cancer 1
+    #: syntaxes, photometrics: transfer syntax UID, photometric interpretation to the number of rows.
     syntaxes: dict[str, int]
     photometrics: dict[str, int]
-    quirks: dict[str, str]
+    quirks: dict[str, str]  #: quirk to the file (`70001/7000100.dcm`) that shows it; every requested quirk is a key
 
     def to_text(self) -> str:
         """A few lines for the terminal."""
@@ -89,13 +84,9 @@ class RsnaPhantomSummary:
 
 
 def write_rsna_archive(output: Path, *, progress: bool = True, **options: Any) -> RsnaPhantomSummary:
-    """Write a synthetic archive; an older phantom archive in the same folder is replaced.
+    """Write a synthetic archive into a new or empty folder, or in place of an older one; `options` of `RsnaPhantom`.
 
-    Args:
-        output: a new or empty folder, or one that holds a phantom archive.
-        options: of `RsnaPhantom`.
-    Raises:
-        InputError: an option is out of range, the table is not of this form, or the folder holds something else.
+    Raises InputError: an option is out of range, the table is not of this form, or the folder holds something else.
     """
     chosen = RsnaPhantom(**options)
     names, seed, patients, table = chosen.placed, chosen.seed, chosen.patients, chosen.table

@@ -1,7 +1,5 @@
 """The answers of a classifier beside the truth, in words; it has no boxes."""
 
-from __future__ import annotations
-
 from mammodet.evaluation.classes import in_order
 from mammodet.records import ImagePrediction, ImageRecord
 from mammodet.reporting.ranking import Verdict

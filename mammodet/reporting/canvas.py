@@ -5,8 +5,6 @@ covers exactly the rim of a mask (its pixels with a neighbour outside); a wider 
 it never hides what it surrounds. Dashes run along the middle of the rim.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,15 +26,10 @@ PAPER: Colour = (18, 18, 20)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which part of an image is shown, and how large.
+    """Which part of an image is shown, and how large."""
 
-    Attributes:
-        window_xyxy: whole pixels of the image file.
-        scale: canvas pixels per image pixel.
-    """
-
-    window_xyxy: tuple[int, int, int, int]
-    scale: float = 1.0
+    window_xyxy: tuple[int, int, int, int]  #: whole pixels of the image file
+    scale: float = 1.0  #: canvas pixels per image pixel
 
     def __post_init__(self) -> None:
         x1, y1, x2, y2 = self.window_xyxy
@@ -47,12 +40,8 @@ class View:
 
     @staticmethod
     def around(
-        size_hw: tuple[int, int],
-        boxes_xyxy: ArrayLike = (),
-        *,
-        margin: float = 0.04,
-        height: int | None = None,
-    ) -> View:
+        size_hw: tuple[int, int], boxes_xyxy: ArrayLike = (), *, margin: float = 0.04, height: int | None = None
+    ) -> "View":
         """The region around boxes, or the whole image where there are none.
 
         Args:
@@ -103,12 +92,7 @@ class View:
         """A box in pixels of the canvas; it may leave the canvas."""
         x1, y1, x2, y2 = (float(value) for value in box_xyxy)
         left, top = self.window_xyxy[:2]
-        return (
-            (x1 - left) * self.scale,
-            (y1 - top) * self.scale,
-            (x2 - left) * self.scale,
-            (y2 - top) * self.scale,
-        )
+        return ((x1 - left) * self.scale, (y1 - top) * self.scale, (x2 - left) * self.scale, (y2 - top) * self.scale)
 
     def mask(self, rle: Rle) -> tuple[Mask, tuple[int, int]] | None:
         """A mask at the canvas's resolution.
@@ -189,13 +173,7 @@ def outline(mask: Mask, thickness: int) -> tuple[Mask, int]:
 
 
 def draw_outline(
-    canvas: Canvas,
-    mask: Mask,
-    corner_xy: tuple[int, int],
-    colour: Colour,
-    thickness: int,
-    *,
-    dashed: bool = False,
+    canvas: Canvas, mask: Mask, corner_xy: tuple[int, int], colour: Colour, thickness: int, *, dashed: bool = False
 ) -> None:
     """Draw the outline of a mask bool (h, w) whose top-left pixel is at `corner_xy` (column, row)."""
     if dashed:
@@ -248,14 +226,7 @@ def _dashes(points: NDArray[np.float64], period: float) -> Iterator[NDArray[np.f
 
 
 def draw_label(
-    canvas: Canvas,
-    text: str,
-    box_xyxy: BoxXYXY,
-    colour: Colour,
-    size_px: int,
-    occupied: list[BoxXYXY],
-    *,
-    gap: int = 2,
+    canvas: Canvas, text: str, box_xyxy: BoxXYXY, colour: Colour, size_px: int, occupied: list[BoxXYXY], *, gap: int = 2
 ) -> None:
     """Write a label beside a box: where it covers least of what is `occupied`, and wholly inside the canvas.
 

@@ -3,8 +3,6 @@
 Facts come from `metrics.json` alone (Mitchell et al., Model Cards for Model Reporting, FAT* 2019).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from mammodet.errors import InputError
@@ -26,12 +24,9 @@ Facts = list[tuple[str, str]]
 
 
 def model_card(metrics: Metrics, model_index: int = 0) -> str:
-    """The card of one model as Markdown, with everything escaped that came with the data.
+    """The card of the model at this position as Markdown, with everything escaped that came with the data.
 
-    Args:
-        model_index: position in the models of the metrics.
-    Raises:
-        InputError: there is no such model in the metrics.
+    Raises InputError: there is no such model in the metrics.
     """
     if not 0 <= model_index < len(metrics.models):
         raise InputError(f"model_index {model_index}: the metrics hold {len(metrics.models)} models, counted from 0")
@@ -94,9 +89,7 @@ def _alarms(model: ModelResult) -> list[str]:
     found = [f"{model.name}: {VOID}: {model.not_a_result}."] if model.not_a_result else []
     seen = model.protocol.patients_seen_in_training
     if seen:
-        found.append(
-            f"{model.name}: {seen} of these patients were seen in training. Its figures say nothing about new patients."
-        )
+        found.append(f"{model.name}: {seen} of these patients were in training. Its figures say nothing of new ones.")
     return found
 
 

@@ -1,7 +1,5 @@
 """Links from a report to its cases on the reading page, which work where `mammodet view` serves the report."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import quote
 

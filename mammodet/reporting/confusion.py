@@ -1,7 +1,5 @@
 """Confusion matrices as figures: which class is taken for which."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,12 +21,9 @@ _OVERSIZE = 12  # classes from which cells no longer grow with their number
 
 
 def confusion_figure(figures: QuestionResult, title: str, cases: Callable[[str, str], str] | None = None) -> Figure:
-    """True classes as rows, predicted classes as columns; each cell with its count and its share of the row.
+    """True classes as rows, predicted ones as columns; each cell with count, share of the row, and a link (`cases`).
 
     Rows of classes that the model does not know stand below a line. The diagonal is framed.
-
-    Args:
-        cases: the link of a cell, by true and predicted class.
     """
     true, predicted, counts = figures.true_classes, figures.classes, figures.confusion
 

@@ -1,7 +1,5 @@
 """Curves and confusion matrices of a result as files: CSV, SVG, PNG."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

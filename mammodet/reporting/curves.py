@@ -1,7 +1,5 @@
 """Curves as figures, and figures as SVG or PNG. No window system, no global pyplot state."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An evaluation from files to files: predictions and ground truth in; figures, tables, curves, cards and a page out."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -69,9 +67,7 @@ def evaluate_files(
     dataset = read_coco(ground_truth)
     train = read_coco(train_json) if train_json is not None else None
     if calibrations and len(calibrations) != len(predictions):
-        raise InputError(
-            f"--calibration: {len(calibrations)} files for {len(predictions)} of predictions; give one each"
-        )
+        raise InputError(f"--calibration: {len(calibrations)} files for {len(predictions)} predictions; give one each")
     fitted: Sequence[Path | None] = calibrations or [None] * len(predictions)
     inputs = [
         Scored(name, path, calibration) for name, path, calibration in zip(names, predictions, fitted, strict=True)
@@ -83,7 +79,7 @@ def evaluate_files(
     result = score_entries(dataset, entries, overrides, options, truth=ground_truth, progress=progress)
     clear_evaluation(output)
     write_json(output / METRICS, result.metrics.to_json(), indent=1)
-    if any(entry.kind == "detector" for entry in entries):
+    if any(entry.detects for entry in entries):
         write_lines(output / LESIONS, csv_lines(lesion_rows(dataset, result)))
     write_lines(output / IMAGES, csv_lines(image_rows(dataset, entries)))
     print(to_screen(result.metrics))
@@ -122,8 +118,7 @@ def _check_output(output: Path, inputs: Sequence[Path | None]) -> None:
 def _model_names(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     """Given names, or the shortest end of each path that tells it from the others.
 
-    Raises:
-        InputError: another number of names, or two alike.
+    Raises InputError: another number of names, or two alike.
     """
     if not names:
         parts = [path.resolve().with_suffix("") for path in paths]

@@ -1,7 +1,5 @@
 """A folder of pictures, one per image, with a page that shows them all."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The report: one HTML file that opens from disk, with everything in it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -43,10 +41,7 @@ GLOSSARY = (
         "no interval",
         "all resamples of the patients agree (what never failed here may fail elsewhere), or too few define it",
     ),
-    (
-        "p",
-        "twice the share of resamples that turn the difference round; of many p, one in 20 is below 0.05",
-    ),
+    ("p", "twice the share of resamples that turn the difference round; of many p, one in 20 is below 0.05"),
     ("FPPI", "false positives per image: detections that hit no lesion, divided by the denominator's images"),
     ("sensitivity", "part of the positives that are found; of lesions in FROC, of cases elsewhere"),
     ("specificity", "part of the negatives that are called negative"),
@@ -59,10 +54,7 @@ GLOSSARY = (
     ("pF1", "F1 with scores taken as probabilities, without a threshold"),
     ("PPV, NPV", "part of the cases called positive (negative) that are; they change with the share of positives"),
     ("TP, FP, TN, FN", "true and false positives, true and false negatives, in cases"),
-    (
-        "balanced accuracy",
-        "mean over the classes of the part of their cases that is predicted to be of them (recall)",
-    ),
+    ("balanced accuracy", "mean over the classes of the part of their cases that is predicted to be of them (recall)"),
     (
         "kappa, quadratic kappa",
         "agreement beyond chance, 1 is best; quadratic: of ordered classes, a mistake counts by its steps squared",

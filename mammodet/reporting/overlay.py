@@ -5,8 +5,6 @@ prediction (Okabe & Ito's palette, distinct for every common kind of colour visi
 counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,28 +39,18 @@ LONGEST_LABEL = 60
 
 @dataclass(frozen=True, slots=True)
 class OverlayOptions:
-    """How pictures are drawn.
+    """How pictures are drawn."""
 
-    Attributes:
-        score_threshold: detections below it are not drawn.
-        max_detections: at most so many are drawn, the strongest first.
-        crop_to_breast: show the breast, with a margin and with everything that is drawn, instead of the
-            whole image.
-        panel_height: of one image in the picture, in pixels; None for the image's own resolution.
-        emphasis: times the usual size of letters and width of lines, for pictures that are shown small.
-        captions: banner, titles and legend; without them there are the bare images.
-        categories: names, to write beside scores where there are several; `category_ids` are positions + 1.
-        detects: False for a classifier, which gives answers and no detections.
-    """
-
-    score_threshold: float = 0.3
-    max_detections: int = 10
+    score_threshold: float = 0.3  #: detections below it are not drawn
+    max_detections: int = 10  #: at most so many are drawn, the strongest first
+    #: show the breast, with a margin and with everything that is drawn, instead of the whole image.
     crop_to_breast: bool = False
-    panel_height: int | None = None
-    emphasis: float = 1.0
-    captions: bool = True
+    panel_height: int | None = None  #: of one image in the picture, in pixels; None for the image's own resolution
+    emphasis: float = 1.0  #: times the usual size of letters and width of lines, for pictures that are shown small
+    captions: bool = True  #: banner, titles and legend; without them there are the bare images
+    #: names, to write beside scores where there are several; `category_ids` are positions + 1.
     categories: Sequence[str] = ()
-    detects: bool = True
+    detects: bool = True  #: False for a classifier, which gives answers and no detections
 
 
 DEFAULT = OverlayOptions()
@@ -85,11 +73,7 @@ def shown_detections(detections: Detections, options: OverlayOptions = DEFAULT) 
 
 
 def draw_truth(
-    pixels: NDArray[np.uint8],
-    record: ImageRecord,
-    options: OverlayOptions = DEFAULT,
-    *,
-    view: View | None = None,
+    pixels: NDArray[np.uint8], record: ImageRecord, options: OverlayOptions = DEFAULT, *, view: View | None = None
 ) -> Canvas:
     """The image with the outline of every lesion, its abnormality and its pathology.
 
@@ -254,10 +238,7 @@ def _size_of(pixels: NDArray[np.uint8], *items: ImageRecord | ImagePrediction | 
 
 
 def _choose_view(
-    pixels: NDArray[np.uint8],
-    record: ImageRecord | None,
-    prediction: ImagePrediction | None,
-    options: OverlayOptions,
+    pixels: NDArray[np.uint8], record: ImageRecord | None, prediction: ImagePrediction | None, options: OverlayOptions
 ) -> View:
     size = _size_of(pixels, record, prediction)
     if not options.crop_to_breast or record is None or record.breast_box_xyxy is None:

@@ -1,7 +1,5 @@
 """Overlays of a data set, of predictions, or of both, from files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,16 +20,11 @@ def image_reader(root: Path) -> Callable[[ImageRecord], NDArray[np.uint8]]:
 
 
 def draw_files(
-    ground_truth: Path | None,
-    predictions_path: Path | None,
-    images: Path | None,
-    output: Path,
-    **options: Any,
+    ground_truth: Path | None, predictions_path: Path | None, images: Path | None, output: Path, **options: Any
 ) -> list[Path]:
     """Draw overlays of a data set, of predictions, or of both; `options` are those of `write_overlays`.
 
-    Raises:
-        InputError: neither is given, they do not belong together, or the images' folder is not known or not there.
+    Raises InputError: neither is given, they do not belong together, or the images' folder is not known or not there.
     """
     predictions = read_predictions(predictions_path) if predictions_path is not None else None
     if ground_truth is not None:

@@ -1,7 +1,5 @@
 """The card of a packed model as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mammodet.models.card import Figure, FrocPoint, ModelCard
@@ -9,11 +7,7 @@ from mammodet.reporting.tables import escape
 
 
 def packed_card(card: ModelCard, facts: Sequence[tuple[str, str]] = ()) -> str:
-    """The card as Markdown; everything in it is escaped.
-
-    Args:
-        facts: name and value of what the file itself says.
-    """
+    """The card as Markdown, with facts (name and value) of the file itself; everything in it is escaped."""
     lines = [f"# {escape(card.title)}", "", f"Finds {escape(card.finds)} on {escape(card.images)}."]
     lines += _list("Intended use", card.intended_use)
     data = [

@@ -3,8 +3,6 @@
 A label names its rule in the same row: the operating point, the threshold and what the score was joined from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -78,12 +76,7 @@ def write_tables(
     score_threshold: float,
     calibration: Calibration | None = None,
 ) -> list[Path]:
-    """Write the four tables into a folder, each whole or not at all.
-
-    Args:
-        inputs: what was given, with what was skipped and left out.
-        score_threshold: of findings.
-    """
+    """Write the four tables into a folder, each whole or not at all; findings score `score_threshold` or more."""
     questions = sorted({name for image in predictions.images for name in image.scores}, reverse=True)  # tumor first
     answer = _Answers(calibration, predictions.model, questions)
     exam_of = {name: exam for exam in inputs.exams for name in exam.files}
@@ -154,42 +147,6 @@ def _finding(
     return [*row, *(round(side, 2) for side in sides), area, spacing.basis]
 
 
-def _add_exam(
-    tables: Mapping[str, list[list[Any]]], exam: Exam, images: Sequence[ImagePrediction], joined: str, answer: _Answers
-) -> None:
-    how = f"{joined} of its images"
-    if exam.patient_id is None:
-        return
-    for side in ("L", "R"):
-        found = [image for image in images if image.laterality == side]
-        if found:
-            row = [exam.patient_id, exam.name, side, len(found)]
-            tables["breasts.csv"].append(row + answer.row("breast", join_images(found, joined), how))
-    if images:
-        notes = ["; ".join(part) for part in (exam.missing, exam.repeated, exam.special)]
-        row = [exam.patient_id, exam.name, len(images), *notes]
-        tables["patients.csv"].append(row + answer.row("patient", join_images(images, joined), how))
-
-
-def join_images(images: Sequence[ImagePrediction], how: str) -> dict[str, float]:
-    """Scores of a breast or a patient, of images of one exam: their `max` or `mean`."""
-    values: dict[str, list[float]] = {}
-    for image in images:
-        for name, score in image.scores.items():
-            values.setdefault(name, []).append(score)
-    return {name: max(scores) if how == "max" else fmean(scores) for name, scores in values.items()}
-
-
-def source_of(model: Mapping[str, Any], question: str) -> str:
-    """The rule (of `SOURCES`) of an image's score: detections speak of `tumor` alone, the head of the rest.
-
-    Args:
-        model: of the predictions file.
-    """
-    rule = aggregation_of(model)[0] or "head"
-    return rule if question == "tumor" or rule == "learned" else "head"
-
-
 class _Answers:
     """Columns for what is asked: label, probability, score, and the rule behind the label."""
 
@@ -224,3 +181,39 @@ class _Answers:
         threshold = found["score_threshold"]
         rule = f"{source}; {question} where the score is at least {threshold:.6g} ({found['goal']})"
         return [word, found["probability"], score, threshold, found["goal"], rule]
+
+
+def _add_exam(
+    tables: Mapping[str, list[list[Any]]], exam: Exam, images: Sequence[ImagePrediction], joined: str, answer: _Answers
+) -> None:
+    how = f"{joined} of its images"
+    if exam.patient_id is None:
+        return
+    for side in ("L", "R"):
+        found = [image for image in images if image.laterality == side]
+        if found:
+            row = [exam.patient_id, exam.name, side, len(found)]
+            tables["breasts.csv"].append(row + answer.row("breast", join_images(found, joined), how))
+    if images:
+        notes = ["; ".join(part) for part in (exam.missing, exam.repeated, exam.special)]
+        row = [exam.patient_id, exam.name, len(images), *notes]
+        tables["patients.csv"].append(row + answer.row("patient", join_images(images, joined), how))
+
+
+def join_images(images: Sequence[ImagePrediction], how: str) -> dict[str, float]:
+    """Scores of a breast or a patient, of images of one exam: their `max` or `mean`."""
+    values: dict[str, list[float]] = {}
+    for image in images:
+        for name, score in image.scores.items():
+            values.setdefault(name, []).append(score)
+    return {name: max(scores) if how == "max" else fmean(scores) for name, scores in values.items()}
+
+
+def source_of(model: Mapping[str, Any], question: str) -> str:
+    """The rule (of `SOURCES`) of an image's score: detections speak of `tumor` alone, the head of the rest.
+
+    Args:
+        model: of the predictions file.
+    """
+    rule = aggregation_of(model)[0] or "head"
+    return rule if question == "tumor" or rule == "learned" else "head"

@@ -1,7 +1,5 @@
 """The report's pictures: missed lesions, false positives, second detections, wrong labels, images without an error."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,11 +135,7 @@ PICTURES: dict[str, tuple[str, Callable[[Sequence[Judged]], list[Judged]]]] = {
 def gallery(
     judged: Sequence[Judged], choice: Choice, reader: ImageReader, options: OverlayOptions, *, budget: int
 ) -> dict[str, Any]:
-    """One model's gallery for the page: cards, how many images there are of each kind, and every missed lesion.
-
-    Args:
-        budget: bytes of a picture.
-    """
+    """One model's gallery, its pictures of `budget` bytes: cards, how many images of each kind, every missed lesion."""
     all_missed = [(record, missed) for record, _, verdict in _missed(judged) for missed in verdict.missed]
     lesions = sum(
         not lesion.ignore for record, _, verdict in judged if verdict.judged_boxes for lesion in record.lesions

@@ -1,7 +1,5 @@
 """The tables of a result: for the report, the model card and the screen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -107,11 +105,7 @@ def _records(
     *,
     cases: Callable[[tuple[str, ...], Any, str], Query],
 ) -> Table:
-    """Fields of records as columns, under their titles; without those that are None in every row.
-
-    Args:
-        cases: of a row's names, its record and a field.
-    """
+    """Fields of records as columns, without those that are None everywhere; `cases`: of names, record and field."""
     columns = [name for name in fields if any(getattr(record, name, None) is not None for _, record in rows)]
     titles = {name: field.title or name for _, record in rows for name, field in type(record).model_fields.items()}
     cells = [

@@ -1,7 +1,5 @@
 """Curves of one or several trainings, from Lightning's `metrics.csv`."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Sequence
@@ -44,11 +42,7 @@ def _number(cell: str | None) -> float | None:
 
 
 def curves_figure(runs: dict[str, Rows]) -> Figure:
-    """Loss of training and validation, every other validation figure, and the learning rate, over epochs.
-
-    Args:
-        runs: name to rows of `read_history`; one run needs no name.
-    """
+    """Losses, every other validation figure, and the learning rate of runs (`read_history` by name), over epochs."""
     columns = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row))
     losses = [name for name in columns if "loss" in name.split("/")[-1]]
     parts = list(dict.fromkeys(name.split("/")[-1] for name in losses))

@@ -3,8 +3,6 @@
 A page renders the same tables (templates/report.html.j2).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +18,11 @@ _MARKDOWN = re.compile(r"([\\`*{}\[\]#|~!$]|(?<!\w)_|_(?!\w))")
 
 
 class Shown(NamedTuple):
-    """A value and its 95 % interval as text; the interval is empty where there is none.
-
-    Attributes:
-        cases: the link to what was counted (`mammodet.reporting.case_links`), or empty.
-    """
+    """A value and its 95 % interval as text; the interval is empty where there is none."""
 
     value: str
     interval: str = ""
-    cases: str = ""
+    cases: str = ""  #: the link to what was counted (`mammodet.reporting.case_links`), or empty
 
 
 Cell = Figure | Shown | float | int | str | None
@@ -36,19 +30,13 @@ Cell = Figure | Shown | float | int | str | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Attributes:
-        corner: heads of the columns that name a row.
-        head: heads of the other columns.
-        rows: names (as many as `corner`) and cells (as many as `head`).
-        title: what stands above it; may be empty.
-    """
-
-    corner: tuple[str, ...]
-    head: tuple[str, ...]
+    corner: tuple[str, ...]  #: heads of the columns that name a row
+    head: tuple[str, ...]  #: heads of the other columns
+    #: names (as many as `corner`) and cells (as many as `head`).
     rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]
-    title: str = ""
+    title: str = ""  #: what stands above it; may be empty
 
 
 def shown(cell: Cell) -> Shown:

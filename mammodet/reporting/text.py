@@ -1,7 +1,5 @@
 """Text as pixels: any file name, at any size, never cut off by a border."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The cases behind a figure of a report, counted as the evaluation counts them, as rows of the page's list."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -23,18 +21,14 @@ from mammodet.targets import class_of
 
 
 class Query(BaseModel):
-    """What a link of the report asks for.
-
-    Attributes:
-        cases: of a label at a `level` (which `call`, from a `threshold` on, by which aggregation `rule`); images with
-            lesions (missed at `fppi` by a rule, of a category or stratum), of a stratum, by true and predicted class
-            of a `question`, with outlines that were compared `per` lesion or image, or of one kind of the gallery.
-        model: of a report of several.
-    """
+    """What a link of the report asks for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    #: of a label at a `level` (which `call`, from a `threshold` on, by which aggregation `rule`); images with lesions
+    #: (missed at `fppi` by a rule, of a category or stratum), of a stratum, by true and predicted class of a
+    #: `question`, with outlines that were compared `per` lesion or image, or of one kind of the gallery.
     cases: Literal["scores", "lesions", "images", "classes", "outlines", "pictures"]
-    model: str = ""
+    model: str = ""  #: of a report of several
     level: Level = "image"
     label: str = "tumor"
     call: Literal["all", "positive", "negative", "wrong", "tp", "fp", "tn", "fn"] = "all"
@@ -89,8 +83,7 @@ class CaseFinder:
     def find(self, query: Mapping[str, str]) -> dict[str, Any]:
         """The answer to a link, for the page.
 
-        Raises:
-            InputError: it is no link of this report, or leads to another model's cases.
+        Raises InputError: it is no link of this report, or leads to another model's cases.
         """
         try:
             wanted = Query.model_validate(dict(query))

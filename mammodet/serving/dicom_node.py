@@ -3,8 +3,6 @@
 Associations run in threads of pynetdicom; prediction and sending run in the caller's, one study after the other.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -52,7 +50,7 @@ class Peer(NamedTuple):
     port: int
 
     @staticmethod
-    def parse(value: str) -> Peer:
+    def parse(value: str) -> "Peer":
         """Of `TITLE@HOST:PORT`."""
         found = re.fullmatch(r"([^@]+)@\[?([^@]+?)\]?:(\d{1,5})", value)
         if found is None or not 0 < int(found[3]) < 2**16:
@@ -75,7 +73,7 @@ class Tls(NamedTuple):
     client: ssl.SSLContext
 
     @staticmethod
-    def of(certificate: Path, key: Path, authority: Path) -> Tls:
+    def of(certificate: Path, key: Path, authority: Path) -> "Tls":
         """Of PEM files; InputError where they cannot be read, or do not belong together."""
         try:
             found = Tls(_Listening(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
@@ -126,7 +124,7 @@ class DicomNode:
         for sop_class in SOURCE_CLASSES:
             self._ae.add_supported_context(sop_class, _SYNTAXES)
 
-    def __enter__(self) -> DicomNode:
+    def __enter__(self) -> "DicomNode":
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_CONN_OPEN, self._bound),

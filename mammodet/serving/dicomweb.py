@@ -1,7 +1,5 @@
 """A DICOMweb server (PS3.18): images of studies from it (QIDO-RS, WADO-RS), objects back to it (STOW-RS)."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -58,8 +56,7 @@ class Server:
     def fetch(self, studies: Sequence[str], folder: Path) -> list[Path]:
         """Write the images of studies below a folder, one folder a study; objects of mammodet are left where they are.
 
-        Raises:
-            InputError: a study is not there or has no images, or the server does not answer as it should.
+        Raises InputError: a study is not there or has no images, or the server does not answer as it should.
         """
         folders = []
         for study in studies:
@@ -105,11 +102,7 @@ class Server:
                 self._asked(instance, image.save_as, path, enforce_file_format=True)
 
     def store(self, objects: Sequence[Path]) -> None:
-        """Store DICOM files.
-
-        Raises:
-            InputError: the server did not confirm each.
-        """
+        """Store DICOM files. Raises InputError: the server did not confirm each."""
         datasets = [pydicom.dcmread(path) for path in objects]
         answer = self._asked("STOW", self._client.store_instances, datasets) if datasets else Dataset()
         confirmed = {str(item.ReferencedSOPInstanceUID) for item in answer.get("ReferencedSOPSequence", [])}

@@ -1,7 +1,5 @@
 """The REST interface in OpenAPI 3.1, made of the records that it answers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -50,11 +48,7 @@ def openapi() -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "mammodet",
-            "version": VERSION,
-            "description": "Research only: no medical device.",
-        },
+        "info": {"title": "mammodet", "version": VERSION, "description": "Research only: no medical device."},
         "security": [{"bearer": []}, {"query": []}],
         "paths": {"/v1/predict": {"post": operation}},
         "components": {

@@ -1,7 +1,5 @@
 """The reading page, of the server or as one file that opens without it."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

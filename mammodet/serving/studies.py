@@ -8,8 +8,6 @@
 | `quarantine/` | instances that cannot be read, named by their SHA-256, each with its reason |
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading
@@ -33,28 +31,18 @@ class Limits:
 
 
 class Entry(BaseModel):
-    """A journal's entry of a study that was predicted.
-
-    Attributes:
-        images: names of the files that were looked at, or were to be.
-        unsent: names of objects in `results/dicom`.
-        refused: why there is no answer.
-    """
+    """A journal's entry of a study that was predicted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    images: tuple[str, ...]
-    unsent: tuple[str, ...] = ()
-    refused: str | None = None
+    images: tuple[str, ...]  #: names of the files that were looked at, or were to be
+    unsent: tuple[str, ...] = ()  #: names of objects in `results/dicom`
+    refused: str | None = None  #: why there is no answer
     time: str = ""
 
 
 class Studies:
-    """The studies of a folder; safe to use from several threads.
-
-    Raises:
-        InputError: a journal is damaged.
-    """
+    """The studies of a folder; safe to use from several threads. Raises InputError: a journal is damaged."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = folder, limits

@@ -1,7 +1,5 @@
 """What the reading page shows: images by exam, with truth, findings and how they match, as JSON for its script."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -32,33 +30,28 @@ MOST_KEPT, MOST_KEPT_PIXELS = 8, 2**25  # decoded images in memory: two exams, a
 
 @dataclass(frozen=True)
 class Study:
-    """Images to show, in the order of `inputs.dataset`; the page knows images and exams by their positions alone.
-
-    Attributes:
-        predictions: of each image, detections the strongest first; None where there is none.
-        points: `label`, `goal` and `threshold` (of the image's score) of each operating point.
-        model: name of the file that made the predictions.
-        rule, count_seconds: when a finding finds a lesion, and whether a second one on it is false, as in
-            `mammodet.reporting.ranking`.
-    """
+    """Images to show, in the order of `inputs.dataset`; the page knows images and exams by their positions alone."""
 
     title: str
     inputs: Inputs
+    #: of each image, detections the strongest first; None where there is none.
     predictions: tuple[ImagePrediction | None, ...]
     categories: tuple[str, ...]
+    #: `label`, `goal` and `threshold` (of the image's score) of each operating point.
     points: tuple[Mapping[str, Any], ...] = ()
-    model: str = ""
+    model: str = ""  #: name of the file that made the predictions
+    #: rule, count_seconds: when a finding finds a lesion, and whether a second one on it is false, as in
+    #: `mammodet.reporting.ranking`.
     rule: str = DEFAULT_RULE
     count_seconds: bool = True
 
     @staticmethod
     def of(
         title: str, inputs: Inputs, predictions: Predictions | None = None, calibration: Calibration | None = None
-    ) -> Study:
+    ) -> "Study":
         """Images and what was predicted of them; images may lack a prediction.
 
-        Raises:
-            InputError: predictions of other images, or none that belongs to these.
+        Raises InputError: predictions of other images, or none that belongs to these.
         """
         records, by_id = inputs.dataset.images, {}
         made = predictions.model if predictions is not None else {}
@@ -205,8 +198,7 @@ class Study:
 def bare_inputs(predictions: Predictions, root: Path) -> Inputs:
     """The images of a predictions file below a folder, with what DICOM headers say of exam and spacing.
 
-    Raises:
-        InputError: an image is not there, or is another one.
+    Raises InputError: an image is not there, or is another one.
     """
     dataset, files, faults = predictions.dataset(), {}, []
     for record in dataset.images:

@@ -4,8 +4,6 @@ A single queue predicts both, one upload at a time. Bodies, files and images of 
 anew, and the first bytes of a file say its kind.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import shutil
@@ -139,14 +137,10 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Uploads:
-    """Studies that were uploaded, each in a folder with `images/`, `predictions.json` and `verdicts.json`.
-
-    Attributes:
-        shown: what the page shows, to which they are added.
-    """
+    """Studies that were uploaded, each in a folder with `images/`, `predictions.json` and `verdicts.json`."""
 
     folder: Path
-    shown: list[Shown]
+    shown: list[Shown]  #: what the page shows, to which they are added
 
     def reopen(self) -> None:
         """Show what was uploaded before."""

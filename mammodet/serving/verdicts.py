@@ -1,7 +1,5 @@
 """What a reader says of findings, kept beside the predictions at once, and the data set that follows from it."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -23,19 +21,16 @@ class _Checked(BaseModel):
 
 
 class Mark(_Checked):
-    """A verdict on one finding, or a box that a reader drew.
-
-    Attributes:
-        detection: position of the finding, the strongest being 0; None for `added`.
-        box_xyxy: of `redrawn` and `added`, in pixels of the image file.
-    """
+    """A verdict on one finding, or a box that a reader drew."""
 
     verdict: Literal["accepted", "rejected", "redrawn", "added"]
+    #: position of the finding, the strongest being 0; None for `added`.
     detection: Annotated[int, Field(ge=0)] | None = None
+    #: of `redrawn` and `added`, in pixels of the image file.
     box_xyxy: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Mark:
+    def _fits(self) -> "Mark":
         if (self.detection is None) != (self.verdict == "added"):
             raise ValueError("expected 'detection' for every verdict but 'added'")
         if (self.box_xyxy is None) == (self.verdict in ("redrawn", "added")):
@@ -44,18 +39,13 @@ class Mark(_Checked):
 
 
 class ImageVerdict(_Checked):
-    """All verdicts on one image.
+    """All verdicts on one image."""
 
-    Attributes:
-        version: counts the times it was saved: who saves names the version they saw.
-        done: whether the reader has looked at the whole image.
-        shown_from: score from which findings were shown when it was marked as done: these all have a verdict.
-    """
-
-    version: Annotated[int, Field(ge=0)] = 0
+    version: Annotated[int, Field(ge=0)] = 0  #: counts the times it was saved: who saves names the version they saw
     marks: Annotated[tuple[Mark, ...], Field(max_length=200)] = ()
     comment: Annotated[str, Field(max_length=4000)] = ""
-    done: bool = False
+    done: bool = False  #: whether the reader has looked at the whole image
+    #: score from which findings were shown when it was marked as done: these all have a verdict.
     shown_from: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
@@ -76,8 +66,7 @@ class ConflictError(Exception):
 class VerdictStore:
     """The verdicts of a study in one file, written whole at each change.
 
-    Raises:
-        InputError: the file is damaged, or belongs to other predictions.
+    Raises InputError: the file is damaged, or belongs to other predictions.
     """
 
     def __init__(self, study: Study, folder: Path) -> None:
@@ -139,8 +128,7 @@ class VerdictStore:
         drawn boxes are boxes. A finding below `shown_from` without a verdict is no lesion: `done` says that the whole
         image was read.
 
-        Raises:
-            InputError: no image is done, or a finding that was shown on one has no verdict.
+        Raises InputError: no image is done, or a finding that was shown on one has no verdict.
         """
         done = [number for number in range(len(self._study.images)) if self.of(number).done]
         if not done:

@@ -83,31 +83,25 @@ class StoredFormat:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The pixel data of a file, compared with its header and not yet decoded; the file may be closed.
-
-    Attributes:
-        value: plain pixels with their padding; or, of a compressed file, one codestream without the wrapping of a JP2
-            file or of fragments.
-        value_vr: VR of the pixel data, OW where the file states none.
-        precision: bits of a value as a JPEG or JPEG 2000 codestream states them; None of plain and RLE pixels.
-        scans: of a JPEG codestream.
-    """
+    """The pixel data of a file, compared with its header and not yet decoded; the file may be closed."""
 
     path: Path
     syntax: UID
     stored: StoredFormat
+    #: plain pixels with their padding; or, of a compressed file, one codestream without the wrapping of a JP2 file or
+    #: of fragments.
     value: bytes
-    value_vr: str
+    value_vr: str  #: VR of the pixel data, OW where the file states none
+    #: bits of a value as a JPEG or JPEG 2000 codestream states them; None of plain and RLE pixels.
     precision: int | None = None
-    scans: JpegScans | None = None
+    scans: JpegScans | None = None  #: of a JPEG codestream
 
 
 def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
     """The pixel data as they are stored.
 
-    Raises:
-        InputError: no pixel data, cut short, an unknown or unsupported transfer syntax, or a codestream that is damaged
-            or contradicts the header.
+    Raises InputError: no pixel data, cut short, an unknown or unsupported transfer syntax, or a codestream that is
+    damaged or contradicts the header.
     """
     element = pixel_element(file)
     value_vr = element.vr or "OW"
@@ -119,8 +113,7 @@ def read_frame(file: DicomFile, stored: StoredFormat) -> Frame:
 def decode(frame: Frame) -> NDArray[Any]:
     """Stored values, uint8, int8, uint16 or int16 (height, width), in this machine's byte order.
 
-    Raises:
-        InputError: the codestream is damaged, or its pixels contradict the header.
+    Raises InputError: the codestream is damaged, or its pixels contradict the header.
     """
     pixels, scans = _decoded(frame, frame.value), frame.scans
     if scans and scans.head.frame != LOSSLESS and not np.array_equal(pixels, _decoded(frame, scans.filled)):
@@ -131,8 +124,7 @@ def decode(frame: Frame) -> NDArray[Any]:
 def decode_lossless_jpeg(path: Path, stream: bytes) -> NDArray[Any]:
     """Values, uint8 or uint16 (height, width), of a grey lossless JPEG stream that no DICOM file wraps.
 
-    Raises:
-        InputError: the stream is damaged, cut short, too large, or of another kind.
+    Raises InputError: the stream is damaged, cut short, too large, or of another kind.
     """
     try:
         head = read_head(stream)
@@ -252,9 +244,7 @@ def _plain_value(file: DicomFile, element: PixelElement, stored: StoredFormat) -
 def _compressed_frame(file: DicomFile, element: PixelElement, stored: StoredFormat, value_vr: str) -> Frame:
     """The bare codestream, and what it states."""
     if not file.syntax_stated:
-        raise InputError(
-            f"{file.path}: the pixel data are compressed, but the file does not say how: it has no transfer syntax"
-        )
+        raise InputError(f"{file.path}: its pixel data are compressed; it has no transfer syntax that says how")
     if not file.syntax.is_encapsulated:
         raise InputError(
             f"{file.path}: the pixel data are compressed (they have no length), although the transfer syntax is "

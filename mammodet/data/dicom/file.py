@@ -51,24 +51,15 @@ class PixelElement:
 
 @dataclass(frozen=True, slots=True)
 class DicomFile:
-    """A data set read up to its pixels.
-
-    Attributes:
-        dataset: the elements that were asked for, not yet converted.
-        syntax: transfer syntax; the plain one that the bytes show where the file names none.
-        syntax_stated: whether the file names it.
-        stream: the bytes that `pixels` points into, inflated where the file is deflated.
-        pixels: None where the file ends before any pixel data.
-        ends_inside: whether the file ends in the midst of an element.
-    """
+    """A data set read up to its pixels."""
 
     path: Path
-    dataset: Dataset
-    syntax: UID
-    syntax_stated: bool
-    stream: BinaryIO
-    pixels: PixelElement | None
-    ends_inside: bool
+    dataset: Dataset  #: the elements that were asked for, not yet converted
+    syntax: UID  #: transfer syntax; the plain one that the bytes show where the file names none
+    syntax_stated: bool  #: whether the file names it
+    stream: BinaryIO  #: the bytes that `pixels` points into, inflated where the file is deflated
+    pixels: PixelElement | None  #: None where the file ends before any pixel data
+    ends_inside: bool  #: whether the file ends in the midst of an element
 
 
 class _BoundedFile(io.BufferedReader):

@@ -28,9 +28,8 @@ _MACROS = {
 def merge_groups(path: Path, dataset: Dataset) -> None:
     """Copy the elements of the shared and the per-frame groups to the top level of a file of one frame.
 
-    Raises:
-        InputError: an element says one thing there and another one elsewhere, or there are groups of several frames
-            although the file states one.
+    Raises InputError: an element says one thing there and another one elsewhere, or there are groups of several frames
+    although the file states one.
     """
     if (tags.text(dataset, "NumberOfFrames") or "1").strip() != "1":
         return  # refused by what reads the number

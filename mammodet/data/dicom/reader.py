@@ -65,36 +65,23 @@ _PIXELS_AT_ONCE = 2**20  # NumPy makes 8-byte indices of what is looked up
 
 @dataclass(frozen=True, slots=True)
 class DicomHeader:
-    """What a file says of its image.
+    """What a file says of its image."""
 
-    Attributes:
-        size_hw: (height, width) in pixels.
-        bits_stored: bits of a pixel that count.
-        photometric: `MONOCHROME1` (the lowest value is white) or `MONOCHROME2`, as the file has it.
-        transfer_syntax: UID; that of the plain encoding where the file names none.
-        laterality: `L`, `R` or None: Image Laterality, then Laterality, then Frame Laterality. Not Patient Orientation,
-            not View Code.
-        view: `CC`, `MLO`, ...: View Position; View Code Sequence (PS3.16 CID 4014); Patient Orientation where it
-            literally is a view (CBIS-DDSM); Series Description, Protocol Name or Acquisition Device Processing
-            Description where it names one.
-        spacing_mm_rc: (row, column) distance of pixel centres in mm: Imager Pixel Spacing (at the detector, so larger
-            than in the breast by `magnification`), Pixel Spacing, Nominal Scanned Pixel Spacing; for film the other way
-            round.
-        magnification: Estimated Radiographic Magnification Factor.
-        origin: `digital` (a detector's or a plate's), `film` (scanned film, or a secondary capture), or None.
-        windows: what the file proposes to view it by, in the order in which `read_dicom` counts them.
-        signed: whether stored values are.
-        for_processing: whether the pixels are meant for a maker's software, and look like no mammogram.
-        burned_in: whether the file says that its pixels hold text that may name the patient (PS3.3 C.7.6.1).
-    """
-
-    size_hw: tuple[int, int]
-    bits_stored: int
-    photometric: str
-    transfer_syntax: str
+    size_hw: tuple[int, int]  #: (height, width) in pixels
+    bits_stored: int  #: bits of a pixel that count
+    photometric: str  #: `MONOCHROME1` (the lowest value is white) or `MONOCHROME2`, as the file has it
+    transfer_syntax: str  #: UID; that of the plain encoding where the file names none
+    #: `L`, `R` or None: Image Laterality, then Laterality, then Frame Laterality. Not Patient Orientation, not View
+    #: Code.
     laterality: str | None = None
+    #: `CC`, `MLO`, ...: View Position; View Code Sequence (PS3.16 CID 4014); Patient Orientation where it literally is
+    #: a view (CBIS-DDSM); Series Description, Protocol Name or Acquisition Device Processing Description where it
+    #: names one.
     view: str | None = None
+    #: (row, column) distance of pixel centres in mm: Imager Pixel Spacing (at the detector, so larger than in the
+    #: breast by `magnification`), Pixel Spacing, Nominal Scanned Pixel Spacing; for film the other way round.
     spacing_mm_rc: tuple[float, float] | None = None
+    #: `digital` (a detector's or a plate's), `film` (scanned film, or a secondary capture), or None.
     origin: str | None = None
     patient_id: str | None = None
     study_uid: str | None = None
@@ -105,18 +92,19 @@ class DicomHeader:
     manufacturer: str | None = None
     model: str | None = None
     presentation_intent: str | None = None
-    magnification: float | None = None
+    magnification: float | None = None  #: Estimated Radiographic Magnification Factor
+    #: what the file proposes to view it by, in the order in which `read_dicom` counts them.
     windows: tuple[Window, ...] = ()
-    signed: bool = False
-    for_processing: bool = False
+    signed: bool = False  #: whether stored values are
+    for_processing: bool = False  #: whether the pixels are meant for a maker's software, and look like no mammogram
+    #: whether the file says that its pixels hold text that may name the patient (PS3.3 C.7.6.1).
     burned_in: bool = False
 
 
 def read_header(path: Path) -> DicomHeader:
     """What a file says of its image, without reading a pixel.
 
-    Raises:
-        InputError: the file is missing, empty, not DICOM, cut short before its pixels, or no single grey image.
+    Raises InputError: the file is missing, empty, not DICOM, cut short before its pixels, or no single grey image.
     """
     with _open(path) as (file, stored):
         return _header(file, stored)

@@ -55,8 +55,7 @@ _TAGS = [
 def read_study_file(path: Path) -> StudyFile:
     """What a file's header says, also of objects that are no mammograms.
 
-    Raises:
-        InputError: it is no DICOM file, or damaged.
+    Raises InputError: it is no DICOM file, or damaged.
     """
     with open_dicom(path, _TAGS) as file:
         merge_groups(path, file.dataset)

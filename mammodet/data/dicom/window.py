@@ -23,18 +23,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One of the views of the image that its maker proposes.
+    """One of the views of the image that its maker proposes."""
 
-    Attributes:
-        function: `LUT` for a table, else LINEAR, LINEAR_EXACT, SIGMOID, or what the file says instead.
-        center, width: in units of the modality's output; None for a table, NaN where unreadable or missing.
-        explanation: the maker's name for it, such as `NORMAL` or `HARDER`.
-    """
-
-    function: str
+    function: str  #: `LUT` for a table, else LINEAR, LINEAR_EXACT, SIGMOID, or what the file says instead
+    #: center, width: in units of the modality's output; None for a table, NaN where unreadable or missing.
     center: float | None = None
     width: float | None = None
-    explanation: str | None = None
+    explanation: str | None = None  #: the maker's name for it, such as `NORMAL` or `HARDER`
 
 
 def windows(dataset: Dataset) -> tuple[Window, ...]:
@@ -182,11 +177,7 @@ def _look_up(entries: Values, first: int, values: Values) -> Values:
 
 
 def _read_table(path: Path, item: Dataset, name: str, low: float, high: float) -> tuple[Values, int, int]:
-    """Entries (n,), the value that the first is for, and bits per entry.
-
-    Args:
-        low, high: range of what is looked up, which tells whether the first value is signed.
-    """
+    """Entries (n,), the value of the first, whose sign the range looked up tells, and bits per entry."""
     descriptor, order = tags.raw_bytes(item, "LUTDescriptor"), _order(item)
     if descriptor is None or len(descriptor) != 6:
         raise InputError(f"{path}: the descriptor of {name} is missing or damaged; expected three numbers")

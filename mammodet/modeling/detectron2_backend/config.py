@@ -1,7 +1,5 @@
 """Read detectron2's configs, yacs and LazyConfig alike, keep them as plain values, and fit them to a data set."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import re
@@ -18,8 +16,7 @@ from mammodet.config import Detectron2Config, differences
 from mammodet.detectron2_install import require_detectron2
 from mammodet.errors import InputError, raise_faults
 from mammodet.modeling.detectron2_backend.lazy import TARGET, to_objects, to_plain, unkept
-from mammodet.modeling.detectron2_backend.opts import with_opts
-from mammodet.modeling.detectron2_backend.yacs import is_yacs, merge, network_of, usual
+from mammodet.modeling.detectron2_backend.opts import is_yacs, merge, network_of, usual, with_opts
 
 #: What the adapter can run.
 NETWORKS = ("GeneralizedRCNN", "RetinaNet")
@@ -32,8 +29,7 @@ def resolve(settings: Detectron2Config) -> Detectron2Config:
     Where `resolved` is there already, as in a run's `config.yaml`, it must be what `config` gives; it stands for a
     config that is gone.
 
-    Raises:
-        InputError: detectron2 is missing, the config cannot be read, or options that are unknown or not its own.
+    Raises InputError: detectron2 is missing, the config cannot be read, or options that are unknown or not its own.
     """
     require_detectron2()
     stored, config = settings.resolved, settings.config
@@ -114,8 +110,7 @@ def fit(
 def instantiate(values: dict[str, Any]) -> nn.Module:
     """The network of a fitted config, on the CPU, with random weights.
 
-    Raises:
-        InputError: detectron2 is missing, or cannot build it.
+    Raises InputError: detectron2 is missing, or cannot build it.
     """
     require_detectron2()
     model: Any
@@ -222,9 +217,7 @@ def _unsupported(values: dict[str, Any]) -> list[str]:
         return [f"MODEL.META_ARCHITECTURE {model['META_ARCHITECTURE']}: expected {' or '.join(NETWORKS)}"]
     faults = []
     if "Rotated" in model["ANCHOR_GENERATOR"]["NAME"]:
-        faults.append(
-            f"MODEL.ANCHOR_GENERATOR.NAME {model['ANCHOR_GENERATOR']['NAME']}: rotated boxes are not supported"
-        )
+        faults.append(f"MODEL.ANCHOR_GENERATOR.NAME {model['ANCHOR_GENERATOR']['NAME']}: rotated boxes are refused")
     if model["META_ARCHITECTURE"] == "GeneralizedRCNN":
         generator = model["PROPOSAL_GENERATOR"]["NAME"]
         if model["LOAD_PROPOSALS"] or generator != "RPN":
@@ -234,7 +227,7 @@ def _unsupported(values: dict[str, Any]) -> list[str]:
         if "SyncBN" in str(model["ROI_MASK_HEAD"]["NORM"]):
             faults.append(f"MODEL.ROI_MASK_HEAD.NORM {model['ROI_MASK_HEAD']['NORM']}: {_SYNC}")
         faults += [
-            f"MODEL.{head}.POOLER_TYPE {model[head]['POOLER_TYPE']}: rotated boxes are not supported"
+            f"MODEL.{head}.POOLER_TYPE {model[head]['POOLER_TYPE']}: rotated boxes are refused"
             for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD")
             if "Rotated" in model[head]["POOLER_TYPE"]
         ]
@@ -322,8 +315,7 @@ def _sizes(given: Any, levels: int, sizes: Sequence[Sequence[float]]) -> list[li
 def anchor_strides(values: dict[str, Any]) -> tuple[int, ...]:
     """Strides of the feature levels that a resolved config puts anchors on, fine to coarse.
 
-    Raises:
-        InputError: levels whose stride their names do not say.
+    Raises InputError: levels whose stride their names do not say.
     """
     if not is_yacs(values):
         node = next(each for each in _nodes(values["model"]) if str(each.get(TARGET, "")).endswith("AnchorGenerator"))

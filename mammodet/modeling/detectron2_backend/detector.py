@@ -4,8 +4,6 @@ Mask R-CNN, Faster R-CNN and Cascade Mask R-CNN (Cai and Vasconcelos, CVPR 2018)
 CVPR 2020), RetinaNet (Lin et al., ICCV 2017).
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -170,18 +168,10 @@ def _to_detections(found: Any) -> dict[str, Tensor]:
     return detections
 
 
-def build_detectron2(
-    config: DetectorModelConfig,
-    *,
-    num_categories: int,
-    in_channels: int,
-) -> Detectron2Detector:
-    """Wire a detector.
+def build_detectron2(config: DetectorModelConfig, *, num_categories: int, in_channels: int) -> Detectron2Detector:
+    """Wire a detector; `num_categories` are without the background.
 
-    Args:
-        num_categories: without the background.
-    Raises:
-        InputError: detectron2 is missing, or cannot build what the config describes.
+    Raises InputError: detectron2 is missing, or cannot build what the config describes.
     """
     settings = config.detectron2
     if settings.resolved is None:

@@ -3,8 +3,6 @@
 So a checkpoint holds all of its network, and loading it runs no code of strangers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib

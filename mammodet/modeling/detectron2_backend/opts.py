@@ -1,7 +1,5 @@
 """`model.detectron2.opts`: changes to a config of detectron2, all faults told at once."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import yaml
 
 from mammodet.errors import InputError, raise_faults
-from mammodet.modeling.detectron2_backend.yacs import is_yacs, merge, network_of, usual
 
 #: What follows from the data set or from other sections of our config: key, and what to set instead.
 _OURS = {
@@ -41,17 +38,13 @@ def with_opts(values: dict[str, Any], opts: Sequence[Any]) -> dict[str, Any]:
     if not pairs:
         return values
     judge, put = (_yacs_fault, _put_yacs) if is_yacs(values) else (_lazy_fault, _put_lazy)
-    foreign = {key: fault for key, value in pairs if (fault := judge(key) or _section_fault(value))}
+    whole = "a whole section; give its keys one by one"
+    foreign = {
+        key: fault for key, value in pairs if (fault := judge(key) or (whole if isinstance(value, dict) else None))
+    }
     values, faults = put(values, [pair for pair in pairs if pair[0] not in foreign])
-    raise_faults(
-        [*(f"{key}: {fault}" for key, fault in foreign.items()), *faults],
-        where="model.detectron2.opts",
-    )
+    raise_faults([*(f"{key}: {fault}" for key, fault in foreign.items()), *faults], where="model.detectron2.opts")
     return values
-
-
-def _section_fault(value: Any) -> str | None:
-    return "a whole section; give its keys one by one" if isinstance(value, dict) else None
 
 
 def _yacs_fault(key: str) -> str | None:
@@ -140,3 +133,30 @@ def _step(node: Any, part: str) -> Any:
     if isinstance(node, list) and part.isdigit() and int(part) < len(node):
         return node[int(part)]
     return node.get(part, _NOTHING) if isinstance(node, dict) else _NOTHING
+
+
+def is_yacs(values: dict[str, Any]) -> bool:
+    return "MODEL" in values
+
+
+def usual() -> Any:
+    """detectron2's defaults, with PointRend's keys."""
+    from detectron2.config import get_cfg
+    from detectron2.projects.point_rend import add_pointrend_config
+
+    cfg = get_cfg()
+    add_pointrend_config(cfg)
+    return cfg
+
+
+def merge(cfg: Any, values: dict[str, Any]) -> None:
+    """Put plain values into a yacs config, which wants its lists and tuples as they were."""
+    from detectron2.config import CfgNode
+
+    cfg.merge_from_other_cfg(CfgNode(copy.deepcopy(values)))
+
+
+def network_of(cfg: Any) -> dict[str, Any]:
+    """Plain values of what describes the network."""
+    values = yaml.safe_load(cfg.dump())
+    return {"VERSION": values["VERSION"], "MODEL": values["MODEL"]}

@@ -1,7 +1,5 @@
 """Start a detectron2 network from its model zoo, from a file, or from torchvision's weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,7 @@ _OWN = "detector.model."
 def start_detectron2(model: MammoRCNN, config: DetectorModelConfig) -> None:
     """Give a new model the weights that `model.weights` names; say what was taken.
 
-    Raises:
-        InputError: weights that are unknown, cannot be had, or do not fit; none at all for a network that is frozen.
+    Raises InputError: weights that are unknown, cannot be had, or do not fit; none at all for a network that is frozen.
     """
     detector = model.detector
     assert isinstance(detector, Detectron2Detector)
