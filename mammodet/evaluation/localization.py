@@ -25,7 +25,7 @@ from mammodet.evaluation.froc import (
     whole_curve,
 )
 from mammodet.evaluation.masks import IMAGE_FIGURES, PAIR_FIGURES, MaskAgreement, MeanFigures, mask_agreement
-from mammodet.evaluation.matching import MATCH_RULES, Matches, match_all
+from mammodet.evaluation.matching import MATCH_RULES, Floats, Matches, match_all
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import (
     Detection,
@@ -51,13 +51,34 @@ class LesionOutcome:
 
     Attributes:
         threshold_fppi: false positives per image at that score.
+        agreement: PAIR_FIGURES, those that are known.
     """
 
     image: int
     position: int
     score: float | None
     threshold_fppi: float | None
-    agreement: dict[str, float | None]
+    agreement: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes(Sequence[LesionOutcome]):
+    """Of n lesions, in little memory: NaN stands for None, `agreements` is (n, PAIR_FIGURES)."""
+
+    images: Ints
+    positions: Ints
+    scores: Floats
+    fppi: Floats
+    agreements: Floats
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: Any) -> Any:
+        score, fppi = (None if np.isnan(column[row]) else float(column[row]) for column in (self.scores, self.fppi))
+        known = zip(PAIR_FIGURES, self.agreements[row].tolist(), strict=True)
+        agreement = {name: value for name, value in known if not np.isnan(value)}
+        return LesionOutcome(int(self.images[row]), int(self.positions[row]), score, fppi, agreement)
 
 
 class Localization:
@@ -275,36 +296,22 @@ class Localization:
             "nothing found is Dice 0.",
         )
 
-    def outcomes(self) -> list[LesionOutcome]:
+    def outcomes(self) -> Outcomes:
         """What became of each lesion to be found, under the chosen rule."""
         rule, denominator = self._options.match, self._options.denominator
         curve: Froc = whole_curve(self._maker, self._dataset, self._lesions, rule, denominator)
-        hits = np.flatnonzero(self._matches.lesion >= 0)
-        by_lesion = dict(zip(self._matches.lesion[hits].tolist(), hits.tolist(), strict=True))
-        agreement: dict[int, dict[str, float | None]] = {}
+        wanted, found = ~self._lesions.ignored, self._matches.lesion
+        row = np.full(len(wanted), -1)
+        row[found[found >= 0]] = np.flatnonzero(found >= 0)
+        score = np.append(self._found.scores, np.nan)[row]
+        place = np.searchsorted(-curve.thresholds, -score, side="left")  # from minus infinity on
+        agreement = np.full((len(wanted), len(PAIR_FIGURES)), np.nan)
         if self._agreement is not None:
-            for lesion, values in zip(self._agreement.lesions, self._agreement.pairs, strict=True):
-                agreement[int(lesion)] = {
-                    name: None if np.isnan(value) else float(value)
-                    for name, value in zip(PAIR_FIGURES, values, strict=True)
-                }
-        rising = -curve.thresholds  # from minus infinity on
-        outcomes = []
-        first = np.searchsorted(self._lesions.images, self._lesions.images, side="left")
-        for number in np.flatnonzero(~self._lesions.ignored):
-            row = by_lesion.get(int(number))
-            score = float(self._found.scores[row]) if row is not None else None
-            place = int(np.searchsorted(rising, -score, side="left")) if score is not None else 0
-            outcomes.append(
-                LesionOutcome(
-                    image=int(self._lesions.images[number]),
-                    position=int(number - first[number]),
-                    score=score,
-                    threshold_fppi=float(curve.fppi[place]) if score is not None else None,
-                    agreement=agreement.get(int(number), {}),
-                )
-            )
-        return outcomes
+            agreement[self._agreement.lesions] = self._agreement.pairs
+        images = self._lesions.images
+        position = np.arange(len(images)) - np.searchsorted(images, images, side="left")
+        fppi = np.append(curve.fppi, np.nan)[place]
+        return Outcomes(images[wanted], position[wanted], score[wanted], fppi[wanted], agreement[wanted])
 
 
 def part_of(
