@@ -30,7 +30,7 @@ class Texts(Sequence[str]):
 
     def append(self, text: str) -> None:
         """Add one."""
-        self._tail += text.encode()
+        self._tail += text.encode("utf-8", "surrogatepass")  # names may hold bytes that are no letters
         self._ends.append(self._written + len(self._tail))
         if len(self._tail) > _CHUNK:
             self._file = self._file or TemporaryFile()  # noqa: SIM115  # open as long as this
@@ -44,8 +44,10 @@ class Texts(Sequence[str]):
     def __getitem__(self, row: Any) -> Any:
         start, end = self._ends[row], self._ends[row + 1]
         if self._file is not None and start < self._written:
-            return os.pread(self._file.fileno(), end - start, start).decode()
-        return self._tail[start - self._written : end - self._written].decode()
+            content = os.pread(self._file.fileno(), end - start, start)
+        else:
+            content = bytes(self._tail[start - self._written : end - self._written])
+        return content.decode("utf-8", "surrogatepass")
 
 
 class _Layout(NamedTuple):

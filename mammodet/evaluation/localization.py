@@ -137,7 +137,8 @@ class Localization:
         kinds: tuple[Kind, ...] = ("bbox", "segm") if self.with_masks else ("bbox",)
         measure = AveragePrecision(self._dataset, self._found, self._lesions, self._clusters, kinds, self._sizes)
         over_all, by_size = measure.results(bootstrap)
-        main, *others = self._froc(bootstrap)
+        del measure  # a large one
+        main, *others = [section for rule in self._rules() for section in self._froc(rule, bootstrap)]
         return {
             "detection": Detection(bbox=over_all["bbox"], segm=over_all.get("segm")),
             "ap_by_size": self._by_size(by_size, kinds),
@@ -157,34 +158,33 @@ class Localization:
             if counts.get(label)
         ]
 
-    def _froc(self, bootstrap: Bootstrap) -> list[FrocSection]:
-        """The chosen rule and denominator first, with the whole curve."""
-        chosen, sections = self._options.match, []
-        for rule in self._rules():  # one by one, for matches of all rules would take much memory
-            maker = self._maker_by(rule)
-            main = [self._options.denominator] if rule == chosen else []
-            denominators = list(dict.fromkeys([*main, *DENOMINATORS]))
-            curves = [
-                maker.curve(
-                    maker.false_positives(denominator_images(self._dataset, one)), grid=BAND_FPPI if one in main else ()
+    def _froc(self, rule: str, bootstrap: Bootstrap) -> list[FrocSection]:
+        """By one match rule, the chosen denominator first where it is the chosen rule, with the whole curve."""
+        maker = self._maker_by(rule)
+        main = [self._options.denominator] if rule == self._options.match else []
+        denominators = list(dict.fromkeys([*main, *DENOMINATORS]))
+        curves = [
+            maker.curve(
+                maker.false_positives(denominator_images(self._dataset, one)), grid=BAND_FPPI if one in main else ()
+            )
+            for one in denominators
+        ]
+        sections = []
+        for denominator, (points, band) in zip(denominators, FrocFigures(curves).results(bootstrap), strict=True):
+            whole = whole_curve(maker, self._dataset, self._lesions, rule, denominator)
+            sections.append(
+                FrocSection(
+                    points=points.points,
+                    cpm=points.cpm,
+                    match=rule,
+                    denominator=denominator,
+                    duplicates=self._options.duplicates,
+                    n_images=whole.images,
+                    n_lesions=whole.lesions,
+                    curve=whole.corners() if denominator in main else None,
+                    band=band,
                 )
-                for one in denominators
-            ]
-            for denominator, (points, band) in zip(denominators, FrocFigures(curves).results(bootstrap), strict=True):
-                whole = whole_curve(maker, self._dataset, self._lesions, rule, denominator)
-                sections.append(
-                    FrocSection(
-                        points=points.points,
-                        cpm=points.cpm,
-                        match=rule,
-                        denominator=denominator,
-                        duplicates=self._options.duplicates,
-                        n_images=whole.images,
-                        n_lesions=whole.lesions,
-                        curve=whole.corners() if denominator in main else None,
-                        band=band,
-                    )
-                )
+            )
         return sections
 
     def _by_category(self, bootstrap: Bootstrap) -> dict[str, FrocPoints]:

@@ -154,7 +154,7 @@ def pair_mask_iou(pairs: Pairs, found: Sequence[Rle], lesions: Sequence[Rle], cr
 
     # one call for a run of detections that touch the same lesions
     for targets, run in groupby(np.flatnonzero(pairs.count > 0), beside):
-        rows = list(run)
+        rows = [int(row) for row in run]
         regions = [int(crowd[row]) for row in targets]
         overlap = coco_mask.iou([found[row] for row in rows], [lesions[row] for row in targets], regions)
         start = pairs.start[rows[0]]
