@@ -15,7 +15,7 @@ from mammodet.errors import InputError
 from mammodet.evaluation.evaluate import Entry, evaluate
 from mammodet.evaluation.flat import flat_detections, flat_lesions
 from mammodet.evaluation.froc import DENOMINATORS, FPPI_POINTS, CurveMaker, FrocFigures, denominator_images, froc
-from mammodet.evaluation.matching import assign, make_pairs, match_all
+from mammodet.evaluation.matching import assign, hulls, make_pairs, match_all
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import FrocCurve
 from mammodet.records import Detections
@@ -367,3 +367,10 @@ def test_pairs_that_touch_are_found_block_by_block(monkeypatch):
     monkeypatch.setattr("mammodet.evaluation.matching._MOST_PAIRS", 5)
     with pytest.raises(InputError, match="more than 5 pairs of a detection and a lesion"):
         make_pairs(found.images, lesions.images, found.boxes_xyxy, lesions.boxes_xyxy)
+
+
+def test_boxes_are_widened_to_their_masks_block_by_block(monkeypatch):
+    boxes = np.array([[10.0, 10, 20, 20], [30, 10, 40, 20], [50, 10, 60, 20]])
+    masks = [box_mask((8, 12, 18, 30)), box_mask((32, 12, 38, 18)), box_mask((50, 5, 65, 20))]
+    monkeypatch.setattr("mammodet.evaluation.matching._BLOCK_MASKS", 2)
+    assert hulls(boxes, masks).tolist() == [[8, 10, 20, 30], [30, 10, 40, 20], [50, 5, 65, 20]]

@@ -72,8 +72,19 @@ def test_selected_predictions_are_of_the_images_that_they_are_selected_for():
     assert np.nan_to_num(again.column("malignant"), nan=-1).tolist() == [0.125, -1]
 
 
+def test_detections_of_all_images_are_those_of_one_after_another():
+    packed = PackedPredictions.of([WHOLE, BARE, WHOLE])
+    for order, images in (([0, 1, 2], [0, 0, 2, 2]), ([2, 1, 0], [2, 2, 0, 0]), ([2], [2, 2])):
+        of, joined = packed.detections(np.array(order))
+        each = [packed[row].detections for row in order]
+        assert of.tolist() == images
+        for name in ("boxes_xyxy", "scores", "category_ids"):
+            assert getattr(joined, name).tolist() == [value for one in each for value in getattr(one, name).tolist()]
+        assert list(joined.rles or ()) == [mask for one in each for mask in one.rles or ()]
+
+
 def test_texts_are_read_back_from_memory_and_from_the_file():
-    texts, given = Texts(), [letter * 400_000 for letter in "abcdefgh"] + ["", "last"]
+    texts, given = Texts(), [letter * 400_000 for letter in "abcdefgh"] + ["", "l\udcfft"]
     for text in given:
         texts.append(text)
     assert list(texts) == given

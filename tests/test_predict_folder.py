@@ -135,6 +135,7 @@ def test_an_image_that_was_replaced_is_predicted_again(predictor, tmp_path, monk
 
 DYING = """
 import os, signal, sys
+from multiprocessing import active_children
 from pathlib import Path
 from mammodet.config import Config
 from mammodet.data.inputs import gather
@@ -151,6 +152,9 @@ class Dying(Predictor):
         name = images[0][0].record.file_name
         if name == sys.argv[3]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[3] == "a worker at " + name:
+            active_children()[0].kill()
+            active_children()[0].join()
         print("predicted", name)
         empty = Detections.empty(with_masks=True)
         return [ImagePrediction.of(look.record, {"tumor": int(name[0]) / 7}, empty) for (look,) in images]
@@ -188,6 +192,24 @@ def test_a_killed_process_loses_no_image_that_is_done(tmp_path):
     assert run("whole", "") == (0, ["0", "1", "2", "3", "4"])
     names = ("out", "whole")
     one, other = ((tmp_path / name / "predictions.json").read_bytes() for name in names)
+    assert one == other
+
+
+def test_a_killed_worker_loses_no_image_that_is_done(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(8):
+        write_image(folder / f"{number}.png", number)
+    process = start_dying(folder, tmp_path / "out", "a worker at 1.png")
+    said, _ = process.communicate()
+    done = re.findall(r"predicted (\d)", said)
+    assert process.returncode == 1
+    assert done[:2] == ["0", "1"]
+    assert f"predictions.partial.jsonl holds {len(done)} images" in said
+    assert "--num-workers" in said
+    assert ended(start_dying(folder, tmp_path / "out")) == (0, list("01234567")[len(done) :])
+    assert ended(start_dying(folder, tmp_path / "whole"))[0] == 0
+    one, other = ((tmp_path / name / "predictions.json").read_bytes() for name in ("out", "whole"))
     assert one == other
 
 

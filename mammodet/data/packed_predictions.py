@@ -28,7 +28,7 @@ class Texts(Sequence[str]):
 
     def append(self, text: str) -> None:
         """Add one."""
-        self._tail += text.encode()
+        self._tail += text.encode("utf-8", "surrogatepass")  # names may hold bytes that are no letters
         self._ends.append(self._written + len(self._tail))
         if len(self._tail) > _CHUNK:
             self._file = self._file or TemporaryFile()  # noqa: SIM115  # open as long as this
@@ -42,8 +42,10 @@ class Texts(Sequence[str]):
     def __getitem__(self, row: Any) -> Any:
         start, end = self._ends[row], self._ends[row + 1]
         if self._file is not None and start < self._written:
-            return os.pread(self._file.fileno(), end - start, start).decode()
-        return self._tail[start - self._written : end - self._written].decode()
+            content = os.pread(self._file.fileno(), end - start, start)
+        else:
+            content = bytes(self._tail[start - self._written : end - self._written])
+        return content.decode("utf-8", "surrogatepass")
 
 
 class _Layout(NamedTuple):
@@ -58,8 +60,8 @@ class Columns:
     """What is stored: of images, of their scores, of their detections, each one after another."""
 
     def __init__(self) -> None:
-        self.ids, self.names = array("q"), list[str]()
-        self.facts: list[tuple[Any, ...]] = []  # size, patient, laterality, view
+        self.ids, self.names = array("q"), Texts()
+        self.facts: tuple[list[Any], ...] = ([], [], [], [])  # size, patient, laterality, view
         self.layouts: dict[_Layout, int] = {}
         self.layout, self.values, self.value_start = array("i"), array("d"), array("q")
         self.warnings: dict[int, tuple[str, ...]] = {}
@@ -79,7 +81,9 @@ class Columns:
             self.warnings[len(self.ids)] = prediction.warnings
         self.ids.append(prediction.image_id)
         self.names.append(prediction.file_name)
-        self.facts.append(_shared((prediction.size_hw, prediction.patient_id, prediction.laterality, prediction.view)))
+        facts = (prediction.size_hw, prediction.patient_id, prediction.laterality, prediction.view)
+        for column, fact in zip(self.facts, facts, strict=True):
+            column.append(fact)
         self.layout.append(self.layouts.setdefault(layout, len(self.layouts)))
         self.value_start.append(len(self.values))
         for scores in (prediction.scores, *by_rule.values(), *by_class.values()):
@@ -112,7 +116,7 @@ class Columns:
         values = iter(self.values[first : first + count])
         start, end = self.start[row], self.start[row + 1]
         mask = self.mask_start[row]
-        size_hw, patient_id, laterality, view = self.facts[row]
+        size_hw, patient_id, laterality, view = (column[row] for column in self.facts)
         return ImagePrediction(
             self.ids[row],
             self.names[row],
@@ -223,6 +227,8 @@ class PackedPredictions(Sequence[ImagePrediction]):
         masks = None
         if not len(bare) if found.any() else self._with_masks:
             masks = columns.masks(np.repeat(np.asarray(columns.mask_start)[rows], count) + within)
+        if np.array_equal(places, np.arange(len(columns.scores))):
+            places = slice(None)  # all of them, without a copy
         boxes = np.asarray(columns.boxes).reshape(-1, 4)[places]
         scores, categories = np.asarray(columns.scores)[places], np.asarray(columns.categories)[places]
         return np.repeat(images, count), Detections(boxes, scores, categories, masks)

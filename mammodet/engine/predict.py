@@ -330,7 +330,7 @@ def _predict_rest(
     if partial.places:
         print(f"{partial.path}: going on after {len(partial.places)} images that are done")
     remaining = Dataset(dataset.categories, rest, dataset.info)
-    with _say_on_interrupt(partial.path):
+    with _say_what_is_done(partial):
         results = predictor.predict(remaining, root, num_workers=num_workers, force=force)
         for result in tqdm(results, total=len(rest), desc="predict", unit="image", disable=None if progress else True):
             if isinstance(result, Skipped):
@@ -378,9 +378,9 @@ def _say_warnings(images: Sequence[ImagePrediction], most: int = 20) -> None:
 
 
 @contextmanager
-def _say_on_interrupt(partial: Path) -> Iterator[None]:
+def _say_what_is_done(partial: Partial) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        print(f"stopped; {partial} holds what is done, the same command goes on from it")
+    except (KeyboardInterrupt, InputError):  # as where a worker was killed
+        print(f"stopped; {partial.path} holds {len(partial.places)} images, the same command goes on from it")
         raise

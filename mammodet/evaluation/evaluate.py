@@ -108,8 +108,8 @@ def evaluate(
 
 def _evaluate_one(
     dataset: Dataset, entry: Entry, clusters: Ints, options: Options, bootstrap: Bootstrap
-) -> tuple[ModelResult, list[LesionOutcome]]:
-    outcomes: list[LesionOutcome] = []
+) -> tuple[ModelResult, Sequence[LesionOutcome]]:
+    outcomes: Sequence[LesionOutcome] = []
     predictions = PackedPredictions.of(entry.predictions)
     if not entry.detects:
         places: dict[str, Any] = {"strata": classifier_strata(dataset, predictions, clusters, bootstrap)}

@@ -25,7 +25,7 @@ from mammodet.evaluation.froc import (
     whole_curve,
 )
 from mammodet.evaluation.masks import IMAGE_FIGURES, PAIR_FIGURES, MaskAgreement, MeanFigures, mask_agreement
-from mammodet.evaluation.matching import MATCH_RULES, Matches, match_all
+from mammodet.evaluation.matching import MATCH_RULES, Floats, Matches, match_all
 from mammodet.evaluation.options import Options
 from mammodet.evaluation.results import (
     Detection,
@@ -51,13 +51,34 @@ class LesionOutcome:
 
     Attributes:
         threshold_fppi: false positives per image at that score.
+        agreement: PAIR_FIGURES, those that are known.
     """
 
     image: int
     position: int
     score: float | None
     threshold_fppi: float | None
-    agreement: dict[str, float | None]
+    agreement: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes(Sequence[LesionOutcome]):
+    """Of n lesions, in little memory: NaN stands for None, `agreements` is (n, PAIR_FIGURES)."""
+
+    images: Ints
+    positions: Ints
+    scores: Floats
+    fppi: Floats
+    agreements: Floats
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: Any) -> Any:
+        score, fppi = (None if np.isnan(column[row]) else float(column[row]) for column in (self.scores, self.fppi))
+        known = zip(PAIR_FIGURES, self.agreements[row].tolist(), strict=True)
+        agreement = {name: value for name, value in known if not np.isnan(value)}
+        return LesionOutcome(int(self.images[row]), int(self.positions[row]), score, fppi, agreement)
 
 
 class Localization:
@@ -111,7 +132,8 @@ class Localization:
         kinds: tuple[Kind, ...] = ("bbox", "segm") if self.with_masks else ("bbox",)
         measure = AveragePrecision(self._dataset, self._found, self._lesions, self._clusters, kinds, self._sizes)
         over_all, by_size = measure.results(bootstrap)
-        main, *others = self._froc(bootstrap)
+        del measure  # a large one
+        main, *others = [section for rule in self._rules() for section in self._froc(rule, bootstrap)]
         return {
             "detection": Detection(bbox=over_all["bbox"], segm=over_all.get("segm")),
             "ap_by_size": self._by_size(by_size, kinds),
@@ -131,34 +153,33 @@ class Localization:
             if counts.get(label)
         ]
 
-    def _froc(self, bootstrap: Bootstrap) -> list[FrocSection]:
-        """The chosen rule and denominator first, with the whole curve."""
-        chosen, sections = self._options.match, []
-        for rule in self._rules():  # one by one, for matches of all rules would take much memory
-            maker = self._maker_by(rule)
-            main = [self._options.denominator] if rule == chosen else []
-            denominators = list(dict.fromkeys([*main, *DENOMINATORS]))
-            curves = [
-                maker.curve(
-                    maker.false_positives(denominator_images(self._dataset, one)), grid=BAND_FPPI if one in main else ()
+    def _froc(self, rule: str, bootstrap: Bootstrap) -> list[FrocSection]:
+        """By one match rule, the chosen denominator first where it is the chosen rule, with the whole curve."""
+        maker = self._maker_by(rule)
+        main = [self._options.denominator] if rule == self._options.match else []
+        denominators = list(dict.fromkeys([*main, *DENOMINATORS]))
+        curves = [
+            maker.curve(
+                maker.false_positives(denominator_images(self._dataset, one)), grid=BAND_FPPI if one in main else ()
+            )
+            for one in denominators
+        ]
+        sections = []
+        for denominator, (points, band) in zip(denominators, FrocFigures(curves).results(bootstrap), strict=True):
+            whole = whole_curve(maker, self._dataset, self._lesions, rule, denominator)
+            sections.append(
+                FrocSection(
+                    points=points.points,
+                    cpm=points.cpm,
+                    match=rule,
+                    denominator=denominator,
+                    duplicates=self._options.duplicates,
+                    n_images=whole.images,
+                    n_lesions=whole.lesions,
+                    curve=whole.corners() if denominator in main else None,
+                    band=band,
                 )
-                for one in denominators
-            ]
-            for denominator, (points, band) in zip(denominators, FrocFigures(curves).results(bootstrap), strict=True):
-                whole = whole_curve(maker, self._dataset, self._lesions, rule, denominator)
-                sections.append(
-                    FrocSection(
-                        points=points.points,
-                        cpm=points.cpm,
-                        match=rule,
-                        denominator=denominator,
-                        duplicates=self._options.duplicates,
-                        n_images=whole.images,
-                        n_lesions=whole.lesions,
-                        curve=whole.corners() if denominator in main else None,
-                        band=band,
-                    )
-                )
+            )
         return sections
 
     def _by_category(self, bootstrap: Bootstrap) -> dict[str, FrocPoints]:
@@ -270,36 +291,22 @@ class Localization:
             "nothing found is Dice 0.",
         )
 
-    def outcomes(self) -> list[LesionOutcome]:
+    def outcomes(self) -> Outcomes:
         """What became of each lesion to be found, under the chosen rule."""
         rule, denominator = self._options.match, self._options.denominator
         curve: Froc = whole_curve(self._maker, self._dataset, self._lesions, rule, denominator)
-        hits = np.flatnonzero(self._matches.lesion >= 0)
-        by_lesion = dict(zip(self._matches.lesion[hits].tolist(), hits.tolist(), strict=True))
-        agreement: dict[int, dict[str, float | None]] = {}
+        wanted, found = ~self._lesions.ignored, self._matches.lesion
+        row = np.full(len(wanted), -1)
+        row[found[found >= 0]] = np.flatnonzero(found >= 0)
+        score = np.append(self._found.scores, np.nan)[row]
+        place = np.searchsorted(-curve.thresholds, -score, side="left")  # from minus infinity on
+        agreement = np.full((len(wanted), len(PAIR_FIGURES)), np.nan)
         if self._agreement is not None:
-            for lesion, values in zip(self._agreement.lesions, self._agreement.pairs, strict=True):
-                agreement[int(lesion)] = {
-                    name: None if np.isnan(value) else float(value)
-                    for name, value in zip(PAIR_FIGURES, values, strict=True)
-                }
-        rising = -curve.thresholds  # from minus infinity on
-        outcomes = []
-        first = np.searchsorted(self._lesions.images, self._lesions.images, side="left")
-        for number in np.flatnonzero(~self._lesions.ignored):
-            row = by_lesion.get(int(number))
-            score = float(self._found.scores[row]) if row is not None else None
-            place = int(np.searchsorted(rising, -score, side="left")) if score is not None else 0
-            outcomes.append(
-                LesionOutcome(
-                    image=int(self._lesions.images[number]),
-                    position=int(number - first[number]),
-                    score=score,
-                    threshold_fppi=float(curve.fppi[place]) if score is not None else None,
-                    agreement=agreement.get(int(number), {}),
-                )
-            )
-        return outcomes
+            agreement[self._agreement.lesions] = self._agreement.pairs
+        images = self._lesions.images
+        position = np.arange(len(images)) - np.searchsorted(images, images, side="left")
+        fppi = np.append(curve.fppi, np.nan)[place]
+        return Outcomes(images[wanted], position[wanted], score[wanted], fppi[wanted], agreement[wanted])
 
 
 def part_of(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,12 +114,14 @@ def hulls(boxes_xyxy: Floats, masks: Sequence[Rle] | None) -> Floats:
     """Boxes (n, 4), widened to hold their masks: other programs' boxes may leave theirs out."""
     if not masks:
         return boxes_xyxy
-    starts = range(0, len(masks), _BLOCK_MASKS)
-    blocks = [[masks[row] for row in range(start, min(start + _BLOCK_MASKS, len(masks)))] for start in starts]
-    own = np.concatenate([np.asarray(coco_mask.toBbox(block)).reshape(-1, 4) for block in blocks])
-    return np.concatenate(
-        [np.minimum(boxes_xyxy[:, :2], own[:, :2]), np.maximum(boxes_xyxy[:, 2:], own[:, :2] + own[:, 2:])], axis=1
-    )
+    widened = boxes_xyxy.copy()
+    for start in range(0, len(masks), _BLOCK_MASKS):  # for a mask is large while it is looked at
+        rows = slice(start, start + _BLOCK_MASKS)
+        block = [masks[row] for row in range(len(masks))[rows]]
+        own = np.asarray(coco_mask.toBbox(block)).reshape(-1, 4)
+        widened[rows, :2] = np.minimum(boxes_xyxy[rows, :2], own[:, :2])
+        widened[rows, 2:] = np.maximum(boxes_xyxy[rows, 2:], own[:, :2] + own[:, 2:])
+    return widened
 
 
 def pair_box_iou(found_xywh: Floats, lesion_xywh: Floats, crowd: Bools) -> Floats:
@@ -136,24 +138,18 @@ def pair_box_iou(found_xywh: Floats, lesion_xywh: Floats, crowd: Bools) -> Float
 def pair_mask_iou(pairs: Pairs, found: Sequence[Rle], lesions: Sequence[Rle], crowd: Bools) -> Floats:
     """IoU (p,) of pairs of masks, by pycocotools; for a crowd (per lesion), the share of the detection inside."""
     values = np.zeros(len(pairs.found))
+
+    def beside(row: np.int64) -> tuple[int, ...]:
+        return tuple(pairs.lesion[pairs.start[row] : pairs.start[row] + pairs.count[row]].tolist())
+
     # one call for a run of detections that touch the same lesions
-    rows = np.flatnonzero(pairs.count > 0)
-    same = [
-        pairs.count[one] == pairs.count[two] and np.array_equal(_lesions_of(pairs, one), _lesions_of(pairs, two))
-        for one, two in pairwise(rows)
-    ]
-    for run in np.split(rows, np.flatnonzero(~np.array(same, dtype=bool)) + 1) if len(rows) else ():
-        targets = _lesions_of(pairs, run[0])
-        overlap = coco_mask.iou(
-            [found[row] for row in run], [lesions[row] for row in targets], crowd[targets].astype(np.uint8).tolist()
-        )
-        start = pairs.start[run[0]]
-        values[start : start + len(run) * len(targets)] = np.asarray(overlap).ravel()
+    for targets, run in groupby(np.flatnonzero(pairs.count > 0), beside):
+        rows = [int(row) for row in run]
+        regions = [int(crowd[row]) for row in targets]
+        overlap = coco_mask.iou([found[row] for row in rows], [lesions[row] for row in targets], regions)
+        start = pairs.start[rows[0]]
+        values[start : start + len(rows) * len(targets)] = np.asarray(overlap).ravel()
     return values
-
-
-def _lesions_of(pairs: Pairs, row: np.int64) -> Ints:
-    return pairs.lesion[pairs.start[row] : pairs.start[row] + pairs.count[row]]
 
 
 def rank_within(groups: Ints) -> Ints:
