@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -106,7 +106,7 @@ class Guard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if headers.get(b"host", b"").decode("latin-1").lower() not in self.hosts:
             return 403, "this server answers under its own address only"
-        if origin and urlsplit(origin).netloc.lower() not in self.hosts:
+        if origin and origin.lower() not in {f"http://{host}" for host in self.hosts}:
             return 403, "the request comes from another site"
         given = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
         given = given or parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
@@ -205,7 +205,7 @@ def make_app(
         if finder is None:
             raise HTTPException(404, "mammodet view was started without an evaluation")
         query = {name: value for name, value in request.query_params.items() if name != "token"}
-        return JSONResponse(await run_in_threadpool(finder.find, query))
+        return InTurn(lambda: JSONResponse(finder.find(query)), turns)
 
     async def details(request: Request) -> Response:
         study, exam = shown(request).study, request.path_params["exam"]
@@ -219,7 +219,7 @@ def make_app(
             raise HTTPException(422, "window: expected a number or 'none'")
         window = None if asked == "none" else int(asked)
         most = request.query_params.get("most", "99999")
-        if not (most.isdecimal() and 1 < len(most) < 6):
+        if not (most.isdecimal() and len(most) < 6 and int(most) > 9):
             raise HTTPException(422, "most: expected a number of pixels from 10 to 99999")
         return InTurn(lambda: pixel_response(at_most(study.pixels(number, window), int(most))), turns)
 
@@ -271,6 +271,9 @@ def make_app(
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "the server failed; its terminal says why"}, 500)
+
     return Starlette(
         routes=[
             Route("/", index),
@@ -290,7 +293,7 @@ def make_app(
             Route("/v1/predict", predict, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, token=token, hosts=hosts)],
-        exception_handlers={InputError: wrong_input, HTTPException: refused},
+        exception_handlers={InputError: wrong_input, HTTPException: refused, Exception: failed},
     )
 
 

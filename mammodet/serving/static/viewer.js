@@ -85,10 +85,10 @@ function hangingOrder(images) {
     .map((entry) => entry[2]);
 }
 
-/** What stands at a threshold: lesions found and missed, false findings; null where no truth is known. */
+/** What stands at a threshold: lesions found and missed, false findings; null where that cannot be judged. */
 function judgeAt(image, threshold) {
   const shown = image.findings.filter((one) => one.score >= threshold);
-  if (!image.truth_known || !image.scores) return null;
+  if (!image.judged) return null;
   const hit = new Set(shown.map((one) => one.lesion).filter((one) => one !== null));
   const real = image.truth.map((_, place) => place).filter((place) => !image.truth[place].ignore);
   return {
@@ -132,7 +132,7 @@ const KEYS = [
   ["wheel, + / -", "zoom"], ["arrows", "pan"], ["0 / 1", "fit / one pixel to one of the screen"],
   ["w / W", "window wider, narrower"], ["l / L", "level up, down"], ["p", "next window of the DICOM file"], ["i", "invert"], ["g", "magnifier"],
   ["b / c / t / h", "boxes, contours, truth, heat on or off"], ["[ / ]", "threshold down, up"], ["o", "next operating point"],
-  ["r", "ruler: drag; in mm only where the spacing is known"],
+  ["r", "ruler: drag, or arrows and Shift+arrows move its ends; in mm only where the spacing is known"],
   [". / ,", "next, previous finding"], ["a / x / X", "accept, reject the finding; reject all that have no verdict"],
   ["d / n", "redraw the finding / new box: drag, or arrows move, Shift+arrows resize, Enter keeps, Esc drops"],
   ["u", "clear the verdict; of an added box: remove it"], ["m", "comment"], ["v", "image done"], ["e", "export the corrected images as COCO"],
@@ -151,6 +151,7 @@ function start() {
   const study = { images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
   let saving = Promise.resolve(), commentTimer = null, mostBytes = 0, keptIn = "", reading = null;
   const ahead = new Map(); // of the next exam, by image
+  const unsaved = new Set(); // images with verdicts that were not sent
 
   const ask = (path, options = {}) => fetch(path, { ...options, headers: { Authorization: `Bearer ${token}` } });
   const say = (text) => { $("status").textContent = plain(text); };
@@ -261,14 +262,15 @@ function start() {
     $("exams").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
   }
 
-  async function open(place, number = null) {
+  /** Opens an exam, as the row of the list that `number` is the first image of; `shown` is chosen among its images. */
+  async function open(place, number = null, shown = number) {
     if (state.panels.length) keepComment();
     const before = state.panels.length ? imageOf(active()).part : null;
-    Object.assign(state, { exam: place, chosen: state.cases ? number : null, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
+    Object.assign(state, { exam: place, chosen: number, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
     const load = ++state.loads;
     const exam = study.exams[place];
     state.panels = hangingOrder(exam.images.map((number) => study.images[number])).map((position) => makePanel(exam.images[position]));
-    state.active = Math.max(state.panels.findIndex((panel) => panel.number === number), 0);
+    state.active = Math.max(state.panels.findIndex((panel) => panel.number === shown), 0);
     $("panels").replaceChildren(...state.panels.map((panel) => panel.element));
     if (imageOf(active()).part !== before) showPart();
     layout();
@@ -311,12 +313,11 @@ function start() {
       if (load !== state.loads) return;
       const same = panel.preset === preset;
       Object.assign(panel, loaded, { error: null, off: null, preset });
-      if (!same) {
-        panel.range = preset === "none" || !panel.details.presets.length ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
+      if (!same) panel.range = preset === "none" || !panel.details.presets.length ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
+      if (!panel.view) {
         const wanted = wantedSide(imageOf(panel).laterality), wall = wallSide(panel.pixels, panel.width, panel.height);
-        Object.assign(panel, { side: wanted ?? wall, mirror: wanted !== null && wall !== wanted });
+        home(Object.assign(panel, { side: wanted ?? wall, mirror: wanted !== null && wall !== wanted }));
       }
-      if (!panel.view) home(panel);
     } catch (error) {
       panel.error = error.message;
       say(error.message);
@@ -356,7 +357,7 @@ function start() {
     const number = wanted.has("image") ? study.images.findIndex((image) => image.name === wanted.get("image")) : state.panels.length ? active().number : -1;
     const exam = study.exams.findIndex((one) => one.images.includes(number)), row = state.exams.find((one) => one.exam.images.includes(number));
     const first = row ?? (wanted.has("image") && exam >= 0 ? { place: exam } : state.exams[0] ?? { place: 0 });
-    await open(first.place, state.cases ? first.number : number);
+    await open(first.place, first.number ?? null, study.exams[first.place].images.includes(number) ? number : first.number);
     if (wanted.has("threshold")) setThreshold(state.threshold);
     if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}`);
     if (!state.exams.length) say("none fits");
@@ -440,7 +441,8 @@ function start() {
     canvas.onfocus = () => activate(state.panels.indexOf(panel));
     canvas.onpointerdown = (event) => pointerDown(panel, event);
     canvas.onpointermove = (event) => pointerMove(panel, event);
-    canvas.onpointerup = () => pointerUp(panel);
+    canvas.onpointerup = canvas.onpointercancel = () => pointerUp(panel);
+    canvas.onpointerleave = () => { panel.pointer = null; draw(panel); };
     canvas.ondblclick = () => press("f");
     canvas.oncontextmenu = (event) => event.preventDefault();
     canvas.addEventListener("wheel", (event) => {
@@ -458,6 +460,8 @@ function start() {
     const frame = panel.canvas.getBoundingClientRect();
     return [(event.clientX - frame.left) * ratio(), (event.clientY - frame.top) * ratio()];
   };
+  const middle = (panel) => toImage(panel.view, imageOf(panel), [panel.canvas.width / 2, panel.canvas.height / 2]);
+  const stepOf = (panel, dx, dy) => [dx * (panel.view.mirror ? -1 : 1), dy].map((by) => (by * 6 * ratio()) / panel.view.scale); // of an arrow key
   const home = (panel) => { panel.view = fit(panel.canvas, imageOf(panel), panel.side, panel.mirror); };
 
   function layout() {
@@ -481,8 +485,7 @@ function start() {
   function activate(index) {
     if (index === state.active && state.panels[index].element.classList.contains("active")) return;
     keepComment();
-    state.active = index;
-    state.finding = 0;
+    Object.assign(state, { active: index, finding: 0, draft: null, tool: state.draft ? null : state.tool }); // a box belongs to its image
     refresh();
   }
 
@@ -520,7 +523,7 @@ function start() {
     if (state.show.h) drawHeat(context, panel, panel.view);
     drawMarks(context, panel, panel.view);
     for (const label of context.words) drawLabel(context, ...label);
-    if (state.show.g && panel.pointer) magnify(context, panel);
+    if (state.show.g && (panel.pointer || panel === active())) magnify(context, panel, panel.pointer ?? [panel.canvas.width / 2, panel.canvas.height / 2]);
     if (panel === active()) $("window").textContent = `black ${Math.round(panel.range[0])}, white ${Math.round(panel.range[1])}, zoom ${panel.view.scale.toFixed(2)}`;
   }
 
@@ -534,13 +537,13 @@ function start() {
     context.setTransform(1, 0, 0, 1, 0, 0);
   }
 
-  function magnify(context, panel) {
-    const size = 130 * ratio(), [x, y] = panel.pointer;
+  function magnify(context, panel, [x, y]) {
+    const size = 130 * ratio();
     context.save();
     context.beginPath();
     context.arc(x, y, size, 0, 2 * Math.PI);
     context.clip();
-    drawPixels(context, panel, zoomAt(panel.view, panel.pointer, 3));
+    drawPixels(context, panel, zoomAt(panel.view, [x, y], 3));
     context.restore();
     line(context, "#ddd", [], () => context.arc(x, y, size, 0, 2 * Math.PI));
   }
@@ -625,7 +628,7 @@ function start() {
         const verdict = row.mark?.verdict;
         if (verdict === "added") return drawShape(context, panel, view, row.box, [], DRAWN, [], `${chosen}${position + 1} added`);
         if (verdict === "redrawn") return drawShape(context, panel, view, row.mark.box_xyxy, [], DRAWN, [], `${chosen}${position + 1} ${SIGNS.redrawn}`);
-        const words = [`${chosen}${position + 1}`, percent(row.score), SIGNS[verdict] ?? (image.truth_known && state.show.t && ["false", "second"].includes(row.kind) ? row.kind : "")];
+        const words = [`${chosen}${position + 1}`, percent(row.score), SIGNS[verdict] ?? (state.show.t && ["false", "second"].includes(row.kind) ? row.kind : "")];
         drawShape(context, panel, view, row.box, panel.details?.findings[row.detection], FOUND, verdict === "rejected" ? [2, 5] : [], words.filter(Boolean).join(" "));
       });
     }
@@ -695,24 +698,27 @@ function start() {
   function change(number, patch) {
     if (!study.verdicts) return say("this file has no server to keep verdicts; open the predictions with mammodet view");
     study.verdicts[number] = { ...study.verdicts[number], ...patch };
+    unsaved.add(number);
     saving = saving.then(() => save(number));
     refresh();
     return saving;
   }
 
-  async function save(number, keepalive = false) {
-    const sent = study.verdicts[number];
+  async function save(number) {
+    if (!unsaved.delete(number)) return; // sent with an earlier change, or given up for what another window saved
     try {
-      const answer = await ask(`${study.images[number].path}/verdict`, { method: "PUT", body: JSON.stringify(sent), keepalive });
+      const answer = await ask(`${study.images[number].path}/verdict`, { method: "PUT", body: JSON.stringify(study.verdicts[number]), keepalive: true });
       const value = await answer.json();
       if (answer.ok) {
         study.verdicts[number] = { ...study.verdicts[number], version: value.version };
         say("saved");
       } else if (answer.status === 409) {
         study.verdicts[number] = value.stored;
+        unsaved.delete(number);
         say("Another window changed this image: its verdicts are shown now, yours was not saved. Give it again.");
       } else say(`NOT SAVED: ${value.error}`);
     } catch {
+      unsaved.add(number);
       say("NOT SAVED: mammodet view does not answer; is it still running?");
     }
     refresh();
@@ -726,13 +732,12 @@ function start() {
     if (comment !== study.verdicts[number].comment) change(number, { comment });
   }
 
-  function verdictOn(verdict, box) {
+  function verdictOn(verdict) {
     const number = active().number, row = rowsOf(number)[state.finding];
-    if (verdict !== "added" && !row) return say("no finding is chosen");
-    if (verdict === null && row.detection !== null) return change(number, { marks: withMark(marksOf(number), row.detection, null), done: false });
-    if (verdict === null) return change(number, { marks: marksOf(number).filter((mark) => mark !== row.mark) });
-    if (verdict !== "added" && row.detection === null) return say("this box was added by hand: u removes it");
-    change(number, { marks: withMark(marksOf(number), verdict === "added" ? null : row.detection, verdict, box) });
+    if (!row) return say("no finding is chosen");
+    if (row.detection !== null) return change(number, { marks: withMark(marksOf(number), row.detection, verdict), ...(verdict === null && { done: false }) });
+    if (verdict !== null) return say("this box was added by hand: u removes it");
+    change(number, { marks: marksOf(number).filter((mark) => mark !== row.mark) });
   }
 
   const undecided = (number) => rowsOf(number).filter((row) => row.detection !== null && !row.mark);
@@ -752,29 +757,33 @@ function start() {
 
   function startDraft(verdict) {
     const panel = active(), row = rowsOf(panel.number)[state.finding], image = imageOf(panel);
-    if (!panel.pixels || !study.verdicts) return change(panel.number, {});
+    if (!study.verdicts) return change(panel.number);
+    if (!panel.pixels) return;
     if (verdict === "redrawn" && (!row || row.detection === null)) return say("choose a finding of the model to redraw");
-    const [x, y] = toImage(panel.view, image, [panel.canvas.width / 2, panel.canvas.height / 2]), side = image.width / 12;
-    state.draft = { verdict, box: verdict === "redrawn" ? [...(row.mark?.box_xyxy ?? row.box)] : boxOf(image, [x - side, y - side], [x + side, y + side]) };
+    const [x, y] = middle(panel), side = image.width / 12;
+    state.draft = { number: panel.number, detection: verdict === "redrawn" ? row.detection : null, verdict, box: verdict === "redrawn" ? [...(row.mark?.box_xyxy ?? row.box)] : boxOf(image, [x - side, y - side], [x + side, y + side]) };
     state.tool = "box";
     say("Drag a box, or move it with arrows, resize with Shift+arrows; Enter keeps, Esc drops.");
     draw(panel);
   }
 
   function keepDraft() {
-    const { verdict, box } = state.draft;
+    const { number, detection, verdict, box } = state.draft;
     Object.assign(state, { draft: null, tool: null });
     if (box[2] - box[0] < 2 || box[3] - box[1] < 2) say("the box is too small; nothing was kept");
-    else verdictOn(verdict, box);
+    else change(number, { marks: withMark(marksOf(number), detection, verdict, box) });
     refresh();
   }
 
   function moveDraft(dx, dy, resize) {
-    const panel = active(), image = imageOf(panel), step = (6 * ratio()) / panel.view.scale, [x1, y1, x2, y2] = state.draft.box;
-    const sign = panel.view.mirror ? -1 : 1;
-    const [mx, my] = [dx * step * (resize ? 1 : sign), dy * step];
-    state.draft.box = boxOf(image, resize ? [x1, y1] : [x1 + mx, y1 + my], [Math.max(x2 + mx, x1 + 2), Math.max(y2 + my, y1 + 2)]);
-    draw(panel);
+    const panel = active(), [mx, my] = stepOf(panel, resize && panel.view.mirror ? -dx : dx, dy), [x1, y1, x2, y2] = state.draft.box;
+    state.draft.box = boxOf(imageOf(panel), resize ? [x1, y1] : [x1 + mx, y1 + my], [Math.max(x2 + mx, x1 + 2), Math.max(y2 + my, y1 + 2)]);
+  }
+
+  function moveRuler(dx, dy, first) {
+    const panel = active(), end = first ? "from" : "to";
+    if (state.ruler?.panel !== panel) state.ruler = { panel, from: middle(panel), to: middle(panel) };
+    state.ruler[end] = stepOf(panel, dx, dy).map((by, axis) => state.ruler[end][axis] + by);
   }
 
   // -- what stands beside the images
@@ -782,8 +791,9 @@ function start() {
   function refresh() {
     if (!state.panels.length) return;
     const panel = active(), image = imageOf(panel), rows = rowsOf(panel.number);
-    if (state.at !== image.name) history.replaceState(null, "", `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}`);
-    state.at = image.name;
+    const address = `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}`;
+    if (state.at !== address) history.replaceState(null, "", address);
+    state.at = address;
     $("model").textContent = plain(image.part.model ? `model: ${image.part.model}` : "");
     state.finding = Math.min(state.finding, Math.max(rows.length - 1, 0));
     state.panels.forEach((each, index) => { each.element.classList.toggle("active", index === state.active); draw(each); });
@@ -830,7 +840,9 @@ function start() {
   }
 
   function setThreshold(value) {
+    const { number } = active(), kept = rowsOf(number)[state.finding];
     state.threshold = Math.min(Math.max(value, 0), 1);
+    state.finding = Math.max(rowsOf(number).findIndex((row) => row.detection === kept?.detection && row.mark === kept?.mark), 0);
     listExams();
     refresh();
   }
@@ -893,7 +905,7 @@ function start() {
     p: () => { const list = $("presets"); if (list.options.length) setPreset(list.options[(list.selectedIndex + 1) % list.options.length].value); },
     "[": () => nudge(-0.02), "]": () => nudge(0.02),
     o: () => { const n = points().length; if (n) choosePoint((state.point + 1) % n); },
-    r: () => { state.tool = state.tool === "ruler" ? null : "ruler"; if (!state.tool) state.ruler = null; say(state.tool ? "Ruler: drag over the image." : ""); refresh(); },
+    r: () => { Object.assign(state, { tool: state.tool === "ruler" ? null : "ruler", ruler: null, draft: null }); say(state.tool ? "Ruler: drag over the image, or move its ends with arrows and Shift+arrows." : ""); refresh(); },
     ".": () => nextFinding(1), ",": () => nextFinding(-1),
     a: () => verdictOn("accepted"), x: () => verdictOn("rejected"), X: rejectRest, u: () => verdictOn(null),
     d: () => startDraft("redrawn"), n: () => startDraft("added"),
@@ -912,7 +924,7 @@ function start() {
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   function keyDown(event) {
-    const typing = ["TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.type === "search" || event.target.type === "range";
+    const typing = ["TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.type === "search" || (event.target.type === "range" && event.key in ARROWS);
     if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
     if (typing) {
       if (event.key === "Escape") { event.target.blur(); active()?.canvas.focus(); }
@@ -923,6 +935,7 @@ function start() {
     if (arrow && active()?.view) {
       const panel = active();
       if (state.draft) moveDraft(...arrow, event.shiftKey);
+      else if (state.tool === "ruler") moveRuler(...arrow, event.shiftKey);
       else panel.view = { ...panel.view, x: panel.view.x - arrow[0] * 40, y: panel.view.y - arrow[1] * 40 };
       draw(panel);
     } else if (event.key === "Tab") {
@@ -938,7 +951,7 @@ function start() {
     $("keys").replaceChildren(...KEYS.flatMap(([keys, what]) => [make("dt", keys), make("dd", what)]));
     for (const id of ["search", "filter", "density", "sort"]) $(id).oninput = listExams;
     $("threshold").oninput = () => setThreshold(Number($("threshold").value));
-    $("all").onclick = () => { Object.assign(state, { cases: null, chosen: null }); listExams(); };
+    $("all").onclick = () => { Object.assign(state, { cases: null, chosen: null }); listExams(); refresh(); };
     $("points").onchange = () => choosePoint(Number($("points").value));
     $("presets").onchange = () => setPreset($("presets").value);
     $("close-help").onclick = () => $("help").close();
@@ -949,11 +962,8 @@ function start() {
     document.addEventListener("keydown", keyDown);
     for (const chooser of document.querySelectorAll("input[type=file]")) chooser.onchange = () => { upload([...chooser.files]); chooser.value = ""; };
     for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, drop);
-    window.addEventListener("pagehide", () => {
-      if (commentTimer === null) return;
-      study.verdicts[active().number].comment = $("comment").value;
-      save(active().number, true);
-    });
+    window.addEventListener("pagehide", () => { keepComment(); unsaved.forEach(save); });
+    window.addEventListener("beforeunload", (event) => { if (unsaved.size) event.preventDefault(); });
     window.addEventListener("resize", layout);
     window.addEventListener("hashchange", follow);
     if (embedded) append(embedded, "");
