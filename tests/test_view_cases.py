@@ -97,7 +97,7 @@ def test_missed_lesions_are_those_below_the_score_of_so_many_false_positives(eva
 
 def test_every_link_of_a_report_is_answered_with_as_many_cases_as_the_figure_says(evaluated):
     study, finder, tmp_path = evaluated
-    pages = client(study, VerdictStore(study, tmp_path / "preds"), finder=finder)
+    pages = client(study, VerdictStore(study, tmp_path / "preds"), finders=[finder])
     report = (tmp_path / "eval" / "report.html").read_text(encoding="utf-8")
     links = re.findall(r'data-cases="(cases=[^"]*)">([^<]*)<', report)
     kinds = {dict(parse_qsl(html.unescape(link)))["cases"] for link, _ in links}
@@ -134,7 +134,7 @@ def test_cases_need_an_evaluation_and_the_token(evaluated):
     study, finder, tmp_path = evaluated
     store = VerdictStore(study, tmp_path / "preds")
     assert client(study, store).get("/api/cases?cases=lesions").status_code == 404
-    pages = client(study, store, finder=finder, Authorization="")
+    pages = client(study, store, finders=[finder], Authorization="")
     assert pages.get("/api/cases?cases=lesions").status_code == 401
     assert pages.get(f"/api/cases?cases=lesions&token={TOKEN}").status_code == 200
     assert pages.get(f"/api/cases?cases=x&token={TOKEN}", headers={"Host": HOST}).status_code == 422

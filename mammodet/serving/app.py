@@ -144,7 +144,7 @@ def make_app(
     token: str,
     hosts: frozenset[str],
     report: Path | None = None,
-    finder: CaseFinder | None = None,
+    finders: Sequence[CaseFinder] = (),
 ) -> Starlette:
     """The application.
 
@@ -153,7 +153,7 @@ def make_app(
         token: that every request must carry, as `?token=` or `Authorization: Bearer`.
         hosts: values of the Host header that are answered, such as `127.0.0.1:8000`.
         report: an evaluation's `report.html`, whose links lead to the page.
-        finder: of its cases, which are exams of the first study.
+        finders: of the cases of its models, which are exams of the first studies, in their order.
     """
     turns = asyncio.Semaphore(IMAGES_AT_ONCE)
 
@@ -202,10 +202,11 @@ def make_app(
         return InTurn(make, turns)
 
     async def cases(request: Request) -> Response:
-        if finder is None:
+        if not finders:
             raise HTTPException(404, "mammodet view was started without an evaluation")
         query = {name: value for name, value in request.query_params.items() if name != "token"}
-        return InTurn(lambda: JSONResponse(finder.find(query)), turns)
+        number = next((number for number, one in enumerate(finders) if one.model.name == query.get("model")), 0)
+        return InTurn(lambda: JSONResponse({"study": number, **finders[number].find(query)}), turns)
 
     async def details(request: Request) -> Response:
         study, exam = shown(request).study, request.path_params["exam"]

@@ -136,8 +136,8 @@ class VerdictStore:
         """The images that a reader has done, with the lesions that stand after the verdicts.
 
         Lesions of the data set stay, unless a finding on them was redrawn; accepting one on them adds none. Other
-        accepted findings bring their masks, drawn boxes are boxes. A finding below `shown_from` without a verdict is no lesion: `done` says that the whole
-        image was read.
+        accepted findings bring their masks, drawn boxes are boxes. A finding below `shown_from` without a verdict is no
+        lesion: `done` says that the whole image was read.
 
         Raises:
             InputError: no image is done, or a finding that was shown on one has no verdict.

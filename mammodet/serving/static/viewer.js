@@ -148,7 +148,7 @@ function start() {
     exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0", cases: null, chosen: null,
     show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
   };
-  const study = { images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
+  const study = { parts: [], images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
   let saving = Promise.resolve(), commentTimer = null, mostBytes = 0, keptIn = "", reading = null;
   const ahead = new Map(); // of the next exam, by image
   const unsaved = new Set(); // images with verdicts that were not sent
@@ -179,7 +179,7 @@ function start() {
     study.images = study.images.concat(part.images.map((image, n) => ({ ...image, part, path: `${path}/images/${n}` })));
     study.exams = study.exams.concat(part.exams.map((one, n) => ({ ...one, first, path: `${path}/exams/${n}`, images: one.images.map((number) => number + first) })));
     if (study.verdicts) study.verdicts = study.verdicts.concat(part.verdicts);
-    part.path = path;
+    study.parts.push(Object.assign(part, { path, first }));
     const known = [...new Set(study.images.map((image) => image.density).filter(Boolean))].sort();
     const chosen = $("density").value;
     $("density").replaceChildren(...["", ...known].map((value) => Object.assign(make("option", value ? `density ${value}` : "any density"), { value })));
@@ -250,7 +250,7 @@ function start() {
       button.type = "button";
       button.append(make("strong", exam.name), make("span", score >= 0 ? percent(score) : "", "score"));
       const truth = facts.tumor === null ? "" : facts.tumor ? "tumor" : "no tumor";
-      const parts = [`${exam.images.length} image${exam.images.length > 1 ? "s" : ""}`, truth,
+      const parts = [study.parts.length > 1 && study.images[exam.images[0]].part.title, `${exam.images.length} image${exam.images.length > 1 ? "s" : ""}`, truth,
         ...(facts.judged ? [facts.found && `${facts.found} found`, facts.missed && `${facts.missed} missed`, facts.wrong && `${facts.wrong} false`] : []),
         facts.done ? "\u2713 done" : ""];
       button.append(make("span", parts.filter(Boolean).join(" \u00b7 "), "faint"));
@@ -344,7 +344,7 @@ function start() {
       if (wanted.has(id)) $(id).value = wanted.get(id);
       if ($(id).selectedIndex < 0) $(id).selectedIndex = 0;
     }
-    const query = new URLSearchParams([...wanted].filter(([name]) => name !== "image")).toString();
+    const query = new URLSearchParams([...wanted].filter(([name]) => !["image", "study"].includes(name))).toString();
     let failure = "";
     if (!wanted.has("cases")) state.cases = null;
     else if (state.cases?.query !== query) {
@@ -354,21 +354,22 @@ function start() {
     if (typeof state.cases?.threshold === "number") wanted.set("threshold", state.cases.threshold);
     if (wanted.has("threshold")) state.threshold = Math.min(Math.max(Number(wanted.get("threshold")) || 0, 0), 1);
     listExams();
-    const number = wanted.has("image") ? study.images.findIndex((image) => image.name === wanted.get("image")) : state.panels.length ? active().number : -1;
+    const named = (image) => image.name === wanted.get("image") && (!wanted.has("study") || image.part.title === wanted.get("study"));
+    const number = wanted.has("image") ? study.images.findIndex(named) : state.panels.length ? active().number : -1;
     const exam = study.exams.findIndex((one) => one.images.includes(number)), row = state.exams.find((one) => one.exam.images.includes(number));
     const first = row ?? (wanted.has("image") && exam >= 0 ? { place: exam } : state.exams[0] ?? { place: 0 });
     await open(first.place, first.number ?? null, study.exams[first.place].images.includes(number) ? number : first.number);
     if (wanted.has("threshold")) setThreshold(state.threshold);
-    if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}`);
+    if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}${wanted.has("study") ? ` in ${wanted.get("study")}` : ""}`);
     if (!state.exams.length) say("none fits");
     if (failure) say(failure);
   }
 
-  /** The cases of a figure as rows of the list; they are of the server's first study. */
+  /** The cases of a figure as rows of the list. */
   async function casesOf(query) {
-    const { words, rows, threshold } = await fetched(`api/cases?${query}`).then((answer) => answer.json());
+    const { study: part, words, rows, threshold } = await fetched(`api/cases?${query}`).then((answer) => answer.json()), { first } = study.parts[part];
     const exams = new Map(study.exams.flatMap((exam, place) => exam.images.map((number) => [number, place])));
-    return { query, words, threshold, rows: rows.map(({ name, images }) => ({ exam: { name, images }, place: exams.get(images[0]), number: images[0] })) };
+    return { query, words, threshold, rows: rows.map(({ name, images }) => ({ exam: { name, images: images.map((number) => number + first) }, place: exams.get(images[0] + first), number: images[0] + first })) };
   }
 
   // -- uploads
@@ -791,7 +792,7 @@ function start() {
   function refresh() {
     if (!state.panels.length) return;
     const panel = active(), image = imageOf(panel), rows = rowsOf(panel.number);
-    const address = `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}`;
+    const address = `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}${study.parts.length > 1 ? `&study=${encodeURIComponent(image.part.title)}` : ""}`;
     if (state.at !== address) history.replaceState(null, "", address);
     state.at = address;
     $("model").textContent = plain(image.part.model ? `model: ${image.part.model}` : "");
