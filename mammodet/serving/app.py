@@ -116,7 +116,7 @@ class Guard:
 
 
 class InTurn(Response):
-    """A response that is made when its turn comes, so that many requests take the memory of a few."""
+    """A response that is made when its turn comes, if it is still wanted: many requests take the memory of a few."""
 
     def __init__(self, make: Callable[[], Response], turns: asyncio.Semaphore) -> None:
         super().__init__()
@@ -124,6 +124,8 @@ class InTurn(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._turns:
+            if await Request(scope, receive).is_disconnected():
+                return
             response = await run_in_threadpool(self._make)
             with suppress(TimeoutError):  # then the server closes the connection, which lacks bytes
                 async with asyncio.timeout(SEND_SECONDS):

@@ -146,7 +146,7 @@ function start() {
   const token = document.body.dataset.token;
   const state = {
     exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0", cases: null, chosen: null,
-    show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
+    show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, load: null,
   };
   const study = { parts: [], images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
   let saving = Promise.resolve(), commentTimer = null, mostBytes = 0, keptIn = "", reading = null;
@@ -167,8 +167,8 @@ function start() {
   const rowAt = () => state.exams.findIndex((row) => row.place === state.exam && row.number === state.chosen);
   const points = () => imageOf(active()).part.points;
 
-  async function fetched(path) {
-    const answer = await ask(path);
+  async function fetched(path, signal) {
+    const answer = await ask(path, { signal });
     if (!answer.ok) throw new Error((await answer.json()).error);
     return answer;
   }
@@ -190,7 +190,14 @@ function start() {
 
   const appendFrom = async (path) => append(await fetched(path).then((answer) => answer.json()), path);
 
-  async function readPixels(number, preset, most) {
+  /** A new reading of images, which ends the one before. */
+  function newLoad() {
+    state.load?.abort();
+    state.load = new AbortController();
+    return state.load;
+  }
+
+  async function readPixels(number, preset, most, signal) {
     if (embedded) {
       const picture = new Image();
       picture.src = embedded.pictures[number];
@@ -204,7 +211,7 @@ function start() {
       for (let place = 0; place < pixels.length; place++) pixels[place] = rgba[4 * place];
       return { pixels, width: canvas.width, height: canvas.height, most: 255 };
     }
-    const answer = await fetched(`${study.images[number].path}/pixels?window=${preset}&most=${most}`);
+    const answer = await fetched(`${study.images[number].path}/pixels?window=${preset}&most=${most}`, signal);
     const [height, width, bits] = answer.headers.get("X-Image").split(",").map(Number);
     const buffer = await answer.arrayBuffer();
     if (buffer.byteLength !== (width * height * bits) / 8) throw new Error("the image was cut short; open the exam again");
@@ -267,8 +274,7 @@ function start() {
     if (state.panels.length) keepComment();
     const before = state.panels.length ? imageOf(active()).part : null;
     Object.assign(state, { exam: place, chosen: number, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
-    const load = ++state.loads;
-    const exam = study.exams[place];
+    const load = newLoad(), exam = study.exams[place];
     state.panels = hangingOrder(exam.images.map((number) => study.images[number])).map((position) => makePanel(exam.images[position]));
     state.active = Math.max(state.panels.findIndex((panel) => panel.number === shown), 0);
     $("panels").replaceChildren(...state.panels.map((panel) => panel.element));
@@ -277,11 +283,11 @@ function start() {
     listExams();
     say("reading ...");
     const { panels } = state;
-    reading = (embedded ? Promise.resolve(embedded.details) : fetched(exam.path).then((answer) => answer.json()))
+    reading = (embedded ? Promise.resolve(embedded.details) : fetched(exam.path, load.signal).then((answer) => answer.json()))
       .then((found) => { for (const panel of panels) panel.details = found[panel.number - exam.first]; });
-    reading.then(() => load === state.loads && refresh(), () => null); // loadPixels says why it failed
+    reading.then(() => load === state.load && refresh(), () => null); // loadPixels says why it failed
     await loadAll(load);
-    if (load !== state.loads) return;
+    if (load !== state.load) return;
     if (panels.every((panel) => !panel.error)) say("");
     readAhead(load);
   }
@@ -299,18 +305,18 @@ function start() {
     ahead.clear();
     const next = embedded ? undefined : state.exams[rowAt() + 1]?.exam;
     for (const number of next?.images ?? []) {
-      if (load !== state.loads) return;
-      await readPixels(number, "0", FIRST_SIDE).then((loaded) => ahead.set(number, loaded), () => null);
+      if (load !== state.load) return;
+      await readPixels(number, "0", FIRST_SIDE, load.signal).then((loaded) => ahead.set(number, loaded), () => null);
     }
   }
 
   async function loadPixels(panel, load, most) {
-    if (load !== state.loads || (most > FIRST_SIDE && (embedded || panel.width === imageOf(panel).width))) return;
+    if (load !== state.load || (most > FIRST_SIDE && (embedded || panel.width === imageOf(panel).width))) return;
     try {
       const own = ["0", "none"].includes(state.preset) || Number(state.preset) < panel.details.presets.length, preset = own ? state.preset : "0";
-      const loaded = (most === FIRST_SIDE && preset === "0" && ahead.get(panel.number)) || await readPixels(panel.number, preset, most);
+      const loaded = (most === FIRST_SIDE && preset === "0" && ahead.get(panel.number)) || await readPixels(panel.number, preset, most, load.signal);
       await reading;
-      if (load !== state.loads) return;
+      if (load !== state.load) return;
       const same = panel.preset === preset;
       Object.assign(panel, loaded, { error: null, off: null, preset });
       if (!same) panel.range = preset === "none" || !panel.details.presets.length ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
@@ -319,6 +325,7 @@ function start() {
         home(Object.assign(panel, { side: wanted ?? wall, mirror: wanted !== null && wall !== wanted }));
       }
     } catch (error) {
+      if (load !== state.load) return;
       panel.error = error.message;
       say(error.message);
     }
@@ -850,8 +857,7 @@ function start() {
 
   async function setPreset(value) {
     state.preset = value;
-    const load = ++state.loads;
-    await loadAll(load);
+    await loadAll(newLoad());
     refresh();
   }
 
