@@ -37,7 +37,6 @@ from mammodet.reporting.case_links import linked
 from mammodet.reporting.gallery import render
 from mammodet.serving.openapi import openapi
 from mammodet.serving.page import STATIC, page
-from mammodet.serving.study import at_most
 from mammodet.serving.uploads import (
     IMAGES,
     MOST_FILES,
@@ -224,7 +223,7 @@ def make_app(
         most = request.query_params.get("most", "99999")
         if not (most.isdecimal() and len(most) < 6 and int(most) > 9):
             raise HTTPException(422, "most: expected a number of pixels from 10 to 99999")
-        return InTurn(lambda: pixel_response(at_most(study.pixels(number, window), int(most))), turns)
+        return InTurn(lambda: pixel_response(study.at_most(number, int(most), window)), turns)
 
     async def verdict(request: Request) -> Response:
         (_, store), number = image_of(request)

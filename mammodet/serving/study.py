@@ -127,6 +127,16 @@ class Study:
         read = _pixels if height * width <= MOST_KEPT_PIXELS else _pixels.__wrapped__
         return read(self.path(number), window)
 
+    def at_most(self, number: int, side: int, window: int | None = 0) -> Pixels:
+        """Pixels, fewer if the longer side has more than so many; of DICOM files only what that takes is decoded."""
+        path = self.path(number)
+        if is_dicom(path) and side < max(self.images[number].size_hw):
+            from mammodet.data.dicom import read_reduced
+
+            if (reduced := read_reduced(path, side, window=window)) is not None:
+                return at_most(reduced, side)
+        return at_most(self.pixels(number, window), side)
+
     def overview(self) -> dict[str, Any]:
         """Everything but outlines and windows, which `details` reads when an exam is opened."""
         return {

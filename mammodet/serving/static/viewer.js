@@ -908,7 +908,7 @@ function start() {
     Tab: () => step(1), BackTab: () => step(-1),
     "+": () => zoomTo(1.25), "=": () => zoomTo(1.25), "-": () => zoomTo(0.8), 0: () => { if (active().pixels) { home(active()); draw(active()); } },
     1: () => { if (active().view) zoomTo(1 / active().view.scale); },
-    w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, -1), L: () => windowBy(1, 1),
+    w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, 1), L: () => windowBy(1, -1),
     p: () => { const list = $("presets"); if (list.options.length) setPreset(list.options[(list.selectedIndex + 1) % list.options.length].value); },
     "[": () => nudge(-0.02), "]": () => nudge(0.02),
     o: () => { const n = points().length; if (n) choosePoint((state.point + 1) % n); },
