@@ -142,7 +142,7 @@ def decode_reduced(frame: Frame, side: int) -> NDArray[Any] | None:
         return None
     try:
         with Image.open(io.BytesIO(frame.value), formats=("JPEG2000",)) as image:
-            image.reduce = halvings
+            image.reduce = halvings  # type: ignore[method-assign, assignment]  # of JPEG 2000, before it is loaded
             pixels = np.asarray(image)
     except Exception:  # the decoder meets hostile bytes here; `decode` says what is wrong with them
         return None
