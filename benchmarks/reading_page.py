@@ -3,9 +3,9 @@
 needs Playwright, Chromium and psutil; memory is read from Linux's /proc.
 
 example:
-  mammodet phantoms --archive rsna --patients 1 --size 3000 --output phantoms
-  mammodet predict --input phantoms/test_images --output preds
-  python benchmarks/reading_page.py preds --images phantoms/test_images
+  mammodet phantoms --archive rsna --patients 3 --size 3000 --output phantoms
+  mammodet predict --input phantoms/train_images --output preds
+  python benchmarks/reading_page.py preds --images phantoms/train_images
 """
 
 import os
@@ -43,11 +43,11 @@ WHOLE = """() => new Promise((resolve) => {
   const look = () => document.querySelector("#status").textContent ? setTimeout(look, 20) : resolve();
   look();
 })"""
-CLICK = "document.querySelector('#exams button').click()"
+LAST = "[...document.querySelectorAll('#exams button')].at(-1).click()"
 
 
 def main() -> None:
-    """Print times and CPU seconds of opening the page and of a click, and the memory before and after."""
+    """Print times and CPU seconds of opening the page and of clicks, and the memory before and after."""
     parser = arguments(__doc__)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--images", type=Path, required=True)
@@ -58,11 +58,17 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with sync_playwright() as library:
         browser = library.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for _ in range(chosen.repeats):
+        for repeat in range(2 * chosen.repeats):
             with _server(command) as (process, address):
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
-                _watch(page, process, "page opened, nothing read before", partial(_open, page, address))
-                _watch(page, process, "click, read before", partial(page.evaluate, CLICK))
+                if repeat % 2:
+                    _open(page, address)
+                    page.evaluate(FIRST)
+                    _watch(page, process, "click while another exam is read", partial(page.evaluate, LAST))
+                else:
+                    _watch(page, process, "page opened, nothing read before", partial(_open, page, address))
+                    _watch(page, process, "click, not read before", partial(page.evaluate, LAST))
+                    _watch(page, process, "click, read before", partial(page.evaluate, LAST))
                 page.close()
         browser.close()
     with _server(command) as (process, address):

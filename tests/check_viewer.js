@@ -41,15 +41,14 @@ same([view.columnsFor(4, 1000, 1000, 1), view.columnsFor(4, 4000, 1000, 0.75), v
 const views = [["L", "MLO"], ["L", "CC"], ["R", "MLO"], ["R", "CC"], [null, null]];
 same(view.hangingOrder(views.map(([laterality, name]) => ({ laterality, view: name }))), [3, 1, 2, 0, 4]);
 
-// found, missed and false at a threshold; nothing without truth or without predictions
+// found, missed and false at a threshold; nothing where that cannot be judged
 const judged = {
-  truth_known: true, scores: {}, truth: [{ ignore: false }, { ignore: false }, { ignore: true }],
+  judged: true, truth: [{ ignore: false }, { ignore: false }, { ignore: true }],
   findings: [{ score: 0.9, kind: "found", lesion: 0 }, { score: 0.5, kind: "false", lesion: null }, { score: 0.2, kind: "found", lesion: 1 }],
 };
 same(view.judgeAt(judged, 0.5), { found: [0], missed: [1], wrong: 1 });
 same(view.judgeAt(judged, 0.1), { found: [0, 1], missed: [], wrong: 1 });
-same(view.judgeAt({ ...judged, truth_known: false }, 0.5), null);
-same(view.judgeAt({ ...judged, scores: null }, 0.5), null);
+same(view.judgeAt({ ...judged, judged: false }, 0.5), null);
 
 // 30 columns of 0.2 mm and 80 rows of 0.1 mm: 6 and 8 mm
 same(view.lengthMm([0.1, 0.2], [10, 10], [40, 90]), 10);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +60,7 @@ def make_study(tmp_path):
 
 
 class Model:
-    """Says one thing of any file, once `go` is set."""
+    """Says one thing of any file, while it is not `held`."""
 
     categories = ("mass",)
 
@@ -67,11 +69,20 @@ class Model:
         self.lock, self.go = threading.Lock(), threading.Event()
         self.go.set()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Predictions wait until `go` is set, or for the end of the block."""
+        self.go.clear()
+        try:
+            yield
+        finally:
+            self.go.set()
+
     def predict(self, path: Path) -> Any:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        self.go.wait(60)
+        self.go.wait()
         self.seen.append(path)
         if path.read_bytes().endswith(b"bad"):
             raise InputError(f"{path}: is damaged")
@@ -80,9 +91,9 @@ class Model:
         return [SimpleNamespace(prediction=prediction(1, (LESION, 0.9), scores={"tumor": 0.9}))]
 
 
-def client(study, store, queue=None, report=None, finder=None, **headers) -> TestClient:
+def client(study, store, queue=None, report=None, finders=(), **headers) -> TestClient:
     uploads = Uploads(store.path.parent / "uploads", [Shown(study, store)])
-    app = make_app(uploads, queue or PredictionQueue(Model), TOKEN, frozenset({HOST}), report, finder)
+    app = make_app(uploads, queue or PredictionQueue(Model), TOKEN, frozenset({HOST}), report, finders)
     given = {"Authorization": f"Bearer {TOKEN}", **headers}
     return TestClient(app, base_url=f"http://{HOST}", headers={name: value for name, value in given.items() if value})
 

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 from small_dicom import compressed, image, j2k_lossless, jpeg_baseline, jpeg_lossless, save
 
-from mammodet.data.dicom import read_dicom, read_header, read_stored
+from mammodet.data.dicom import read_dicom, read_header, read_reduced, read_stored
 from mammodet.data.jpeg import check_lossless, read_head, read_scans
 from mammodet.errors import InputError
 
@@ -31,6 +31,30 @@ RNG = np.random.default_rng(0)
 TWELVE = RNG.integers(0, 4096, (40, 48), dtype=np.uint16)
 STEPS = np.array([[0, 1000, 2000, 4095]], np.uint16)
 EXACT = {"WindowCenter": 2047.5, "WindowWidth": 4095, "VOILUTFunction": "LINEAR_EXACT"}  # the whole range
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, np.uint8), (12, np.uint16), (16, np.uint16)])
+def test_first_look_at_jpeg_2000_is_a_half_or_a_quarter_of_the_image(tmp_path, bits, kind):
+    halves = np.full((64, 96), 2 ** (bits - 2), kind)
+    halves[:, 48:] = 2**bits - 1
+    path = save(tmp_path / "x.dcm", compressed(image(halves, bits), j2k_lossless(halves, bits)), JPEG2000Lossless)
+    pixels = read_dicom(path)[0]
+    for side, size_hw in ((48, (32, 48)), (30, (32, 48)), (24, (16, 24))):
+        reduced = read_reduced(path, side)
+        assert (reduced.shape, reduced.dtype) == (size_hw, pixels.dtype)
+        assert (reduced[0, 0], reduced[-1, -1]) == (pixels[0, 0], pixels[-1, -1])
+    assert read_reduced(path, 49) is None
+
+
+def test_first_look_needs_a_whole_jpeg_2000_stream_of_unsigned_values(tmp_path):
+    wide = np.tile(TWELVE, (2, 2))
+    stream = j2k_lossless(wide, 12)
+    assert read_reduced(save(tmp_path / "x.dcm", compressed(image(wide, 12), stream), JPEG2000Lossless), 48) is not None
+    assert read_reduced(save(tmp_path / "x.dcm", image(wide, 12)), 48) is None
+    signed = compressed(image(wide, 12, PixelRepresentation=1), stream)
+    assert read_reduced(save(tmp_path / "x.dcm", signed, JPEG2000Lossless), 48) is None
+    signed_stream = compressed(image(wide, 12), stream[:42] + bytes([stream[42] | 128]) + stream[43:])
+    assert read_reduced(save(tmp_path / "x.dcm", signed_stream, JPEG2000Lossless), 48) is None
 
 
 # Padding: 1000 / 4095 * 65535 = 16003.7, 2000 / 4095 * 65535 = 32007.3

@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ from mammodet.serving.uploads import PredictionQueue, Shown, Uploads
 from mammodet.serving.verdicts import VerdictStore
 
 HOSTILE = "<img src=x onerror=document.title='broken'>"
-LESION, ELSEWHERE = (10.0, 10.0, 30.0, 30.0), (40.0, 40.0, 50.0, 50.0)
-WAIT_MS = 120_000
+LESION, ELSEWHERE, BELOW = (10.0, 10.0, 30.0, 30.0), (40.0, 40.0, 50.0, 50.0), (40.0, 70.0, 50.0, 80.0)
+WAIT_MS = 600_000
 DROP = """(text) => {
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File([text], "a.png"));
@@ -91,18 +92,20 @@ class _Model:
 
 @pytest.fixture
 def study(tmp_path):
-    """Two exams: one of a right breast with a found lesion and a false finding, one of a left breast without any."""
+    """Two exams: a right breast in two views, a found lesion and false findings in one; a left one without any."""
     names = {"patient_id": HOSTILE, "view": "CC"}
     records = (
         image(1, lesion(LESION), **names, laterality="R", labels={"tumor": 1}, density="C"),
         image(2, patient_id="other \u202e9.0", view="CC", laterality="L", labels={"tumor": 0}, density="B"),
+        image(3, **{**names, "view": "MLO"}, laterality="R", labels={"tumor": 0}, density="C"),
     )
     for record in records:
         write_png(tmp_path / record.file_name, np.arange(10000, dtype=np.uint16).reshape(100, 100) + 1000)
     write_coco(Dataset(("mass",), records), tmp_path / "test.json")
     found = (
-        prediction(1, (LESION, 0.9), (ELSEWHERE, 0.4), scores={"tumor": 0.9}, masks=True),
+        prediction(1, (LESION, 0.9), (ELSEWHERE, 0.4), (BELOW, 0.35), scores={"tumor": 0.9}, masks=True),
         prediction(2, scores={"tumor": 0.1}, masks=True),
+        prediction(3, (ELSEWHERE, 0.2), scores={"tumor": 0.2}, masks=True),
     )
     inputs = gather([tmp_path / "test.json"], (), unpack_to=tmp_path / "unused")
     return Study.of(HOSTILE, inputs, Predictions(found, ("mass",)))
@@ -111,29 +114,49 @@ def study(tmp_path):
 @pytest.fixture
 def address(study, tmp_path):
     """Of a running server."""
+    with serving(tmp_path, study) as address:
+        yield address
+
+
+@contextmanager
+def serving(folder, *studies):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # so that the browser, which may be faster, waits
         host = f"127.0.0.1:{listener.getsockname()[1]}"
-        uploads = Uploads(tmp_path / "uploads", [Shown(study, VerdictStore(study, tmp_path))])
+        uploads = Uploads(folder / "uploads", [Shown(study, VerdictStore(study, folder)) for study in studies])
         app = make_app(uploads, PredictionQueue(_Model), "secret", frozenset({host}))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield f"http://{host}/?token=secret"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://{host}/?token=secret"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def wait_for(page, code):
     """Until it is true; Playwright's own way needs eval, which the page's policy forbids."""
+    wait_until(page, lambda: page.evaluate(code))
+
+
+def wait_until(page, holds):
     until = time.monotonic() + WAIT_MS / 1000
-    while not page.evaluate(code):
-        assert time.monotonic() < until, code
+    while not holds():
+        assert time.monotonic() < until
         page.wait_for_timeout(50)
 
 
-def opened(page, address, count=1):
+def saved(page):
+    wait_for(page, "document.querySelector('#status').textContent === 'saved'")
+
+
+def verdicts(folder):
+    return json.loads((folder / "verdicts.json").read_text())["images"]
+
+
+def opened(page, address, count=2):
     page.goto(address)
     wait_for(page, f"document.querySelectorAll('canvas').length === {count}")
     wait_for(page, "document.querySelector('#window').textContent.startsWith('black')")
@@ -144,7 +167,7 @@ def test_verdict_window_and_threshold_in_a_browser(page, address, tmp_path):
     shown = page.inner_text("#window")
     page.keyboard.press("w")
     wait_for(page, f"document.querySelector('#window').textContent !== {json.dumps(shown)}")
-    assert page.locator("#findings button").count() == 2
+    assert page.locator("#findings button").count() == 3
     for _ in range(10):
         page.keyboard.press("]")
     assert page.locator("#findings button").count() == 1  # from 0.5 on
@@ -152,20 +175,20 @@ def test_verdict_window_and_threshold_in_a_browser(page, address, tmp_path):
     assert "no verdict" in page.inner_text("#status")
     assert not page.is_checked("#done")
     page.keyboard.press("a")
-    wait_for(page, "document.querySelector('#status').textContent === 'saved'")
+    saved(page)
     page.keyboard.press("v")
-    wait_for(page, "document.querySelector('#exams').textContent.includes('done')")
+    wait_until(page, lambda: verdicts(tmp_path)["images/im1.png"]["done"])
     page.reload()
     wait_for(page, "document.querySelector('#findings')?.textContent.includes('accepted')")
     assert page.is_checked("#done")
-    saved = json.loads((tmp_path / "verdicts.json").read_text())["images"]["images/im1.png"]
-    assert (saved["done"], saved["shown_from"]) == (True, 0.5)
+    kept = verdicts(tmp_path)["images/im1.png"]
+    assert (kept["done"], kept["shown_from"]) == (True, 0.5)
     assert page.title() != "broken"
     assert page.locator("img").count() == 0
 
 
 def test_address_filters_and_opens_an_image(page, address):
-    opened(page, f"{address}#density=B&threshold=0.2")
+    opened(page, f"{address}#density=B&threshold=0.2", 1)
     assert page.inner_text("#count") == "1 of 2 exams"
     assert page.inner_text("#image-name") == "images/im2.png"
     assert "other \ufffd9.0" in page.inner_text("#image-facts")
@@ -176,6 +199,86 @@ def test_address_filters_and_opens_an_image(page, address):
     assert page.inner_text("#count") == "1 of 2 exams"
     page.select_option("#filter", "missed")
     assert page.inner_text("#count") == "0 of 2 exams"
+
+
+def test_box_belongs_to_the_finding_and_image_on_which_it_was_begun(page, address, tmp_path):
+    opened(page, address)
+    for key in (".", "d", ".", "Enter"):  # the second finding is redrawn, though the first one is chosen meanwhile
+        page.keyboard.press(key)
+    saved(page)
+    for key in ("d", "Tab", "Enter", "f"):  # dropped with its image; Enter shows one image alone, f all
+        page.keyboard.press(key)
+    page.keyboard.press("n")
+    page.keyboard.press("Enter")
+    wait_for(page, "document.querySelector('#findings').textContent === 'added by hand'")
+    saved(page)
+    first, second = (verdicts(tmp_path)[f"images/im{number}.png"]["marks"] for number in (1, 3))
+    assert [(mark["verdict"], mark["detection"]) for mark in first] == [("redrawn", 1)]
+    assert [mark["verdict"] for mark in second] == ["added"]
+
+
+def test_threshold_does_not_choose_another_finding(page, address, tmp_path):
+    opened(page, address)
+    for key in "..x]]]]]]]]]][[[[[[[[[[a":  # at 0.5 the one at 0.4 goes; that at 0.35 has a verdict, and stays
+        page.keyboard.press(key)
+    accepted = [{"verdict": "accepted", "detection": 2, "box_xyxy": None}]
+    wait_until(page, lambda: verdicts(tmp_path)["images/im1.png"]["marks"] == accepted)
+
+
+def test_message_about_another_window_stays_and_its_verdicts_are_kept(page, address, tmp_path):
+    opened(page, address)
+    held: list[Any] = []
+    page.route("**/verdict", lambda route: route.continue_() if held else held.append(route))
+    for key in "axu":
+        page.keyboard.press(key)
+    wait_until(page, lambda: len(held) == 1)
+    (route,) = held
+    other = {"version": 0, "comment": "of another window"}
+    assert page.request.put(f"{route.request.url}?token=secret", data=other).ok
+    route.continue_()
+    wait_for(page, "document.querySelector('#status').textContent.startsWith('Another window')")
+    assert page.input_value("#comment") == "of another window"
+    page.keyboard.press("a")
+    saved(page)
+    kept = verdicts(tmp_path)["images/im1.png"]
+    assert (kept["version"], kept["comment"], kept["marks"][0]["verdict"]) == (2, "of another window", "accepted")
+
+
+def test_slider_leaves_letters_to_the_page_and_arrows_move_the_ruler(page, address):
+    opened(page, address)
+    page.focus("#threshold")
+    page.keyboard.press("j")
+    wait_for(page, "document.querySelector('#image-name').textContent === 'images/im2.png'")
+    wait_for(page, "!document.querySelector('#status').textContent")
+    page.locator("canvas").focus()
+    white = """(() => {
+        const canvas = document.querySelector("canvas"), at = [canvas.width / 2 + 10, canvas.height / 2];
+        return [...canvas.getContext("2d").getImageData(...at, 1, 1).data].every((value) => value === 255);
+    })()"""
+    assert not page.evaluate(white)
+    page.keyboard.press("r")
+    for _ in range(5):  # 6 pixels of the screen each
+        page.keyboard.press("ArrowRight")
+    wait_for(page, white)
+
+
+def test_images_of_one_name_are_told_apart_by_their_studies(page, study, tmp_path):
+    with serving(tmp_path, study, replace(study, title="second \u00e4", predictions=(None, None, None))) as address:
+        opened(page, f"{address}#image=images%2Fim2.png&study=second%20%C3%A4", 1)
+        for _ in range(2):  # reloading shows the same
+            assert page.inner_text("#title") == "second \u00e4"
+            assert page.inner_text("#image-name") == "images/im2.png"
+            page.reload()
+            wait_for(page, "document.querySelector('#image-name')?.textContent")
+        opened(page, f"{address}&again#image=images%2Fim2.png&study=third")
+        assert page.inner_text("#status") == "no image is named images/im2.png in third"
+        answer = {"study": 1, "words": "images: tumor", "rows": [{"name": "x", "images": [1]}], "threshold": None}
+        page.route("**/api/cases?**", lambda route: route.fulfill(json=answer))
+        opened(page, f"{address}&cases#cases=scores", 1)
+        assert (page.inner_text("#title"), page.inner_text("#image-name")) == ("second \u00e4", "images/im2.png")
+        page.click("#all")
+        assert page.inner_text("#count") == "4 of 4 exams"
+        assert "cases" not in page.evaluate("location.hash")
 
 
 def test_heat_colours_the_pixels_of_findings(page, address):
@@ -220,10 +323,10 @@ def test_folders_are_dropped_and_chosen_with_all_that_is_in_them(page, address, 
 
 
 def test_cases_of_a_figure_are_the_rows_of_the_list(page, address):
-    answer = {"words": "breasts: tumor, FN", "rows": [{"name": HOSTILE, "images": [1]}], "threshold": 0.95}
+    answer = {"study": 0, "words": "breasts: tumor, FN", "rows": [{"name": HOSTILE, "images": [1]}], "threshold": 0.95}
     page.route("**/api/cases?**", lambda route: route.fulfill(json=answer))
     for _ in range(2):  # reloading shows the same list
-        opened(page, f"{address}#cases=scores&call=fn")
+        opened(page, f"{address}#cases=scores&call=fn", 1)
         assert page.inner_text("#count") == "1 of 1 breasts: tumor, FN"
         assert page.inner_text("#image-name") == "images/im2.png"
         assert page.inner_text("#threshold-value") == "0.95"

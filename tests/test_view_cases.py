@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_missed_lesions_are_those_below_the_score_of_so_many_false_positives(eva
 
 def test_every_link_of_a_report_is_answered_with_as_many_cases_as_the_figure_says(evaluated):
     study, finder, tmp_path = evaluated
-    pages = client(study, VerdictStore(study, tmp_path / "preds"), finder=finder)
+    pages = client(study, VerdictStore(study, tmp_path / "preds"), finders=[finder])
     report = (tmp_path / "eval" / "report.html").read_text(encoding="utf-8")
     links = re.findall(r'data-cases="(cases=[^"]*)">([^<]*)<', report)
     kinds = {dict(parse_qsl(html.unescape(link)))["cases"] for link, _ in links}
@@ -117,6 +118,47 @@ def test_every_link_of_a_report_is_answered_with_as_many_cases_as_the_figure_say
     assert re.search(r"<a [^>]*data-cases=\"cases=classes[^>]*true=B&amp;predicted=C\"", report)
 
 
+def test_links_of_a_comparison_lead_to_the_cases_of_their_model(evaluated, tmp_path, monkeypatch):
+    folder = evaluated[2]
+    other = tmp_path / "other.json"
+    predictions = read_predictions(folder / "preds" / "predictions.json")
+    blind = [prediction(one.image_id, (NOWHERE, 0.1), scores=one.scores, masks=True) for one in predictions.images]
+    write_predictions(replace(predictions, images=tuple(blind)), other)
+    files = [str(folder / "preds/predictions.json"), str(other)]
+    options = ["--names", "a <b>", "blind", "--resamples", "0", "--output", str(tmp_path / "eval")]
+    main(["evaluate", "--ground-truth", str(folder / "test.json"), "--predictions", *files, *options])
+    seen = []
+    monkeypatch.setattr("mammodet.serving.server.serve", lambda *given, **more: seen.append((given[0], more)) or 0)
+    main(["view", str(tmp_path / "eval")])
+    ((uploads, more),) = seen
+    assert [one.study.title for one in uploads.shown] == ["a <b>", "blind"]
+    assert [one.store.path for one in uploads.shown] == [
+        tmp_path / "eval" / f"model_{number}" / "verdicts.json" for number in (1, 2)
+    ]
+    pages = client(*uploads.shown[0], finders=more["finders"])
+    report = more["report"].read_text(encoding="utf-8")
+    links = [dict(parse_qsl(html.unescape(link))) for link in re.findall(r'data-cases="([^"]*)"', report)]
+    assert {query.get("model", query.get("study")) for query in links} == {"a <b>", "blind"}
+    assert {frozenset(query) & {"image", "cases"} for query in links} == {frozenset({"image"}), frozenset({"cases"})}
+    missed = {}
+    for query in links:
+        if "cases" in query:
+            answer = pages.get("/api/cases", params=query)
+            assert (answer.status_code, answer.json()["study"]) == (200, int(query["model"] == "blind")), query
+            if query["cases"] == "lesions" and "fppi" in query and len(query) == 3:
+                missed[query["model"], query["fppi"]] = [row["images"] for row in answer.json()["rows"]]
+    assert (missed["a <b>", "1"], missed["blind", "1"]) == ([[2]], [[0], [2]])
+    main(["view", str(tmp_path / "eval"), "--predictions", str(other)])
+    assert [one.study.title for one in seen[1][0].shown] == ["blind"]
+    for refused in (
+        ["--export", "x.json"],
+        ["--calibration", "x.json"],
+        ["--predictions", str(folder / "preds/x.json")],
+    ):
+        with pytest.raises(InputError):
+            main(["view", str(tmp_path / "eval"), *refused])
+
+
 def test_links_that_are_none_are_refused(evaluated):
     finder = evaluated[1]
     for query in (
@@ -134,7 +176,7 @@ def test_cases_need_an_evaluation_and_the_token(evaluated):
     study, finder, tmp_path = evaluated
     store = VerdictStore(study, tmp_path / "preds")
     assert client(study, store).get("/api/cases?cases=lesions").status_code == 404
-    pages = client(study, store, finder=finder, Authorization="")
+    pages = client(study, store, finders=[finder], Authorization="")
     assert pages.get("/api/cases?cases=lesions").status_code == 401
     assert pages.get(f"/api/cases?cases=lesions&token={TOKEN}").status_code == 200
     assert pages.get(f"/api/cases?cases=x&token={TOKEN}", headers={"Host": HOST}).status_code == 422

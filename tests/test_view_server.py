@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import small_dicom
-from small_view import HOST, HOSTILE, STUDY, TOKEN, client
+from small_view import HOST, HOSTILE, STUDY, TOKEN, TestClient, client
 
 from mammodet.data.inputs import gather
 from mammodet.reporting.case_links import case_fragment
-from mammodet.serving.study import Study
+from mammodet.serving.study import Study, at_most
 from mammodet.serving.verdicts import VerdictStore
 
 PATHS = (
@@ -27,7 +27,9 @@ def test_every_path_needs_token_host_and_origin(study, store, path):
     assert client(study, store, Authorization="").get(path).status_code == 401
     assert client(study, store, Authorization="Bearer wrong").get(path).status_code == 401
     assert client(study, store).get(path, headers={"Host": "evil.example:8000"}).status_code == 403
-    assert client(study, store).get(path, headers={"Origin": "http://evil.example"}).status_code == 403
+    for origin in ("http://evil.example", "http://[", "null"):
+        assert client(study, store).get(path, headers={"Origin": origin}).status_code == 403
+    assert client(study, store).get(path, headers={"Origin": f"http://{HOST}"}).status_code != 403
     refused = client(study, store, Authorization="").get(path)
     assert "default-src 'none'" in refused.headers["content-security-policy"]
 
@@ -96,7 +98,28 @@ def test_first_view_of_an_image_is_smaller(study, store):
     assert answer.headers["x-image"] == "50,50,16"
     assert np.frombuffer(answer.content, "<u2")[0] == 1051  # mean of 1000, 1001, 1100, 1101, rounded
     assert client(study, store).get(f"{STUDY}/images/0/pixels?most=500").headers["x-image"] == "100,100,16"
-    assert client(study, store).get(f"{STUDY}/images/0/pixels?most=-1").status_code == 422
+    for most in ("-1", "00", "x"):
+        assert client(study, store).get(f"{STUDY}/images/0/pixels?most={most}").status_code == 422
+    assert at_most(np.zeros((3000, 1), np.uint8), 100).shape == (100, 1)
+
+
+def test_images_with_a_lesion_without_a_place_are_not_judged(study, store):
+    assert [one["judged"] for one in client(study, store).get(STUDY).json()["images"]] == [True, True]
+    dataset = study.inputs.dataset
+    unlocalized = replace(dataset, images=(replace(dataset.images[0], unlocalized=True), dataset.images[1]))
+    shown = replace(study, inputs=replace(study.inputs, dataset=unlocalized))
+    first, _ = client(shown, store).get(STUDY).json()["images"]
+    assert (first["judged"], {one["kind"] for one in first["findings"]}) == (False, {None})
+
+
+def test_fault_of_the_server_is_answered_as_json(study, store, monkeypatch):
+    monkeypatch.setattr(VerdictStore, "save", lambda *_: open("/nowhere/x"))  # noqa: SIM115
+    app = client(study, store).app
+    pages = TestClient(
+        app, f"http://{HOST}", raise_server_exceptions=False, headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    answer = pages.put(f"{STUDY}/images/0/verdict", json={"version": 0})
+    assert (answer.status_code, list(answer.json())) == (500, ["error"])
 
 
 def test_pixels_of_dicom_come_through_the_window_asked_for(tmp_path):

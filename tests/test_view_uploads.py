@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import shutil
 import tempfile
 import threading
 import time
@@ -20,6 +22,7 @@ from small_view import LESION, PNG, STUDY, Model, client
 
 from mammodet.api import Result, Results
 from mammodet.data.predictions import Predictions
+from mammodet.errors import InputError
 from mammodet.serving.uploads import PredictionQueue, Uploads
 
 
@@ -64,8 +67,7 @@ def test_predict_looks_at_one_image_at_a_time_and_sends_others_away(study, store
     model = Model()
     queue = PredictionQueue(lambda: model, most=2)
     codes = []
-    model.go.clear()
-    with client(study, store, queue) as pages:
+    with model.held(), client(study, store, queue) as pages:
 
         def post():
             codes.append(pages.post("/v1/predict", content=PNG).status_code)
@@ -83,14 +85,19 @@ def test_predict_looks_at_one_image_at_a_time_and_sends_others_away(study, store
     assert codes == [200, 200]
 
 
-def test_predict_that_takes_too_long_is_answered_and_holds_its_place(study, store):
-    model = Model()
-    model.go.clear()
-    queue = PredictionQueue(lambda: model, seconds=2.0, most=1)
-    with client(study, store, queue) as pages:
-        assert pages.post("/v1/predict", content=PNG).status_code == 504
+def test_predict_that_takes_too_long_is_answered_and_holds_its_place(study, store, monkeypatch):
+    model, codes = Model(), []
+    limits: dict[float, asyncio.Timeout] = {}
+    monkeypatch.setattr("asyncio.timeout", lambda seconds: limits.setdefault(seconds, asyncio.Timeout(None)))
+    with model.held(), client(study, store, PredictionQueue(lambda: model, seconds=7.0, most=1)) as pages:
+        waits = threading.Thread(target=lambda: codes.append(pages.post("/v1/predict", content=PNG).status_code))
+        waits.start()
+        while not model.running:
+            time.sleep(0.01)
+        pages.portal.call(limits.pop(7.0).reschedule, 0)  # the 7 seconds are over
+        waits.join()
         assert pages.post("/v1/predict", content=PNG).status_code == 503  # the first one is still predicted
-        model.go.set()
+    assert codes == [504]
 
 
 class _Whole(Model):
@@ -149,6 +156,21 @@ def test_upload_becomes_a_study_that_is_kept_with_its_verdicts(study, store, tmp
     assert sorted(path.name for path in (tmp_path / "preds" / "uploads" / "001").iterdir()) == [
         *("images", "predictions.json", "verdicts.json")
     ]
+
+
+def test_upload_after_a_deleted_one_has_a_number_of_its_own(study, store, tmp_path):
+    folder = tmp_path / "preds" / "uploads"
+    with client(study, store, PredictionQueue(_Whole)) as pages:
+        for value in (1000, 2000):  # of one name: the second must not be shown with the pixels of the first
+            number = upload(pages, ("a.png", png(value)))[1][-1]["study"]
+            pixels = pages.get(f"/api/studies/{number}/images/0/pixels").content
+            assert set(np.frombuffer(pixels, "<u2").tolist()) == {value}
+            shutil.rmtree(next(folder.iterdir()))
+        upload(pages, ("a.png", png()))
+    assert [path.name for path in folder.iterdir()] == ["003"]
+    (folder / "003" / "images" / "a.png").unlink()
+    with pytest.raises(InputError, match=r"uploads/003: .*delete its folder"):
+        Uploads(folder, []).reopen()
 
 
 @pytest.mark.parametrize(

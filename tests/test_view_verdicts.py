@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
-from small_view import ELSEWHERE, HOSTILE, STUDY, client
+from small_cases import prediction
+from small_view import ELSEWHERE, HOSTILE, LESION, STUDY, client
 
 from mammodet.commands import main
 from mammodet.data.coco import read_coco
@@ -128,6 +130,16 @@ def test_accepting_a_finding_on_a_known_lesion_keeps_the_lesion(study, store):
     store.save(0, ImageVerdict.model_validate({"marks": marks, "done": True, "shown_from": 0.5}))
     (record,) = store.corrected().images
     assert record.lesions == study.images[0].lesions
+
+
+@pytest.mark.parametrize("count_seconds", [True, False])
+def test_accepting_a_second_finding_on_a_known_lesion_adds_none(study, tmp_path, count_seconds):
+    found = prediction(1, (LESION, 0.9), ((11, 11, 31, 31), 0.8), scores={"tumor": 0.9}, masks=True)
+    shown = replace(study, predictions=(found, study.predictions[1]), count_seconds=count_seconds)
+    store = VerdictStore(shown, tmp_path)
+    marks = [{"verdict": "accepted", "detection": number} for number in (0, 1)]
+    store.save(0, ImageVerdict.model_validate({"marks": marks, "done": True}))
+    assert store.corrected().images[0].lesions == study.images[0].lesions
 
 
 def test_image_is_not_done_while_a_finding_that_was_shown_has_no_verdict(study, store):

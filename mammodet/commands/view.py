@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.serving.uploads import Shown, Uploads
     from mammodet.serving.verdicts import VerdictStore
 
-    metrics = _evaluation(chosen)
+    evaluated = _evaluation(chosen)
     file = _predictions_file(Path(chosen.input[0])) if len(chosen.input) == 1 else None
     if file is not None and chosen.predictions is not None:
         raise InputError(f"{file} and --predictions {chosen.predictions}: both hold predictions; name the images first")
@@ -87,6 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
     name = Path(chosen.input[0]).stem or "study" if chosen.input else ""
     output = chosen.output or (file.parent if file is not None else Path("mammodet_view", name))
+    several = len(evaluated) > 1
+    if several:
+        output = chosen.output or evaluated[0].file.parent
+        if chosen.export is not None or chosen.calibration is not None:
+            raise InputError(f"{evaluated[0].file}: holds several models; choose one of them with --predictions")
 
     @cache
     def model() -> Predictor:
@@ -95,62 +100,72 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.export is not None and not chosen.input:
         raise InputError("--export: name what was read; an upload is a folder of predictions beside its images/")
     with TemporaryDirectory(prefix="mammodet-") as folder:
-        studies = [_study(chosen, metrics, file, output, Path(folder), model)] if chosen.input else []
+        studies = [_study(chosen, one, one.predictions, output, Path(folder), model) for one in evaluated]
+        if chosen.input and not studies:
+            studies = [_study(chosen, None, file, output, Path(folder), model)]
         with locked(output, "another mammodet view shows it; close that, or choose another --output"):
-            shown = [Shown(study, VerdictStore(study, output)) for study in studies]
+            places = [output / f"model_{number}" if several else output for number in range(1, len(studies) + 1)]
+            shown = [Shown(study, VerdictStore(study, place)) for study, place in zip(studies, places, strict=True)]
             if chosen.export is not None:
                 write_coco(shown[0].store.corrected(), chosen.export)
                 print(f"wrote {chosen.export}")
                 return 0
             uploads = Uploads(output / "uploads", shown)
             uploads.reopen()
-            report, finder = None, None
-            if metrics is not None:
+            report, finders = None, []
+            if evaluated:
                 from mammodet.serving.cases import CaseFinder
 
-                report = metrics.file.with_name("report.html")
-                finder = CaseFinder(studies[0], metrics.metrics, metrics.model)
+                report = evaluated[0].file.with_name("report.html")
+                finders = [
+                    CaseFinder(study, one.metrics, one.model) for study, one in zip(studies, evaluated, strict=True)
+                ]
             return serve(
                 uploads,
                 lambda: api.Predictor(model()),
                 chosen.port,
                 report=report if report is not None and report.exists() else None,
-                finder=finder,
+                finders=finders,
                 open_browser=not chosen.no_browser,
             )
 
 
 class _Evaluated(NamedTuple):
-    """An evaluation's `metrics.json`, and the number of the model that is shown."""
+    """An evaluation's `metrics.json`, the number of a model that is shown, and its predictions."""
 
     file: Path
     metrics: Metrics
     model: int
+    predictions: Path
 
 
-def _evaluation(chosen: argparse.Namespace) -> _Evaluated | None:
-    """Of an evaluation's folder the metrics; then its data set and predictions are what is shown."""
+def _evaluation(chosen: argparse.Namespace) -> list[_Evaluated]:
+    """The models of an evaluation's folder; then its data set and their predictions are what is shown."""
     if len(chosen.input) != 1:
-        return None
+        return []
     path = Path(chosen.input[0])
     file = path / "metrics.json" if path.is_dir() and not (path / "predictions.json").exists() else path
     if file.name != "metrics.json" or not file.is_file():
-        return None
+        return []
     from mammodet.evaluation.results import read_metrics
     from mammodet.files import file_hash
 
     metrics = read_metrics(file)
-    made_of = {str(model.protocol.predictions): model.protocol.predictions_sha256 for model in metrics.models}
-    if chosen.predictions is None and len(made_of) > 1:
-        raise InputError(f"{file}: holds {len(made_of)} models; choose one: --predictions {' or '.join(made_of)}")
-    found = str(chosen.predictions or next(iter(made_of)))
-    for named in (metrics.protocol.ground_truth, found):
+    every = [
+        _Evaluated(file, metrics, number, Path(str(model.protocol.predictions)))
+        for number, model in enumerate(metrics.models)
+    ]
+    wanted = None if chosen.predictions is None else _predictions_file(chosen.predictions)
+    found = [one for one in every if chosen.predictions is None or one.predictions == wanted]
+    for named in (metrics.protocol.ground_truth, *(one.predictions for one in found)):
         if named is None or not Path(named).is_file():
             raise InputError(f"{file}: was made of {named}, which is not there; call mammodet view where evaluate ran")
-    if found not in made_of or made_of[found] != file_hash(Path(found)):
-        raise InputError(f"{found}: is not what {file} was made of; evaluate again")
-    chosen.input, chosen.predictions = [str(metrics.protocol.ground_truth)], Path(found)
-    return _Evaluated(file, metrics, list(made_of).index(found))
+    made_of = {one.predictions: metrics.models[one.model].protocol.predictions_sha256 for one in found}
+    others = [str(path) for path, made in made_of.items() if made != file_hash(path)]
+    if others or not found:
+        raise InputError(f"{', '.join(others) or chosen.predictions}: is not what {file} was made of; evaluate again")
+    chosen.input, chosen.predictions = [str(metrics.protocol.ground_truth)], found[0].predictions
+    return found
 
 
 def _predictions_file(path: Path) -> Path | None:
@@ -193,7 +208,9 @@ def _study(
             calibration = calibration or model().calibration
     for item in inputs.skipped:
         print(f"skipped {item.file_name}: {item.reason}")
-    study = Study.of(Path(chosen.input[0]).name or "study", inputs, predictions, calibration)
+    models = evaluated.metrics.models if evaluated is not None else []
+    title = models[evaluated.model].name if evaluated is not None and len(models) > 1 else Path(chosen.input[0]).name
+    study = Study.of(title or "study", inputs, predictions, calibration)
     if evaluated is None:
         return study
     protocol = evaluated.metrics.protocol

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,6 @@ def write_report(
         metrics=metrics,
         answers=_answers(models),
         explained=_explained,
-        cases=case_fragment,
         here=shlex.quote(str(path.parent)),
         alarms=alarms(metrics),
         void=[model.name for model in models if model.not_a_result],
@@ -159,7 +159,8 @@ def _galleries(
             for kind in PICTURES
         }
         made = gallery(items, choice, reader, options, budget=budget)
-        galleries.append({"model": model.name, "links": links, **made})
+        image = partial(case_fragment, **({"study": model.name} if more else {}))
+        galleries.append({"model": model.name, "links": links, "link": image, **made})
     return galleries
 
 

@@ -26,7 +26,7 @@ class Matches:
     Attributes:
         found: detection to lesion, as positions in `detections` and in `record.lesions`.
         false: detections that found nothing, the strongest first; those on ignored regions are left out.
-        second: those of `false` that lie on a lesion which a stronger detection had found.
+        second: detections on a lesion that another one found, whether or not they count as false.
     """
 
     found: dict[int, int]
@@ -98,7 +98,7 @@ def match_detections(
     return Matches(
         {int(order[row]): int(matched.lesion[row]) for row in np.flatnonzero(matched.lesion >= 0)},
         tuple(int(order[row]) for row in false),
-        frozenset(int(order[row]) for row in false if matched.overlapping[row] >= 0),
+        frozenset(int(order[row]) for row in np.flatnonzero((matched.lesion < 0) & (matched.overlapping >= 0))),
     )
 
 

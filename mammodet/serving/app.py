@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -37,7 +37,6 @@ from mammodet.reporting.case_links import linked
 from mammodet.reporting.gallery import render
 from mammodet.serving.openapi import openapi
 from mammodet.serving.page import STATIC, page
-from mammodet.serving.study import at_most
 from mammodet.serving.uploads import (
     IMAGES,
     MOST_FILES,
@@ -106,7 +105,7 @@ class Guard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if headers.get(b"host", b"").decode("latin-1").lower() not in self.hosts:
             return 403, "this server answers under its own address only"
-        if origin and urlsplit(origin).netloc.lower() not in self.hosts:
+        if origin and origin.lower() not in {f"http://{host}" for host in self.hosts}:
             return 403, "the request comes from another site"
         given = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
         given = given or parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
@@ -116,7 +115,7 @@ class Guard:
 
 
 class InTurn(Response):
-    """A response that is made when its turn comes, so that many requests take the memory of a few."""
+    """A response that is made when its turn comes, if it is still wanted: many requests take the memory of a few."""
 
     def __init__(self, make: Callable[[], Response], turns: asyncio.Semaphore) -> None:
         super().__init__()
@@ -124,6 +123,8 @@ class InTurn(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._turns:
+            if await Request(scope, receive).is_disconnected():
+                return
             response = await run_in_threadpool(self._make)
             with suppress(TimeoutError):  # then the server closes the connection, which lacks bytes
                 async with asyncio.timeout(SEND_SECONDS):
@@ -144,7 +145,7 @@ def make_app(
     token: str,
     hosts: frozenset[str],
     report: Path | None = None,
-    finder: CaseFinder | None = None,
+    finders: Sequence[CaseFinder] = (),
 ) -> Starlette:
     """The application.
 
@@ -153,7 +154,7 @@ def make_app(
         token: that every request must carry, as `?token=` or `Authorization: Bearer`.
         hosts: values of the Host header that are answered, such as `127.0.0.1:8000`.
         report: an evaluation's `report.html`, whose links lead to the page.
-        finder: of its cases, which are exams of the first study.
+        finders: of the cases of its models, which are exams of the first studies, in their order.
     """
     turns = asyncio.Semaphore(IMAGES_AT_ONCE)
 
@@ -202,10 +203,11 @@ def make_app(
         return InTurn(make, turns)
 
     async def cases(request: Request) -> Response:
-        if finder is None:
+        if not finders:
             raise HTTPException(404, "mammodet view was started without an evaluation")
         query = {name: value for name, value in request.query_params.items() if name != "token"}
-        return JSONResponse(await run_in_threadpool(finder.find, query))
+        number = next((number for number, one in enumerate(finders) if one.model.name == query.get("model")), 0)
+        return InTurn(lambda: JSONResponse({"study": number, **finders[number].find(query)}), turns)
 
     async def details(request: Request) -> Response:
         study, exam = shown(request).study, request.path_params["exam"]
@@ -219,9 +221,9 @@ def make_app(
             raise HTTPException(422, "window: expected a number or 'none'")
         window = None if asked == "none" else int(asked)
         most = request.query_params.get("most", "99999")
-        if not (most.isdecimal() and 1 < len(most) < 6):
+        if not (most.isdecimal() and len(most) < 6 and int(most) > 9):
             raise HTTPException(422, "most: expected a number of pixels from 10 to 99999")
-        return InTurn(lambda: pixel_response(at_most(study.pixels(number, window), int(most))), turns)
+        return InTurn(lambda: pixel_response(study.at_most(number, int(most), window)), turns)
 
     async def verdict(request: Request) -> Response:
         (_, store), number = image_of(request)
@@ -271,6 +273,9 @@ def make_app(
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "the server failed; its terminal says why"}, 500)
+
     return Starlette(
         routes=[
             Route("/", index),
@@ -290,7 +295,7 @@ def make_app(
             Route("/v1/predict", predict, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, token=token, hosts=hosts)],
-        exception_handlers={InputError: wrong_input, HTTPException: refused},
+        exception_handlers={InputError: wrong_input, HTTPException: refused, Exception: failed},
     )
 
 

@@ -65,7 +65,7 @@ class CaseFinder:
     """
 
     def __init__(self, study: Study, metrics: Metrics, number: int) -> None:
-        self._model, facts = metrics.models[number], metrics.protocol
+        self.model, facts = metrics.models[number], metrics.protocol
         self._dataset = study.inputs.dataset
         nothing = Detections.empty(with_masks=False)
         self._predictions = [
@@ -89,10 +89,10 @@ class CaseFinder:
             wanted = Query.model_validate(dict(query))
         except ValidationError as error:
             raise InputError(f"the link is not one of the report: {'; '.join(faults_of(error))}") from None
-        if wanted.model not in ("", self._model.name):
+        if wanted.model not in ("", self.model.name):
             raise InputError(
-                f"these are cases of {wanted.model}; this page shows {self._model.name}: start mammodet view with "
-                "--predictions and the other's file"
+                f"these are cases of {wanted.model}; this page shows {self.model.name}: start mammodet view without "
+                "--predictions"
             )
         ways: dict[str, Callable[[Query], Found]] = {
             "scores": self._scores,
@@ -192,7 +192,7 @@ class CaseFinder:
         return self._of_images(f"with outlines compared, per {wanted.per}", numbers)
 
     def _pictures(self, wanted: Query) -> Found:
-        if self._model.kind == "classifier":
+        if self.model.kind == "classifier":
             judged = judge_answers(self._dataset, self._predictions)
         else:
             judged = judge_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ def serve(
     port: int,
     *,
     report: Path | None,
-    finder: CaseFinder | None,
+    finders: Sequence[CaseFinder],
     open_browser: bool,
 ) -> int:
     """Listen on 127.0.0.1 and print the address, which holds a new token each time.
@@ -35,7 +35,7 @@ def serve(
     Args:
         load: gives the model that predicts uploads, when the first one comes.
         port: 0 for a free one.
-        report, finder: of an evaluation.
+        report, finders: of an evaluation.
     Raises:
         InputError: the port is taken.
     """
@@ -49,7 +49,7 @@ def serve(
     port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
 
     hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
-    app = make_app(uploads, PredictionQueue(load), token, hosts, report, finder)
+    app = make_app(uploads, PredictionQueue(load), token, hosts, report, finders)
     address = f"http://127.0.0.1:{port}/{'report' if report is not None else ''}?token={token}"
     for study, store in uploads.shown:
         print(f"{study.title}: {len(study.exams)} exams, {len(study.images)} images; verdicts: {store.path}")

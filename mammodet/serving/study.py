@@ -120,6 +120,16 @@ class Study:
         read = _pixels if height * width <= MOST_KEPT_PIXELS else _pixels.__wrapped__
         return read(self.path(number), window)
 
+    def at_most(self, number: int, side: int, window: int | None = 0) -> Pixels:
+        """Pixels, fewer if the longer side has more than so many; of DICOM files only what that takes is decoded."""
+        path = self.path(number)
+        if is_dicom(path) and side < max(self.images[number].size_hw):
+            from mammodet.data.dicom import read_reduced
+
+            if (reduced := read_reduced(path, side, window=window)) is not None:
+                return at_most(reduced, side)
+        return at_most(self.pixels(number, window), side)
+
     def overview(self) -> dict[str, Any]:
         """Everything but outlines and windows, which `details` reads when an exam is opened."""
         return {
@@ -155,7 +165,7 @@ class Study:
             "width": record.size_hw[1],
             "spacing": {"mm": list(spacing.mm_rc), "basis": spacing.basis} if spacing else None,
             "labels": {name: value for name, value in record.labels.items() if value is not None},
-            "truth_known": record.has_truth,
+            "judged": matches is not None,
             "facts": truth_words(record),
             "scores": dict(prediction.scores) if prediction is not None else None,
             "warnings": list(prediction.warnings) if prediction is not None else [],
@@ -236,7 +246,8 @@ def _pixels(path: Path, window: int | None) -> Pixels:
 def at_most(pixels: Pixels, side: int) -> Pixels:
     """Pixels, smaller if the longer side has more than so many."""
     scale = side / max(pixels.shape)
-    return pixels if scale >= 1 else cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    width, height = (max(round(length * scale), 1) for length in pixels.shape[::-1])
+    return pixels if scale >= 1 else cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def outline(rle: Rle | None) -> list[list[float]]:

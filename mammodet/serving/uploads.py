@@ -5,6 +5,7 @@ anew, and the first bytes of a file say its kind.
 """
 
 import asyncio
+import os
 import re
 import shutil
 import tempfile
@@ -145,7 +146,10 @@ class Uploads:
     def reopen(self) -> None:
         """Show what was uploaded before."""
         for path in sorted(self.folder.glob("*/predictions.json")):
-            self._show(path.parent)
+            try:
+                self._show(path.parent)
+            except InputError as error:
+                raise InputError(f"{path.parent}: {error}; to forget this upload, delete its folder") from None
 
     def add(self, say: Callable[[dict[str, Any]], None], model: Predictor, stored: Stored) -> dict[str, Any]:
         """Predict a study and show it.
@@ -177,8 +181,8 @@ class Uploads:
 
     def _keep(self, model: Predictor, stored: Stored, inputs: Inputs, results: Results) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = max((int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()), default=0) + 1
-        folder = self.folder / f"{number:03d}"
+        names = [*os.listdir(self.folder), *(one.store.path.parent.name for one in self.shown)]  # deleted ones, too
+        folder = self.folder / f"{max((int(name) for name in names if name.isdecimal()), default=0) + 1:03d}"
         try:
             for file in stored.files:
                 if file.suffix == ".zip":

@@ -124,9 +124,9 @@ class VerdictStore:
     def corrected(self) -> Dataset:
         """The images that a reader has done, with the lesions that stand after the verdicts.
 
-        Lesions of the data set stay, unless a finding on them was redrawn. Accepted findings bring their masks,
-        drawn boxes are boxes. A finding below `shown_from` without a verdict is no lesion: `done` says that the whole
-        image was read.
+        Lesions of the data set stay, unless a finding on them was redrawn; accepting one on them adds none. Other
+        accepted findings bring their masks, drawn boxes are boxes. A finding below `shown_from` without a verdict is no
+        lesion: `done` says that the whole image was read.
 
         Raises InputError: no image is done, or a finding that was shown on one has no verdict.
         """
@@ -156,11 +156,13 @@ class VerdictStore:
     def _corrected(self, number: int) -> ImageRecord:
         record, found = self._study.images[number], self._study.findings(number)
         matches = self._study.matches(number)
-        on_lesion = matches.found if matches is not None else {}
+        on_lesion, second = (matches.found, matches.second) if matches is not None else ({}, frozenset[int]())
         lesions: dict[int, Lesion] = dict(enumerate(record.lesions))
         for mark in self.of(number).marks:
             same = on_lesion.get(mark.detection) if mark.detection is not None else None
-            if mark.verdict == "rejected" or (mark.verdict == "accepted" and same is not None):
+            if mark.verdict == "rejected" or (
+                mark.verdict == "accepted" and (same is not None or mark.detection in second)
+            ):
                 continue
             category, rle, box = self._study.categories[0], None, mark.box_xyxy
             if mark.detection is not None:

@@ -85,10 +85,10 @@ function hangingOrder(images) {
     .map((entry) => entry[2]);
 }
 
-/** What stands at a threshold: lesions found and missed, false findings; null where no truth is known. */
+/** What stands at a threshold: lesions found and missed, false findings; null where that cannot be judged. */
 function judgeAt(image, threshold) {
   const shown = image.findings.filter((one) => one.score >= threshold);
-  if (!image.truth_known || !image.scores) return null;
+  if (!image.judged) return null;
   const hit = new Set(shown.map((one) => one.lesion).filter((one) => one !== null));
   const real = image.truth.map((_, place) => place).filter((place) => !image.truth[place].ignore);
   return {
@@ -132,7 +132,7 @@ const KEYS = [
   ["wheel, + / -", "zoom"], ["arrows", "pan"], ["0 / 1", "fit / one pixel to one of the screen"],
   ["w / W", "window wider, narrower"], ["l / L", "level up, down"], ["p", "next window of the DICOM file"], ["i", "invert"], ["g", "magnifier"],
   ["b / c / t / h", "boxes, contours, truth, heat on or off"], ["[ / ]", "threshold down, up"], ["o", "next operating point"],
-  ["r", "ruler: drag; in mm only where the spacing is known"],
+  ["r", "ruler: drag, or arrows and Shift+arrows move its ends; in mm only where the spacing is known"],
   [". / ,", "next, previous finding"], ["a / x / X", "accept, reject the finding; reject all that have no verdict"],
   ["d / n", "redraw the finding / new box: drag, or arrows move, Shift+arrows resize, Enter keeps, Esc drops"],
   ["u", "clear the verdict; of an added box: remove it"], ["m", "comment"], ["v", "image done"], ["e", "export the corrected images as COCO"],
@@ -146,11 +146,12 @@ function start() {
   const token = document.body.dataset.token;
   const state = {
     exam: 0, exams: [], panels: [], active: 0, alone: false, threshold: 0.3, point: -1, finding: 0, preset: "0", cases: null, chosen: null,
-    show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, loads: 0,
+    show: { b: true, c: true, t: true, h: false, i: false, g: false }, tool: null, drag: null, ruler: null, draft: null, load: null,
   };
-  const study = { images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
+  const study = { parts: [], images: [], exams: [], verdicts: embedded ? null : [] }; // of all studies of the server
   let saving = Promise.resolve(), commentTimer = null, mostBytes = 0, keptIn = "", reading = null;
   const ahead = new Map(); // of the next exam, by image
+  const unsaved = new Set(); // images with verdicts that were not sent
 
   const ask = (path, options = {}) => fetch(path, { ...options, headers: { Authorization: `Bearer ${token}` } });
   const say = (text) => { $("status").textContent = plain(text); };
@@ -166,8 +167,8 @@ function start() {
   const rowAt = () => state.exams.findIndex((row) => row.place === state.exam && row.number === state.chosen);
   const points = () => imageOf(active()).part.points;
 
-  async function fetched(path) {
-    const answer = await ask(path);
+  async function fetched(path, signal) {
+    const answer = await ask(path, { signal });
     if (!answer.ok) throw new Error((await answer.json()).error);
     return answer;
   }
@@ -178,7 +179,7 @@ function start() {
     study.images = study.images.concat(part.images.map((image, n) => ({ ...image, part, path: `${path}/images/${n}` })));
     study.exams = study.exams.concat(part.exams.map((one, n) => ({ ...one, first, path: `${path}/exams/${n}`, images: one.images.map((number) => number + first) })));
     if (study.verdicts) study.verdicts = study.verdicts.concat(part.verdicts);
-    part.path = path;
+    study.parts.push(Object.assign(part, { path, first }));
     const known = [...new Set(study.images.map((image) => image.density).filter(Boolean))].sort();
     const chosen = $("density").value;
     $("density").replaceChildren(...["", ...known].map((value) => Object.assign(make("option", value ? `density ${value}` : "any density"), { value })));
@@ -189,7 +190,14 @@ function start() {
 
   const appendFrom = async (path) => append(await fetched(path).then((answer) => answer.json()), path);
 
-  async function readPixels(number, preset, most) {
+  /** A new reading of images, which ends the one before. */
+  function newLoad() {
+    state.load?.abort();
+    state.load = new AbortController();
+    return state.load;
+  }
+
+  async function readPixels(number, preset, most, signal) {
     if (embedded) {
       const picture = new Image();
       picture.src = embedded.pictures[number];
@@ -203,7 +211,7 @@ function start() {
       for (let place = 0; place < pixels.length; place++) pixels[place] = rgba[4 * place];
       return { pixels, width: canvas.width, height: canvas.height, most: 255 };
     }
-    const answer = await fetched(`${study.images[number].path}/pixels?window=${preset}&most=${most}`);
+    const answer = await fetched(`${study.images[number].path}/pixels?window=${preset}&most=${most}`, signal);
     const [height, width, bits] = answer.headers.get("X-Image").split(",").map(Number);
     const buffer = await answer.arrayBuffer();
     if (buffer.byteLength !== (width * height * bits) / 8) throw new Error("the image was cut short; open the exam again");
@@ -249,7 +257,7 @@ function start() {
       button.type = "button";
       button.append(make("strong", exam.name), make("span", score >= 0 ? percent(score) : "", "score"));
       const truth = facts.tumor === null ? "" : facts.tumor ? "tumor" : "no tumor";
-      const parts = [`${exam.images.length} image${exam.images.length > 1 ? "s" : ""}`, truth,
+      const parts = [study.parts.length > 1 && study.images[exam.images[0]].part.title, `${exam.images.length} image${exam.images.length > 1 ? "s" : ""}`, truth,
         ...(facts.judged ? [facts.found && `${facts.found} found`, facts.missed && `${facts.missed} missed`, facts.wrong && `${facts.wrong} false`] : []),
         facts.done ? "\u2713 done" : ""];
       button.append(make("span", parts.filter(Boolean).join(" \u00b7 "), "faint"));
@@ -261,25 +269,25 @@ function start() {
     $("exams").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
   }
 
-  async function open(place, number = null) {
+  /** Opens an exam, as the row of the list that `number` is the first image of; `shown` is chosen among its images. */
+  async function open(place, number = null, shown = number) {
     if (state.panels.length) keepComment();
     const before = state.panels.length ? imageOf(active()).part : null;
-    Object.assign(state, { exam: place, chosen: state.cases ? number : null, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
-    const load = ++state.loads;
-    const exam = study.exams[place];
+    Object.assign(state, { exam: place, chosen: number, active: 0, finding: 0, alone: false, tool: null, draft: null, ruler: null, preset: "0" });
+    const load = newLoad(), exam = study.exams[place];
     state.panels = hangingOrder(exam.images.map((number) => study.images[number])).map((position) => makePanel(exam.images[position]));
-    state.active = Math.max(state.panels.findIndex((panel) => panel.number === number), 0);
+    state.active = Math.max(state.panels.findIndex((panel) => panel.number === shown), 0);
     $("panels").replaceChildren(...state.panels.map((panel) => panel.element));
     if (imageOf(active()).part !== before) showPart();
     layout();
     listExams();
     say("reading ...");
     const { panels } = state;
-    reading = (embedded ? Promise.resolve(embedded.details) : fetched(exam.path).then((answer) => answer.json()))
+    reading = (embedded ? Promise.resolve(embedded.details) : fetched(exam.path, load.signal).then((answer) => answer.json()))
       .then((found) => { for (const panel of panels) panel.details = found[panel.number - exam.first]; });
-    reading.then(() => load === state.loads && refresh(), () => null); // loadPixels says why it failed
+    reading.then(() => load === state.load && refresh(), () => null); // loadPixels says why it failed
     await loadAll(load);
-    if (load !== state.loads) return;
+    if (load !== state.load) return;
     if (panels.every((panel) => !panel.error)) say("");
     readAhead(load);
   }
@@ -297,27 +305,27 @@ function start() {
     ahead.clear();
     const next = embedded ? undefined : state.exams[rowAt() + 1]?.exam;
     for (const number of next?.images ?? []) {
-      if (load !== state.loads) return;
-      await readPixels(number, "0", FIRST_SIDE).then((loaded) => ahead.set(number, loaded), () => null);
+      if (load !== state.load) return;
+      await readPixels(number, "0", FIRST_SIDE, load.signal).then((loaded) => ahead.set(number, loaded), () => null);
     }
   }
 
   async function loadPixels(panel, load, most) {
-    if (load !== state.loads || (most > FIRST_SIDE && (embedded || panel.width === imageOf(panel).width))) return;
+    if (load !== state.load || (most > FIRST_SIDE && (embedded || panel.width === imageOf(panel).width))) return;
     try {
       const own = ["0", "none"].includes(state.preset) || Number(state.preset) < panel.details.presets.length, preset = own ? state.preset : "0";
-      const loaded = (most === FIRST_SIDE && preset === "0" && ahead.get(panel.number)) || await readPixels(panel.number, preset, most);
+      const loaded = (most === FIRST_SIDE && preset === "0" && ahead.get(panel.number)) || await readPixels(panel.number, preset, most, load.signal);
       await reading;
-      if (load !== state.loads) return;
+      if (load !== state.load) return;
       const same = panel.preset === preset;
       Object.assign(panel, loaded, { error: null, off: null, preset });
-      if (!same) {
-        panel.range = preset === "none" || !panel.details.presets.length ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
+      if (!same) panel.range = preset === "none" || !panel.details.presets.length ? autoWindow(panel.pixels, panel.most) : [0, panel.most];
+      if (!panel.view) {
         const wanted = wantedSide(imageOf(panel).laterality), wall = wallSide(panel.pixels, panel.width, panel.height);
-        Object.assign(panel, { side: wanted ?? wall, mirror: wanted !== null && wall !== wanted });
+        home(Object.assign(panel, { side: wanted ?? wall, mirror: wanted !== null && wall !== wanted }));
       }
-      if (!panel.view) home(panel);
     } catch (error) {
+      if (load !== state.load) return;
       panel.error = error.message;
       say(error.message);
     }
@@ -343,7 +351,7 @@ function start() {
       if (wanted.has(id)) $(id).value = wanted.get(id);
       if ($(id).selectedIndex < 0) $(id).selectedIndex = 0;
     }
-    const query = new URLSearchParams([...wanted].filter(([name]) => name !== "image")).toString();
+    const query = new URLSearchParams([...wanted].filter(([name]) => !["image", "study"].includes(name))).toString();
     let failure = "";
     if (!wanted.has("cases")) state.cases = null;
     else if (state.cases?.query !== query) {
@@ -353,21 +361,22 @@ function start() {
     if (typeof state.cases?.threshold === "number") wanted.set("threshold", state.cases.threshold);
     if (wanted.has("threshold")) state.threshold = Math.min(Math.max(Number(wanted.get("threshold")) || 0, 0), 1);
     listExams();
-    const number = wanted.has("image") ? study.images.findIndex((image) => image.name === wanted.get("image")) : state.panels.length ? active().number : -1;
+    const named = (image) => image.name === wanted.get("image") && (!wanted.has("study") || image.part.title === wanted.get("study"));
+    const number = wanted.has("image") ? study.images.findIndex(named) : state.panels.length ? active().number : -1;
     const exam = study.exams.findIndex((one) => one.images.includes(number)), row = state.exams.find((one) => one.exam.images.includes(number));
     const first = row ?? (wanted.has("image") && exam >= 0 ? { place: exam } : state.exams[0] ?? { place: 0 });
-    await open(first.place, state.cases ? first.number : number);
+    await open(first.place, first.number ?? null, study.exams[first.place].images.includes(number) ? number : first.number);
     if (wanted.has("threshold")) setThreshold(state.threshold);
-    if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}`);
+    if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}${wanted.has("study") ? ` in ${wanted.get("study")}` : ""}`);
     if (!state.exams.length) say("none fits");
     if (failure) say(failure);
   }
 
-  /** The cases of a figure as rows of the list; they are of the server's first study. */
+  /** The cases of a figure as rows of the list. */
   async function casesOf(query) {
-    const { words, rows, threshold } = await fetched(`api/cases?${query}`).then((answer) => answer.json());
+    const { study: part, words, rows, threshold } = await fetched(`api/cases?${query}`).then((answer) => answer.json()), { first } = study.parts[part];
     const exams = new Map(study.exams.flatMap((exam, place) => exam.images.map((number) => [number, place])));
-    return { query, words, threshold, rows: rows.map(({ name, images }) => ({ exam: { name, images }, place: exams.get(images[0]), number: images[0] })) };
+    return { query, words, threshold, rows: rows.map(({ name, images }) => ({ exam: { name, images: images.map((number) => number + first) }, place: exams.get(images[0] + first), number: images[0] + first })) };
   }
 
   // -- uploads
@@ -440,7 +449,8 @@ function start() {
     canvas.onfocus = () => activate(state.panels.indexOf(panel));
     canvas.onpointerdown = (event) => pointerDown(panel, event);
     canvas.onpointermove = (event) => pointerMove(panel, event);
-    canvas.onpointerup = () => pointerUp(panel);
+    canvas.onpointerup = canvas.onpointercancel = () => pointerUp(panel);
+    canvas.onpointerleave = () => { panel.pointer = null; draw(panel); };
     canvas.ondblclick = () => press("f");
     canvas.oncontextmenu = (event) => event.preventDefault();
     canvas.addEventListener("wheel", (event) => {
@@ -458,6 +468,8 @@ function start() {
     const frame = panel.canvas.getBoundingClientRect();
     return [(event.clientX - frame.left) * ratio(), (event.clientY - frame.top) * ratio()];
   };
+  const middle = (panel) => toImage(panel.view, imageOf(panel), [panel.canvas.width / 2, panel.canvas.height / 2]);
+  const stepOf = (panel, dx, dy) => [dx * (panel.view.mirror ? -1 : 1), dy].map((by) => (by * 6 * ratio()) / panel.view.scale); // of an arrow key
   const home = (panel) => { panel.view = fit(panel.canvas, imageOf(panel), panel.side, panel.mirror); };
 
   function layout() {
@@ -481,8 +493,7 @@ function start() {
   function activate(index) {
     if (index === state.active && state.panels[index].element.classList.contains("active")) return;
     keepComment();
-    state.active = index;
-    state.finding = 0;
+    Object.assign(state, { active: index, finding: 0, draft: null, tool: state.draft ? null : state.tool }); // a box belongs to its image
     refresh();
   }
 
@@ -520,7 +531,7 @@ function start() {
     if (state.show.h) drawHeat(context, panel, panel.view);
     drawMarks(context, panel, panel.view);
     for (const label of context.words) drawLabel(context, ...label);
-    if (state.show.g && panel.pointer) magnify(context, panel);
+    if (state.show.g && (panel.pointer || panel === active())) magnify(context, panel, panel.pointer ?? [panel.canvas.width / 2, panel.canvas.height / 2]);
     if (panel === active()) $("window").textContent = `black ${Math.round(panel.range[0])}, white ${Math.round(panel.range[1])}, zoom ${panel.view.scale.toFixed(2)}`;
   }
 
@@ -534,13 +545,13 @@ function start() {
     context.setTransform(1, 0, 0, 1, 0, 0);
   }
 
-  function magnify(context, panel) {
-    const size = 130 * ratio(), [x, y] = panel.pointer;
+  function magnify(context, panel, [x, y]) {
+    const size = 130 * ratio();
     context.save();
     context.beginPath();
     context.arc(x, y, size, 0, 2 * Math.PI);
     context.clip();
-    drawPixels(context, panel, zoomAt(panel.view, panel.pointer, 3));
+    drawPixels(context, panel, zoomAt(panel.view, [x, y], 3));
     context.restore();
     line(context, "#ddd", [], () => context.arc(x, y, size, 0, 2 * Math.PI));
   }
@@ -625,7 +636,7 @@ function start() {
         const verdict = row.mark?.verdict;
         if (verdict === "added") return drawShape(context, panel, view, row.box, [], DRAWN, [], `${chosen}${position + 1} added`);
         if (verdict === "redrawn") return drawShape(context, panel, view, row.mark.box_xyxy, [], DRAWN, [], `${chosen}${position + 1} ${SIGNS.redrawn}`);
-        const words = [`${chosen}${position + 1}`, percent(row.score), SIGNS[verdict] ?? (image.truth_known && state.show.t && ["false", "second"].includes(row.kind) ? row.kind : "")];
+        const words = [`${chosen}${position + 1}`, percent(row.score), SIGNS[verdict] ?? (state.show.t && ["false", "second"].includes(row.kind) ? row.kind : "")];
         drawShape(context, panel, view, row.box, panel.details?.findings[row.detection], FOUND, verdict === "rejected" ? [2, 5] : [], words.filter(Boolean).join(" "));
       });
     }
@@ -695,24 +706,27 @@ function start() {
   function change(number, patch) {
     if (!study.verdicts) return say("this file has no server to keep verdicts; open the predictions with mammodet view");
     study.verdicts[number] = { ...study.verdicts[number], ...patch };
+    unsaved.add(number);
     saving = saving.then(() => save(number));
     refresh();
     return saving;
   }
 
-  async function save(number, keepalive = false) {
-    const sent = study.verdicts[number];
+  async function save(number) {
+    if (!unsaved.delete(number)) return; // sent with an earlier change, or given up for what another window saved
     try {
-      const answer = await ask(`${study.images[number].path}/verdict`, { method: "PUT", body: JSON.stringify(sent), keepalive });
+      const answer = await ask(`${study.images[number].path}/verdict`, { method: "PUT", body: JSON.stringify(study.verdicts[number]), keepalive: true });
       const value = await answer.json();
       if (answer.ok) {
         study.verdicts[number] = { ...study.verdicts[number], version: value.version };
         say("saved");
       } else if (answer.status === 409) {
         study.verdicts[number] = value.stored;
+        unsaved.delete(number);
         say("Another window changed this image: its verdicts are shown now, yours was not saved. Give it again.");
       } else say(`NOT SAVED: ${value.error}`);
     } catch {
+      unsaved.add(number);
       say("NOT SAVED: mammodet view does not answer; is it still running?");
     }
     refresh();
@@ -726,13 +740,12 @@ function start() {
     if (comment !== study.verdicts[number].comment) change(number, { comment });
   }
 
-  function verdictOn(verdict, box) {
+  function verdictOn(verdict) {
     const number = active().number, row = rowsOf(number)[state.finding];
-    if (verdict !== "added" && !row) return say("no finding is chosen");
-    if (verdict === null && row.detection !== null) return change(number, { marks: withMark(marksOf(number), row.detection, null), done: false });
-    if (verdict === null) return change(number, { marks: marksOf(number).filter((mark) => mark !== row.mark) });
-    if (verdict !== "added" && row.detection === null) return say("this box was added by hand: u removes it");
-    change(number, { marks: withMark(marksOf(number), verdict === "added" ? null : row.detection, verdict, box) });
+    if (!row) return say("no finding is chosen");
+    if (row.detection !== null) return change(number, { marks: withMark(marksOf(number), row.detection, verdict), ...(verdict === null && { done: false }) });
+    if (verdict !== null) return say("this box was added by hand: u removes it");
+    change(number, { marks: marksOf(number).filter((mark) => mark !== row.mark) });
   }
 
   const undecided = (number) => rowsOf(number).filter((row) => row.detection !== null && !row.mark);
@@ -752,29 +765,33 @@ function start() {
 
   function startDraft(verdict) {
     const panel = active(), row = rowsOf(panel.number)[state.finding], image = imageOf(panel);
-    if (!panel.pixels || !study.verdicts) return change(panel.number, {});
+    if (!study.verdicts) return change(panel.number);
+    if (!panel.pixels) return;
     if (verdict === "redrawn" && (!row || row.detection === null)) return say("choose a finding of the model to redraw");
-    const [x, y] = toImage(panel.view, image, [panel.canvas.width / 2, panel.canvas.height / 2]), side = image.width / 12;
-    state.draft = { verdict, box: verdict === "redrawn" ? [...(row.mark?.box_xyxy ?? row.box)] : boxOf(image, [x - side, y - side], [x + side, y + side]) };
+    const [x, y] = middle(panel), side = image.width / 12;
+    state.draft = { number: panel.number, detection: verdict === "redrawn" ? row.detection : null, verdict, box: verdict === "redrawn" ? [...(row.mark?.box_xyxy ?? row.box)] : boxOf(image, [x - side, y - side], [x + side, y + side]) };
     state.tool = "box";
     say("Drag a box, or move it with arrows, resize with Shift+arrows; Enter keeps, Esc drops.");
     draw(panel);
   }
 
   function keepDraft() {
-    const { verdict, box } = state.draft;
+    const { number, detection, verdict, box } = state.draft;
     Object.assign(state, { draft: null, tool: null });
     if (box[2] - box[0] < 2 || box[3] - box[1] < 2) say("the box is too small; nothing was kept");
-    else verdictOn(verdict, box);
+    else change(number, { marks: withMark(marksOf(number), detection, verdict, box) });
     refresh();
   }
 
   function moveDraft(dx, dy, resize) {
-    const panel = active(), image = imageOf(panel), step = (6 * ratio()) / panel.view.scale, [x1, y1, x2, y2] = state.draft.box;
-    const sign = panel.view.mirror ? -1 : 1;
-    const [mx, my] = [dx * step * (resize ? 1 : sign), dy * step];
-    state.draft.box = boxOf(image, resize ? [x1, y1] : [x1 + mx, y1 + my], [Math.max(x2 + mx, x1 + 2), Math.max(y2 + my, y1 + 2)]);
-    draw(panel);
+    const panel = active(), [mx, my] = stepOf(panel, resize && panel.view.mirror ? -dx : dx, dy), [x1, y1, x2, y2] = state.draft.box;
+    state.draft.box = boxOf(imageOf(panel), resize ? [x1, y1] : [x1 + mx, y1 + my], [Math.max(x2 + mx, x1 + 2), Math.max(y2 + my, y1 + 2)]);
+  }
+
+  function moveRuler(dx, dy, first) {
+    const panel = active(), end = first ? "from" : "to";
+    if (state.ruler?.panel !== panel) state.ruler = { panel, from: middle(panel), to: middle(panel) };
+    state.ruler[end] = stepOf(panel, dx, dy).map((by, axis) => state.ruler[end][axis] + by);
   }
 
   // -- what stands beside the images
@@ -782,8 +799,9 @@ function start() {
   function refresh() {
     if (!state.panels.length) return;
     const panel = active(), image = imageOf(panel), rows = rowsOf(panel.number);
-    if (state.at !== image.name) history.replaceState(null, "", `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}`);
-    state.at = image.name;
+    const address = `#${state.cases ? `${state.cases.query}&` : ""}image=${encodeURIComponent(image.name)}${study.parts.length > 1 ? `&study=${encodeURIComponent(image.part.title)}` : ""}`;
+    if (state.at !== address) history.replaceState(null, "", address);
+    state.at = address;
     $("model").textContent = plain(image.part.model ? `model: ${image.part.model}` : "");
     state.finding = Math.min(state.finding, Math.max(rows.length - 1, 0));
     state.panels.forEach((each, index) => { each.element.classList.toggle("active", index === state.active); draw(each); });
@@ -830,15 +848,16 @@ function start() {
   }
 
   function setThreshold(value) {
+    const { number } = active(), kept = rowsOf(number)[state.finding];
     state.threshold = Math.min(Math.max(value, 0), 1);
+    state.finding = Math.max(rowsOf(number).findIndex((row) => row.detection === kept?.detection && row.mark === kept?.mark), 0);
     listExams();
     refresh();
   }
 
   async function setPreset(value) {
     state.preset = value;
-    const load = ++state.loads;
-    await loadAll(load);
+    await loadAll(newLoad());
     refresh();
   }
 
@@ -889,11 +908,11 @@ function start() {
     Tab: () => step(1), BackTab: () => step(-1),
     "+": () => zoomTo(1.25), "=": () => zoomTo(1.25), "-": () => zoomTo(0.8), 0: () => { if (active().pixels) { home(active()); draw(active()); } },
     1: () => { if (active().view) zoomTo(1 / active().view.scale); },
-    w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, -1), L: () => windowBy(1, 1),
+    w: () => windowBy(1.15, 0), W: () => windowBy(1 / 1.15, 0), l: () => windowBy(1, 1), L: () => windowBy(1, -1),
     p: () => { const list = $("presets"); if (list.options.length) setPreset(list.options[(list.selectedIndex + 1) % list.options.length].value); },
     "[": () => nudge(-0.02), "]": () => nudge(0.02),
     o: () => { const n = points().length; if (n) choosePoint((state.point + 1) % n); },
-    r: () => { state.tool = state.tool === "ruler" ? null : "ruler"; if (!state.tool) state.ruler = null; say(state.tool ? "Ruler: drag over the image." : ""); refresh(); },
+    r: () => { Object.assign(state, { tool: state.tool === "ruler" ? null : "ruler", ruler: null, draft: null }); say(state.tool ? "Ruler: drag over the image, or move its ends with arrows and Shift+arrows." : ""); refresh(); },
     ".": () => nextFinding(1), ",": () => nextFinding(-1),
     a: () => verdictOn("accepted"), x: () => verdictOn("rejected"), X: rejectRest, u: () => verdictOn(null),
     d: () => startDraft("redrawn"), n: () => startDraft("added"),
@@ -912,7 +931,7 @@ function start() {
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   function keyDown(event) {
-    const typing = ["TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.type === "search" || event.target.type === "range";
+    const typing = ["TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.type === "search" || (event.target.type === "range" && event.key in ARROWS);
     if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
     if (typing) {
       if (event.key === "Escape") { event.target.blur(); active()?.canvas.focus(); }
@@ -923,6 +942,7 @@ function start() {
     if (arrow && active()?.view) {
       const panel = active();
       if (state.draft) moveDraft(...arrow, event.shiftKey);
+      else if (state.tool === "ruler") moveRuler(...arrow, event.shiftKey);
       else panel.view = { ...panel.view, x: panel.view.x - arrow[0] * 40, y: panel.view.y - arrow[1] * 40 };
       draw(panel);
     } else if (event.key === "Tab") {
@@ -938,7 +958,7 @@ function start() {
     $("keys").replaceChildren(...KEYS.flatMap(([keys, what]) => [make("dt", keys), make("dd", what)]));
     for (const id of ["search", "filter", "density", "sort"]) $(id).oninput = listExams;
     $("threshold").oninput = () => setThreshold(Number($("threshold").value));
-    $("all").onclick = () => { Object.assign(state, { cases: null, chosen: null }); listExams(); };
+    $("all").onclick = () => { Object.assign(state, { cases: null, chosen: null }); listExams(); refresh(); };
     $("points").onchange = () => choosePoint(Number($("points").value));
     $("presets").onchange = () => setPreset($("presets").value);
     $("close-help").onclick = () => $("help").close();
@@ -949,11 +969,8 @@ function start() {
     document.addEventListener("keydown", keyDown);
     for (const chooser of document.querySelectorAll("input[type=file]")) chooser.onchange = () => { upload([...chooser.files]); chooser.value = ""; };
     for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, drop);
-    window.addEventListener("pagehide", () => {
-      if (commentTimer === null) return;
-      study.verdicts[active().number].comment = $("comment").value;
-      save(active().number, true);
-    });
+    window.addEventListener("pagehide", () => { keepComment(); unsaved.forEach(save); });
+    window.addEventListener("beforeunload", (event) => { if (unsaved.size) event.preventDefault(); });
     window.addEventListener("resize", layout);
     window.addEventListener("hashchange", follow);
     if (embedded) append(embedded, "");
