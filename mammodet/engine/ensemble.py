@@ -57,7 +57,9 @@ class Ensemble(Predictor):
         if doubled:
             raise InputError(f"checkpoints {doubled}: given more than once")
         members = [_opened(path, device, engine) for path in paths]
-        for member in members if test_time is not None else ():
+        for member in members:
+            if test_time is None:
+                continue
             if not isinstance(member.config.model, DetectorModelConfig):
                 raise InputError("--flip, --scales, --tiles, --bf16: are for detectors; leave them out")
             if test_time.bf16 and "engine" in member.describe():
