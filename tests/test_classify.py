@@ -270,7 +270,7 @@ def test_density_is_summed_over_pathology():
         ),
         (
             ["model.classifier.heads={birads: {}}"],
-            ["the training images have 0 classes", "no validation image answers it"],
+            ["training images have 0 classes", "no validation image answers it"],
         ),
         (
             ["model.classifier.heads={density: {classes: [A, B, E]}}"],

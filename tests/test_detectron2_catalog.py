@@ -208,7 +208,7 @@ def test_missing_files_and_folders_are_told_at_registration(tmp_path, catalogs):
     path = write_small(tmp_path)
     with pytest.raises(InputError, match=r"nowhere\.json: no such file$"):
         register("small", tmp_path / "nowhere.json")
-    with pytest.raises(InputError, match=r"image_root .*/nothing: no such folder; expected the one that file names"):
+    with pytest.raises(InputError, match=r"image_root .*/nothing: no such folder; file names in"):
         register("small", path, tmp_path / "nothing")
     with pytest.raises(InputError, match=r"^name '': expected a text, for instance 'mias_train'$"):
         register("", path)

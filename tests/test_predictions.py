@@ -329,7 +329,7 @@ def test_other_json_is_refused(tmp_path, value):
 def test_files_of_another_kind_are_named(tmp_path):
     assert "mammodet import makes predictions of it" in fault_of(tmp_path, [])
     assert "--ground-truth and --predictions exchanged?" in fault_of(tmp_path, {"images": [], "annotations": []})
-    with pytest.raises(InputError, match="is a predictions file, no data set"):
+    with pytest.raises(InputError, match="holds predictions, no data set"):
         from_json(good_value(), where="predictions.json")
 
 

@@ -88,7 +88,7 @@ class ImageFinder:
             if most == 0:
                 best = files
             if here := [part for part in named[: len(named) - most] if part in self._folders]:
-                raise LookupError(f"no file there, but a folder {here[-1]!r}; {places} may be another image")
+                raise LookupError(f"no file there, but there is a folder {here[-1]!r}; {places} may be another image")
         if len(best) > 1:
             raise LookupError(f"no file there, and {len(files)} files of this name: {places}; name the folder")
         base = folder if best[0].is_relative_to(folder) else self.source

@@ -67,7 +67,9 @@ def evaluate_files(
     dataset = read_coco(ground_truth)
     train = read_coco(train_json) if train_json is not None else None
     if calibrations and len(calibrations) != len(predictions):
-        raise InputError(f"--calibration: {len(calibrations)} files for {len(predictions)} predictions; give one each")
+        raise InputError(
+            f"--calibration: {len(calibrations)} files for {len(predictions)} of predictions; give one each"
+        )
     fitted: Sequence[Path | None] = calibrations or [None] * len(predictions)
     inputs = [
         Scored(name, path, calibration) for name, path, calibration in zip(names, predictions, fitted, strict=True)
