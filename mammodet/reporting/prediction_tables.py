@@ -3,7 +3,9 @@
 A label names its rule in the same row: the operating point, the threshold and what the score was joined from.
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,7 +17,7 @@ from mammodet.data.inputs import Inputs
 from mammodet.data.predictions import Predictions
 from mammodet.data.study import Exam, Spacing
 from mammodet.evaluation.calibration_file import Calibration, aggregation_of
-from mammodet.files import csv_text, write_text
+from mammodet.files import csv_lines, write_lines
 from mammodet.geometry import rle_box, rle_to_mask
 from mammodet.records import BoxXYXY, Detections, ImagePrediction, Rle
 from mammodet.targets import REPORTED_WORDS
@@ -79,39 +81,15 @@ def write_tables(
     """Write the four tables into a folder, each whole or not at all; findings score `score_threshold` or more."""
     questions = sorted({name for image in predictions.images for name in image.scores}, reverse=True)  # tumor first
     answer = _Answers(calibration, predictions.model, questions)
-    exam_of = {name: exam for exam in inputs.exams for name in exam.files}
     spacings = spacings_of(inputs)
-    tables: dict[str, list[list[Any]]] = {
-        "images.csv": [_IMAGES + answer.header()],
-        "findings.csv": [_FINDINGS],
-        "breasts.csv": [["patient_id", "exam", "laterality", "images", *answer.header()]],
-        "patients.csv": [["patient_id", "exam", "images", "missing", "repeated", "special", *answer.header()]],
+    tables = {  # row by row, for archives
+        "images.csv": _image_rows(predictions, inputs, spacings, answer, score_threshold),
+        "findings.csv": _finding_rows(predictions, spacings, score_threshold),
+        "breasts.csv": _breast_rows(predictions, inputs, answer),
+        "patients.csv": _patient_rows(predictions, inputs, answer),
     }
-    for image in predictions.images:
-        found, spacing = findings_of(image.detections, score_threshold), spacings[image.file_name]
-        exam = exam_of.get(image.file_name)
-        row: list[Any] = [
-            image.file_name,
-            "predicted",
-            "; ".join(image.warnings),
-            image.patient_id,
-            exam.name if exam else None,
-        ]
-        row += [image.laterality, image.view, len(found), spacing.basis if spacing else None]
-        tables["images.csv"].append(row + answer.row("image", image.scores))
-        for index in range(len(found)):
-            tables["findings.csv"].append(_finding(image, found, index, spacing, predictions.categories))
-    for status, items in (("skipped", inputs.skipped), ("left out", inputs.left_out)):
-        tables["images.csv"] += [[item.file_name, status, item.reason] for item in items]
-    by_name = {image.file_name: image for image in predictions.images}
-    joined = aggregation_of(predictions.model)[1] or "max"
-    for exam in inputs.exams:
-        images = [by_name[name] for name in exam.files if name in by_name]
-        _add_exam(tables, exam, images, joined, answer)
-    width = len(tables["images.csv"][0])
-    tables["images.csv"] = [row + [None] * (width - len(row)) for row in tables["images.csv"]]
     for name, rows in tables.items():
-        write_text(output / name, csv_text(rows))
+        write_lines(output / name, csv_lines(rows))
     return [output / name for name in tables]
 
 
@@ -132,6 +110,36 @@ _FINDINGS: list[Any] = [
 ]
 
 
+def _image_rows(
+    predictions: Predictions,
+    inputs: Inputs,
+    spacings: Mapping[str, Spacing | None],
+    answer: _Answers,
+    score_threshold: float,
+) -> Iterator[list[Any]]:
+    exam_of = {name: exam for exam in inputs.exams for name in exam.files}
+    head = _IMAGES + answer.header()
+    yield head
+    for image in predictions.images:
+        exam, spacing = exam_of.get(image.file_name), spacings[image.file_name]
+        row = [image.file_name, "predicted", "; ".join(image.warnings), image.patient_id, exam.name if exam else None]
+        row += [image.laterality, image.view, len(findings_of(image.detections, score_threshold))]
+        yield [*row, spacing.basis if spacing else None, *answer.row("image", image.scores)]
+    for status, items in (("skipped", inputs.skipped), ("left out", inputs.left_out)):
+        for item in items:
+            yield [item.file_name, status, item.reason] + [None] * (len(head) - 3)
+
+
+def _finding_rows(
+    predictions: Predictions, spacings: Mapping[str, Spacing | None], score_threshold: float
+) -> Iterator[list[Any]]:
+    yield _FINDINGS
+    for image in predictions.images:
+        found = findings_of(image.detections, score_threshold)
+        for index in range(len(found)):
+            yield _finding(image, found, index, spacings[image.file_name], predictions.categories)
+
+
 def _finding(
     image: ImagePrediction, found: Detections, index: int, spacing: Spacing | None, categories: Sequence[str]
 ) -> list[Any]:
@@ -147,15 +155,62 @@ def _finding(
     return [*row, *(round(side, 2) for side in sides), area, spacing.basis]
 
 
+def _breast_rows(predictions: Predictions, inputs: Inputs, answer: _Answers) -> Iterator[list[Any]]:
+    yield ["patient_id", "exam", "laterality", "images", *answer.header()]
+    for exam, images in _exams(predictions, inputs):
+        for side in ("L", "R"):
+            found = [image for image in images if image.laterality == side]
+            if found:
+                yield [exam.patient_id, exam.name, side, len(found), *answer.joined("breast", found)]
+
+
+def _patient_rows(predictions: Predictions, inputs: Inputs, answer: _Answers) -> Iterator[list[Any]]:
+    yield ["patient_id", "exam", "images", "missing", "repeated", "special", *answer.header()]
+    for exam, images in _exams(predictions, inputs):
+        notes = ["; ".join(part) for part in (exam.missing, exam.repeated, exam.special)]
+        yield [exam.patient_id, exam.name, len(images), *notes, *answer.joined("patient", images)]
+
+
+def _exams(predictions: Predictions, inputs: Inputs) -> Iterator[tuple[Exam, list[ImagePrediction]]]:
+    """Exams of known patients of which an image was predicted, with these."""
+    places = {image.file_name: place for place, image in enumerate(predictions.images)}
+    for exam in inputs.exams:
+        images = [predictions.images[places[name]] for name in exam.files if name in places]
+        if images and exam.patient_id is not None:
+            yield exam, images
+
+
+def join_images(images: Sequence[ImagePrediction], how: str) -> dict[str, float]:
+    """Scores of a breast or a patient, of images of one exam: their `max` or `mean`."""
+    values: dict[str, list[float]] = {}
+    for image in images:
+        for name, score in image.scores.items():
+            values.setdefault(name, []).append(score)
+    return {name: max(scores) if how == "max" else fmean(scores) for name, scores in values.items()}
+
+
+def source_of(model: Mapping[str, Any], question: str) -> str:
+    """The rule (of `SOURCES`) of an image's score: detections speak of `tumor` alone, the head of the rest.
+
+    Args:
+        model: of the predictions file.
+    """
+    rule = aggregation_of(model)[0] or "head"
+    return rule if question == "tumor" or rule == "learned" else "head"
+
+
 class _Answers:
     """Columns for what is asked: label, probability, score, and the rule behind the label."""
 
     def __init__(self, calibration: Calibration | None, model: Mapping[str, Any], questions: Sequence[str]) -> None:
         self.calibration, self.questions = calibration, questions
-        self.model = model
+        self.model, self._how = model, aggregation_of(model)[1] or "max"
 
     def header(self) -> list[Any]:
         return [f"{question}_{part}" for question in self.questions for part in _ANSWER]
+
+    def joined(self, level: str, images: Sequence[ImagePrediction]) -> list[Any]:
+        return self.row(level, join_images(images, self._how), f"{self._how} of its images")
 
     def row(self, level: str, scores: Mapping[str, float], joined: str = "") -> list[Any]:
         labels = self.calibration.labels(level, scores) if self.calibration is not None else {}
@@ -181,39 +236,3 @@ class _Answers:
         threshold = found["score_threshold"]
         rule = f"{source}; {question} where the score is at least {threshold:.6g} ({found['goal']})"
         return [word, found["probability"], score, threshold, found["goal"], rule]
-
-
-def _add_exam(
-    tables: Mapping[str, list[list[Any]]], exam: Exam, images: Sequence[ImagePrediction], joined: str, answer: _Answers
-) -> None:
-    how = f"{joined} of its images"
-    if exam.patient_id is None:
-        return
-    for side in ("L", "R"):
-        found = [image for image in images if image.laterality == side]
-        if found:
-            row = [exam.patient_id, exam.name, side, len(found)]
-            tables["breasts.csv"].append(row + answer.row("breast", join_images(found, joined), how))
-    if images:
-        notes = ["; ".join(part) for part in (exam.missing, exam.repeated, exam.special)]
-        row = [exam.patient_id, exam.name, len(images), *notes]
-        tables["patients.csv"].append(row + answer.row("patient", join_images(images, joined), how))
-
-
-def join_images(images: Sequence[ImagePrediction], how: str) -> dict[str, float]:
-    """Scores of a breast or a patient, of images of one exam: their `max` or `mean`."""
-    values: dict[str, list[float]] = {}
-    for image in images:
-        for name, score in image.scores.items():
-            values.setdefault(name, []).append(score)
-    return {name: max(scores) if how == "max" else fmean(scores) for name, scores in values.items()}
-
-
-def source_of(model: Mapping[str, Any], question: str) -> str:
-    """The rule (of `SOURCES`) of an image's score: detections speak of `tumor` alone, the head of the rest.
-
-    Args:
-        model: of the predictions file.
-    """
-    rule = aggregation_of(model)[0] or "head"
-    return rule if question == "tumor" or rule == "learned" else "head"
