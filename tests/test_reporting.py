@@ -19,7 +19,7 @@ from mammodet.reporting import overlay
 from mammodet.reporting.canvas import PAPER, View, draw_box, draw_label, outline
 from mammodet.reporting.gallery import picture_names, write_overlays
 from mammodet.reporting.overlay import OverlayOptions
-from mammodet.reporting.ranking import image_error, judge, match_detections
+from mammodet.reporting.ranking import judge, match_detections
 from mammodet.reporting.report_gallery import choose_gallery
 from mammodet.reporting.text import fit_text, printable, text_alpha, text_width, wrap_text
 
@@ -315,6 +315,11 @@ def test_overlay_of_a_large_image_keeps_its_resolution():
 
 TARGET = (20.0, 20.0, 40.0, 40.0)
 LESION = lesion_of(square_mask(20, 20, 40, 40))
+
+
+def image_error(record, prediction):
+    verdict = judge(record, prediction)
+    return verdict.error, verdict.reason
 
 
 def test_image_error_of_a_found_lesion_is_what_the_label_lacks():

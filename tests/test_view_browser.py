@@ -229,6 +229,9 @@ def test_message_about_another_window_stays_and_its_verdicts_are_kept(page, addr
     opened(page, address)
     held: list[Any] = []
     page.route("**/verdict", lambda route: route.continue_() if held else held.append(route))
+    page.keyboard.press("m")
+    page.keyboard.type("typed")
+    page.keyboard.press("Escape")
     for key in "axu":
         page.keyboard.press(key)
     wait_until(page, lambda: len(held) == 1)
@@ -237,6 +240,7 @@ def test_message_about_another_window_stays_and_its_verdicts_are_kept(page, addr
     assert page.request.put(f"{route.request.url}?token=secret", data=other).ok
     route.continue_()
     wait_for(page, "document.querySelector('#status').textContent.startsWith('Another window')")
+    assert page.inner_text("#status").endswith("Your comment was: typed")
     assert page.input_value("#comment") == "of another window"
     page.keyboard.press("a")
     saved(page)

@@ -169,14 +169,6 @@ def judge(
     return Verdict(error, wrong[0][1], reason, judged_boxes, missed, false, second)
 
 
-def image_error(
-    record: ImageRecord, prediction: ImagePrediction, *, score_threshold: float = 0.3, label: str = "tumor"
-) -> tuple[float, str]:
-    """Error in [0, 1] for ranking, and why, in words: see `judge`."""
-    verdict = judge(record, prediction, score_threshold=score_threshold, label=label)
-    return verdict.error, verdict.reason
-
-
 def _missed(
     record: ImageRecord, prediction: ImagePrediction, matches: Matches, score_threshold: float
 ) -> tuple[Missed, ...]:

@@ -721,9 +721,10 @@ function start() {
         study.verdicts[number] = { ...study.verdicts[number], version: value.version };
         say("saved");
       } else if (answer.status === 409) {
+        const { comment } = study.verdicts[number];
         study.verdicts[number] = value.stored;
         unsaved.delete(number);
-        say("Another window changed this image: its verdicts are shown now, yours was not saved. Give it again.");
+        say(`Another window changed this image: its verdicts are shown now, yours was not saved. Give it again.${comment && comment !== value.stored.comment ? ` Your comment was: ${comment}` : ""}`);
       } else say(`NOT SAVED: ${value.error}`);
     } catch {
       unsaved.add(number);
