@@ -317,6 +317,11 @@ TARGET = (20.0, 20.0, 40.0, 40.0)
 LESION = lesion_of(square_mask(20, 20, 40, 40))
 
 
+def image_error(record, prediction):
+    verdict = judge(record, prediction)
+    return verdict.error, verdict.reason
+
+
 def test_image_error_of_a_found_lesion_is_what_the_label_lacks():
     verdict = judge(make_record(LESION), make_prediction((TARGET, 0.8), tumor=0.9))
     assert verdict.error == pytest.approx(0.1)

@@ -229,6 +229,9 @@ def test_message_about_another_window_stays_and_its_verdicts_are_kept(page, addr
     opened(page, address)
     held: list[Any] = []
     page.route("**/verdict", lambda route: route.continue_() if held else held.append(route))
+    page.keyboard.press("m")
+    page.keyboard.type("typed")
+    page.keyboard.press("Escape")
     for key in "axu":
         page.keyboard.press(key)
     wait_until(page, lambda: len(held) == 1)
@@ -237,6 +240,7 @@ def test_message_about_another_window_stays_and_its_verdicts_are_kept(page, addr
     assert page.request.put(f"{route.request.url}?token=secret", data=other).ok
     route.continue_()
     wait_for(page, "document.querySelector('#status').textContent.startsWith('Another window')")
+    assert page.inner_text("#status").endswith("Your comment was: typed")
     assert page.input_value("#comment") == "of another window"
     page.keyboard.press("a")
     saved(page)
@@ -262,6 +266,29 @@ def test_slider_leaves_letters_to_the_page_and_arrows_move_the_ruler(page, addre
     wait_for(page, white)
 
 
+def test_threshold_of_the_address_precedes_that_of_an_operating_point(page, study, tmp_path):
+    points = ({"label": "tumor", "goal": "sensitivity@0.9", "threshold": 0.6},)
+    with serving(tmp_path, replace(study, points=points)) as address:
+        opened(page, address)
+        assert page.inner_text("#threshold-value") == "0.60"
+        opened(page, f"{address}&again#image=images%2Fim1.png&threshold=0.2")
+        assert page.inner_text("#threshold-value") == "0.20"
+
+
+def test_letters_typed_while_images_are_read_are_no_keys(page, address, tmp_path):
+    held: list[Any] = []
+    page.route("**/pixels?**", lambda route: held.append(route) if held is not None else route.continue_())
+    page.goto(address)
+    wait_until(page, lambda: len(held) == 1)
+    page.focus("#search")
+    pixels, held = held, None
+    pixels[0].continue_()
+    wait_for(page, "!document.querySelector('#status').textContent")
+    page.keyboard.type("ax")
+    assert page.input_value("#search") == "ax"
+    assert not (tmp_path / "verdicts.json").exists()
+
+
 def test_images_of_one_name_are_told_apart_by_their_studies(page, study, tmp_path):
     with serving(tmp_path, study, replace(study, title="second \u00e4", predictions=(None, None, None))) as address:
         opened(page, f"{address}#image=images%2Fim2.png&study=second%20%C3%A4", 1)
@@ -271,7 +298,7 @@ def test_images_of_one_name_are_told_apart_by_their_studies(page, study, tmp_pat
             page.reload()
             wait_for(page, "document.querySelector('#image-name')?.textContent")
         opened(page, f"{address}&again#image=images%2Fim2.png&study=third")
-        assert page.inner_text("#status") == "no image is named images/im2.png in third"
+        wait_for(page, "document.querySelector('#status').textContent === 'no image is named images/im2.png in third'")
         answer = {"study": 1, "words": "images: tumor", "rows": [{"name": "x", "images": [1]}], "threshold": None}
         page.route("**/api/cases?**", lambda route: route.fulfill(json=answer))
         opened(page, f"{address}&cases#cases=scores", 1)

@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mammodet.engine.ensemble import Ensemble
     from mammodet.files import locked
     from mammodet.models import model_path
+    from mammodet.serving.cases import CaseFinder
     from mammodet.serving.uploads import Shown, Uploads
     from mammodet.serving.verdicts import VerdictStore
 
@@ -112,20 +113,13 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0
             uploads = Uploads(output / "uploads", shown)
             uploads.reopen()
-            report, finders = None, []
-            if evaluated:
-                from mammodet.serving.cases import CaseFinder
-
-                report = evaluated[0].file.with_name("report.html")
-                finders = [
-                    CaseFinder(study, one.metrics, one.model) for study, one in zip(studies, evaluated, strict=True)
-                ]
+            report = evaluated[0].file.with_name("report.html") if evaluated else None
             return serve(
                 uploads,
                 lambda: api.Predictor(model()),
                 chosen.port,
                 report=report if report is not None and report.exists() else None,
-                finders=finders,
+                finders=[CaseFinder(study, one.metrics, one.model) for study, one in zip(studies, evaluated)],  # noqa: B905
                 open_browser=not chosen.no_browser,
             )
 

@@ -1,6 +1,6 @@
 """The cases behind a figure of a report, counted as the evaluation counts them, as rows of the page's list."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -94,15 +94,7 @@ class CaseFinder:
                 f"these are cases of {wanted.model}; this page shows {self.model.name}: start mammodet view without "
                 "--predictions"
             )
-        ways: dict[str, Callable[[Query], Found]] = {
-            "scores": self._scores,
-            "lesions": self._lesions,
-            "images": self._images,
-            "classes": self._classes,
-            "outlines": self._outlines,
-            "pictures": self._pictures,
-        }
-        words, rows, threshold = ways[wanted.cases](wanted)
+        words, rows, threshold = getattr(self, f"_{wanted.cases}")(wanted)
         return {"words": words, "rows": [{"name": name, "images": each} for name, each in rows], "threshold": threshold}
 
     @cached_property

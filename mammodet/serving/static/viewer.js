@@ -281,23 +281,24 @@ function start() {
     if (imageOf(active()).part !== before) showPart();
     layout();
     listExams();
-    say("reading ...");
+    if (document.activeElement === document.body) active().canvas.focus(); // not while a reader types elsewhere
     const { panels } = state;
     reading = (embedded ? Promise.resolve(embedded.details) : fetched(exam.path, load.signal).then((answer) => answer.json()))
       .then((found) => { for (const panel of panels) panel.details = found[panel.number - exam.first]; });
     reading.then(() => load === state.load && refresh(), () => null); // loadPixels says why it failed
     await loadAll(load);
-    if (load !== state.load) return;
-    if (panels.every((panel) => !panel.error)) say("");
-    readAhead(load);
   }
 
   /** Pixels of all panels: few of each, the active one's before the others are decoded, then every one. */
   async function loadAll(load) {
     const { panels } = state, first = active();
+    say("reading ...");
     await loadPixels(first, load, FIRST_SIDE);
     await Promise.all(panels.filter((panel) => panel !== first).map((panel) => loadPixels(panel, load, FIRST_SIDE)));
     await Promise.all(panels.map((panel) => loadPixels(panel, load, 99999)));
+    if (load !== state.load) return;
+    if (panels.every((panel) => !panel.error)) say("");
+    readAhead(load);
   }
 
   /** The first view of the next exam, image after image. */
@@ -358,15 +359,16 @@ function start() {
       state.cases = await casesOf(query).catch((error) => { failure = error.message; return null; });
       [$("filter").value, $("density").value, $("search").value] = ["all", "", ""];
     }
-    if (typeof state.cases?.threshold === "number") wanted.set("threshold", state.cases.threshold);
-    if (wanted.has("threshold")) state.threshold = Math.min(Math.max(Number(wanted.get("threshold")) || 0, 0), 1);
+    const threshold = state.cases?.threshold ?? (wanted.has("threshold") ? Number(wanted.get("threshold")) || 0 : null);
+    if (threshold !== null) state.threshold = Math.min(Math.max(threshold, 0), 1);
     listExams();
     const named = (image) => image.name === wanted.get("image") && (!wanted.has("study") || image.part.title === wanted.get("study"));
     const number = wanted.has("image") ? study.images.findIndex(named) : state.panels.length ? active().number : -1;
     const exam = study.exams.findIndex((one) => one.images.includes(number)), row = state.exams.find((one) => one.exam.images.includes(number));
     const first = row ?? (wanted.has("image") && exam >= 0 ? { place: exam } : state.exams[0] ?? { place: 0 });
-    await open(first.place, first.number ?? null, study.exams[first.place].images.includes(number) ? number : first.number);
-    if (wanted.has("threshold")) setThreshold(state.threshold);
+    const opened = open(first.place, first.number ?? null, study.exams[first.place].images.includes(number) ? number : first.number);
+    if (threshold !== null) setThreshold(threshold); // not that of an operating point, with which a study is shown first
+    await opened;
     if (wanted.has("image") && exam < 0) say(`no image is named ${wanted.get("image")}${wanted.has("study") ? ` in ${wanted.get("study")}` : ""}`);
     if (!state.exams.length) say("none fits");
     if (failure) say(failure);
@@ -721,9 +723,10 @@ function start() {
         study.verdicts[number] = { ...study.verdicts[number], version: value.version };
         say("saved");
       } else if (answer.status === 409) {
+        const { comment } = study.verdicts[number];
         study.verdicts[number] = value.stored;
         unsaved.delete(number);
-        say("Another window changed this image: its verdicts are shown now, yours was not saved. Give it again.");
+        say(`Another window changed this image: its verdicts are shown now, yours was not saved. Give it again.${comment && comment !== value.stored.comment ? ` Your comment was: ${comment}` : ""}`);
       } else say(`NOT SAVED: ${value.error}`);
     } catch {
       unsaved.add(number);
@@ -982,7 +985,6 @@ function start() {
     listExams();
     if (!study.exams.length) return say(`What is dropped here stays on this computer: it is predicted and kept in ${keptIn}`);
     await follow();
-    active().canvas.focus();
   }
   begin().catch((error) => say(error.message));
 }
