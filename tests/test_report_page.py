@@ -186,7 +186,7 @@ def test_report_tells_overrides_and_leakage_loudly(tmp_path):
     page = report(tmp_path, metrics=metrics_of(metrics))
     alarm = page[page.index('<div class="alarm" role="alert">') :].split("</div>")[0]
     assert "Override: --allow-leakage" in alarm
-    assert "first: 2 of these patients were seen in training" in alarm
+    assert "first: 2 of these patients were in training" in alarm
     assert page.index('class="alarm"') < page.index('class="stamp panel"')
     metrics["models"][0]["not_a_result"] = "trained on copies"
     assert "first (NOT A RESULT) finds" in words_of(report(tmp_path, metrics=metrics_of(metrics)))

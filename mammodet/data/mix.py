@@ -104,9 +104,7 @@ class Mixer:
 
 def donors(records: Sequence[ImageRecord]) -> list[int]:
     """Positions of images with a single lesion, whose place is known: its surroundings hold no other."""
-    return [
-        position for position, record in enumerate(records) if record.has_complete_boxes and len(record.lesions) == 1
-    ]
+    return [place for place, record in enumerate(records) if record.has_complete_boxes and len(record.lesions) == 1]
 
 
 def paste_lesion(scene: Scene, donor: Scene, paste: Paste) -> Scene:

@@ -296,9 +296,7 @@ def predict_to_folder(
         path = output / "predictions.json"
         _write(predictor, dataset, root, Written(partial, dataset, key), path, calibration, key)
         if skipped:
-            write_json(
-                output / "skipped.json", [{"file_name": item.file_name, "reason": item.reason} for item in skipped]
-            )
+            write_json(output / "skipped.json", [{"file_name": one.file_name, "reason": one.reason} for one in skipped])
         else:
             (output / "skipped.json").unlink(missing_ok=True)
         partial.path.unlink()

@@ -330,9 +330,7 @@ def _leakage(
     if train is not None:
         found += [f"patient {patient} (of --train-json)" for patient in sorted((train.patients & patients) - seen)]
         names = {record.file_name for record in train.images}
-        found += [
-            f"image {record.file_name!r} (of --train-json)" for record in dataset.images if record.file_name in names
-        ]
+        found += [f"image {one.file_name!r} (of --train-json)" for one in dataset.images if one.file_name in names]
     return found
 
 

@@ -31,17 +31,12 @@ def denominator_images(dataset: Dataset, denominator: str) -> Bools:
     """
     if denominator not in DENOMINATORS:
         raise ValueError(f"denominator {denominator!r}: expected one of {', '.join(DENOMINATORS)}")
-    if denominator == "all images":
-        chosen = [not record.unlocalized for record in dataset.images]
-    elif denominator == "normal images":
-        chosen = [
-            not record.unlocalized and not record.lesions and record.label("tumor") != 1 for record in dataset.images
-        ]
-    else:
-        chosen = [
-            not record.unlocalized and any(not lesion.ignore for lesion in record.lesions) for record in dataset.images
-        ]
-    return np.array(chosen, dtype=bool)
+    chosen = meant = [not record.unlocalized for record in dataset.images]
+    if denominator == "normal images":
+        meant = [not record.lesions and record.label("tumor") != 1 for record in dataset.images]
+    elif denominator != "all images":
+        meant = [any(not lesion.ignore for lesion in record.lesions) for record in dataset.images]
+    return np.array(chosen, dtype=bool) & np.array(meant, dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
