@@ -128,8 +128,9 @@ def _image_rows(
     for image in predictions.images:
         exam, spacing = exam_of.get(image.file_name), spacings[image.file_name]
         row = [image.file_name, "predicted", "; ".join(image.warnings), image.patient_id, exam.name if exam else None]
-        row += [image.laterality, image.view, len(findings_of(image.detections, score_threshold))]
-        yield [*row, spacing.basis if spacing else None, *answer.row("image", image.scores)]
+        row += [image.laterality, image.view]
+        count = len(findings_of(image.detections, score_threshold))
+        yield [*row, count, spacing.basis if spacing else None, *answer.row("image", image.scores)]
     for status, items in (("skipped", inputs.skipped), ("left out", inputs.left_out)):
         for item in items:
             yield [item.file_name, status, item.reason] + [None] * (len(head) - 3)
