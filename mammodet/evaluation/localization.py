@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -153,7 +153,7 @@ class Localization:
             if counts.get(label)
         ]
 
-    def _froc(self, rule: str, bootstrap: Bootstrap) -> list[FrocSection]:
+    def _froc(self, rule: str, bootstrap: Bootstrap) -> Iterator[FrocSection]:
         """By one match rule, the chosen denominator first where it is the chosen rule, with the whole curve."""
         maker = self._maker_by(rule)
         main = [self._options.denominator] if rule == self._options.match else []
@@ -164,23 +164,19 @@ class Localization:
             )
             for one in denominators
         ]
-        sections = []
         for denominator, (points, band) in zip(denominators, FrocFigures(curves).results(bootstrap), strict=True):
             whole = whole_curve(maker, self._dataset, self._lesions, rule, denominator)
-            sections.append(
-                FrocSection(
-                    points=points.points,
-                    cpm=points.cpm,
-                    match=rule,
-                    denominator=denominator,
-                    duplicates=self._options.duplicates,
-                    n_images=whole.images,
-                    n_lesions=whole.lesions,
-                    curve=whole.corners() if denominator in main else None,
-                    band=band,
-                )
+            yield FrocSection(
+                points=points.points,
+                cpm=points.cpm,
+                match=rule,
+                denominator=denominator,
+                duplicates=self._options.duplicates,
+                n_images=whole.images,
+                n_lesions=whole.lesions,
+                curve=whole.corners() if denominator in main else None,
+                band=band,
             )
-        return sections
 
     def _by_category(self, bootstrap: Bootstrap) -> dict[str, FrocPoints]:
         """Detections of a category against its lesions alone, where there are several."""
