@@ -18,6 +18,7 @@ from test_cbis_table import official_tables
 
 from mammodet.converters import cbis_ddsm
 from mammodet.converters.base import SplitOptions
+from mammodet.converters.skeleton import JOURNAL
 from mammodet.data.coco import read_coco
 from mammodet.data.dicom import read_stored
 from mammodet.data.images import read_image
@@ -524,7 +525,7 @@ def test_killed_run_goes_on_where_it_was(archives, tmp_path):
     command = [sys.executable, str(TOOL), "cbis_ddsm", "--source", str(source), "--output", str(output)]
     command += ["--resolve-leaks", "--jobs", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journal = output / cbis_ddsm.JOURNAL
+    journal = output / JOURNAL
     while process.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < 5):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

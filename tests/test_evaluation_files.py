@@ -401,7 +401,7 @@ def test_tool_help_has_an_example(name):
         (
             "evaluate.py",
             ["--ground-truth", "val.json", "--predictions", "val.json"],
-            "val.json: is a data set (COCO JSON), no predictions",
+            "val.json: is a data set, no predictions",
         ),
         ("evaluate.py", ["--ground-truth", "images", "--predictions", "val.json"], "is a folder; expected a JSON file"),
         (
@@ -410,7 +410,7 @@ def test_tool_help_has_an_example(name):
             "--history no.csv: no such file",
         ),
         ("visualize.py", [], "--ground-truth, --predictions: give at least one of them"),
-        ("visualize.py", ["--predictions", "val.json"], "val.json: is a data set (COCO JSON), no predictions"),
+        ("visualize.py", ["--predictions", "val.json"], "val.json: is a data set, no predictions"),
         ("visualize.py", ["--ground-truth", "val.json", "--images", "nowhere"], "nowhere: no such folder"),
         ("visualize.py", ["--ground-truth", "val.json", "--score-threshold", "2"], "expected a number from 0 to 1"),
         ("visualize.py", ["--ground-truth", "val.json", "--limit", "-1"], "--limit -1: expected 1 or more"),
