@@ -166,6 +166,10 @@ def test_int8_keeps_the_heads_and_is_refused_where_ap50_falls(
         InputError, match=r"categories are \['lesion'\], those of the model \['mass', 'calcification'\]"
     ):
         export([str(models["faster_rcnn"]), *int8])
+    with pytest.raises(
+        InputError, match=r"has no train\.json, val\.json; expected a folder that mammodet convert wrote"
+    ):
+        export([str(checkpoint), "--output", str(output), "--int8", str(tmp_path)])
     with pytest.raises(InputError, match="classifier has no AP50"):
         export([str(models["classifier"]), *int8])
     with pytest.raises(InputError, match=r"falls from 0\.000 to 0\.000; .* more than 0 before"):

@@ -46,6 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"--output {chosen.output}: expected a name that ends in {suffix} (--format {chosen.format})")
     if chosen.force and chosen.int8 is None:
         raise InputError("--force has a meaning with --int8 alone: leave it out")
+    needed = ("train.json", "val.json") if chosen.int8 is not None else ()
+    if missing := [name for name in needed if not (chosen.int8 / name).is_file()]:
+        raise InputError(
+            f"--int8 {chosen.int8}: has no {', '.join(missing)}; expected a folder that mammodet convert wrote, with "
+            "images to train and to validate on"
+        )
     from mammodet.export.onnx_export import export_onnx, export_openvino
     from mammodet.models import model_path
 
