@@ -89,7 +89,8 @@ def test_predict_that_takes_too_long_is_answered_and_holds_its_place(study, stor
     model, codes = Model(), []
     limits: dict[float, asyncio.Timeout] = {}
     monkeypatch.setattr("asyncio.timeout", lambda seconds: limits.setdefault(seconds, asyncio.Timeout(None)))
-    with model.held(), client(study, store, PredictionQueue(lambda: model, seconds=7.0, most=1)) as pages:
+    queue = PredictionQueue(lambda: model, seconds=7.0, most=1)
+    with model.held(), client(study, store, queue) as pages:
         waits = threading.Thread(target=lambda: codes.append(pages.post("/v1/predict", content=PNG).status_code))
         waits.start()
         while not model.running:
@@ -97,7 +98,9 @@ def test_predict_that_takes_too_long_is_answered_and_holds_its_place(study, stor
         pages.portal.call(limits.pop(7.0).reschedule, 0)  # the 7 seconds are over
         waits.join()
         assert pages.post("/v1/predict", content=PNG).status_code == 503  # the first one is still predicted
+    queue._worker.shutdown()  # as at the end of the server, which is over before its last prediction
     assert codes == [504]
+    assert not any(path.parent.exists() for path in model.seen)
 
 
 class _Whole(Model):

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -87,13 +87,14 @@ class PredictionQueue:
         folder = Path(tempfile.mkdtemp(prefix="mammodet-"))
         try:
             stored = await _receive(request, folder, kinds, most_files)
-            job = self._worker.submit(self._run, work, stored)
+            job = self._worker.submit(self._run, work, stored, folder)
         except BaseException:
-            self._end(folder)
+            self._count -= 1
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         # a running prediction cannot be stopped: its place is free when it ends
         loop = asyncio.get_running_loop()
-        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end, folder))
+        job.add_done_callback(lambda _: self._free_place(loop))
         return job
 
     @asynccontextmanager
@@ -105,16 +106,21 @@ class PredictionQueue:
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.seconds:g} s") from None
 
-    def _end(self, folder: Path) -> None:
-        self._count -= 1
-        shutil.rmtree(folder, ignore_errors=True)
+    def _free_place(self, loop: asyncio.AbstractEventLoop) -> None:
+        def end() -> None:
+            self._count -= 1
 
-    def _run(self, work: Callable[[Predictor, Stored], T], stored: Stored) -> T:
-        self._model = self._model or self._load()
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(end)
+
+    def _run(self, work: Callable[[Predictor, Stored], T], stored: Stored, folder: Path) -> T:
         try:
+            self._model = self._model or self._load()
             return work(self._model, stored)
         except InputError as error:
             raise InputError(_without(str(error), stored)) from None
+        finally:  # here, since the server may end before
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def answer_image(model: Predictor, stored: Stored) -> ImageAnswer:
