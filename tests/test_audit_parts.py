@@ -224,7 +224,7 @@ def test_totals_of_cbis_add_up():
         whole = TOTALS[f"cbis_ddsm-{kind}"]
         assert whole.lesions == sum(part.lesions for part in parts)
         assert whole.images == sum(part.images for part in parts)
-    # 71 images stand in both the mass and the calcification tables.
+    # 71 images are in both the mass and the calcification tables.
     assert TOTALS["cbis_ddsm-both"].images == 1592 + 1511 - 71
 
 

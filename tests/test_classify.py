@@ -311,7 +311,7 @@ def test_classes_of_validation_alone_are_told_and_wrong(squares, tmp_path, capsy
     options = ("model.classifier.heads={density: {classes: [A, B]}}", "train.monitor=val/accuracy_density")
     train(prepare(config_for(squares, tmp_path, *options, "train.monitor_mode=max", "train.epochs=1")))
     text = capsys.readouterr().out
-    assert "density: validation images of C, D count as wrong; training lacks the class" in text
+    assert "density: validation images of C, D count as wrong; training has none" in text
     header, row = (line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
     assert float(dict(zip(header, row, strict=True))["val/accuracy_density"]) <= 0.5
 

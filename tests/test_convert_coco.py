@@ -468,14 +468,14 @@ def test_given_subsets_are_kept_and_val_is_taken_from_train(tmp_path):
 
 def test_patient_in_two_subsets_is_refused_or_moved(tmp_path):
     source = two_subsets(tmp_path, ("train", 1), ("train", 2), ("test", 1), ("test", 3))
-    with pytest.raises(InputError, match=r"1 patients stand in two subsets: 1 \(train and test\)"):
+    with pytest.raises(InputError, match=r"1 patients are in two subsets: 1 \(train and test\)"):
         run(source)
     for side in ("train", "test"):
         summary, records, _ = run(source, "--resolve-leaks", side)
         assert {records["1_L_CC"].split, records["1_L_MLO"].split} == {side}
         assert records["3_L_MLO"].split == "test"
         assert any(
-            f"1 patients stood in two subsets and were moved to one: 1 (to {side})" in x for x in summary.warnings
+            f"1 patients were in two subsets and were moved to one: 1 (to {side})" in x for x in summary.warnings
         )
 
 

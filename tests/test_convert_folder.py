@@ -371,7 +371,7 @@ def test_copies_stay_on_one_side(source: Path) -> None:
 def test_copies_on_both_sides_of_a_given_split_are_refused_or_moved(source: Path) -> None:
     write(source, "train/benign/20586908 (1).png", "test/benign/20586908 (2).png", "train/cancer/b1.png")
     with pytest.raises(
-        InputError, match=r"1 images, with their copies by name, stand in two subsets: 20586908 \(train and"
+        InputError, match=r"1 images, with their copies by name, are in two subsets: 20586908 \(train and"
     ):
         run(source)
     summary, records = run(source, resolve_leaks="test")
@@ -380,7 +380,7 @@ def test_copies_on_both_sides_of_a_given_split_are_refused_or_moved(source: Path
         "train/benign/20586908 (1).png": "test",
         "train/cancer/b1.png": "train",
     }
-    assert "1 patients stood in two subsets and moved to one: 20586908 (to test)" in summary.to_text()
+    assert "1 patients were in two subsets and moved to one: 20586908 (to test)" in summary.to_text()
 
 
 def test_identical_file_of_one_class_is_left_out(source: Path) -> None:

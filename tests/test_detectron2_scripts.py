@@ -1,4 +1,4 @@
-"""What stands in docs/detectron2_scripts.md: its script runs, and COCOEvaluator's figures are ours."""
+"""docs/detectron2_scripts.md: its script runs, and COCOEvaluator's figures are ours."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_tables_have_the_archives_columns_and_broken_paths(plain):
     )
     calc = (folder / "calc_case_description_train_set.csv").read_text()
     assert "patient_id,breast density,left" in calc
-    # The newline stands in the mask's path in the mass sets, in the crop's in the calcification sets.
+    # The newline is in the mask's path in the mass sets, in the crop's in the calcification sets.
     mass_row, calc_row = (next(csv.DictReader(io.StringIO(text))) for text in (mass, calc))
     assert mass_row["ROI mask file path"].endswith("/000001.dcm\n")
     assert calc_row["cropped image file path"].endswith("/000001.dcm\n")

@@ -1,4 +1,4 @@
-"""The predictions file: there and back, every fault with its place, and InputError for whatever else stands in it."""
+"""The predictions file: there and back, every fault with its place, and InputError for whatever else it holds."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ def test_prediction_entry_names_its_place():
         prediction_from_json(entry, "line 7")
 
 
-# Whatever stands in a file: an InputError, or figures.
+# Whatever a file holds: an InputError, or figures.
 
 HOSTILE = (
     *(None, True, False, 0, 1, -1, 2, 0.5, -0.5, 1.5, 1e308, 10**400, 2**63),

@@ -1,7 +1,7 @@
 """CBIS-DDSM: 3032 scanned films of 1566 women with outlined masses and calcifications (Lee et al., Sci. Data 4, 2017).
 
 docs/cbis_ddsm.md describes the archive, and what this converter makes of it. In short: rows of the
-tables become lesions, images that stand in the mass and in the calcification set become one record, what a file holds
+tables become lesions, images of both the mass and the calcification set become one record, what a file holds
 decides what it is, and every lesion is either converted or quarantined with its reason.
 """
 
@@ -122,7 +122,7 @@ ARCHIVE = CbisDdsm
 def _official_sides(rows: Sequence[RoiRow], options: CbisOptions) -> dict[str, str]:
     """Patient to the archive's `train` or `test`.
 
-    Raises InputError: patients stand on both sides, and nobody said where they are to go.
+    Raises InputError: patients are on both sides, and nobody said where they are to go.
     """
     sides, leaks = settle_sides(_sides(rows), options.resolve_leaks)
     leaking = list(leaks)
@@ -226,7 +226,7 @@ def _warn(
     both = list(settle_sides(_sides(rows), None)[1])
     if options.split == "official" and both:
         summary.warnings.append(
-            f"{len(both)} patients stand on both sides of the official split and were moved to "
+            f"{len(both)} patients are on both sides of the official split and were moved to "
             f"{options.resolve_leaks}: {', '.join(both)}; figures do not compare with those of the official test set"
         )
     if options.abnormality != "both":

@@ -124,7 +124,7 @@ class Labelled(Converter[LabelledT, ImageTask]):
         if self.sides is not None and self.leaking:
             moved = ", ".join(f"{patient} (to {self.sides[patient]})" for patient in self.leaking)
             self.warnings.append(
-                f"{len(self.leaking)} patients stood in two subsets and were moved to one: {moved}; figures do not "
+                f"{len(self.leaking)} patients were in two subsets and were moved to one: {moved}; figures do not "
                 "compare with those of the given test set"
             )
 
@@ -231,7 +231,7 @@ def _given(
     sides, leaking = settle_sides(subsets, options.resolve_leaks)
     if leaking and options.resolve_leaks is None:
         raise InputError(
-            f"{len(leaking)} patients stand in two subsets: "
+            f"{len(leaking)} patients are in two subsets: "
             + ", ".join(f"{patient} ({' and '.join(found)})" for patient, found in leaking.items())
             + ". Move them to one (--resolve-leaks test, or train), or divide anew (--split holdout)"
         )

@@ -127,7 +127,7 @@ def _size_fault(image: SourceImage, size_hw: tuple[int, int], orientation: int) 
         )
     return (
         f"the JSON says {told[0]}x{told[1]}, the file is {size_hw[0]}x{size_hw[1]} (height x width): where its "
-        "boxes lie cannot be told; take the images that the JSON was made for, or write the files' sizes into it "
+        "boxes lie is not known; take the images that the JSON was made for, or write the files' sizes into it "
         "if the boxes were drawn on these"
     )
 

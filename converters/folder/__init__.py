@@ -304,7 +304,7 @@ def _warn(
         )
     if plan.leaking and plan.given is not None:
         moved = ", ".join(f"{patient} (to {plan.given[patient]})" for patient in list(plan.leaking)[:_MOST_NAMES])
-        warn(f"{len(plan.leaking)} patients stood in two subsets and moved to one: {moved}; figures do not compare")
+        warn(f"{len(plan.leaking)} patients were in two subsets and moved to one: {moved}; figures do not compare")
     if plan.given is None and any(image.subset for image in tree.images):
         warn("folders named train, val or test were pooled and divided anew (--split holdout)")
     if plan.given is not None:

@@ -35,7 +35,7 @@ def plan_classes(
 ) -> Classes:
     """Find the class folders and what they mean; `wanted`: the level that the user names.
 
-    Raises InputError: they cannot be told, there is only one, a rule names no folder, or two rules of one class differ.
+    Raises InputError: they are not clear, there is only one, a rule names no folder, or two rules of one class differ.
     """
     rules = rules_by_name(given)
     try:

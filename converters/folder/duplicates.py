@@ -155,5 +155,5 @@ def given_subsets(
             if guessed
             else ""
         )
-        raise InputError(f"{len(leaking)} {what} stand in two subsets: {', '.join(names)}{more}. {_ADVICE}{hint}")
+        raise InputError(f"{len(leaking)} {what} are in two subsets: {', '.join(names)}{more}. {_ADVICE}{hint}")
     return sides, leaking

@@ -125,7 +125,7 @@ def choose_level(tree: Tree, level: int | str | None, understood: Callable[[str]
         level: as in `FolderOptions`.
         understood: whether a folder's name is explained by the user or says something by its words.
     Raises:
-        InputError: there is no such folder, or which one is meant cannot be told.
+        InputError: there is no such folder, or which one is meant is not clear.
     """
     deepest = max(len(image.folders) for image in tree.images)
     if deepest == 0:

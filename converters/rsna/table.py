@@ -209,7 +209,7 @@ def _row(line: int, cells: Mapping[str, str], labelled: bool) -> tuple[ImageRow 
 
 def _without_doubles(path: Path, rows: Sequence[ImageRow], quarantine: list[Quarantined]) -> list[ImageRow]:
     """Rows with image ids of their own. Of rows that say the same the first is kept; where they differ, none is: which
-    of them is right cannot be told."""
+    of them is right is not known."""
     by_image: dict[int, list[ImageRow]] = {}
     for row in rows:
         by_image.setdefault(row.image, []).append(row)

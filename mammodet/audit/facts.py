@@ -44,7 +44,7 @@ class ImageFacts:
     is_jpeg: bool = False  #: the file is a JPEG, whatever its name says
     mean: float = 0.0  #: grey value over the image, on the scale [0, 1] of its depth; `breast_mean` over the breast
     breast_mean: float = 0.0
-    tissue_side: float = 0.0  #: from -1 (the chest wall is on the left) to 1 (right); near 0 it cannot be told
+    tissue_side: float = 0.0  #: from -1 (the chest wall is on the left) to 1 (right); near 0 it is not clear
     print: Print | None = None  #: to know the image again; None for a flat one
     lesions: tuple[LesionFacts, ...] = ()  #: in the record's order; empty where the size is not the record's
 

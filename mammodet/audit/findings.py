@@ -22,7 +22,7 @@ class AuditedImage:
     record: ImageRecord  #: what the JSON says
     facts: ImageFacts  #: what the pixels say
     file: str  #: the JSON's name, for messages
-    part: str  #: the subset that it belongs to, such as `train`; no patient may stand in two parts
+    part: str  #: the subset that it belongs to, such as `train`; no patient may be in two parts
     is_own: bool  #: it belongs to the file that is audited, not to one that it is compared with
     path: Path  #: of the image file
 

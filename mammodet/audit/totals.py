@@ -2,7 +2,7 @@
 
 mini-MIAS: Suckling et al. 1994, `Info.txt`: 123 abnormal lines, four of them without a circle. CBIS-DDSM: rows of the
 four official tables (Lee et al., Scientific Data 2017); an image is a patient, side and view. The totals of `mass` and
-`both` are counted over the tables' union: patients and images that stand in several tables count once. INbreast,
+`both` are counted over the tables' union: patients and images in several tables count once. INbreast,
 VinDr-Mammo (boxes, ignored ones among them) and CMMD: as their publishers say.
 """
 

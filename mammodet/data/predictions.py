@@ -120,7 +120,7 @@ class Predictions:
     categories: tuple[str, ...]  #: names; the id of a category is its position + 1
     #: what made it: checkpoint hash, config, data and split hash, version.
     model: Mapping[str, Any] = field(default_factory=dict)
-    #: breasts, patients: joined scores, as they stand in the file.
+    #: breasts, patients: joined scores, as the file has them.
     breasts: tuple[Mapping[str, Any], ...] = ()
     patients: tuple[Mapping[str, Any], ...] = ()
 

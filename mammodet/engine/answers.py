@@ -60,7 +60,7 @@ def classified(
     A field that is a part of a joined question and no question itself, as the density of `density+malignant`, has the
     sums over the other parts as its probabilities. A label that is not asked for, but follows from the classes of a
     question, has the sum of their probabilities as its score. Where several questions speak of it, the first one does;
-    all stand in `scores_by_rule`.
+    all are in `scores_by_rule`.
     """
     answers = probabilities(logits, config.targets)
     predictions = []

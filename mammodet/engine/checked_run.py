@@ -132,7 +132,7 @@ def _tell_strange_classes(config: Config, val: Dataset) -> None:
     for target in config.model.targets:
         strange = [name for name in classes_of(val.images, target.name) if name not in (target.classes or ())]
         if target.classes is not None and strange:
-            print(f"{target.name}: validation images of {', '.join(strange)} count as wrong; training lacks the class")
+            print(f"{target.name}: validation images of {', '.join(strange)} count as wrong; training has none")
 
 
 def data_faults(config: Config, train: Dataset, val: Dataset, root: Path) -> list[str]:

@@ -42,7 +42,9 @@ def read_folds(config: Config) -> tuple[list[Fold], Path]:
     Raises InputError: no folds, fewer than three, or faults of any of them (a fold without a positive image, ...).
     """
     if config.data.train or config.data.val or config.data.unsafe_split or config.data.fold is not None:
-        raise InputError("--all-folds chooses data: leave out data.fold, data.train, data.val and data.unsafe_split")
+        raise InputError(
+            "--all-folds chooses the data: leave out data.fold, data.train, data.val and data.unsafe_split"
+        )
     root = config.data.root
     numbers = fold_numbers(root)
     count = len(numbers)

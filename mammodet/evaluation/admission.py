@@ -43,7 +43,7 @@ class Admitted:
     #: not be checked. Of out-of-fold predictions: seen by the fold that predicted them.
     patients_seen: int | None
     unchecked: tuple[str, ...] = ()  #: why leakage could not be checked, or not for all images; empty where it was
-    #: why the figures must not be told as a result; None where nothing speaks against that.
+    #: why the figures are no result; None where they are one.
     not_a_result: str | None = None
 
 

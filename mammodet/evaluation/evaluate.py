@@ -33,7 +33,7 @@ class Entry:
     notes: Sequence[str] = ()  #: what a reader must know of it
     calibration: Calibration | None = None  #: probabilities and thresholds that were fitted on other patients
     kind: Kind = "detector"  #: `detector`, or `classifier`: one that gives no boxes, and has no figures of places
-    #: why its figures must not be told as a result; None where nothing speaks against that.
+    #: why its figures are no result; None where they are one.
     not_a_result: str | None = None
 
     @property

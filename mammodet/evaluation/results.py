@@ -355,7 +355,7 @@ class ModelResult(Record):
     """All figures of one model; a classifier has none of places.
 
     Attributes:
-        not_a_result: why its figures must not be told as a result; None where nothing speaks against that.
+        not_a_result: why its figures are no result; None where they are one.
         froc_others: under the other match rules and denominators.
         image, breast, patient: by label; classes: by question.
     """

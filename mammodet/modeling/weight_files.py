@@ -25,7 +25,7 @@ Layout = Literal["mammodet", "torchvision", "detectron2", "caffe2", "unknown"]
 KEY = "mammodet"
 #: Where files of `mammodet convert-weights`, which is gone, said how they had been changed.
 _CONVERTED = "mammodet_weights"
-#: Names that stand in one layout alone, in the order in which they are looked for.
+#: Names that one layout alone has, in the order in which they are looked for.
 _LAYOUTS: tuple[tuple[Layout, str], ...] = (
     ("mammodet", r"(detector|network|image_head)\."),
     ("caffe2", r"(conv1|fpn_inner_.+|conv_rpn_fpn2|bbox_pred)_[wb]|res(_conv1|\d_\d+_branch\w+)(_bn)?_(w|b|s|rm|riv)"),

@@ -25,7 +25,7 @@ FILE_QUIRKS = {
     "truncated_image": "a PGM that is cut short",
 }
 TABLE_QUIRKS = {
-    "swapped_columns": "crop and mask stand in each other's column of the table",
+    "swapped_columns": "crop and mask are in each other's column of the table",
     "split_series": "crop and mask lie in different studies and series, both named 000000.dcm",
     "several_lesions": "an image with two to seven lesions",
     "odd_ids": "abnormality ids that do not start at 1",

@@ -57,7 +57,7 @@ _RC: Any = {
 
 
 def to_svg(figure: Figure) -> str:
-    """A figure as an `<svg>` element to stand in a page: text in the page's colour, a clear ground."""
+    """A figure as an `<svg>` element for a page: text in the page's colour, a clear ground."""
     text = _svg(figure, transparent=True).replace(INK, "currentColor")
     return text[text.index("<svg") :]
 

@@ -360,5 +360,5 @@ def to_screen(metrics: Metrics) -> str:
 
 
 def _stamped(table: Table, *, stamp: bool) -> list[str]:
-    """Lines of a table; NOT A RESULT behind each, where it must not be told as one."""
+    """Lines of a table; NOT A RESULT behind each, where it is none."""
     return [f"{line}   {VOID}" if stamp else line for line in to_text(table).splitlines()]
