@@ -28,7 +28,7 @@ from typing import Any
 
 from measuring import arguments, peak_mb
 
-from mammodet.config import load_config
+from mammodet.config import TestTimeConfig, load_config
 from mammodet.data.coco import read_coco
 from mammodet.data.inputs import gather
 from mammodet.data.prepared import prepare_record
@@ -39,7 +39,8 @@ from mammodet.evaluation.validation import detector_figures
 from mammodet.models import STARTER, starter_path
 from mammodet.records import Dataset, ImagePrediction
 
-ENGINES = ("torchvision", "torch", "onnx", "openvino", "detectron2")
+ENGINES = ("detectron2", "torchvision", "torch", "torch-bf16", "onnx", "openvino")
+ENGINES += ("openvino-bf16", "openvino-int8", "openvino-int8-bf16")
 
 
 def main() -> int:
@@ -55,10 +56,15 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["torch", "onnx", "openvino"])
+    parser.add_argument(
+        "--int8", type=Path, help="folder of the data set by which 8 bits are chosen"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)  # JSON of `measure`'s arguments
     chosen = parser.parse_args()
     if "detectron2" in chosen.engines and chosen.random != "resnet50":
         parser.error("--engines detectron2 needs --random resnet50: it answers with random weights of its own")
+    if any("int8" in engine for engine in chosen.engines) and chosen.int8 is None:
+        parser.error("an engine in 8 bits needs --int8")
     if chosen.film and chosen.random is None:
         parser.error("--film needs --random: other models say themselves how images are prepared")
     if chosen.child is not None:
@@ -97,12 +103,13 @@ def measure(chosen: argparse.Namespace, engine: str, path: str, began: float) ->
         results = detectron2_answers(chosen.size, dataset, root)
     elif engine == "torchvision":
         results = plain(Predictor.from_checkpoint(Path(path), "cpu")).predict(dataset, root)
-    elif chosen.film:
-        sides = film_sides(chosen.size, dataset, root)
-        began += time.perf_counter() - start_all
-        results = at_film_scale(Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine), sides, dataset, root)
     else:
-        results = Ensemble.from_checkpoints([Path(path)], "cpu", engine=engine).predict(dataset, root)
+        name, *precision = engine.split("-")
+        test_time = TestTimeConfig(bf16=True) if "bf16" in precision else None
+        sides = film_sides(chosen.size, dataset, root) if chosen.film else []
+        began += time.perf_counter() - start_all if chosen.film else 0
+        predictor = Ensemble.from_checkpoints([Path(path)], "cpu", test_time, name)
+        results = at_film_scale(predictor, sides, dataset, root) if sides else predictor.predict(dataset, root)
     first = 0.0
     for _ in dataset.images:
         start, start_work = time.perf_counter(), time.process_time()
@@ -212,12 +219,17 @@ def _files(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
         files = dict.fromkeys(("torchvision", "detectron2"), whole)
         ours = "model.detector.rpn_top_n_predict=300"
         checkpoint = _random(folder / "breast.ckpt", chosen, ours) if chosen.film else whole
-    files = {**dict.fromkeys(("torchvision", "torch"), checkpoint), **files}
-    if {"onnx", "openvino"} & set(chosen.engines):
+    files = {**dict.fromkeys(("torchvision", "torch", "torch-bf16"), checkpoint), **files}
+    if any(engine.startswith(("onnx", "openvino")) for engine in chosen.engines):
         from mammodet.export.onnx_export import export_onnx
 
         export_onnx(checkpoint, folder / "model.onnx")
-        files |= dict.fromkeys(("onnx", "openvino"), folder / "model.onnx")
+        files |= dict.fromkeys(("onnx", "openvino", "openvino-bf16"), folder / "model.onnx")
+    if chosen.int8 is not None:
+        from mammodet.export.int8 import quantize
+
+        files |= dict.fromkeys(("openvino-int8", "openvino-int8-bf16"), folder / "int8.onnx")
+        quantize(folder / "model.onnx", folder / "int8.onnx", read_coco(chosen.int8 / "train.json"), chosen.int8)
     return files
 
 

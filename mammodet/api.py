@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodet.config import make_config
 from mammodet.converters.base import Summary
 from mammodet.data.coco import read_coco
 from mammodet.data.doubts import Stored, read_stored
@@ -189,18 +190,24 @@ class Predictor:
         )
 
 
-def load(name: str | Path | Sequence[str | Path] = STARTER, device: str = "auto") -> Predictor:
+def load(
+    name: str | Path | Sequence[str | Path] = STARTER, device: str = "auto", engine: str | None = None, **test_time: Any
+) -> Predictor:
     """A trained model.
 
     Args:
         name: `starter`, the model that comes with the package; `best.ckpt` of a training, a packed model, or one that
             `mammodet export` wrote (`model.onnx`), which needs no torch; or several of them, which answer together.
         device: `auto`, `cpu`, `cuda`, ...
+        engine: `torch`, `onnx` or `openvino`; None for that of the file's kind.
+        test_time: of `model.test_time` in docs/config.md, for detectors: `flip=True`, `scales=[1, 1.2]`, `bf16=True`.
     Raises:
-        InputError: no such model, damaged, or a device that is not there.
+        InputError: no such model, damaged, or a device or a setting that is not there.
     """
     names = [name] if isinstance(name, str | Path) else list(name)
-    return Predictor(Ensemble.from_checkpoints([model_path(each) for each in names], device))
+    chosen = make_config({"model": {"test_time": test_time}}, where="given to mammodet.load")
+    settings = chosen.model.test_time if test_time else None
+    return Predictor(Ensemble.from_checkpoints([model_path(each) for each in names], device, settings, engine))
 
 
 def read_dataset(path: str | Path) -> Dataset:

@@ -24,6 +24,7 @@ from mammodet.engine.ensemble import Ensemble
 from mammodet.engine.facts import RunFacts
 from mammodet.engine.predict import Predictor
 from mammodet.errors import InputError
+from mammodet.export.int8 import PARTS
 from mammodet.modeling.build import build_model
 from mammodet.modeling.weight_files import KEY
 from mammodet.records import ImagePrediction
@@ -143,7 +144,7 @@ def test_openvino_answers_as_torch(models: dict[str, Path], phantom_root: Path, 
         assert_alike(list(written.images), expected)
 
 
-def test_bf16_changes_scores_a_little_and_is_for_checkpoints(models: dict[str, Path], phantom_root: Path) -> None:
+def test_bf16_changes_scores_a_little(models: dict[str, Path], phantom_root: Path, tmp_path: Path) -> None:
     dataset = read_coco(phantom_root / "test.json")
     answers = []
     for bf16 in (False, True):
@@ -152,8 +153,22 @@ def test_bf16_changes_scores_a_little_and_is_for_checkpoints(models: dict[str, P
         assert predictor.describe()["config"]["model"]["test_time"]["bf16"] == bf16
     assert answers[0] != answers[1]
     assert answers[1] == pytest.approx(answers[0], abs=0.02)
-    with pytest.raises(InputError, match=r"--bf16: .*mask_rcnn\.onnx is an exported model"):
-        Ensemble.from_checkpoints([models["mask_rcnn"].with_suffix(".onnx")], "cpu", settings.TestTimeConfig(bf16=True))
+    exported = models["mask_rcnn"].with_suffix(".onnx")
+    with pytest.raises(InputError, match=r"--bf16: ONNX Runtime computes .*mask_rcnn\.onnx in float32"):
+        mammodet.load(exported, bf16=True)
+    openvino = pytest.importorskip("openvino")
+    asked = ("predict", "--input", phantom_root / "test.json", "--num-workers", 0, "--checkpoint", exported)
+    command = [*asked, "--engine", "openvino", "--bf16", "--output", tmp_path]
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(InputError, match="has no units for bfloat16"):
+            mammodet.load(exported, engine="openvino", bf16=True)
+        return
+    mammodet_in_process(*command)
+    written = read_predictions(tmp_path / "predictions.json")
+    assert written.model["config"]["model"]["test_time"]["bf16"] is True
+    found = [each.scores["tumor"] for each in written.images]
+    assert found != answers[0]
+    assert found == pytest.approx(answers[0], abs=0.02)
 
 
 def test_int8_keeps_the_heads_and_is_refused_where_ap50_falls(
@@ -184,8 +199,12 @@ def test_int8_keeps_the_heads_and_is_refused_where_ap50_falls(
     maker = {name: node.op_type for node in graph.node for name in node.output}
     convs = [node for node in graph.node if node.op_type == "Conv"]
     eight = [node.name for node in convs if maker.get(node.input[1]) == "DequantizeLinear"]
-    assert len(eight) == len([node for node in convs if node.name.startswith("/backbone")]) - 1 > 20
-    assert all(name.startswith("/backbone") for name in eight)
+    assert len(eight) == len([node for node in convs if node.name.startswith(PARTS)]) - 1 > 20
+    assert all(name.startswith(PARTS) for name in eight)
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    zero_points = [constants[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert len(zero_points) > 20
+    assert not any(point.any() for point in zero_points)  # OpenVINO would compute these convolutions in float32
     dataset = read_coco(phantom_root / "val.json")
     assert len(list(mammodet.load(output).predict(phantom_root / "val.json"))) == len(dataset.images)
 

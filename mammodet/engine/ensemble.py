@@ -56,16 +56,13 @@ class Ensemble(Predictor):
         doubled = sorted({str(path) for path in paths if list(paths).count(path) > 1})
         if doubled:
             raise InputError(f"checkpoints {doubled}: given more than once")
-        members = [_opened(path, device, engine) for path in paths]
+        bf16 = test_time is not None and test_time.bf16
+        members = [_opened(path, device, engine, bf16) for path in paths]
         for member in members:
             if test_time is None:
                 continue
             if not isinstance(member.config.model, DetectorModelConfig):
                 raise InputError("--flip, --scales, --tiles, --bf16: are for detectors; leave them out")
-            if test_time.bf16 and "engine" in member.describe():
-                raise InputError(
-                    f"--bf16: {_name(member)} is an exported model; give the checkpoint that it was made from"
-                )
             member.config = member.config.change(model=member.config.model.change(test_time=test_time))
         return members[0] if len(members) == 1 else Ensemble(members)
 
@@ -90,14 +87,14 @@ class Ensemble(Predictor):
         return {**super().describe(), "ensemble": [{key: member[key] for key in kept} for member in members]}
 
 
-def _opened(path: Path, device: str, engine: str | None) -> Predictor:
+def _opened(path: Path, device: str, engine: str | None, bf16: bool) -> Predictor:
     exported = path.suffix.lower() in EXPORTED
     if engine == "torch" and exported:
         raise InputError(f"{path}: is an exported model, --engine torch takes a checkpoint or a packed model")
     if exported or engine not in (None, "torch"):
         from mammodet.engine.exported import ExportedPredictor  # here, since it builds on this package
 
-        return ExportedPredictor(path, engine, device)
+        return ExportedPredictor(path, engine, device, bf16=bf16)
     return Predictor.from_checkpoint(path, device)
 
 

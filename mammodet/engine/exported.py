@@ -37,9 +37,14 @@ class Network(Protocol):
 
 
 class OnnxRuntime:
-    """An ONNX file in ONNX Runtime, on the CPU."""
+    """An ONNX file in ONNX Runtime, on the CPU in float32. Raises InputError: `bf16`, which it cannot do there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, bf16: bool = False) -> None:
+        if bf16:
+            raise InputError(
+                f"--bf16: ONNX Runtime computes {path} in float32; leave --bf16 out, or give --engine openvino or the "
+                "checkpoint that it was made from"
+            )
         runtime = needed("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = _threads()
@@ -54,14 +59,20 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An ONNX file, or a model of OpenVINO's own, in OpenVINO on the CPU, in float32."""
+    """An ONNX file, or a model of OpenVINO's own, in OpenVINO on the CPU, in float32 or bfloat16.
 
-    def __init__(self, path: Path) -> None:
+    Raises InputError: `bf16` on a processor without units for it, where OpenVINO would compute in float32.
+    """
+
+    def __init__(self, path: Path, *, bf16: bool = False) -> None:
         core = needed("openvino").Core()
+        if bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise InputError("--bf16: this processor has no units for bfloat16 (AMX or AVX-512 BF16); leave --bf16 out")
         model = core.read_model(str(path))
         place = ["framework", KEY]
         self.metadata = str(model.get_rt_info(place).value) if model.has_rt_info(place) else None
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": _threads()}
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": _threads()}
+        hints["INFERENCE_PRECISION_HINT"] = "bf16" if bf16 else "f32"
         self.model = core.compile_model(model, "CPU", hints)
         self.names = parse_json(self.metadata, str(path))["outputs"] if self.metadata else []
 
@@ -80,11 +91,12 @@ class ExportedPredictor(Predictor):
     Args:
         engine: `onnx` or `openvino`; None for that of the file's kind.
         device: `auto` or `cpu`.
+        bf16: compute in bfloat16.
     Raises:
-        InputError: no exported model, damaged, an engine that is not installed, or another device.
+        InputError: no exported model, damaged, an engine that is not installed or cannot do `bf16`, or another device.
     """
 
-    def __init__(self, path: Path, engine: str | None = None, device: str = "auto") -> None:
+    def __init__(self, path: Path, engine: str | None = None, device: str = "auto", *, bf16: bool = False) -> None:
         check_is_file(path, "an exported model")
         own = SUFFIXES.get(path.suffix.lower())
         if own is None or (own, engine) == ("openvino", "onnx"):
@@ -96,7 +108,7 @@ class ExportedPredictor(Predictor):
             raise InputError(f"device {device!r}: exported models run on the CPU; take the checkpoint for a GPU")
         self.engine, self.device = engine or own, "cpu"
         try:
-            self.network: Network = ENGINES[self.engine](path)
+            self.network: Network = ENGINES[self.engine](path, bf16=bf16)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # each engine has kinds of its own for a damaged file
@@ -105,6 +117,9 @@ class ExportedPredictor(Predictor):
         content = _read(self.network.metadata, path)
         self.facts = RunFacts.from_json(content["facts"], path)
         self.config = make_config(self.facts.config, where=f"in {path}")
+        if self.config.model.detects and self.config.model.test_time.bf16 != bf16:
+            test_time = self.config.model.test_time.change(bf16=bf16)
+            self.config = self.config.change(model=self.config.model.change(test_time=test_time))
         self.stack = self.facts.stack
         self.checkpoint = (path, file_hash(path))
         if content.get("calibration") is not None:

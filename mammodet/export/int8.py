@@ -19,17 +19,16 @@ from mammodet.records import Dataset, ImagePrediction
 IMAGES = 32
 #: The most that AP50 may fall.
 LIMIT = 0.01
+#: Where convolutions of more than one output are: body and pyramid, proposals, masks.
+PARTS = ("/backbone", "/rpn/head/conv", "/roi_heads/mask_head")
 
 
 def to_int8(path: Path, data: Path, *, force: bool) -> str:
-    """Exchange the convolutions of a detector's body and pyramid for 8-bit ones, in place (Jacob et al., CVPR 2018).
-
-    Each channel of the weights has a scale of its own; between the layers the range is that of `IMAGES` training
-    images. In float32 remain what loses most or gains least: the first convolution, grouped ones, proposals and heads.
+    """Exchange most of a detector's convolutions for 8-bit ones, in place, once AP50 is compared.
 
     Args:
         path: ONNX file of `export_onnx`.
-        data: folder with `train.json`, and `val.json` to compare AP50 on.
+        data: folder with `train.json` for `quantize`, and `val.json` to compare AP50 on.
         force: keep it although AP50 falls by more than `LIMIT`.
     Returns:
         AP50 of boxes on the validation images before and after.
@@ -37,7 +36,6 @@ def to_int8(path: Path, data: Path, *, force: bool) -> str:
         InputError: no detector; a data set of other categories, or without lesions; a loss above `LIMIT`, or nothing
             found before.
     """
-    onnx, quantization = needed("onnx"), needed("onnxruntime.quantization")
     predictor = ExportedPredictor(path)
     if not predictor.config.model.detects:
         raise InputError("--int8: a classifier has no AP50 to compare; export it in float32: leave --int8 out")
@@ -48,28 +46,8 @@ def to_int8(path: Path, data: Path, *, force: bool) -> str:
             f"{list(predictor.facts.categories)}; give --int8 a data set of these (mammodet subset --category renames)"
         )
     before = _ap50(path, validation, data)
-    ranges = _Images(predictor, train, data)
-    graph = onnx.load(str(path)).graph
-    body = [node.name for node in graph.node if node.op_type == "Conv" and node.name.startswith("/backbone")]
-    grouped = {node.name for node in graph.node for each in node.attribute if each.name == "group" and each.i > 1}
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        disabled = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # advice for graphs that were not prepared; torch's exporter has folded ours
-        try:
-            quantization.quantize_static(
-                str(path),
-                str(temporary),
-                ranges,
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"],
-                nodes_to_quantize=[name for name in body[1:] if name not in grouped],
-                per_channel=True,
-                reduce_range=True,  # 7 bits: sums of two products fit 16 bits on processors without VNNI
-                weight_type=quantization.QuantType.QInt8,
-            )
-        finally:
-            logging.disable(disabled)
+    with atomic_path(path) as temporary:
+        quantize(path, temporary, train, data)
         after = _ap50(temporary, validation, data)
         if (before == 0 or before - after > LIMIT) and not force:
             raise InputError(
@@ -78,6 +56,51 @@ def to_int8(path: Path, data: Path, *, force: bool) -> str:
                 "it all the same: --force"
             )
     return f"box AP50 on {data / 'val.json'}: {before:.3f} in float32, {after:.3f} in 8 bits"
+
+
+def quantize(path: Path, output: Path, dataset: Dataset, root: Path) -> None:
+    """Exchange most of a detector's convolutions for 8-bit ones (Jacob et al., CVPR 2018).
+
+    Each channel of the weights has a scale of its own; what goes into a convolution has the range that it takes on
+    `IMAGES` images. In float32 remain what loses most or gains least: the first convolution, grouped ones, and what
+    gives scores, boxes and masks their last form.
+    """
+    quantization = needed("onnxruntime.quantization")
+    graph = needed("onnx").load(str(path)).graph
+    body = [node for node in graph.node if node.op_type == "Conv" and node.name.startswith(PARTS)]
+    grouped = {node.name for node in graph.node for each in node.attribute if each.name == "group" and each.i > 1}
+    chosen = [node for node in body[1:] if node.name not in grouped]
+    # OpenVINO computes in float32 what has a zero point, so that only what a ReLU has cut at 0 is unsigned.
+    unsigned: set[str] = set()
+    for node in graph.node:
+        if node.op_type in ("Relu", "Clip") or (node.op_type == "MaxPool" and node.input[0] in unsigned):
+            unsigned.update(node.output)
+    signed = {"quant_type": quantization.QuantType.QInt8, "symmetric": True}
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # advice for graphs that were not prepared; torch's exporter has folded ours
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantization.quantize_static(
+                str(path),
+                str(output),
+                _Images(ExportedPredictor(path), dataset, root),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_quantize=[node.name for node in chosen],
+                per_channel=True,
+                reduce_range=True,  # 7 bits: sums of two products fit 16 bits on processors without VNNI
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": ["Conv"],
+                    "TensorQuantOverrides": {
+                        node.input[0]: [signed] for node in chosen if node.input[0] not in unsigned
+                    },
+                },
+            )
+    finally:
+        logging.disable(disabled)
 
 
 class _Images:
