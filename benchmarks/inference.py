@@ -56,9 +56,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["torch", "onnx", "openvino"])
-    parser.add_argument(
-        "--int8", type=Path, help="folder of the data set by which 8 bits are chosen"
-    )
+    parser.add_argument("--int8", type=Path, help="folder of the data set by which 8 bits are chosen")
     parser.add_argument("--child", help=argparse.SUPPRESS)  # JSON of `measure`'s arguments
     chosen = parser.parse_args()
     if "detectron2" in chosen.engines and chosen.random != "resnet50":

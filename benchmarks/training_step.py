@@ -1,6 +1,6 @@
 """A training step beside other ways of doing it, in CPU (or GPU) seconds and as ratios to the first way.
 
-torchvision: MammoRCNN beside torchvision's reference step, on the same network, batch and optimiser
+torchvision: ours beside torchvision's Mask R-CNN as its reference script trains it: same layers, batch, precision
 pretrained:  a config with a pretrained body, and what each of the measures that make it fast is worth
 detectron2:  its Mask R-CNN beside torchvision's with the same layers (ResNet-FPN with GroupNorm), and their inference
 
@@ -18,11 +18,14 @@ from unittest import mock
 import torch
 from measuring import arguments, show, take_turns
 from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from mammodet.config import load_config
 from mammodet.modeling.build import build_model
 
 ZOO = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
+NONE = "none.pth"  # frozen norms ask for weights, which do not matter here
 PRETRAINED = Path("configs/cbis_ddsm/mass_faster_rcnn_lite0_cpu.yaml")
 Work = dict[str, Callable[[], object]]
 
@@ -42,12 +45,13 @@ def make_batch(chosen: argparse.Namespace, channels: int = 1) -> tuple[list[Tens
     return images, [dict(target) for _ in images], torch.ones(chosen.batch, 2, device=chosen.device)
 
 
-def step(model: nn.Module, losses: Callable[[], dict[str, Tensor]]) -> Callable[[], object]:
+def step(chosen: argparse.Namespace, model: nn.Module, losses: Callable[[], dict[str, Tensor]]) -> Callable[[], object]:
     """A whole training step; `losses` runs the model."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
     def run() -> None:
-        total = torch.stack(list(losses().values())).sum()
+        with torch.autocast(chosen.device, torch.bfloat16, enabled=chosen.bf16):
+            total = torch.stack(list(losses().values())).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -58,17 +62,24 @@ def step(model: nn.Module, losses: Callable[[], dict[str, Tensor]]) -> Callable[
 def detector(chosen: argparse.Namespace, overrides: Sequence[str] = (), config: Path | None = None) -> Any:
     """A detector with one category, ready to be trained."""
     torch.manual_seed(0)
-    return build_model(load_config(config, overrides), 1).to(chosen.device).train()
+    settings = load_config(config, overrides)
+    return build_model(settings, 1, load_weights=settings.model.weights != NONE).to(chosen.device).train()
 
 
 def against_torchvision(chosen: argparse.Namespace) -> Work:
-    """Torchvision's own model, and ours around it."""
-    model = detector(chosen, [f"model.detector.backbone.name={chosen.backbone}"])
-    images, targets, labels = make_batch(chosen)
-    reference = model.detector.model
+    """Torchvision's own Mask R-CNN as its reference script trains it, and ours of the same layers and limits."""
+    body = (f"name={chosen.backbone}", "norm=FrozenBN", "trainable_layers=3")
+    settings = [f"model.detector.backbone.{each}" for each in body]
+    settings += ["data.image.channels=[full, tissue, clahe]", f"model.weights={NONE}"]
+    model = detector(chosen, [*settings, "model.image_head.enabled=false", "model.aggregation.rule=max"])
+    images, targets, labels = make_batch(chosen, channels=3)
+    limits = {"rpn_pre_nms_top_n_train": 2000, "rpn_post_nms_top_n_train": 1000}
+    size = {"min_size": chosen.size, "max_size": chosen.size}
+    pyramid = resnet_fpn_backbone(backbone_name=chosen.backbone, weights=None, trainable_layers=3)
+    reference = MaskRCNN(pyramid, num_classes=2, **size, **limits).to(chosen.device).train()
     return {
-        "torchvision": step(reference, lambda: reference(images, targets)),
-        "ours": step(model, lambda: model(images, targets, labels, [True] * len(images)).losses),
+        "torchvision": step(chosen, reference, lambda: reference(images, targets)),
+        "ours": step(chosen, model, lambda: model(images, targets, labels, [True] * len(images)).losses),
     }
 
 
@@ -83,7 +94,7 @@ def pretrained(chosen: argparse.Namespace) -> Work:
         return detector(chosen, [sizes, *overrides], chosen.config_file)
 
     def run(model: Any) -> Callable[[], object]:
-        return step(model, lambda: model(images, [dict(each) for each in targets], labels[:, :1]).losses)
+        return step(chosen, model, lambda: model(images, [dict(each) for each in targets], labels[:, :1]).losses)
 
     with mock.patch("mammodet.modeling.folding.fold_frozen_norms"):
         unfolded = build()
@@ -121,7 +132,7 @@ def against_detectron2(chosen: argparse.Namespace) -> Work:
         model = detector(chosen, overrides)
         print(f"{name}: {sum(each.numel() for each in model.parameters()) / 1e6:.2f} M parameters")
         losses = lambda model=model: model(images, targets, labels, [True] * len(images)).losses  # noqa: E731
-        train = step(model, losses)
+        train = step(chosen, model, losses)
         work[name] = lambda model=model, train=train: (model.train(), train())
         infer = torch.no_grad()(lambda model=model: (model.eval(), model(images)))
         work[f"{name}, inference"] = infer
@@ -144,12 +155,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the images in pixels")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--bf16", action="store_true", help="forward passes of all in bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
     make, backbone, size, batch = WAYS[chosen.way]
     chosen.backbone, chosen.size = chosen.backbone or backbone, chosen.size or size
     chosen.batch = chosen.batch or batch
-    print(f"{chosen.batch} x {chosen.size} px on {chosen.device}, {torch.get_num_threads()} threads")
+    print(
+        f"{chosen.batch} x {chosen.size} px on {chosen.device}, {torch.get_num_threads()} threads"
+        f"{', bf16' if chosen.bf16 else ''}"
+    )
     show(take_turns(make(chosen), chosen.repeats, chosen.device))
 
 

@@ -1,5 +1,6 @@
 """Masks in files of their own: what is set, how they come to the size of their image, and what is connected in them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,33 @@ def is_uniform_scale(size_hw: tuple[int, int], image_hw: tuple[int, int]) -> boo
 def resize_mask(mask: Mask, size_hw: tuple[int, int]) -> Mask:
     """A mask at another size: a pixel is set where at least half of it is covered; a lesion never vanishes.
 
-    Shrinking averages areas, as `mammodet.trace.Trace` does.
+    Shrinking averages areas, as `mammodet.trace.Trace` does, where the lesion is: most of a mask is empty.
     """
     (height, width), (new_height, new_width) = mask.shape, size_hw
-    grows = new_height > height or new_width > width
-    share = cv2.resize(
-        mask.astype(np.float32), (new_width, new_height), interpolation=cv2.INTER_LINEAR if grows else cv2.INTER_AREA
-    )
+    resized = np.zeros(size_hw, bool)
+    part: tuple[slice, ...] = (slice(None), slice(None))
+    if new_height > height or new_width > width:
+        share = cv2.resize(mask.astype(np.float32), (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    else:
+        lines = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+        if not len(lines[0]):
+            return resized
+        ends = [(int(line[0]), int(line[-1]) + 1) for line in lines]
+        (down, rows), (across, columns) = map(_shares, ends, mask.shape, size_hw)
+        share = rows @ mask[tuple(slice(*each) for each in ends)].astype(np.float32) @ columns.T
+        part = (down, across)
     # A lesion of a pixel or two is nowhere covered by a half; a rounding error must not lose one that just is.
-    return np.asarray((share >= min(0.5, float(share.max())) - 1e-5) & (share > 0))
+    resized[part] = (share >= min(0.5, float(share.max())) - 1e-5) & (share > 0)
+    return resized
+
+
+def _shares(ends: tuple[int, int], length: int, new_length: int) -> tuple[slice, NDArray[np.float32]]:
+    """Which of `new_length` lines look at the lines from `ends[0]` to before `ends[1]`, and their shares (new, old)."""
+    scale = length / new_length
+    first, last = int(ends[0] / scale), min(math.ceil(ends[1] / scale), new_length)
+    edges, old = np.arange(first, last + 1)[:, None] * scale, np.arange(*ends)[None]
+    inside = np.minimum(edges[1:], old + 1) - np.maximum(edges[:-1], old)
+    return slice(first, last), (inside.clip(0) / scale).astype(np.float32)
 
 
 def components(mask: Mask, min_pixels: int) -> tuple[list[Outline], int]:

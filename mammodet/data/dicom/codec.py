@@ -189,7 +189,8 @@ def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
     # A decoder meets hostile bytes here and may raise anything.
     try:
         with quiet:
-            found = get_decoder(syntax).as_array(stream, index=0, raw=True, decoding_plugin=plugin, **options)[0]
+            decoder = get_decoder(syntax)
+            found = decoder.as_array(stream, index=0, raw=True, view_only=True, decoding_plugin=plugin, **options)[0]
     except Exception as error:
         raise InputError(
             f"{frame.path}: the pixel data cannot be decoded as {syntax.name}; they are damaged"
