@@ -1,6 +1,6 @@
 """torchvision's Mask R-CNN and Faster R-CNN behind the `Detector` contract (He et al., ICCV 2017)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,12 +61,43 @@ class FloatAnchors(AnchorGenerator):
         super().set_cell_anchors(torch.float32, device)
 
 
+def _in_float32(forward: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor], Any]:
+    """A module's forward that predicts in float32 whatever autocast says: rounded scores tie, rounded boxes move."""
+
+    def run(module: nn.Module, x: Tensor) -> Any:
+        if module.training or not torch.is_autocast_enabled(x.device.type):
+            return forward(module, x)
+        with torch.autocast(x.device.type, enabled=False):
+            return forward(module, x.float())
+
+    return run
+
+
+class FloatConv(nn.Conv2d):
+    """Scores or offsets of proposals."""
+
+    forward = _in_float32(nn.Conv2d.forward)  # type: ignore[assignment]
+
+
+class FloatBoxHead(TwoMLPHead):
+    """Features of a box."""
+
+    forward = _in_float32(TwoMLPHead.forward)
+
+
+class FloatPredictor(FastRCNNPredictor):
+    """Scores and offsets of a box."""
+
+    forward = _in_float32(FastRCNNPredictor.forward)
+
+
 class LevelRPNHead(RPNHead):
     """torchvision's head, shared by levels of different `counts` of anchors, which use the first of its outputs."""
 
     def __init__(self, in_channels: int, counts: Sequence[int]) -> None:
         super().__init__(in_channels, max(counts))
         self.counts = tuple(counts)
+        self.cls_logits.__class__ = self.bbox_pred.__class__ = FloatConv
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness (B, n, H, W) and offsets (B, 4 n, H, W) of each level that has anchors."""
@@ -207,7 +238,7 @@ def build_torchvision(
 
 def _box_head(config: DetectorConfig, width: int, num_categories: int) -> tuple[nn.Module, nn.Module]:
     channels = config.box_head_channels
-    return TwoMLPHead(width * 7 * 7, channels), FastRCNNPredictor(channels, num_categories + 1)
+    return FloatBoxHead(width * 7 * 7, channels), FloatPredictor(channels, num_categories + 1)
 
 
 def _roi_pool(config: DetectorConfig, levels: list[str], *, output_size: int) -> MultiScaleRoIAlign:

@@ -172,6 +172,7 @@ def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
         "pixel_representation": int(stored.signed),
         "photometric_interpretation": stored.photometric,
         "pixel_keyword": "PixelData",
+        "view_only": True,  # no copy of uncompressed pixels
         "pixel_vr": frame.value_vr,
     }
     plugin = ""
@@ -189,8 +190,7 @@ def _decoded(frame: Frame, stream: bytes) -> NDArray[Any]:
     # A decoder meets hostile bytes here and may raise anything.
     try:
         with quiet:
-            decoder = get_decoder(syntax)
-            found = decoder.as_array(stream, index=0, raw=True, view_only=True, decoding_plugin=plugin, **options)[0]
+            found = get_decoder(syntax).as_array(stream, index=0, raw=True, decoding_plugin=plugin, **options)[0]
     except Exception as error:
         raise InputError(
             f"{frame.path}: the pixel data cannot be decoded as {syntax.name}; they are damaged"
