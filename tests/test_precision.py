@@ -11,7 +11,7 @@ from conftest import SMALL
 from mammodet.config import load_config
 from mammodet.engine import precision
 
-CLASSIFIER = ("model.kind=classifier", "model.classifier.network=cnn", "data.image.max_size=32", "data.batch_size=2")
+CLASSIFIER = ("model.kind=classifier", "model.classifier.network=cnn", "data.image.max_size=288", "data.batch_size=2")
 
 
 @pytest.mark.parametrize("overrides", [SMALL, CLASSIFIER])
@@ -39,3 +39,8 @@ def test_processor_without_bfloat16_takes_no_step(monkeypatch):
     answers = iter((1.0, 2.0))
     monkeypatch.setattr(precision, "_seconds", lambda call: next(answers))
     assert precision.fastest_on_cpu(load_config(None, list(SMALL)), 1)[0] == "32"
+
+
+def test_small_images_take_32_bits_without_a_step(monkeypatch):
+    monkeypatch.setattr(precision, "_seconds", lambda call: pytest.fail("a step was taken"))
+    assert precision.fastest_on_cpu(load_config(None, ["data.image.max_size=256"]), 1)[0] == "32"

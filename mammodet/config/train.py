@@ -32,7 +32,7 @@ class TrainConfig(Section):
     gradient_clip: NonNegative = 10.0
     #: Batches whose gradients are summed before a step.
     accumulate: AtLeastOne = 1
-    #: `auto`: bf16-mixed on a GPU that has it; on a CPU what is faster, by a
+    #: `auto`: bf16-mixed on a GPU that has it; on a CPU, for images above 256 px, what is faster, by a
     #: step in each. A run keeps its choice when it is resumed.
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
     #: Decay of the exponential moving average of the weights, or null for none.

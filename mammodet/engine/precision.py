@@ -15,13 +15,18 @@ from mammodet.records import ImageRecord
 from mammodet.trace import Trace
 
 _REPEATS = 2
+#: Longest side in pixels of images whose coarsest maps can be that narrow.
+SMALL = 256
 
 
 def fastest_on_cpu(config: Config, num_categories: int) -> tuple[Literal["32", "bf16-mixed"], str]:
     """`32` or `bf16-mixed`, and why, by a training step in each on images of noise.
 
-    Processors without units for bfloat16 emulate it, many times slower: there a single convolution says enough.
+    Processors without units for bfloat16 emulate it, many times slower: there a single convolution says enough. For
+    small images it is not asked: torch's convolutions of stride 2 (2.14, on AMX) read beyond maps of a width of two.
     """
+    if config.data.image.max_size <= SMALL:
+        return "32", f"images of up to {SMALL} px gain too little"
     kernel, pixels = torch.randn(64, 64, 3, 3), torch.randn(1, 64, 64, 64)
     whole = _seconds(lambda: functional.conv2d(pixels, kernel))
     kernel, pixels = kernel.bfloat16(), pixels.bfloat16()

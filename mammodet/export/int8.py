@@ -20,7 +20,8 @@ IMAGES = 32
 #: The most that AP50 may fall.
 LIMIT = 0.01
 #: Where convolutions of more than one output are: body and pyramid, proposals, masks.
-PARTS = ("/backbone", "/rpn/head/conv", "/roi_heads/mask_head")
+PARTS = ("/backbone", "/rpn/head/conv", "/roi_heads/mask_head", "/roi_heads/mask_predictor/conv5_mask")
+KINDS = ["Conv", "ConvTranspose"]
 
 
 def to_int8(path: Path, data: Path, *, force: bool) -> str:
@@ -67,7 +68,7 @@ def quantize(path: Path, output: Path, dataset: Dataset, root: Path) -> None:
     """
     quantization = needed("onnxruntime.quantization")
     graph = needed("onnx").load(str(path)).graph
-    body = [node for node in graph.node if node.op_type == "Conv" and node.name.startswith(PARTS)]
+    body = [node for node in graph.node if node.op_type in KINDS and node.name.startswith(PARTS)]
     grouped = {node.name for node in graph.node for each in node.attribute if each.name == "group" and each.i > 1}
     chosen = [node for node in body[1:] if node.name not in grouped]
     # OpenVINO computes in float32 what has a zero point, so that only what a ReLU has cut at 0 is unsigned.
@@ -86,14 +87,14 @@ def quantize(path: Path, output: Path, dataset: Dataset, root: Path) -> None:
                 str(output),
                 _Images(ExportedPredictor(path), dataset, root),
                 quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"],
+                op_types_to_quantize=KINDS,
                 nodes_to_quantize=[node.name for node in chosen],
                 per_channel=True,
                 reduce_range=True,  # 7 bits: sums of two products fit 16 bits on processors without VNNI
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 extra_options={
-                    "OpTypesToExcludeOutputQuantization": ["Conv"],
+                    "OpTypesToExcludeOutputQuantization": KINDS,
                     "TensorQuantOverrides": {
                         node.input[0]: [signed] for node in chosen if node.input[0] not in unsigned
                     },

@@ -19,6 +19,7 @@ from mammodet.config import DetectorConfig
 from mammodet.modeling.contract import DetectorOutput, silent_loss
 from mammodet.modeling.pixel_stats import PixelStats
 from mammodet.modeling.roi_heads import IgnoringRPN, LaterHead, RegionHeads
+from mammodet.modeling.winograd import WinogradConv2d
 
 
 class SizedTransform(GeneralizedRCNNTransform):
@@ -73,10 +74,10 @@ def _in_float32(forward: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor]
     return run
 
 
-class FloatConv(nn.Conv2d):
+class FloatConv(WinogradConv2d):
     """Scores or offsets of proposals."""
 
-    forward = _in_float32(nn.Conv2d.forward)  # type: ignore[assignment]
+    forward = _in_float32(WinogradConv2d.forward)  # type: ignore[assignment]
 
 
 class FloatBoxHead(TwoMLPHead):
