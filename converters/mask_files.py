@@ -81,13 +81,15 @@ def resize_mask(mask: Mask, size_hw: tuple[int, int]) -> Mask:
     (height, width), (new_height, new_width) = mask.shape, size_hw
     resized = np.zeros(size_hw, bool)
     part: tuple[slice, ...] = (slice(None), slice(None))
-    if new_height > height or new_width > width:
-        share = cv2.resize(mask.astype(np.float32), (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    lines = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    if not len(lines[0]):
+        return resized
+    ends = [(int(line[0]), int(line[-1]) + 1) for line in lines]
+    grows = new_height > height or new_width > width
+    if grows or 4 * math.prod(last - first for first, last in ends) > mask.size:
+        way = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+        share = cv2.resize(mask.astype(np.float32), (new_width, new_height), interpolation=way)
     else:
-        lines = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
-        if not len(lines[0]):
-            return resized
-        ends = [(int(line[0]), int(line[-1]) + 1) for line in lines]
         (down, rows), (across, columns) = map(_shares, ends, mask.shape, size_hw)
         share = rows @ mask[tuple(slice(*each) for each in ends)].astype(np.float32) @ columns.T
         part = (down, across)

@@ -156,14 +156,13 @@ def test_bf16_changes_scores_a_little(models: dict[str, Path], phantom_root: Pat
     exported = models["mask_rcnn"].with_suffix(".onnx")
     with pytest.raises(InputError, match=r"--bf16: ONNX Runtime computes .*mask_rcnn\.onnx in float32"):
         mammodet.load(exported, bf16=True)
-    openvino = pytest.importorskip("openvino")
-    asked = ("predict", "--input", phantom_root / "test.json", "--num-workers", 0, "--checkpoint", exported)
-    command = [*asked, "--engine", "openvino", "--bf16", "--output", tmp_path]
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        with pytest.raises(InputError, match="has no units for bfloat16"):
-            mammodet.load(exported, engine="openvino", bf16=True)
+    pytest.importorskip("openvino")
+    asked = ["--input", phantom_root / "test.json", "--num-workers", "0", "--checkpoint", exported]
+    command = [sys.executable, "-m", "mammodet", "predict", *asked, "--engine", "openvino", "--bf16"]
+    done = subprocess.run([*command, "--output", tmp_path], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        assert "this processor has no units for bfloat16" in done.stderr
         return
-    mammodet_in_process(*command)
     written = read_predictions(tmp_path / "predictions.json")
     assert written.model["config"]["model"]["test_time"]["bf16"] is True
     found = [each.scores["tumor"] for each in written.images]

@@ -19,7 +19,7 @@ from mammodet.records import Dataset, ImagePrediction
 IMAGES = 32
 #: The most that AP50 may fall.
 LIMIT = 0.01
-#: Where convolutions of more than one output are: body and pyramid, proposals, masks.
+#: How the names of the convolutions in 8 bits begin: those of body and pyramid, proposals, masks.
 PARTS = ("/backbone", "/rpn/head/conv", "/roi_heads/mask_head", "/roi_heads/mask_predictor/conv5_mask")
 KINDS = ["Conv", "ConvTranspose"]
 
